@@ -1,0 +1,53 @@
+"""No pruning: every sample, every epoch, weight 1.
+
+When to use: as the baseline that goes through the same code. A run with it equals the stock Trainer's to the bit.
+Cost: none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..plan import EpochInfo, PrunePlan
+from ..policy import PruningPolicy
+from ..registry import register_policy
+from ..scores import ScoreView
+
+__all__ = ["NoPruning"]
+
+
+@register_policy("none")
+@dataclass(frozen=True)
+class NoPruning(PruningPolicy):
+    """Keeps everything.
+
+    Example:
+        >>> NoPruning()
+        NoPruning()
+    """
+
+    reference = "the stock Trainer's own behaviour"
+    reads_scores = False
+    unbiased = True
+    max_ratio = 0.0
+
+    def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
+        """All N samples at weight 1."""
+        return PrunePlan.full(len(view))
+
+    def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
+        """1 everywhere."""
+        return np.ones(len(view))
+
+    def prunes_in(self, epoch: EpochInfo) -> bool:
+        """Never."""
+        return False
+
+    def with_ratio(self, ratio: float) -> NoPruning:
+        """Only 0 can be asked of it."""
+        if ratio != 0:
+            raise ValueError(f"Pruning method 'none' prunes nothing, got a ratio of {ratio}: choose another method.")
+        return self

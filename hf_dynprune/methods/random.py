@@ -1,0 +1,76 @@
+"""Uniform random dynamic pruning: each epoch keeps a fresh random subset.
+
+When to use: as the control that every other method has to beat; it costs nothing and needs no scores.
+Cost: one uniform number per sample and epoch.
+
+    p_i = k / N for every sample i,  k = max(1, floor((1 - ratio) N))
+
+Source: Raju, Daruwalla, Lipasti, "Accelerating Deep Learning with Dynamic Data Pruning", arXiv 2111.12621 (2021), the
+uniform random baseline; no official code was found. The paper's version trains with plain mean loss (`rescale=False`).
+`rescale=True` weights by N / k, which makes the epoch's expected gradient sum that of the full data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..draws import count_kept, keep_by_lot
+from ..plan import EpochInfo, PrunePlan
+from ..policy import PruningPolicy, check_range
+from ..registry import register_policy
+from ..scores import ScoreView
+
+__all__ = ["RandomPruning"]
+
+
+@register_policy("random")
+@dataclass(frozen=True)
+class RandomPruning(PruningPolicy):
+    """A fresh uniform subset each epoch.
+
+    Args:
+        ratio: share pruned of all samples, in `[0, 1)`.
+        rescale: weight kept samples by N / k. Off in the paper.
+
+    Example:
+        >>> RandomPruning(0.3).max_ratio
+        0.3
+    """
+
+    ratio: float
+    rescale: bool = False
+
+    reference = "Raju, Daruwalla, Lipasti: Accelerating Deep Learning with Dynamic Data Pruning, arXiv 2111.12621"
+    reads_scores = False
+
+    def __post_init__(self) -> None:
+        check_range(self, "ratio", 0, 1, high_open=True)
+
+    @property
+    def unbiased(self) -> bool:
+        """With `rescale` only: without it, the weighted sum is k / N of the full data's."""
+        return self.rescale
+
+    @property
+    def max_ratio(self) -> float:
+        """`ratio`."""
+        return self.ratio
+
+    def prunes_in(self, epoch: EpochInfo) -> bool:
+        """In every epoch."""
+        return self.ratio > 0
+
+    def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
+        """k of N uniformly without replacement."""
+        n = len(view)
+        k = count_kept(self.ratio, n)
+        kept = np.sort(keep_by_lot(np.arange(n), k, rng.random(n)))
+        return PrunePlan(kept, np.full(k, n / k if self.rescale else 1.0, np.float32), n)
+
+    def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
+        """k / N everywhere."""
+        n = len(view)
+        return np.full(n, count_kept(self.ratio, n) / n)

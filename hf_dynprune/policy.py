@@ -1,0 +1,93 @@
+"""The contract of a pruning method."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .plan import EpochInfo, PrunePlan
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .scores import ScoreView, Statistic
+
+__all__ = ["PruningPolicy", "check_range"]
+
+
+class PruningPolicy(ABC):
+    """Scores and an epoch in, a plan out. Pure: it mutates nothing and draws only from the generator it is given.
+
+    A method is a frozen dataclass below this class, one file in `hf_dynprune/methods/`, its fields being the paper's
+    parameters. What other code has to know about it is a class fact here; nothing tests a policy's name.
+    """
+
+    name: ClassVar[str]
+    """Registered name, set by `register_policy`."""
+    reference: ClassVar[str] = ""
+    """The paper: authors, title, venue or arXiv number."""
+    reads_scores: ClassVar[bool] = True
+    """Whether plans depend on scores. Such a policy keeps every sample that has none."""
+    closed_form: ClassVar[bool] = True
+    """Whether `inclusion_probability` is exact. False forces `unbiased = False` and a test by simulation only."""
+
+    @property
+    def unbiased(self) -> bool:
+        """Whether weight x inclusion probability = 1, with probability > 0, for every sample of every plan."""
+        return False
+
+    @property
+    def period(self) -> int:
+        """Epochs a plan holds before the next draw."""
+        return 1
+
+    @property
+    def statistics(self) -> tuple[Statistic, ...]:
+        """Per-sample statistics, beside the last score, that the store is to keep for this policy."""
+        return ()
+
+    @abstractmethod
+    def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
+        """The samples to keep in this epoch and their weights."""
+
+    @abstractmethod
+    def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
+        """`[N]`: the probability, over the generator's draws, that `plan` keeps each sample."""
+
+    @abstractmethod
+    def prunes_in(self, epoch: EpochInfo) -> bool:
+        """Whether this policy may prune in this epoch once scores are there (False while it anneals)."""
+
+    @property
+    @abstractmethod
+    def max_ratio(self) -> float:
+        """Upper bound of the share of the data that one epoch prunes, in `[0, 1)`."""
+
+    def with_ratio(self, ratio: float) -> Self:
+        """A copy that prunes the share `ratio` of what the method prunes from; its other parameters stay."""
+        return dataclasses.replace(self, ratio=ratio)  # type: ignore[type-var]
+
+    def parameters(self) -> dict[str, Any]:
+        """Field values, JSON-serialisable."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    def __str__(self) -> str:
+        inside = ", ".join(f"{key}={value!r}" for key, value in self.parameters().items())
+        return f"{self.name}({inside})"
+
+
+def check_range(
+    owner: object, field: str, low: float, high: float, *, low_open: bool = False, high_open: bool = False
+) -> None:
+    """Raise a ValueError unless `owner.field` is a number in the interval. Bounds are closed unless said otherwise."""
+    value = getattr(owner, field)
+    interval = f"{'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
+    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if is_number and (low < value or (value == low and not low_open)):
+        if value < high or (value == high and not high_open):
+            return
+    raise ValueError(f"`{field}` of {type(owner).__name__} must be a number in {interval}, got {value!r}.")

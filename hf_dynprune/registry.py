@@ -1,0 +1,124 @@
+"""Names for policies. Each file in `hf_dynprune/methods/` registers one; the folder is scanned, no list is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import json
+import pkgutil
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from .policy import PruningPolicy
+
+__all__ = ["build_policy", "get_policy", "list_policies", "register_policy"]
+
+P = TypeVar("P", bound=type[PruningPolicy])
+
+_POLICIES: dict[str, type[PruningPolicy]] = {}
+
+
+def register_policy(name: str) -> Callable[[P], P]:
+    """Class decorator: makes a policy known under `name` to flags, command line, tests and docs.
+
+    Raises:
+        ValueError: if the name is taken by another class, or is not a lower-case identifier.
+        TypeError: if the class is not a frozen dataclass below `PruningPolicy`.
+    """
+
+    def register(cls: P) -> P:
+        if not name.isidentifier() or name != name.lower():
+            raise ValueError(f"A policy's name must be a lower-case identifier such as 'my_policy', got {name!r}.")
+        if not (isinstance(cls, type) and issubclass(cls, PruningPolicy)):
+            raise TypeError(f"Only a subclass of PruningPolicy can be registered, got {cls!r}.")
+        frozen = getattr(getattr(cls, "__dataclass_params__", None), "frozen", False)
+        if not (dataclasses.is_dataclass(cls) and frozen):
+            raise TypeError(f"{cls.__name__} must be a frozen dataclass: put @dataclass(frozen=True) below the decorator.")
+        known = _POLICIES.get(name)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"The policy name {name!r} is taken by {known.__module__}.{known.__qualname__}.")
+        cls.name = name
+        _POLICIES[name] = cls
+        return cls
+
+    return register
+
+
+@lru_cache(maxsize=1)
+def _scan_methods() -> None:
+    from . import methods
+
+    for module in pkgutil.iter_modules(methods.__path__):
+        importlib.import_module(f"{methods.__name__}.{module.name}")
+
+
+def list_policies() -> list[str]:
+    """Registered names, sorted."""
+    _scan_methods()
+    return sorted(_POLICIES)
+
+
+def get_policy(name: str) -> type[PruningPolicy]:
+    """The class registered under `name`.
+
+    Raises:
+        ValueError: listing the known names, with the nearest one first.
+    """
+    _scan_methods()
+    if name in _POLICIES:
+        return _POLICIES[name]
+    near = difflib.get_close_matches(str(name), _POLICIES, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"Unknown pruning method {name!r}.{hint} Known methods: {', '.join(sorted(_POLICIES))}.")
+
+
+def build_policy(
+    name: str, ratio: float | None = None, parameters: Mapping[str, Any] | str | None = None
+) -> PruningPolicy:
+    """The policy that flags describe.
+
+    Args:
+        name: a registered name.
+        ratio: shorthand for the share to prune, applied with `with_ratio`.
+        parameters: the method's own parameters, as a mapping or a JSON object.
+
+    Raises:
+        ValueError: unknown name or parameter, missing or doubled parameter, value out of range.
+
+    Example:
+        >>> build_policy("infobatch", parameters='{"delta": 0.9}')
+        InfoBatch(ratio=0.5, delta=0.9, percentiles=None, keep_ratios=None, draw='count', exact_weights=True, momentum=1.0)
+    """
+    cls = get_policy(name)
+    given = _as_mapping(parameters)
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(given) - set(fields))
+    if unknown:
+        takes = ", ".join(fields) or "no parameters"
+        raise ValueError(f"Unknown parameter {unknown[0]!r} for pruning method {name!r}, which takes: {takes}.")
+    if ratio is not None and "ratio" in given:
+        raise ValueError(f"`prune_ratio` ({ratio}) and `ratio` in `prune_kwargs` ({given['ratio']}) say the same: give one.")
+    required = [f.name for f in fields.values() if f.default is f.default_factory is dataclasses.MISSING]
+    if ratio is not None and "ratio" in required:
+        return cls(**given, ratio=ratio)
+    missing = [key for key in required if key not in given]
+    if missing:
+        say = "set `prune_ratio`" if missing == ["ratio"] else f"set {', '.join(missing)} in `prune_kwargs`"
+        raise ValueError(f"Pruning method {name!r} needs a value for {', '.join(missing)}: {say}.")
+    policy = cls(**given)
+    return policy if ratio is None else policy.with_ratio(ratio)
+
+
+def _as_mapping(parameters: Mapping[str, Any] | str | None) -> dict[str, Any]:
+    if parameters is None:
+        return {}
+    if isinstance(parameters, str):
+        try:
+            parameters = json.loads(parameters)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"`prune_kwargs` must be a JSON object, got {parameters!r} ({error}).") from error
+    if not isinstance(parameters, Mapping):
+        raise ValueError(f"`prune_kwargs` must be a mapping or a JSON object, got {parameters!r}.")
+    return dict(parameters)

@@ -1,0 +1,210 @@
+"""Per-sample scores: recorded during an epoch, folded in at its end, read by the policy through a view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["ExponentialMean", "FoldSummary", "ScoreStore", "ScoreView", "Statistic"]
+
+
+class Statistic(Protocol):
+    """A per-sample number that follows the scores, such as their exponential mean."""
+
+    @property
+    def name(self) -> str:
+        """Key in `ScoreView.statistics`."""
+
+    def update(self, state: NDArray[np.float32], score: NDArray[np.float32], first: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """New values `[K]` from old values, new finite scores, and whether each score is its sample's first."""
+
+
+@dataclass(frozen=True)
+class ExponentialMean:
+    """m <- (1 - alpha) m + alpha s; the first score is taken as it is, so that no start value biases it.
+
+    Args:
+        alpha: share of the new score, in (0, 1].
+        name: key in `ScoreView.statistics`.
+    """
+
+    alpha: float
+    name: str = "mean"
+
+    def update(self, state: NDArray[np.float32], score: NDArray[np.float32], first: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """See `Statistic.update`."""
+        alpha = np.float32(self.alpha)
+        return np.where(first, score, (1 - alpha) * state + alpha * score).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class ScoreView:
+    """Read-only scores of all N samples at an epoch's start.
+
+    Args:
+        score: float32 `[N]`, the last finite score; NaN where there is none yet.
+        seen: bool `[N]`, whether the sample has ever had a finite score.
+        must_keep: bool `[N]`, whether its last score was not finite.
+        statistics: float32 `[N]` by name.
+    """
+
+    score: NDArray[np.float32]
+    seen: NDArray[np.bool_]
+    must_keep: NDArray[np.bool_]
+    statistics: Mapping[str, NDArray[np.float32]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    @property
+    def scored(self) -> NDArray[np.bool_]:
+        """bool `[N]`: the samples a policy may prune; all others are kept, outside thresholds and pools."""
+        return self.seen & ~self.must_keep
+
+
+@dataclass(frozen=True)
+class FoldSummary:
+    """What `ScoreStore.end_epoch` took in: how many scores, and which samples had a non-finite one."""
+
+    recorded: int
+    nonfinite: NDArray[np.int64]
+
+
+class ScoreStore:
+    """Scores of N samples, 6 bytes each and 4 more per statistic, plus a buffer of what the running epoch recorded.
+
+    What is recorded becomes visible only at `end_epoch`, so that an interrupted epoch plans as an uninterrupted one.
+
+    Args:
+        num_samples: N >= 1.
+        statistics: what to keep beside the last score.
+
+    Example:
+        >>> store = ScoreStore(3)
+        >>> store.record([2, 0], [0.5, float("nan")], epoch=0)
+        >>> store.end_epoch().nonfinite
+        array([0])
+        >>> store.view().scored
+        array([False, False,  True])
+    """
+
+    def __init__(self, num_samples: int, statistics: Iterable[Statistic] = ()) -> None:
+        if num_samples < 1:
+            raise ValueError(f"`num_samples` must be at least 1, got {num_samples}.")
+        self.num_samples = num_samples
+        self._statistics = {statistic.name: statistic for statistic in statistics}
+        self._score = np.full(num_samples, np.nan, np.float32)
+        self._seen = np.zeros(num_samples, bool)
+        self._must_keep = np.zeros(num_samples, bool)
+        self._state = {name: np.zeros(num_samples, np.float32) for name in self._statistics}
+        self._pending: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+
+    def record(
+        self, indices: ArrayLike, scores: ArrayLike, epoch: int, signals: Mapping[str, ArrayLike] | None = None
+    ) -> None:
+        """Take in the scores of a batch; they count from the next `end_epoch` on.
+
+        Args:
+            indices: int `[B]` in `[0, N)`.
+            scores: float `[B]`, stored as float32. Non-finite ones are refused at `end_epoch`, not here, so that a
+                checkpoint in between carries them.
+            epoch: the epoch they belong to; only named in messages.
+            signals: further per-sample values by name; no statistic reads them yet, so they are not kept.
+        """
+        index = np.array(indices)
+        if index.size and index.dtype.kind not in "iu":
+            raise ValueError(f"`indices` recorded in epoch {epoch} must be integers, got dtype {index.dtype}.")
+        index = index.astype(np.int64)
+        score = np.array(scores, dtype=np.float32)
+        if index.ndim != 1 or score.shape != index.shape:
+            raise ValueError(
+                f"`indices` and `scores` recorded in epoch {epoch} must be [B] each, got {index.shape} and {score.shape}."
+            )
+        if index.size == 0:
+            return
+        if index.min() < 0 or index.max() >= self.num_samples:
+            bad = int(index.min()) if index.min() < 0 else int(index.max())
+            raise ValueError(f"`indices` recorded in epoch {epoch} must lie in [0, {self.num_samples}), got {bad}.")
+        self._pending.append((index, score))
+
+    def end_epoch(self) -> FoldSummary:
+        """Fold what was recorded into the scores. Of several scores of one sample the last one counts."""
+        index, score = self.pending()
+        self._pending = []
+        if len(index) != len(np.unique(index)):
+            last = len(index) - 1 - np.unique(index[::-1], return_index=True)[1]
+            index, score = index[last], score[last]
+        finite = np.isfinite(score)
+        bad = np.sort(index[~finite])
+        self._must_keep[index] = ~finite
+        index, score = index[finite], score[finite]
+        first = ~self._seen[index]
+        for name, statistic in self._statistics.items():
+            self._state[name][index] = statistic.update(self._state[name][index], score, first)
+        self._score[index] = score
+        self._seen[index] = True
+        return FoldSummary(recorded=len(finite), nonfinite=bad)
+
+    def pending(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Indices and scores recorded since the last `end_epoch`, in order."""
+        if not self._pending:
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        self._pending = [
+            (np.concatenate([i for i, _ in self._pending]), np.concatenate([s for _, s in self._pending]))
+        ]
+        return self._pending[0]
+
+    def view(self) -> ScoreView:
+        """Read-only view of the folded scores; it shows later folds too, so take a new one per plan."""
+        return ScoreView(
+            _read_only(self._score),
+            _read_only(self._seen),
+            _read_only(self._must_keep),
+            MappingProxyType({name: _read_only(state) for name, state in self._state.items()}),
+        )
+
+    def state_dict(self) -> dict[str, NDArray[np.generic]]:
+        """All arrays, the pending ones included, by name."""
+        index, score = self.pending()
+        arrays: dict[str, NDArray[np.generic]] = {
+            "score": self._score,
+            "seen": self._seen,
+            "must_keep": self._must_keep,
+            "pending_index": index,
+            "pending_score": score,
+        }
+        return arrays | {f"statistic.{name}": state for name, state in self._state.items()}
+
+    def load_state_dict(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Restore what `state_dict` gave.
+
+        Raises:
+            ValueError: naming the array that is missing, or whose shape or dtype is not this store's.
+        """
+        own = self.state_dict()
+        for name, array in own.items():
+            if name not in arrays:
+                raise ValueError(f"The saved scores lack `{name}`; they have {', '.join(sorted(arrays))}.")
+            got = arrays[name]
+            wants_shape = got.shape if name.startswith("pending_") else array.shape
+            if got.dtype != array.dtype or got.shape != wants_shape or got.ndim != 1:
+                raise ValueError(
+                    f"The saved `{name}` must be {array.dtype} of shape {wants_shape}, got {got.dtype} {got.shape}."
+                )
+        for name, target in (("score", self._score), ("seen", self._seen), ("must_keep", self._must_keep)):
+            target[:] = arrays[name]
+        for name, state in self._state.items():
+            state[:] = arrays[f"statistic.{name}"]
+        self._pending = []
+        self.record(arrays["pending_index"], arrays["pending_score"], epoch=-1)
+
+
+def _read_only(array: NDArray[np.generic]) -> NDArray[np.generic]:  # type: ignore[misc]
+    view = array.view()
+    view.flags.writeable = False
+    return view
