@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -52,7 +53,8 @@ class PrunePlan:
             raise ValueError(
                 f"`kept_indices` must be strictly increasing, got {int(kept[at])} before {int(kept[at + 1])}."
             )
-        weight = np.array(weights, dtype=np.float32)
+        with np.errstate(over="ignore"):  # refused below, by name
+            weight = np.array(weights, dtype=np.float32)
         if weight.shape != kept.shape:
             raise ValueError(f"`weights` must have shape {kept.shape} like `kept_indices`, got {weight.shape}.")
         if not np.isfinite(weight).all() or not (weight > 0).all():
@@ -63,6 +65,10 @@ class PrunePlan:
         object.__setattr__(self, "kept_indices", kept)
         object.__setattr__(self, "weights", weight)
         object.__setattr__(self, "num_samples", int(num_samples))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy of an array is writable; a copy of a plan is not.
+        return type(self), (self.kept_indices, self.weights, self.num_samples)
 
     @classmethod
     def full(cls, num_samples: int) -> PrunePlan:
@@ -131,4 +137,4 @@ class EpochInfo:
             key: replaces the epoch, for draws that hold longer than one (see `PruningPolicy.period`).
         """
         spawn_key = (self.epoch if key is None else key, zlib.crc32(stream.encode()))
-        return np.random.Generator(np.random.PCG64(np.random.SeedSequence(self.seed % 2**64, spawn_key=spawn_key)))
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence(int(self.seed) % 2**64, spawn_key=spawn_key)))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .scores import ScoreView, Statistic
 
-__all__ = ["PruningPolicy", "check_range"]
+__all__ = ["PruningPolicy", "check_flag", "check_numbers", "check_range"]
 
 
 class PruningPolicy(ABC):
@@ -72,8 +72,9 @@ class PruningPolicy(ABC):
         return dataclasses.replace(self, ratio=ratio)  # type: ignore[type-var]
 
     def parameters(self) -> dict[str, Any]:
-        """Field values, JSON-serialisable."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+        """Field values, JSON-serialisable: numpy's scalars become Python's."""
+        fields = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return {key: value.item() if isinstance(value, np.generic) else value for key, value in fields.items()}
 
     def __str__(self) -> str:
         inside = ", ".join(f"{key}={value!r}" for key, value in self.parameters().items())
@@ -91,3 +92,19 @@ def check_range(
         if value < high or (value == high and not high_open):
             return
     raise ValueError(f"`{field}` of {type(owner).__name__} must be a number in {interval}, got {value!r}.")
+
+
+def check_flag(owner: object, field: str) -> None:
+    """Raise a ValueError unless `owner.field` is True or False: the text "false" would count as True."""
+    value = getattr(owner, field)
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"`{field}` of {type(owner).__name__} must be True or False, got {value!r}.")
+
+
+def check_numbers(owner: object, field: str) -> tuple[float, ...]:
+    """`owner.field` as a tuple of Python numbers; a ValueError unless it is a sequence of numbers."""
+    value = getattr(owner, field)
+    array = np.asarray(value)
+    if array.ndim != 1 or array.dtype.kind not in "iuf":
+        raise ValueError(f"`{field}` of {type(owner).__name__} must be a list of numbers, got {value!r}.")
+    return tuple(array.tolist())

@@ -33,8 +33,8 @@ def register_policy(name: str) -> Callable[[P], P]:
             raise ValueError(f"A policy's name must be a lower-case identifier such as 'my_policy', got {name!r}.")
         if not (isinstance(cls, type) and issubclass(cls, PruningPolicy)):
             raise TypeError(f"Only a subclass of PruningPolicy can be registered, got {cls!r}.")
-        frozen = getattr(getattr(cls, "__dataclass_params__", None), "frozen", False)
-        if not (dataclasses.is_dataclass(cls) and frozen):
+        # Its own, not an inherited one: the fields of a subclass without the decorator would be ignored.
+        if not getattr(vars(cls).get("__dataclass_params__"), "frozen", False):
             raise TypeError(f"{cls.__name__} must be a frozen dataclass: put @dataclass(frozen=True) below the decorator.")
         known = _POLICIES.get(name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
@@ -102,13 +102,22 @@ def build_policy(
         raise ValueError(f"`prune_ratio` ({ratio}) and `ratio` in `prune_kwargs` ({given['ratio']}) say the same: give one.")
     required = [f.name for f in fields.values() if f.default is f.default_factory is dataclasses.MISSING]
     if ratio is not None and "ratio" in required:
-        return cls(**given, ratio=ratio)
+        given["ratio"], ratio = ratio, None
     missing = [key for key in required if key not in given]
     if missing:
         say = "set `prune_ratio`" if missing == ["ratio"] else f"set {', '.join(missing)} in `prune_kwargs`"
         raise ValueError(f"Pruning method {name!r} needs a value for {', '.join(missing)}: {say}.")
     policy = cls(**given)
-    return policy if ratio is None else policy.with_ratio(ratio)
+    if ratio is None:
+        return policy
+    scaled = policy.with_ratio(ratio)
+    replaced = [key for key in given if getattr(scaled, key) != getattr(policy, key)]
+    if replaced:
+        raise ValueError(
+            f"`prune_ratio` ({ratio}) sets `{replaced[0]}` of pruning method {name!r}, which `prune_kwargs` gives too "
+            f"({given[replaced[0]]}): give one."
+        )
+    return scaled
 
 
 def _as_mapping(parameters: Mapping[str, Any] | str | None) -> dict[str, Any]:

@@ -120,7 +120,8 @@ class ScoreStore:
         if index.size and index.dtype.kind not in "iu":
             raise ValueError(f"`indices` recorded in epoch {epoch} must be integers, got dtype {index.dtype}.")
         index = index.astype(np.int64)
-        score = np.array(scores, dtype=np.float32)
+        with np.errstate(over="ignore"):  # infinite in float32 is not finite, and treated as such
+            score = np.array(scores, dtype=np.float32)
         if index.ndim != 1 or score.shape != index.shape:
             raise ValueError(
                 f"`indices` and `scores` recorded in epoch {epoch} must be [B] each, got {index.shape} and {score.shape}."
@@ -196,12 +197,15 @@ class ScoreStore:
                 raise ValueError(
                     f"The saved `{name}` must be {array.dtype} of shape {wants_shape}, got {got.dtype} {got.shape}."
                 )
+        lengths = len(arrays["pending_index"]), len(arrays["pending_score"])
+        if lengths[0] != lengths[1]:
+            raise ValueError(f"The saved `pending_index` and `pending_score` must be equally long, got {lengths}.")
+        self._pending = []
+        self.record(arrays["pending_index"], arrays["pending_score"], epoch=-1)
         for name, target in (("score", self._score), ("seen", self._seen), ("must_keep", self._must_keep)):
             target[:] = arrays[name]
         for name, state in self._state.items():
             state[:] = arrays[f"statistic.{name}"]
-        self._pending = []
-        self.record(arrays["pending_index"], arrays["pending_score"], epoch=-1)
 
 
 def _read_only(array: NDArray[np.generic]) -> NDArray[np.generic]:  # type: ignore[misc]

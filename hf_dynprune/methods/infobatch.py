@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from ..draws import count_kept, keep_by_lot, order_ascending
 from ..plan import EpochInfo, PrunePlan
-from ..policy import PruningPolicy, check_range
+from ..policy import PruningPolicy, check_flag, check_numbers, check_range
 from ..registry import register_policy
 from ..scores import ExponentialMean, ScoreView, Statistic
 
@@ -37,8 +37,8 @@ __all__ = ["InfoBatch"]
 
 
 def _bucket_ends(percentiles: Sequence[float], size: int) -> list[int]:
-    """Ranks (ascending score) at which the buckets end; the bucket above the last percentile ends at `size`."""
-    return [int(np.floor(p / 100 * size + 1e-9)) for p in percentiles] + [size]
+    """Ranks (ascending score) at which the buckets end; the one above the last percentile ends at `size`, never empty."""
+    return [min(size - 1, int(np.floor(p / 100 * size + 1e-9))) for p in percentiles] + [size]
 
 
 @register_policy("infobatch")
@@ -76,6 +76,7 @@ class InfoBatch(PruningPolicy):
         check_range(self, "ratio", 0, 1, high_open=True)
         check_range(self, "delta", 0, 1)
         check_range(self, "momentum", 0, 1, low_open=True)
+        check_flag(self, "exact_weights")
         if self.draw not in ("count", "bernoulli"):
             raise ValueError(f"`draw` of InfoBatch must be 'count' or 'bernoulli', got {self.draw!r}.")
         if (self.percentiles is None) != (self.keep_ratios is None):
@@ -84,7 +85,7 @@ class InfoBatch(PruningPolicy):
                 f"{self.percentiles} and {self.keep_ratios}."
             )
         if self.percentiles is not None and self.keep_ratios is not None:
-            cuts, keeps = tuple(self.percentiles), tuple(self.keep_ratios)
+            cuts, keeps = check_numbers(self, "percentiles"), check_numbers(self, "keep_ratios")
             if not cuts or len(cuts) != len(keeps):
                 raise ValueError(f"InfoBatch needs one keep ratio per percentile, got {cuts} and {keeps}.")
             if not all(0 < a < b < 100 for a, b in zip((1e-12, *cuts), cuts, strict=False)):
@@ -96,8 +97,8 @@ class InfoBatch(PruningPolicy):
 
     @property
     def unbiased(self) -> bool:
-        """With the exact weights; a coin of 1 - r makes the paper's weight exact too."""
-        return self.exact_weights or self.draw == "bernoulli"
+        """With the exact weights; under the mean rule a coin of 1 - r makes the paper's weight exact too."""
+        return self.exact_weights or (self.draw == "bernoulli" and self.percentiles is None)
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:
@@ -129,10 +130,12 @@ class InfoBatch(PruningPolicy):
         n = len(view)
         if not self.prunes_in(epoch):
             return PrunePlan.full(n)
+        groups = self._groups(view, rng.random(n))
+        # Fresh lots: those that broke a tie at a percentile are low on its lower side, not uniform.
         lots = rng.random(n)
         keep = np.ones(n, bool)
         weight = np.ones(n, np.float32)
-        for group, keep_ratio in self._groups(view, lots):
+        for group, keep_ratio in groups:
             keep[group] = False
             drawn = self._draw(group, keep_ratio, lots)
             keep[drawn] = True

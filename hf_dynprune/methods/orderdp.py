@@ -59,7 +59,9 @@ def rank_probabilities(n: int, s: int, q: int) -> NDArray[np.float64]:
         log_fall = np.concatenate([[0.0], np.cumsum(log_ratio)])
         fall = np.exp(log_fall - log_fall.max())
         falls[q : n - s + q + 1] = fall / fall.sum()
-    return np.clip(1.0 - np.cumsum(falls), 0.0, 1.0) * (s / n)
+    below = 1.0 - np.cumsum(falls)
+    below[n - s + q :] = 0.0  # at least q of the pool stand above; the sum's rounding does not say so
+    return np.clip(below, 0.0, 1.0) * (s / n)
 
 
 @register_policy("orderdp")
@@ -103,7 +105,7 @@ class OrderDP(PruningPolicy):
         """A copy that prunes `ratio` of the scored samples: b = (1 - ratio) / a."""
         if not 0 <= ratio < 1:
             raise ValueError(f"The prune ratio must lie in [0, 1), got {ratio}.")
-        if 1 - ratio > self.pool_ratio:
+        if 1 - ratio > self.pool_ratio + 1e-9:  # 1 - 0.7 is a little more than 0.3
             raise ValueError(
                 f"OrderDP cannot prune only {ratio:g} with `pool_ratio` {self.pool_ratio:g}, which already leaves out "
                 f"{1 - self.pool_ratio:g}: raise `pool_ratio` to at least {1 - ratio:g}."

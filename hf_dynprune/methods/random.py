@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..draws import count_kept, keep_by_lot
 from ..plan import EpochInfo, PrunePlan
-from ..policy import PruningPolicy, check_range
+from ..policy import PruningPolicy, check_flag, check_range
 from ..registry import register_policy
 from ..scores import ScoreView
 
@@ -48,6 +48,7 @@ class RandomPruning(PruningPolicy):
 
     def __post_init__(self) -> None:
         check_range(self, "ratio", 0, 1, high_open=True)
+        check_flag(self, "rescale")
 
     @property
     def unbiased(self) -> bool:

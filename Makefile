@@ -1,0 +1,73 @@
+# Every target makes the environment it needs: .venv, with the versions of constraints.txt.
+# Only python3 (3.11 or newer, with venv), pip and make must be there.
+
+PYTHON  ?= python3
+WORKERS ?= 2
+ARGS    ?=
+
+VENV := .venv
+BIN  := $(VENV)/bin
+RUN_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+# One stamp per set of extras; out of date when the requirements changed.
+CORE_ENV := $(VENV)/.stamp-quickstart
+DEV_ENV  := $(VENV)/.stamp-examples,dev
+DOCS_ENV := $(VENV)/.stamp-docs
+
+# Tests that need numpy alone: the policies' conformance suite, the methods, and the modules they are built from.
+DECISION_TESTS := tests/decisions
+# pytest with the heavy libraries made impossible to import.
+PYTEST_WITHOUT_TORCH := import sys, pytest; \
+	sys.modules.update(dict.fromkeys(["torch", "transformers", "accelerate", "datasets"])); \
+	sys.exit(pytest.main(sys.argv[1:]))
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help quickstart test test-decisions check format docs build clean
+
+help:  ## list the targets
+	@echo "make TARGET; each one creates $(VENV) from constraints.txt when it is missing"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' Makefile
+
+quickstart: $(CORE_ENV)  ## train a small ViT on handwritten digits, with and without pruning; table and picture
+	@$(BIN)/hf-dynprune quickstart $(ARGS)
+
+test: $(DEV_ENV)  ## run the default test suite on two workers (WORKERS=n, ARGS="pytest options")
+	@$(RUN_TESTS) -n $(WORKERS) $(ARGS)
+
+test-decisions: $(DEV_ENV)  ## run only the tests of methods and plans; torch cannot be imported there
+	@$(BIN)/python -c '$(PYTEST_WITHOUT_TORCH)' $(DECISION_TESTS) $(ARGS)
+
+check: $(DEV_ENV)  ## lint, check the format, check the types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(DEV_ENV)  ## format the code and fix what ruff can fix
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+docs: $(DOCS_ENV)  ## build the documentation into site/; a warning is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "documentation: site/index.html"
+
+build: $(DEV_ENV)  ## build the wheel into dist/
+	@$(BIN)/python -m build --wheel
+
+clean:  ## remove build artefacts and caches (keeps .venv and results)
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find hf_dynprune tests examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(VENV)/.stamp-venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "the versions in constraints.txt need Python 3.11 or newer: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@echo "creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# The stamp's name is the list of extras. The environment itself is not a reason to install again.
+$(VENV)/.stamp-%: pyproject.toml constraints.txt | $(VENV)/.stamp-venv
+	@echo "installing hf_dynprune[$*] into $(VENV) (PyTorch is large: the first time takes minutes)"
+	@$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check -c constraints.txt -e ".[$*]"
+	@touch '$@'
+	@echo "installed hf_dynprune[$*]"

@@ -1,0 +1,97 @@
+"""The pruning state beside the Trainer's own checkpoint files. Format: `docs/checkpoint_format.md`. No pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from .plan import PrunePlan
+
+__all__ = ["FORMAT_VERSION", "JSON_FILE", "TENSOR_FILE", "CheckpointError", "load_state", "pack_plan", "save_state", "unpack_plan"]
+
+FORMAT_VERSION = 1
+TENSOR_FILE = "dynprune_state.safetensors"
+JSON_FILE = "dynprune_state.json"
+
+
+class CheckpointError(ValueError):
+    """A pruning state that cannot be used; the message says what differs and what to do."""
+
+
+def save_state(folder: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
+    """Write both files, each to a temporary name first, so that none is ever half there.
+
+    Args:
+        folder: the checkpoint's; created where missing.
+        arrays: by name; the tensors file's SHA-256 goes into the JSON file, which is written last.
+        facts: JSON-serialisable.
+    """
+    os.makedirs(folder, exist_ok=True)
+    tensors = save_tensors({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    text = json.dumps(
+        {"format_version": FORMAT_VERSION, "tensors_sha256": hashlib.sha256(tensors).hexdigest(), **facts},
+        indent=1,
+        allow_nan=False,
+    )
+    _replace(Path(folder) / TENSOR_FILE, tensors)
+    _replace(Path(folder) / JSON_FILE, text.encode())
+
+
+def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read both files back as (arrays, facts).
+
+    Raises:
+        CheckpointError: a file is missing or damaged, the version is another, or the two do not belong together.
+    """
+    paths = [Path(folder) / name for name in (JSON_FILE, TENSOR_FILE)]
+    for path in paths:
+        if not path.is_file():
+            raise CheckpointError(
+                f"{folder} has no {path.name}: it was not written by this trainer, so its run cannot be resumed "
+                "exactly. Resume it with the stock Trainer, or start a new run from its weights."
+            )
+    try:
+        facts = json.loads(paths[0].read_text(encoding="utf-8"))
+        version, digest = facts["format_version"], facts["tensors_sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{paths[0]} is damaged ({error!r}). Resume from an earlier checkpoint.") from error
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{paths[0]} has format version {version}, this version reads {FORMAT_VERSION}. "
+            "Resume with the hf_dynprune version that wrote it."
+        )
+    tensors = paths[1].read_bytes()
+    if hashlib.sha256(tensors).hexdigest() != digest:
+        raise CheckpointError(f"{paths[1]} is damaged: its SHA-256 is not {digest}. Resume from an earlier checkpoint.")
+    return load_tensors(tensors), facts
+
+
+def pack_plan(plan: PrunePlan) -> dict[str, NDArray[Any]]:
+    """The plan as a bit per sample and a float32 weight per kept sample."""
+    mask = np.zeros(plan.num_samples, bool)
+    mask[plan.kept_indices] = True
+    return {"plan.kept_bits": np.packbits(mask), "plan.weights": plan.weights}
+
+
+def unpack_plan(arrays: Mapping[str, NDArray[Any]], num_samples: int) -> PrunePlan:
+    """What `pack_plan` packed."""
+    mask = np.unpackbits(arrays["plan.kept_bits"], count=num_samples).astype(bool)
+    return PrunePlan(np.flatnonzero(mask), arrays["plan.weights"], num_samples)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,111 @@
+"""One record per epoch of what was pruned, kept in the run and in `dynprune_history.jsonl`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+__all__ = ["HISTORY_FILE", "EpochRecord", "PruningHistory"]
+
+HISTORY_FILE = "dynprune_history.jsonl"
+
+
+@dataclasses.dataclass
+class EpochRecord:
+    """One epoch. Times are in seconds.
+
+    Args:
+        epoch: index from 0.
+        num_samples: N.
+        kept: samples in the plan.
+        forward_passes: samples forwarded for training, so far where the epoch is not over.
+        steps: optimizer steps.
+        nonfinite: samples whose loss was NaN or infinite.
+        ratio: share of the data pruned, `1 - kept / num_samples`.
+        score_quantiles: minimum, quartiles and maximum of the scores the plan was made from; None where there were none.
+        weight_range: smallest and largest weight.
+        projected_saving: share of the whole run's forward passes that will have been saved if the prunable epochs to
+            come repeat the last pruned one; None where `max_steps` fixes the steps.
+        seconds_plan: planning the epoch.
+        seconds_train: its training loop, evaluations and checkpoints in it included; since the last resume only.
+        seconds_merge: merging its scores.
+    """
+
+    epoch: int
+    num_samples: int
+    kept: int
+    forward_passes: int
+    steps: int
+    nonfinite: int
+    ratio: float
+    score_quantiles: list[float] | None
+    weight_range: list[float]
+    projected_saving: float | None
+    seconds_plan: float = 0.0
+    seconds_train: float = 0.0
+    seconds_merge: float = 0.0
+
+    @property
+    def pruned(self) -> int:
+        """Samples the epoch did not load."""
+        return self.num_samples - self.kept
+
+
+class PruningHistory:
+    """The epochs of a run, in order.
+
+    Example:
+        >>> len(PruningHistory([]))
+        0
+    """
+
+    def __init__(self, records: list[EpochRecord] | None = None) -> None:
+        self.records = list(records or [])
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[EpochRecord]:
+        return iter(self.records)
+
+    def __getitem__(self, index: int) -> EpochRecord:
+        return self.records[index]
+
+    @property
+    def forward_passes(self) -> int:
+        """Samples forwarded for training in all epochs."""
+        return sum(record.forward_passes for record in self.records)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> PruningHistory:
+        """Read a run folder or the file itself.
+
+        Raises:
+            FileNotFoundError: where there is no history.
+            ValueError: naming the line that is not a record.
+        """
+        file = Path(path)
+        file = file / HISTORY_FILE if file.is_dir() else file
+        records = []
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                records.append(EpochRecord(**json.loads(line)))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"Line {number} of {file} is no epoch record: {error}") from error
+        return cls(records)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write all records; the file is replaced whole, so a crash leaves the old one or the new one."""
+        os.makedirs(folder, exist_ok=True)
+        file = Path(folder) / HISTORY_FILE
+        temporary = file.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in self.as_dicts()), encoding="utf-8")
+        os.replace(temporary, file)
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """The records as JSON-serialisable dictionaries."""
+        return [dataclasses.asdict(record) for record in self.records]

@@ -1,0 +1,8 @@
+"""Per-sample losses by task, and their weighted reduction.
+
+Each file in this folder may register losses; the folder is scanned, as `hf_dynprune/methods/` is.
+"""
+
+from .base import FunctionLoss, LossTerms, PerSampleLoss, find_loss, register_loss, weighted_loss
+
+__all__ = ["FunctionLoss", "LossTerms", "PerSampleLoss", "find_loss", "register_loss", "weighted_loss"]

@@ -1,0 +1,146 @@
+"""The contract of a per-sample loss, the registry by model, and the weighted reduction."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["FunctionLoss", "LossTerms", "PerSampleLoss", "find_loss", "register_loss", "weighted_loss"]
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """Losses of a batch of B samples.
+
+    Args:
+        total: `[B]`, S_i: sample i's loss summed over its items (tokens, pixels; one item in classification).
+        score: `[B]`, what the policy sees; S_i / n_i unless the loss says otherwise. Detached when recorded.
+        signals: further `[B]` values by name.
+        extra: scalar added unweighted, such as a mixture-of-experts term.
+    """
+
+    total: Tensor
+    score: Tensor
+    signals: Mapping[str, Tensor] = field(default_factory=dict)
+    extra: Tensor | None = None
+
+
+class PerSampleLoss(ABC):
+    """A loss that knows each sample's share of it. With all weights 1 it must equal the model's own loss."""
+
+    withheld: tuple[str, ...] = ()
+    """Batch keys the training forward does not get: without labels the model does not compute its loss a second time."""
+    equals_model_loss = True
+    """Whether the first batch is to be checked against the loss the stock Trainer would have used."""
+
+    @abstractmethod
+    def count(self, inputs: Mapping[str, Any]) -> Tensor:
+        """int64 `[B]`: n_i, the items of each sample that carry loss, from the batch alone, before any forward."""
+
+    @abstractmethod
+    def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
+        """The losses of a batch from the model's outputs."""
+
+
+class FunctionLoss(PerSampleLoss):
+    """A user's function `(model, inputs, outputs) -> [B]` losses, or `LossTerms`; every sample counts as one item.
+
+    The model gets the whole batch, labels included. The result is taken as the user's own loss, not compared with the
+    model's.
+    """
+
+    equals_model_loss = False
+
+    def __init__(self, function: Callable[[torch.nn.Module, Mapping[str, Any], Any], Tensor | LossTerms]) -> None:
+        self.function = function
+
+    def count(self, inputs: Mapping[str, Any]) -> Tensor:
+        """1 for each sample."""
+        for value in inputs.values():
+            if isinstance(value, Tensor) and value.dim() > 0:
+                return torch.ones(len(value), dtype=torch.int64, device=value.device)
+        raise ValueError(f"The batch holds no tensor to count samples by; it has {', '.join(map(str, inputs))}.")
+
+    def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
+        """The function's losses, which are their own scores."""
+        result = self.function(model, inputs, outputs)
+        if isinstance(result, LossTerms):
+            return result
+        if not isinstance(result, Tensor):
+            raise TypeError(f"`per_sample_loss` must return a tensor [B] or LossTerms, got {type(result).__name__}.")
+        return LossTerms(total=result, score=result)
+
+
+Factory = Callable[[torch.nn.Module, float], PerSampleLoss]
+F = TypeVar("F", bound=Factory)
+
+_LOSSES: list[tuple[Callable[[torch.nn.Module], bool], Factory]] = []
+
+
+def register_loss(matches: Callable[[torch.nn.Module], bool]) -> Callable[[F], F]:
+    """Decorator: makes `factory(model, label_smoothing)` the loss of models for which `matches(model)` holds.
+
+    A user's loss is asked before the package's own, and of several the one registered last.
+    """
+
+    def register(factory: F) -> F:
+        own = factory.__module__.startswith(f"{__package__}.")
+        _LOSSES.insert(len(_LOSSES) if own else 0, (matches, factory))
+        return factory
+
+    return register
+
+
+@lru_cache(maxsize=1)
+def _scan_losses() -> None:
+    package = importlib.import_module("hf_dynprune.losses")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+
+
+def find_loss(model: torch.nn.Module, label_smoothing: float = 0.0) -> PerSampleLoss:
+    """The registered loss for this model.
+
+    Raises:
+        ValueError: there is none; the message says how to pass one.
+    """
+    _scan_losses()
+    for matches, factory in _LOSSES:
+        if matches(model):
+            return factory(model, label_smoothing)
+    raise ValueError(
+        f"No per-sample loss is known for {type(model).__name__}. Pass `per_sample_loss=fn` to the trainer, with "
+        "fn(model, inputs, outputs) returning one loss per sample [B], or register one with `register_loss`."
+    )
+
+
+def weighted_loss(terms: LossTerms, weight: Tensor, denominator: Tensor | int) -> Tensor:
+    """(sum_i w_i S_i) / D + extra, the training loss of one micro-batch.
+
+    Divided by the number of items D of the whole accumulation window, not by the weights: then an epoch's expected
+    gradient sum is that of the full data (InfoBatch, Sec. 2.3). Samples of weight 0 and non-finite losses are selected
+    out before weighting, because 0 * NaN is NaN.
+
+    Args:
+        terms: S_i and extra.
+        weight: `[B]`; 0 for a padding sample.
+        denominator: D > 0.
+
+    Example:
+        >>> terms = LossTerms(total=torch.tensor([1.0, float("nan"), 3.0]), score=torch.zeros(3))
+        >>> weighted_loss(terms, torch.tensor([2.0, 1.0, 1.0]), 3)
+        tensor(1.6667)
+    """
+    total = terms.total
+    counts = torch.isfinite(total) & (weight > 0)
+    kept = torch.where(counts, total, torch.zeros((), dtype=total.dtype, device=total.device))
+    loss = (weight.to(total.dtype) * kept).sum() / denominator
+    return loss if terms.extra is None else loss + terms.extra

@@ -1,0 +1,132 @@
+"""Image and sequence classification: one label, several labels, or regression, as the model's config says.
+
+    one label:   S_i = -log softmax(z_i)[y_i], with label smoothing as the Trainer's; -100 is no label
+    several:     S_i = mean_c BCE(sigmoid(z_ic), y_ic)
+    regression:  S_i = mean_c (z_ic - y_ic)^2
+
+The means over c are those of the model's own loss, which averages over all B * C elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .base import LossTerms, PerSampleLoss, register_loss
+
+__all__ = ["ClassificationLoss"]
+
+IGNORE = -100
+_TASKS = ("ForImageClassification", "ForSequenceClassification")
+_SINGLE, _MULTI, _REGRESSION = "single_label_classification", "multi_label_classification", "regression"
+
+
+def _classifies(model: torch.nn.Module) -> bool:
+    """Whether the model's head is one of the two tasks, by the loss transformers itself chose for it."""
+    return getattr(model, "loss_type", None) in _TASKS and hasattr(model, "config")
+
+
+@register_loss(_classifies)
+class ClassificationLoss(PerSampleLoss):
+    """The loss of `AutoModelForImageClassification` and `AutoModelForSequenceClassification` models.
+
+    Args:
+        model: its config gives `problem_type` and `num_labels`; a missing problem type is inferred from the first
+            labels and written to the config, as the model itself does.
+        label_smoothing: epsilon in [0, 1), for one label only.
+    """
+
+    withheld = ("labels",)
+
+    def __init__(self, model: torch.nn.Module, label_smoothing: float = 0.0) -> None:
+        self.config: Any = model.config
+        self.label_smoothing = label_smoothing
+
+    def count(self, inputs: Mapping[str, Any]) -> Tensor:
+        """1 for each sample; 0 where its only label is -100."""
+        labels = self._labels(inputs)
+        if self._problem_type(labels) == _SINGLE:
+            self._check_range(labels)
+            return labels.view(-1).ne(IGNORE).long()
+        return torch.ones(len(labels), dtype=torch.int64, device=labels.device)
+
+    def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
+        """Losses from the logits `[B, C]`."""
+        logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
+        labels = self._labels(inputs).to(logits.device)
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        problem = self._problem_type(labels)
+        if problem == _SINGLE:
+            total = functional.cross_entropy(
+                logits.view(-1, self.config.num_labels),
+                labels.view(-1),
+                ignore_index=IGNORE,
+                reduction="none",
+                label_smoothing=self.label_smoothing,
+            )
+        elif problem == _MULTI:
+            total = functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").mean(1)
+        else:
+            flat = labels.to(logits.dtype).view(len(labels), -1)
+            total = functional.mse_loss(logits.view(len(labels), -1), flat, reduction="none").mean(1)
+        return LossTerms(total=total, score=total.detach())
+
+    def _labels(self, inputs: Mapping[str, Any]) -> Tensor:
+        labels = inputs.get("labels")
+        if not isinstance(labels, Tensor):
+            has = ", ".join(key for key in inputs if not key.startswith("__"))
+            raise ValueError(
+                f"The training batch has no `labels` tensor, only: {has or 'nothing'}. Name the data set's column "
+                "'label' or 'labels', and see that the collator passes it on."
+            )
+        return labels
+
+    def _problem_type(self, labels: Tensor) -> str:
+        if self.config.problem_type is None:
+            if self.config.num_labels == 1:
+                self.config.problem_type = _REGRESSION
+            elif not labels.is_floating_point():
+                self.config.problem_type = _SINGLE
+            else:
+                self._refuse_soft_labels(labels)
+                self.config.problem_type = _MULTI
+        problem = str(self.config.problem_type)
+        if problem == _SINGLE and labels.is_floating_point():
+            self._refuse_soft_labels(labels)
+            raise ValueError(f"`problem_type` {problem!r} needs integer labels, got {labels.dtype} of shape {tuple(labels.shape)}.")
+        if problem == _MULTI and labels.shape[1:] != (self.config.num_labels,):
+            raise ValueError(
+                f"`problem_type` {problem!r} needs labels [B, {self.config.num_labels}], got {tuple(labels.shape)}."
+            )
+        if problem != _SINGLE and self.label_smoothing:
+            raise ValueError(
+                f"`label_smoothing_factor` {self.label_smoothing} does not apply to `problem_type` {problem!r}: set it to 0."
+            )
+        return problem
+
+    def _refuse_soft_labels(self, labels: Tensor) -> None:
+        """Mixup and cutmix give one loss for two samples: there is no per-sample score to record."""
+        fractional = bool(((labels != 0) & (labels != 1)).any())
+        if labels.dim() == 2 and fractional and torch.allclose(labels.sum(1), labels.new_ones(len(labels)), atol=1e-3):
+            raise ValueError(
+                "The labels are soft (each row sums to 1), as mixup or cutmix makes them. Data pruning needs one loss "
+                "per sample: switch the mixing off, or set the config's `problem_type` to 'multi_label_classification' "
+                "if the labels really are independent."
+            )
+
+    def _check_range(self, labels: Tensor) -> None:
+        """A clear error instead of CUDA's assertion; reading labels on a device would wait for it, so not there."""
+        if labels.device.type != "cpu" or not len(labels):
+            return
+        flat, classes = labels.view(-1), self.config.num_labels
+        wrong = ((flat < 0) & (flat != IGNORE)) | (flat >= classes)
+        if wrong.any():
+            raise ValueError(
+                f"Label {int(flat[wrong][0])} is out of range: the model has {classes} classes, so labels must be in "
+                f"[0, {classes}) or {IGNORE} for none. Check `num_labels` of the model's config."
+            )

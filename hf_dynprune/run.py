@@ -1,0 +1,241 @@
+"""The state of pruning within one training run: policy, scores, plan in force, clock and history.
+
+Knows nothing of torch or the Trainer; `trainer.py` tells it when epochs begin and end and hands it scores.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .checkpoint import CheckpointError, pack_plan, unpack_plan
+from .history import EpochRecord, PruningHistory
+from .logs import logger
+from .plan import EpochInfo, PrunePlan
+from .policy import PruningPolicy
+from .schedule import RunClock, RunLength
+from .scores import ScoreStore, ScoreView
+
+__all__ = ["PruningRun", "RunFacts", "describe_savings"]
+
+LOW_SAVING = 0.05
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What must be the same when a run is resumed, as it appears in the checkpoint and in messages."""
+
+    num_samples: int
+    fingerprint: str
+    seed: int
+    stock_seed: int
+    warmup_epochs: int
+    batch_size: int
+    accumulation: int
+    world_size: int
+    drop_last: bool
+    sampling: str
+
+
+class PruningRun:
+    """One training run from its first epoch, or from the checkpoint it is resumed from, to its end."""
+
+    def __init__(self, policy: PruningPolicy, facts: RunFacts, length: RunLength) -> None:
+        self.policy = policy
+        self.facts = facts
+        self.clock = RunClock(length)
+        self.store = ScoreStore(facts.num_samples, policy.statistics)
+        self.history = PruningHistory()
+        self.plan: PrunePlan | None = None
+        self.record: EpochRecord | None = None
+        self._last_pruned_ratio = 0.0
+        self._warned_nonfinite = False
+
+    def epoch_info(self, epoch: int, step: int) -> EpochInfo:
+        """Epoch `epoch`, beginning at global step `step`."""
+        return EpochInfo(epoch, self.clock.length.num_epochs, self.clock.progress(epoch, step), self.facts.seed)
+
+    def make_plan(self, info: EpochInfo) -> PrunePlan:
+        """Plan the epoch from the folded scores and open its record; its length is told to `begin_epoch`."""
+        began = time.perf_counter()
+        view = self.store.view()
+        if info.epoch < self.facts.warmup_epochs:
+            plan = PrunePlan.full(self.facts.num_samples)
+        else:
+            plan = self.policy.plan(view, info, info.generator("plan"))
+        if plan.num_samples != self.facts.num_samples:
+            raise ValueError(
+                f"{self.policy} planned for {plan.num_samples} samples, the training set has {self.facts.num_samples}."
+            )
+        self.plan = plan
+        if not plan.is_full:
+            self._last_pruned_ratio = plan.ratio
+        self.record = EpochRecord(
+            epoch=info.epoch,
+            num_samples=plan.num_samples,
+            kept=plan.num_kept,
+            forward_passes=0,
+            steps=0,
+            nonfinite=0,
+            ratio=plan.ratio,
+            score_quantiles=_quantiles(view),
+            weight_range=[float(plan.weights.min()), float(plan.weights.max())],
+            projected_saving=self._project(info, plan),
+            seconds_plan=time.perf_counter() - began,
+        )
+        return plan
+
+    def close_epoch(self, step: int) -> EpochRecord | None:
+        """Fold the epoch's scores and finish its record. Nothing happens if no epoch is open.
+
+        Raises:
+            FloatingPointError: if scores were recorded in the epoch and none is finite.
+        """
+        record, self.record = self.record, None
+        if record is None or self.clock.current is None:
+            return None
+        began = time.perf_counter()
+        summary = self.store.end_epoch()
+        record.seconds_merge += time.perf_counter() - began
+        record.nonfinite = len(summary.nonfinite)
+        record.steps += step - self.clock.current.start_step
+        self.history.records.append(record)
+        if summary.recorded and len(summary.nonfinite) == summary.recorded:
+            raise FloatingPointError(
+                f"All {summary.recorded} losses of epoch {record.epoch} were NaN or infinite: the model has diverged. "
+                "Lower the learning rate, clip gradients, or check the data; scores and plans need finite losses."
+            )
+        if len(summary.nonfinite) and not self._warned_nonfinite:
+            self._warned_nonfinite = True
+            some = ", ".join(map(str, summary.nonfinite[:10])) + (", ..." if len(summary.nonfinite) > 10 else "")
+            logger.warning(
+                "Epoch %d: the loss of %d samples was NaN or infinite (indices %s). They contributed nothing, stay out "
+                "of thresholds and are kept until their loss is finite again. Later epochs are only counted.",
+                record.epoch,
+                len(summary.nonfinite),
+                some,
+            )
+        return record
+
+    def resume_at(self, step: int, restart_epoch: bool, scheduler_steps: int) -> tuple[int, int]:
+        """See `RunClock.resume_at`; steps of a restarted epoch's first part stay in its record."""
+        before = self.clock.current
+        epoch, done = self.clock.resume_at(step, restart_epoch, scheduler_steps)
+        if self.record is not None and before is not None and self.clock.current is not before:
+            self.record.steps += step - before.start_step
+        return epoch, done
+
+    def _project(self, info: EpochInfo, plan: PrunePlan) -> float | None:
+        length = self.clock.length
+        if length.fixed_steps:
+            return None
+        total = length.num_epochs
+        saved = sum(record.ratio for record in self.history)
+        saved += plan.ratio * min(1.0, total - info.epoch)
+        for epoch in range(info.epoch + 1, math.ceil(total)):
+            later = EpochInfo(epoch, total, epoch / total, info.seed)
+            if epoch >= self.facts.warmup_epochs and self.policy.prunes_in(later):
+                saved += self._last_pruned_ratio * min(1.0, total - epoch)
+        return saved / total
+
+    def state_dict(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """(arrays, JSON-serialisable facts) from which `load_state_dict` continues exactly."""
+        arrays: dict[str, NDArray[Any]] = dict(self.store.state_dict())
+        if self.plan is not None:
+            arrays |= pack_plan(self.plan)
+        return arrays, {
+            "policy": {"name": self.policy.name, "parameters": self.policy.parameters()},
+            "run": vars(self.facts),
+            "clock": self.clock.state_dict(),
+            "has_plan": self.plan is not None,
+            "open_record": None if self.record is None else vars(self.record),
+            "history": self.history.as_dicts(),
+            "last_pruned_ratio": self._last_pruned_ratio,
+            "warned_nonfinite": self._warned_nonfinite,
+        }
+
+    def load_state_dict(self, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
+        """Continue from a saved state.
+
+        Raises:
+            CheckpointError: naming everything that differs between the saved run and this one.
+        """
+        saved = {"pruning method": facts["policy"]["name"], "parameters": facts["policy"]["parameters"], **facts["run"]}
+        own = {"pruning method": self.policy.name, "parameters": _plain(self.policy.parameters()), **vars(self.facts)}
+        differs = [f"{key}: {saved.get(key)!r} then, {own[key]!r} now" for key in own if saved.get(key) != own[key]]
+        if differs:
+            raise CheckpointError(
+                "The checkpoint belongs to another run, so it cannot be resumed exactly. "
+                + "; ".join(differs)
+                + ". Use the saved run's settings, or start a new run from its weights."
+            )
+        self.store.load_state_dict(arrays)
+        self.plan = unpack_plan(arrays, self.facts.num_samples) if facts["has_plan"] else None
+        self.clock.load_state_dict(facts["clock"])
+        self.record = None if facts["open_record"] is None else EpochRecord(**facts["open_record"])
+        self.history = PruningHistory([EpochRecord(**row) for row in facts["history"]])
+        self._last_pruned_ratio = facts["last_pruned_ratio"]
+        self._warned_nonfinite = facts["warned_nonfinite"]
+
+
+def describe_savings(policy: PruningPolicy, length: RunLength, warmup_epochs: int) -> tuple[str, bool]:
+    """One line on what the run can save at most and why, and whether that is little enough to warn about."""
+    if length.fixed_steps:
+        return (
+            f"Data pruning ({policy}): `max_steps` fixes {length.max_steps} optimizer steps, so pruning does not shorten "
+            f"the run; it passes over the data more often, at up to {policy.max_ratio:.1%} less per epoch.",
+            False,
+        )
+    total = length.num_epochs
+    reasons: list[str] = []
+    counts = {"warm-up": 0.0, "first": 0.0, "annealing": 0.0, "pruned": 0.0}
+    for epoch in range(math.ceil(total)):
+        share = min(1.0, total - epoch)
+        info = EpochInfo(epoch, total, epoch / total, 0)
+        if epoch < warmup_epochs:
+            counts["warm-up"] += share
+        elif not policy.prunes_in(info):
+            counts["annealing"] += share
+        elif policy.reads_scores and epoch == 0:
+            counts["first"] += share
+        else:
+            counts["pruned"] += share
+    best = policy.max_ratio * counts["pruned"] / total
+    if counts["warm-up"]:
+        reasons.append(f"{counts['warm-up']:g} full for `prune_warmup_epochs`")
+    if counts["first"]:
+        reasons.append("the first full because nothing is scored yet")
+    if counts["annealing"] and policy.max_ratio > 0:
+        reasons.append(f"{counts['annealing']:g} full for annealing (`delta`)")
+    text = (
+        f"Data pruning ({policy}) can save at most {best:.1%} of the forward passes of {total:g} epochs: "
+        f"{counts['pruned']:g} epochs prune up to {policy.max_ratio:.1%} each"
+        + (f"; {', '.join(reasons)}." if reasons else ".")
+    )
+    if best >= LOW_SAVING or policy.max_ratio == 0:
+        return text, False
+    if policy.max_ratio < LOW_SAVING:
+        advice = "raise `prune_ratio`"
+    elif counts["warm-up"]:
+        advice = "lower `prune_warmup_epochs` or raise `num_train_epochs`"
+    else:
+        advice = "raise `num_train_epochs`, or `delta` in `prune_kwargs`"
+    return f"{text} That is little: {advice}, or train without pruning (`prune_method='none'`).", True
+
+
+def _quantiles(view: ScoreView) -> list[float] | None:
+    scores = view.score[view.scored]
+    return [float(q) for q in np.quantile(scores, [0, 0.25, 0.5, 0.75, 1])] if len(scores) else None
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back: tuples become lists."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,503 @@
+"""The Trainer that prunes data. The only file that overrides Trainer methods; each override wraps `super()`.
+
+Order of calls in a run: `get_train_dataloader`, `set_initial_training_values`, `_init_training_state`,
+`create_scheduler`, then per epoch `_run_epoch` with `_get_num_items_in_batch` and `compute_loss` inside, and
+`_save_checkpoint` where one is due; at the end `_finalize_training`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import Seq2SeqTrainer, Trainer, TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, seed_worker
+
+from .checkpoint import load_state, save_state
+from .data import INDEX_KEY, WEIGHT_KEY, IndexedCollator, IndexedDataset, dataset_fingerprint
+from .distributed import ScoreBuffer
+from .history import PruningHistory
+from .hooks import check_hooks
+from .logs import logger
+from .losses import FunctionLoss, LossTerms, PerSampleLoss, find_loss, weighted_loss
+from .policy import PruningPolicy
+from .run import PruningRun, RunFacts, describe_savings
+from .sampler import PlanBatchSampler, visiting_order
+from .schedule import RunLength
+from .training_args import DynPruneArguments
+from .weights import restore_strictly
+
+__all__ = ["DynPruneMixin", "DynPruneSeq2SeqTrainer", "DynPruneTrainer"]
+
+check_hooks(Trainer)
+
+COUNT_KEY = "__dynprune_count__"
+"""Batch key of n_i, int64 `[B]`, counted when the accumulation window was fetched."""
+
+
+class DynPruneMixin(Trainer):
+    """Data pruning for a Trainer class: `class MyTrainer(DynPruneMixin, SFTTrainer): ...`.
+
+    Takes the Trainer's arguments and:
+
+    Args:
+        policy: what to prune; wins over the flags in `args`. Plain `TrainingArguments` mean the flags' defaults.
+        per_sample_loss: a `PerSampleLoss`, or a function `(model, inputs, outputs) -> [B]`; default: by model and task.
+
+    Raises:
+        ValueError: for what cannot be pruned, when the trainer is built or on its first batch.
+
+    Example:
+        trainer = DynPruneTrainer(model=model, args=DynPruneTrainingArguments("out"), train_dataset=dataset)
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        policy: PruningPolicy | None = None,
+        per_sample_loss: PerSampleLoss | Callable[..., torch.Tensor | LossTerms] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.prune_flags = self.args if isinstance(self.args, DynPruneArguments) else DynPruneArguments()
+        if policy is not None and not isinstance(policy, PruningPolicy):
+            raise ValueError(f"`policy` must be a PruningPolicy object such as InfoBatch(), got {policy!r}.")
+        self.policy = policy if policy is not None else self.prune_flags.build_policy()
+        self._given_loss = per_sample_loss
+        self._run: PruningRun | None = None
+        self._scores = ScoreBuffer()
+        self._forwarded = 0
+        self._lr_is_warped = False
+        self._first_batch_checked = False
+        self._weights_folder = ""
+        if self.train_dataset is not None:
+            self._refuse_unsupported()
+            self.per_sample_loss = self._resolve_loss()
+        self.add_callback(_NominalStepping(self))
+
+    @property
+    def pruning_history(self) -> PruningHistory:
+        """The epochs of the last `train()`."""
+        return PruningHistory() if self._run is None else self._run.history
+
+    # ---- What cannot work ----
+
+    def _refuse_unsupported(self) -> None:
+        dataset, args = self.train_dataset, self.args
+        if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            raise ValueError(
+                f"Data pruning chooses samples by index, which a {type(dataset).__name__} without length does not have: "
+                "pass a map-style data set (for `datasets`, load it without `streaming=True`)."
+            )
+        if len(dataset) == 0:
+            raise ValueError("`train_dataset` is empty (length 0): there is nothing to train on.")
+        if self.compute_loss_func is not None:
+            raise ValueError(
+                "`compute_loss_func` returns one number per batch, pruning needs one per sample: pass the loss as "
+                "`per_sample_loss=fn` with fn(model, inputs, outputs) returning [B]."
+            )
+        strategy = args.train_sampling_strategy
+        if strategy not in ("random", "sequential", "group_by_length"):
+            raise ValueError(
+                f"`train_sampling_strategy` {strategy!r} composes batches itself and cannot serve a pruning plan: use "
+                "'random', 'sequential' or 'group_by_length'."
+            )
+        if args.world_size > 1:
+            raise ValueError(
+                f"This version prunes in one process, got world size {args.world_size}: start it without a launcher."
+            )
+
+    def _resolve_loss(self) -> PerSampleLoss:
+        given = self._given_loss
+        if given is None:
+            smoothing = self.label_smoother.epsilon if self.label_smoother is not None else 0.0
+            return find_loss(self.accelerator.unwrap_model(self.model), smoothing)
+        if isinstance(given, PerSampleLoss):
+            return given
+        if callable(given):
+            return FunctionLoss(given)
+        raise ValueError(f"`per_sample_loss` must be a PerSampleLoss or a function, got {given!r}.")
+
+    # ---- Data ----
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The stock loader over the same data, with the plan's sampler and the index in each batch."""
+        if self.train_dataset is None:
+            return super().get_train_dataloader()
+        self._refuse_unsupported()
+        args, dataset = self.args, self.train_dataset
+        if hasattr(dataset, "remove_columns"):
+            dataset = self._remove_unused_columns(dataset, description="training")
+            collator = self.data_collator
+        else:
+            collator = self._get_collator_with_removed_columns(self.data_collator, description="training")
+        # The arguments that the supported versions have in common, and those that only newer ones know.
+        newer = {"in_order": "dataloader_in_order", "multiprocessing_context": "dataloader_multiprocessing_context"}
+        loader: DataLoader[Any] = DataLoader(
+            IndexedDataset(dataset),
+            batch_sampler=PlanBatchSampler(len(dataset), self._train_batch_size, args.dataloader_drop_last),
+            collate_fn=IndexedCollator(collator),
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            worker_init_fn=partial(seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index),
+            **{key: getattr(args, flag) for key, flag in newer.items() if hasattr(args, flag)},
+        )
+        return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
+
+    def _lengths(self) -> Sequence[int] | None:
+        """Sample lengths for 'group_by_length', found as the stock sampler finds them."""
+        if self.args.train_sampling_strategy != "group_by_length":
+            return None
+        dataset: Any = self.train_dataset
+        column = self.args.length_column_name
+        if column in (getattr(dataset, "column_names", None) or ()):
+            return list(dataset[column])
+        name = self.processing_class.model_input_names[0] if self.processing_class is not None else "input_ids"
+        if not isinstance(dataset[0], Mapping) or name not in dataset[0]:
+            raise ValueError(
+                f"`train_sampling_strategy='group_by_length'` needs a column {column!r} or items with {name!r}."
+            )
+        return [len(item[name]) for item in dataset]
+
+    # ---- Length of the run ----
+
+    def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
+        """The stock values for full epochs; with `max_steps`, room for as many epochs as there are steps."""
+        values = super().set_initial_training_values(args, dataloader)
+        self._stock_epochs = values[0]
+        return (max(values[0], args.max_steps), *values[1:]) if args.max_steps > 0 else values
+
+    def _init_training_state(
+        self,
+        max_steps: int,
+        num_update_steps_per_epoch: int,
+        num_train_epochs: int,
+        resume_from_checkpoint: str | None,
+        trial: Any,
+    ) -> tuple[int, int]:
+        """A new run, also for a second `train()` and for each attempt of `auto_find_batch_size`."""
+        super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, self._stock_epochs, resume_from_checkpoint, trial
+        )
+        if self._run is not None and self._run.record is not None:
+            logger.info("Starting over with batch size %d: scores, plans and history restart.", self._train_batch_size)
+        fixed = self.args.max_steps > 0
+        num_epochs = max_steps / num_update_steps_per_epoch if fixed else float(self.args.num_train_epochs)
+        run = PruningRun(
+            self.policy, self._facts(), RunLength(num_update_steps_per_epoch, max_steps, num_epochs, fixed)
+        )
+        self.per_sample_loss = self._resolve_loss()
+        self._run, self._scores, self._first_batch_checked, self._forwarded = run, ScoreBuffer(), False, 0
+        epoch = done = 0
+        if resume_from_checkpoint is not None:
+            arrays, facts = load_state(resume_from_checkpoint)
+            run.load_state_dict(arrays, facts)
+            epoch, done = run.resume_at(self.state.global_step, self.args.ignore_data_skip, facts["scheduler_steps"])
+            self.state.max_steps = run.clock.max_steps
+        if self.is_world_process_zero():
+            text, is_little = describe_savings(self.policy, run.clock.length, run.facts.warmup_epochs)
+            logger.log(30 if is_little else 20, text)
+            run.history.save(self._get_output_dir(trial))
+        return epoch, done * self.args.gradient_accumulation_steps
+
+    def _facts(self) -> RunFacts:
+        args = self.args
+        stock_seed = args.seed if args.data_seed is None else args.data_seed
+        return RunFacts(
+            num_samples=len(self.train_dataset),
+            fingerprint=dataset_fingerprint(self.train_dataset),
+            seed=stock_seed if self.prune_flags.prune_seed is None else self.prune_flags.prune_seed,
+            stock_seed=stock_seed,
+            warmup_epochs=self.prune_flags.prune_warmup_epochs,
+            batch_size=self._train_batch_size,
+            accumulation=args.gradient_accumulation_steps,
+            world_size=args.world_size,
+            drop_last=args.dataloader_drop_last,
+            sampling=str(args.train_sampling_strategy),
+        )
+
+    # ---- Epochs ----
+
+    def _run_epoch(
+        self,
+        model: Any,
+        epoch: int,
+        train_dataloader: Any,
+        steps_in_epoch: int,
+        num_update_steps_per_epoch: int,
+        **rest: Any,
+    ) -> None:
+        """Plan the epoch, or take up the one that was interrupted, and run it at its true length."""
+        run = self._active_run()
+        resumed = run.record is not None and run.clock.current is not None and run.clock.current.epoch == epoch
+        if not resumed:
+            self._finish_epoch(rest.get("trial"))
+        step = self.state.global_step
+        info = run.epoch_info(epoch, step)
+        plan = run.plan if resumed and run.plan is not None else run.make_plan(info)
+        window = self._train_batch_size * self.args.gradient_accumulation_steps
+        order = visiting_order(
+            plan, info, run.facts.stock_seed, self.args.train_sampling_strategy, self._lengths(), window
+        )
+        _plan_sampler(train_dataloader).install(plan, order)
+        batches = len(train_dataloader)
+        updates = max(1, math.ceil(batches / self.args.gradient_accumulation_steps))
+        if not resumed:
+            run.clock.begin_epoch(epoch, step, updates, self._scheduler_steps())
+        self.state.max_steps = run.clock.max_steps
+        self._set_progress_total(run.clock.max_steps)
+        began = time.perf_counter()
+        super()._run_epoch(
+            model=model,
+            epoch=epoch,
+            train_dataloader=train_dataloader,
+            steps_in_epoch=batches,
+            num_update_steps_per_epoch=updates,
+            **rest,
+        )
+        if run.record is not None:
+            run.record.seconds_train += time.perf_counter() - began
+        self._finish_epoch(rest.get("trial"))
+
+    def _finish_epoch(self, trial: Any) -> None:
+        """Fold the epoch's scores and write its record; does nothing where that is done."""
+        run = self._active_run()
+        self._drain_scores()
+        try:
+            record = run.close_epoch(self.state.global_step)
+        finally:
+            if self.is_world_process_zero():
+                run.history.save(self._get_output_dir(trial))
+        if record is not None and self.policy.max_ratio > 0:
+            logs: dict[str, float] = {
+                "dynprune/kept": record.kept,
+                "dynprune/pruned_ratio": record.ratio,
+                "dynprune/max_weight": record.weight_range[1],
+                "dynprune/nonfinite": record.nonfinite,
+            }
+            if record.projected_saving is not None:
+                logs["dynprune/projected_saving"] = record.projected_saving
+            self.log(logs)
+
+    def _set_progress_total(self, total: int) -> None:
+        """Bars of the console and the notebook are created with the nominal number of steps."""
+        for callback in self.callback_handler.callbacks:
+            bar = getattr(callback, "training_bar", None) or getattr(callback, "training_tracker", None)
+            if bar is not None and getattr(bar, "total", total) != total:
+                bar.total = total
+                if hasattr(bar, "refresh"):
+                    bar.refresh()
+
+    def _finalize_training(self, trial: Any, num_train_samples: float, start_time: float) -> Any:
+        """Close the last epoch, and let the throughput figures count the samples that were really trained on."""
+        self._finish_epoch(trial)
+        steps = self.state.global_step - self._initial_global_step
+        if steps:
+            # The stock method multiplies by the share of the steps made; this undoes it.
+            num_train_samples = self._forwarded * max(self.state.max_steps, 1) / steps
+        return super()._finalize_training(trial, num_train_samples, start_time)
+
+    # ---- Loss ----
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """One accumulation window, which must carry the samples' indices."""
+        batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        for batch in batches:
+            if not isinstance(batch, Mapping) or INDEX_KEY not in batch or WEIGHT_KEY not in batch:
+                has = ", ".join(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
+                raise ValueError(
+                    f"A training batch carries no sample index, only: {has}. Something between the data set and the "
+                    "trainer rebuilds batches: let `get_train_dataloader` be the trainer's own, and pass the collator "
+                    "as `data_collator`."
+                )
+        return batches, count
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """D: the items that carry loss in the whole accumulation window, on the device; in evaluation, stock's count."""
+        if not all(isinstance(batch, Mapping) and INDEX_KEY in batch for batch in batch_samples):
+            return super()._get_num_items_in_batch(batch_samples, device)
+        total: Any = None
+        for batch in batch_samples:
+            count = torch.where(batch[WEIGHT_KEY] > 0, self.per_sample_loss.count(batch), 0)
+            if count.shape != batch[INDEX_KEY].shape:
+                raise ValueError(_shape_message("counted", count, batch[INDEX_KEY]))
+            batch[COUNT_KEY] = count
+            total = count.sum() if total is None else total + count.sum()
+        return None if total is None else total.clamp(min=1)
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """The stock step, told that the loss is normalised over the window, which `compute_loss` does for any model.
+
+        The stock flag says whether the model does so itself, wrongly for ResNet, Segformer and others. Evaluation goes
+        on reading it, hence only set here. (`loss_is_scaled_for_ga` would say the same from transformers 5.20 on.)
+        """
+        stock_flag = self.model_accepts_loss_kwargs
+        self.model_accepts_loss_kwargs = True
+        try:
+            return super().training_step(model, inputs, num_items_in_batch)
+        finally:
+            self.model_accepts_loss_kwargs = stock_flag
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """In training, the weighted loss over the window's items; in evaluation, the stock loss."""
+        if INDEX_KEY not in inputs:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        inputs = dict(inputs)
+        index, weight, count = (inputs.pop(key) for key in (INDEX_KEY, WEIGHT_KEY, COUNT_KEY))
+        if not self._first_batch_checked:
+            self._first_batch_checked = True
+            self._check_loss(model, inputs)
+        loss = self.per_sample_loss
+        outputs = model(**{key: value for key, value in inputs.items() if key not in loss.withheld})
+        terms = loss(model, inputs, outputs)
+        if terms.total.shape != index.shape or terms.score.shape != index.shape:
+            raise ValueError(_shape_message("returned losses for", terms.total, index))
+        self._scores.add(torch.where(count > 0, index, -1), terms.score.detach())
+        record = self._active_run().record
+        if record is not None:
+            record.forward_passes += len(index)
+        self._forwarded += len(index)
+        value = weighted_loss(terms, weight, num_items_in_batch)
+        return (value, outputs) if return_outputs else value
+
+    def _check_loss(self, model: Any, inputs: dict[str, Any]) -> None:
+        """Compare with the loss the stock Trainer would have used: without dropout, gradient, or a trace in any RNG."""
+        loss = self.per_sample_loss
+        if not loss.equals_model_loss:
+            return
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            logger.warning("The per-sample loss was not checked against the model's own: the model is sharded.")
+            return
+        plain = self.accelerator.unwrap_model(model)
+        devices = [] if self.args.device.type == "cpu" else [self.args.device]
+        plain.eval()
+        with torch.no_grad(), torch.random.fork_rng(devices), self.compute_loss_context_manager():
+            expected = float(super().compute_loss(plain, dict(inputs)))
+            outputs = plain(**{key: value for key, value in inputs.items() if key not in loss.withheld})
+            terms = loss(plain, inputs, outputs)
+            got = float(terms.total.sum() / loss.count(inputs).sum().clamp(min=1) + (terms.extra or 0.0))
+        plain.train()
+        close = math.isclose(got, expected, rel_tol=1e-2 if self.args.fp16 or self.args.bf16 else 1e-4, abs_tol=1e-5)
+        if math.isfinite(expected) and not close:
+            raise ValueError(
+                f"{type(loss).__name__} gives {got:.6g} on the first batch where {type(plain).__name__}'s own loss is "
+                f"{expected:.6g}: the model computes another loss. Pass it as `per_sample_loss=fn`."
+            )
+
+    # ---- Learning rate ----
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The stock schedule as a function of the position on the full-data run's axis."""
+        created = self.lr_scheduler is None
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        self._lr_is_warped = created and type(scheduler) is LambdaLR and self._run is not None
+        if self._lr_is_warped:
+            scheduler.lr_lambdas = [self._active_run().clock.warp(function) for function in scheduler.lr_lambdas]
+        return scheduler
+
+    def _scheduler_steps(self) -> int:
+        return int(getattr(self.lr_scheduler, "last_epoch", self.state.global_step))
+
+    # ---- Checkpoints ----
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """The pruning state first, so that a push to the hub and the rotation inside the stock method see it."""
+        if self._run is not None and not self.args.save_only_model:
+            self._drain_scores()
+            arrays, facts = self._run.state_dict()
+            if self.args.should_save:
+                folder = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+                facts["scheduler_steps"] = self._scheduler_steps()
+                save_state(os.path.join(self._get_output_dir(trial), folder), arrays, facts)
+        super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self._weights_folder = resume_from_checkpoint
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        self._weights_folder = self.state.best_model_checkpoint or ""
+        super()._load_best_model()
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Where the stock method warns that weights were not restored, restore them or stop."""
+        if load_result.missing_keys or load_result.unexpected_keys:
+            restore_strictly(
+                self.model, self._weights_folder, load_result.missing_keys, load_result.unexpected_keys
+            )
+
+    # ---- State ----
+
+    def _active_run(self) -> PruningRun:
+        if self._run is None:
+            raise RuntimeError("No training run is active: call `train()`.")
+        return self._run
+
+    def _drain_scores(self) -> None:
+        index, score = self._scores.drain()
+        run = self._active_run()
+        run.store.record(index, score, epoch=-1 if run.record is None else run.record.epoch)
+
+
+class DynPruneTrainer(DynPruneMixin, Trainer):
+    """`Trainer` with data pruning."""
+
+
+class DynPruneSeq2SeqTrainer(DynPruneMixin, Seq2SeqTrainer):
+    """`Seq2SeqTrainer` with data pruning."""
+
+
+class _NominalStepping(TrainerCallback):
+    """Steps a scheduler that cannot be warped (a user's own) along the full-data axis, one nominal step behind at most."""
+
+    def __init__(self, trainer: DynPruneMixin) -> None:
+        self.trainer = trainer
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called after the Trainer's own step of the scheduler."""
+        trainer = self.trainer
+        scheduler: Any = trainer.lr_scheduler
+        # Schedulers stepped by a metric, at evaluations, are not on a step axis.
+        by_metric = isinstance(scheduler, ReduceLROnPlateau) or type(scheduler).__name__ == "GreedyLR"
+        skipped = trainer.accelerator.optimizer_step_was_skipped
+        if trainer._lr_is_warped or trainer._run is None or by_metric or skipped:
+            return
+        for _ in range(trainer._run.clock.extra_scheduler_steps(state.global_step)):
+            scheduler.step()
+
+
+def _plan_sampler(dataloader: Any) -> PlanBatchSampler:
+    """The sampler inside Accelerate's wrappers."""
+    sampler = dataloader
+    while sampler is not None and not isinstance(sampler, PlanBatchSampler):
+        sampler = getattr(sampler, "batch_sampler", None)
+    if sampler is None:
+        raise ValueError(
+            "The training loader does not use the trainer's sampler, so no plan can be served. Where "
+            "`get_train_dataloader` is overridden, let it return that of `super()`; change data and collator instead."
+        )
+    return sampler
+
+
+def _shape_message(verb: str, got: torch.Tensor, index: torch.Tensor) -> str:
+    return (
+        f"The per-sample loss {verb} {tuple(got.shape)} for a batch of {len(index)} samples: it must be one number per "
+        "sample, and the collator must neither drop nor merge samples."
+    )
+
+

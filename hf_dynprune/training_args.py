@@ -1,0 +1,73 @@
+"""Flags of data pruning, and the training arguments that carry them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import Seq2SeqTrainingArguments, TrainingArguments
+
+from .policy import PruningPolicy
+from .registry import build_policy, list_policies
+
+__all__ = ["DynPruneArguments", "DynPruneSeq2SeqTrainingArguments", "DynPruneTrainingArguments"]
+
+
+@dataclass
+class DynPruneArguments:
+    """What to prune. Mixed into training arguments; `HfArgumentParser` parses the fields as flags."""
+
+    prune_method: str = field(
+        default="infobatch", metadata={"help": f"Data pruning method: one of {', '.join(list_policies())}."}
+    )
+    prune_ratio: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share to prune of what the method prunes from (InfoBatch: of the samples below the mean). "
+            "Default: the method's own."
+        },
+    )
+    prune_kwargs: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "The method's own parameters, as a JSON object or a dictionary."}
+    )
+    prune_warmup_epochs: int = field(default=0, metadata={"help": "Full epochs at the start, before any pruning."})
+    prune_seed: int | None = field(
+        default=None, metadata={"help": "Seed of the pruning draws. Default: data_seed, then seed."}
+    )
+
+    def build_policy(self) -> PruningPolicy:
+        """The policy these flags describe.
+
+        Raises:
+            ValueError: naming the flag, its value, and what is allowed.
+        """
+        return build_policy(self.prune_method, self.prune_ratio, self.prune_kwargs)
+
+    def validate_pruning(self) -> None:
+        """Raise on flags that cannot work, before any model or data is touched."""
+        if isinstance(self.prune_warmup_epochs, bool) or not isinstance(self.prune_warmup_epochs, int) or self.prune_warmup_epochs < 0:
+            raise ValueError(f"`prune_warmup_epochs` must be a whole number of at least 0, got {self.prune_warmup_epochs!r}.")
+        self.build_policy()
+
+
+@dataclass
+class DynPruneTrainingArguments(DynPruneArguments, TrainingArguments):
+    """`TrainingArguments` with the pruning flags.
+
+    Example:
+        >>> DynPruneTrainingArguments("out", prune_method="infobatch", prune_ratio=0.3).build_policy().ratio
+        0.3
+    """
+
+    def __post_init__(self) -> None:
+        self.validate_pruning()
+        super().__post_init__()
+
+
+@dataclass
+class DynPruneSeq2SeqTrainingArguments(DynPruneArguments, Seq2SeqTrainingArguments):
+    """`Seq2SeqTrainingArguments` with the pruning flags."""
+
+    def __post_init__(self) -> None:
+        self.validate_pruning()
+        super().__post_init__()
