@@ -212,7 +212,9 @@ def describe_savings(policy: PruningPolicy, length: RunLength, warmup_epochs: in
     if counts["first"]:
         reasons.append("the first full because nothing is scored yet")
     if counts["annealing"] and policy.max_ratio > 0:
-        reasons.append(f"{counts['annealing']:g} full for annealing (`delta`)")
+        delta = policy.parameters().get("delta")
+        annealing = "" if delta is None else f" (annealing, `delta` {delta:g})"
+        reasons.append(f"{counts['annealing']:g} full by the method's schedule{annealing}")
     text = (
         f"Data pruning ({policy}) can save at most {best:.1%} of the forward passes of {total:g} epochs: "
         f"{counts['pruned']:g} epochs prune up to {policy.max_ratio:.1%} each"

@@ -48,7 +48,6 @@ def vit(dropout: float = 0.0, **config: Any) -> PreTrainedModel:
     return ViTForImageClassification(
         ViTConfig(
             hidden_size=16,
-            num_hidden_layers=2,
             num_attention_heads=2,
             intermediate_size=32,
             image_size=8,
@@ -56,7 +55,7 @@ def vit(dropout: float = 0.0, **config: Any) -> PreTrainedModel:
             num_channels=1,
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
-            **{"num_labels": CLASSES, **config},
+            **{"num_labels": CLASSES, "num_hidden_layers": 2, **config},
         )
     )
 

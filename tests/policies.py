@@ -1,0 +1,53 @@
+"""Policies for tests only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hf_dynprune import EpochInfo, PrunePlan, PruningPolicy, ScoreView
+
+
+@dataclass(frozen=True)
+class Halving(PruningPolicy):
+    """Keeps the first half, then a quarter, ..., rounded up: every epoch after the first is half as long."""
+
+    name = "halving"
+    reads_scores = False
+    max_ratio = 0.99
+
+    def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
+        kept = np.arange(-(-len(view) // 2**epoch.epoch))
+        return PrunePlan(kept, np.ones(len(kept)), len(view))
+
+    def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> np.ndarray:
+        return (np.arange(len(view)) < -(-len(view) // 2**epoch.epoch)).astype(float)
+
+    def prunes_in(self, epoch: EpochInfo) -> bool:
+        return epoch.epoch > 0
+
+
+@dataclass(frozen=True)
+class FixedKeep(PruningPolicy):
+    """Keeps the given indices from the second epoch on."""
+
+    kept: tuple[int, ...] = (0,)
+    weight: float = 1.0
+
+    name = "fixed_keep"
+    reads_scores = False
+    max_ratio = 0.99
+
+    def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
+        if not self.prunes_in(epoch):
+            return PrunePlan.full(len(view))
+        return PrunePlan(self.kept, np.full(len(self.kept), self.weight), len(view))
+
+    def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> np.ndarray:
+        p = np.zeros(len(view))
+        p[list(self.kept)] = 1
+        return p
+
+    def prunes_in(self, epoch: EpochInfo) -> bool:
+        return epoch.epoch > 0

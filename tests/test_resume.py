@@ -1,0 +1,255 @@
+"""Interrupted equals uninterrupted, to the bit: weights, history, logs; and what a resume refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+
+import pytest
+import torch
+
+from hf_dynprune import InfoBatch, OrderDP, PruningHistory, RandomPruning
+from hf_dynprune.checkpoint import JSON_FILE, TENSOR_FILE, CheckpointError, load_state
+from tests.helpers import Images, StepLog, assert_same_bits, pruning_trainer, stock_trainer, vit, weights_of
+
+SIZE = 22
+
+
+class Interrupt(Exception):
+    """Stands for the power cut."""
+
+
+class InterruptAt(StepLog):
+    """Raises right after the checkpoint of a step."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def on_save(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise Interrupt
+
+
+def untimed(history):
+    timed = ("seconds_plan", "seconds_train", "seconds_merge")
+    return [{k: v for k, v in dataclasses.asdict(record).items() if k not in timed} for record in history]
+
+
+def untimed_logs(trainer):
+    timed = ("runtime", "per_second")
+    return [{k: v for k, v in row.items() if not any(t in k for t in timed)} for row in trainer.state.log_history]
+
+
+def build(tmp_path, name, policy, callbacks=(), **flags):
+    flags = {"num_train_epochs": 4, "gradient_accumulation_steps": 2, "save_strategy": "steps", "save_steps": 1, **flags}
+    return pruning_trainer(vit(dropout=0.2), Images(SIZE), tmp_path / name, callbacks, policy=policy, **flags)
+
+
+POLICIES = {
+    "infobatch": InfoBatch(ratio=0.7, delta=0.8),
+    "infobatch-smoothed": InfoBatch(ratio=0.7, delta=1.0, momentum=0.4),
+    "orderdp": OrderDP(pool_ratio=0.8, top_ratio=0.6),
+    "random": RandomPruning(0.4),
+}
+
+
+@pytest.mark.parametrize("name", ["infobatch", "orderdp"])
+def test_interrupt_at_every_step_and_resume(name, tmp_path):
+    policy = POLICIES[name]
+    whole = build(tmp_path, "whole", policy)
+    whole.train()
+    reference, history = weights_of(whole), untimed(whole.pruning_history)
+    steps = whole.state.global_step
+    assert any(row["ratio"] > 0 for row in history)
+    assert steps > 8
+    for step in range(1, steps + 1):
+        folder = f"cut-{step}"
+        with pytest.raises(Interrupt):
+            build(tmp_path, folder, policy, [InterruptAt(step)]).train()
+        resumed = build(tmp_path, folder, policy)
+        log = StepLog()
+        resumed.add_callback(log)
+        resumed.train(resume_from_checkpoint=True)
+        assert_same_bits(weights_of(resumed), reference)
+        assert untimed(resumed.pruning_history) == history, f"after an interrupt at step {step}"
+        assert untimed(PruningHistory.load(tmp_path / folder)) == history
+        assert [row["step"] for row in log.steps] == list(range(step + 1, steps + 1))
+        assert (resumed.state.max_steps, resumed.state.epoch) == (whole.state.max_steps, whole.state.epoch)
+        ours, theirs = untimed_logs(resumed), untimed_logs(whole)
+        # The summary row's mean loss is over this call's steps, as in the stock Trainer.
+        assert ours[:-1] == theirs[:-1]
+        shutil.rmtree(tmp_path / folder)
+
+
+SETTINGS = {
+    "smoothed scores": ("infobatch-smoothed", {}),
+    "random": ("random", {}),
+    "fractional epochs": ("orderdp", {"num_train_epochs": 3.5}),
+    "max_steps": ("orderdp", {"max_steps": 13, "lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-5}}),
+    "workers": ("infobatch", {"dataloader_num_workers": 2, "num_train_epochs": 2}),
+    "epoch strategy": ("infobatch", {"save_strategy": "epoch"}),
+    "sequential": ("orderdp", {"train_sampling_strategy": "sequential"}),
+    "warm-up": ("random", {"prune_warmup_epochs": 2}),
+    "drop_last": ("orderdp", {"dataloader_drop_last": True}),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_resume_from_some_checkpoints(name, tmp_path):
+    method, flags = SETTINGS[name]
+    whole = build(tmp_path, "whole", POLICIES[method], **flags)
+    whole.train()
+    folders = sorted(tmp_path.glob("whole/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    for folder in folders[1 :: max(1, len(folders) // 4)]:
+        resumed = build(tmp_path, "resumed", POLICIES[method], **flags)
+        resumed.train(resume_from_checkpoint=str(folder))
+        assert_same_bits(weights_of(resumed), weights_of(whole))
+        assert untimed(resumed.pruning_history) == untimed(whole.pruning_history)
+
+
+def test_user_scheduler_resumes_exactly(tmp_path):
+    def build_onecycle(name):
+        model = vit(dropout=0.2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=80)
+        flags = {"num_train_epochs": 4, "save_strategy": "steps", "save_steps": 1, "optimizers": (optimizer, scheduler)}
+        return pruning_trainer(model, Images(SIZE), tmp_path / name, policy=POLICIES["orderdp"], **flags)
+
+    whole = build_onecycle("whole")
+    whole.train()
+    for step in (6, 8, 11):
+        resumed = build_onecycle("resumed")
+        resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
+        assert_same_bits(weights_of(resumed), weights_of(whole))
+        assert resumed.lr_scheduler.last_epoch == whole.lr_scheduler.last_epoch
+
+
+def test_stock_trainer_does_not_restore_vit_and_ours_does(tmp_path):
+    """The reason for strict restoring; if the stock Trainer starts to pass, `weights.py` can go."""
+    trained = stock_trainer(vit(), Images(SIZE), tmp_path, max_steps=3, save_strategy="steps", save_steps=3)
+    trained.train()
+    saved = weights_of(trained)
+    stock = stock_trainer(vit(), Images(SIZE), tmp_path / "x")
+    stock._load_from_checkpoint(str(tmp_path / "checkpoint-3"))
+    assert any(not torch.equal(saved[name], tensor) for name, tensor in weights_of(stock).items())
+    ours = pruning_trainer(vit(), Images(SIZE), tmp_path / "y")
+    ours._load_from_checkpoint(str(tmp_path / "checkpoint-3"))
+    assert_same_bits(weights_of(ours), saved)
+
+
+def test_best_model_is_restored_whole(tmp_path):
+    class Snapshots(StepLog):
+        weights = None
+        best = None
+
+        def on_save(self, args, state, control, model=None, **kwargs):
+            if state.best_global_step == state.global_step:
+                self.best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    log = Snapshots()
+    flags = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True, "learning_rate": 0.1}
+    flags |= {"metric_for_best_model": "loss", "num_train_epochs": 4, "eval_dataset": Images(8, seed=5)}
+    trainer = pruning_trainer(vit(), Images(SIZE), tmp_path, [log], policy=POLICIES["infobatch"], **flags)
+    trainer.train()
+    assert trainer.state.best_global_step < trainer.state.global_step
+    assert_same_bits(weights_of(trainer), log.best)
+
+
+def test_weights_that_cannot_be_restored_are_an_error(tmp_path):
+    whole = build(tmp_path, "whole", POLICIES["random"], max_steps=2)
+    whole.train()
+    other = pruning_trainer(vit(num_hidden_layers=3), Images(SIZE), tmp_path / "other", policy=POLICIES["random"])
+    with pytest.raises(RuntimeError, match="does not fit ViTForImageClassification"):
+        other._load_from_checkpoint(str(tmp_path / "whole" / "checkpoint-2"))
+
+
+def test_ignore_data_skip_restarts_the_epoch_and_still_ends_where_the_rate_ends(tmp_path):
+    whole = build(tmp_path, "whole", POLICIES["orderdp"])
+    whole.train()
+    step = whole.pruning_history[0].steps + 1
+    log = StepLog()
+    resumed = build(tmp_path, "resumed", POLICIES["orderdp"], [log], ignore_data_skip=True)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
+    assert log.steps[-1]["lr"] == pytest.approx(0, abs=1e-12)
+    assert resumed.state.global_step == resumed.state.max_steps
+    second = resumed.pruning_history[1]
+    assert second.steps == whole.pruning_history[1].steps + 1
+    assert second.kept == whole.pruning_history[1].kept
+    assert [record.epoch for record in resumed.pruning_history] == [0, 1, 2, 3]
+
+
+def test_ignore_data_skip_without_pruning_makes_stock_steps(tmp_path):
+    flags = {"num_train_epochs": 3, "save_strategy": "steps", "save_steps": 1, "ignore_data_skip": True}
+    logs = {}
+    for make, name in ((stock_trainer, "stock"), (pruning_trainer, "ours")):
+        make(vit(), Images(SIZE), tmp_path / name, **flags).train()
+        log = logs[name] = StepLog()
+        again = make(vit(), Images(SIZE), tmp_path / name, [log], **flags)
+        again.train(resume_from_checkpoint=str(tmp_path / name / "checkpoint-8"))
+    assert [(row["step"], row["lr"]) for row in logs["ours"].steps] == [
+        (row["step"], row["lr"]) for row in logs["stock"].steps
+    ]
+
+
+def test_state_is_in_the_checkpoint_folder_before_the_trainers_own_save_pushes_it(tmp_path, monkeypatch):
+    seen = []
+    trainer = build(tmp_path, "run", POLICIES["random"], max_steps=2)
+    monkeypatch.setattr(trainer, "save_model", lambda folder, **kw: seen.append(sorted(os.listdir(folder))))
+    trainer.train()
+    assert seen
+    assert all({JSON_FILE, TENSOR_FILE} <= set(files) for files in seen)
+
+
+class TestRefusals:
+    @pytest.fixture
+    def saved(self, tmp_path):
+        build(tmp_path, "whole", POLICIES["infobatch"], max_steps=5).train()
+        return tmp_path / "whole" / "checkpoint-4"
+
+    @pytest.mark.parametrize(
+        ("change", "says"),
+        [
+            ({"policy": POLICIES["orderdp"]}, "pruning method: 'infobatch' then, 'orderdp' now"),
+            ({"policy": InfoBatch(ratio=0.6, delta=0.8)}, "'ratio': 0.7.*'ratio': 0.6"),
+            ({"prune_seed": 99}, "seed: 11 then, 99 now"),
+            ({"per_device_train_batch_size": 2}, "batch_size: 4 then, 2 now"),
+            ({"gradient_accumulation_steps": 1}, "accumulation: 2 then, 1 now"),
+            ({"prune_warmup_epochs": 1}, "warmup_epochs: 0 then, 1 now"),
+        ],
+    )
+    def test_another_run_is_refused_and_the_difference_named(self, saved, tmp_path, change, says):
+        policy = change.pop("policy", POLICIES["infobatch"])
+        other = build(tmp_path, "other", policy, max_steps=5, **change)
+        with pytest.raises(CheckpointError, match=says):
+            other.train(resume_from_checkpoint=str(saved))
+
+    @pytest.mark.parametrize(
+        ("dataset", "says"), [(Images(20), "num_samples: 22 then, 20 now"), (Images(SIZE, seed=1), "fingerprint")]
+    )
+    def test_another_data_set_is_refused(self, saved, tmp_path, dataset, says):
+        other = build(tmp_path, "other", POLICIES["infobatch"], max_steps=5)
+        other.train_dataset = dataset
+        with pytest.raises(CheckpointError, match=says):
+            other.train(resume_from_checkpoint=str(saved))
+
+    def test_a_stock_checkpoint_is_refused(self, saved, tmp_path):
+        (saved / JSON_FILE).unlink()
+        with pytest.raises(CheckpointError, match="has no dynprune_state.json"):
+            build(tmp_path, "other", POLICIES["infobatch"]).train(resume_from_checkpoint=str(saved))
+
+    def test_damaged_and_foreign_files_are_refused(self, saved):
+        content = (saved / TENSOR_FILE).read_bytes()
+        (saved / TENSOR_FILE).write_bytes(content[:-3])
+        with pytest.raises(CheckpointError, match="is damaged: its SHA-256"):
+            load_state(saved)
+        (saved / TENSOR_FILE).write_bytes(content)
+        facts = json.loads((saved / JSON_FILE).read_text())
+        (saved / JSON_FILE).write_text(json.dumps(facts | {"format_version": 99}))
+        with pytest.raises(CheckpointError, match="format version 99, this version reads 1"):
+            load_state(saved)
+        (saved / JSON_FILE).write_text("{")
+        with pytest.raises(CheckpointError, match="is damaged"):
+            load_state(saved)
