@@ -327,9 +327,10 @@ class DynPruneMixin(Trainer):
             return super()._get_num_items_in_batch(batch_samples, device)
         total: Any = None
         for batch in batch_samples:
-            count = torch.where(batch[WEIGHT_KEY] > 0, self.per_sample_loss.count(batch), 0)
+            count = self.per_sample_loss.count(batch)
             if count.shape != batch[INDEX_KEY].shape:
                 raise ValueError(_shape_message("counted", count, batch[INDEX_KEY]))
+            count = torch.where(batch[WEIGHT_KEY] > 0, count, 0)
             batch[COUNT_KEY] = count
             total = count.sum() if total is None else total + count.sum()
         return None if total is None else total.clamp(min=1)
