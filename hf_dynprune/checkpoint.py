@@ -16,7 +16,16 @@ from safetensors.numpy import save as save_tensors
 
 from .plan import PrunePlan
 
-__all__ = ["FORMAT_VERSION", "JSON_FILE", "TENSOR_FILE", "CheckpointError", "load_state", "pack_plan", "save_state", "unpack_plan"]
+__all__ = [
+    "FORMAT_VERSION",
+    "JSON_FILE",
+    "TENSOR_FILE",
+    "CheckpointError",
+    "load_state",
+    "pack_plan",
+    "save_state",
+    "unpack_plan",
+]
 
 FORMAT_VERSION = 1
 TENSOR_FILE = "dynprune_state.safetensors"

@@ -58,8 +58,8 @@ class IndexedCollator:
     def __init__(self, collator: Callable[[list[Any]], Any]) -> None:
         self.collator = collator
 
-    def __call__(self, indexed: IndexedItems) -> MutableMapping[str, Any]:
-        batch = self.collator(indexed.items)
+    def __call__(self, indexed: Any) -> MutableMapping[str, Any]:
+        batch: Any = self.collator(indexed.items)
         if not isinstance(batch, MutableMapping):
             if not isinstance(batch, Mapping):
                 raise TypeError(
@@ -69,7 +69,7 @@ class IndexedCollator:
             batch = dict(batch)
         batch[INDEX_KEY] = torch.tensor([index for index, _ in indexed.slots], dtype=torch.int64)
         batch[WEIGHT_KEY] = torch.tensor([weight for _, weight in indexed.slots], dtype=torch.float32)
-        return batch
+        return batch  # type: ignore[no-any-return]
 
 
 def dataset_fingerprint(dataset: Any, label_names: Sequence[str] = ("labels", "label")) -> str:

@@ -31,9 +31,7 @@ def keep_by_lot(group: NDArray[np.intp], count: int, lots: NDArray[np.float64]) 
     return group[np.argpartition(lots[group], count)[:count]]
 
 
-def order_ascending(
-    group: NDArray[np.intp], score: NDArray[np.float32], lots: NDArray[np.float64]
-) -> NDArray[np.intp]:
+def order_ascending(group: NDArray[np.intp], score: NDArray[np.float32], lots: NDArray[np.float64]) -> NDArray[np.intp]:
     """`group` sorted by score, equal scores in random order: never by position, which would favour whole classes."""
     return group[np.lexsort((lots[group], score[group]))]
 

@@ -26,7 +26,7 @@ class EpochRecord:
         steps: optimizer steps.
         nonfinite: samples whose loss was NaN or infinite.
         ratio: share of the data pruned, `1 - kept / num_samples`.
-        score_quantiles: minimum, quartiles and maximum of the scores the plan was made from; None where there were none.
+        score_quantiles: minimum, quartiles and maximum of the scores the plan was made from; None without scores.
         weight_range: smallest and largest weight.
         projected_saving: share of the whole run's forward passes that will have been saved if the prunable epochs to
             come repeat the last pruned one; None where `max_steps` fixes the steps.
@@ -103,7 +103,9 @@ class PruningHistory:
         os.makedirs(folder, exist_ok=True)
         file = Path(folder) / HISTORY_FILE
         temporary = file.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in self.as_dicts()), encoding="utf-8")
+        temporary.write_text(
+            "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.as_dicts()), encoding="utf-8"
+        )
         os.replace(temporary, file)
 
     def as_dicts(self) -> list[dict[str, Any]]:

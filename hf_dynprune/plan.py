@@ -29,8 +29,8 @@ class PrunePlan:
         ValueError: naming the field, the rule and the offending value.
 
     Example:
-        >>> PrunePlan([0, 2], [1.0, 2.0], num_samples=3).ratio
-        0.3333333333333333
+        >>> PrunePlan([0, 2], [1.0, 2.0], num_samples=4).ratio
+        0.5
     """
 
     kept_indices: NDArray[np.int64]
@@ -40,26 +40,28 @@ class PrunePlan:
     def __init__(self, kept_indices: ArrayLike, weights: ArrayLike, num_samples: int) -> None:
         raw = np.asarray(kept_indices)
         if raw.ndim != 1 or raw.size == 0:
-            raise ValueError(f"`kept_indices` must be a one-dimensional array of at least one index, got shape {raw.shape}.")
+            raise ValueError(
+                f"`kept_indices` must be a one-dimensional array of at least one index, got shape {raw.shape}."
+            )
         if raw.dtype.kind not in "iu":
             raise ValueError(f"`kept_indices` must be integers, got dtype {raw.dtype}.")
         kept = raw.astype(np.int64)
-        if kept[0] < 0 or kept[-1] >= num_samples or kept.min() < 0 or kept.max() >= num_samples:
-            bad = int(kept.min()) if kept.min() < 0 else int(kept.max())
-            raise ValueError(f"`kept_indices` must lie in [0, {num_samples}), got {bad}.")
-        steps = np.diff(kept)
-        if steps.size and steps.min() <= 0:
-            at = int(np.argmax(steps <= 0))
+        falls = np.diff(kept) <= 0
+        if falls.any():
+            at = int(np.argmax(falls))
             raise ValueError(
                 f"`kept_indices` must be strictly increasing, got {int(kept[at])} before {int(kept[at + 1])}."
             )
+        if kept[0] < 0 or kept[-1] >= num_samples:
+            bad = int(kept[0] if kept[0] < 0 else kept[-1])
+            raise ValueError(f"`kept_indices` must lie in [0, {num_samples}), got {bad}.")
         with np.errstate(over="ignore"):  # refused below, by name
             weight = np.array(weights, dtype=np.float32)
         if weight.shape != kept.shape:
             raise ValueError(f"`weights` must have shape {kept.shape} like `kept_indices`, got {weight.shape}.")
-        if not np.isfinite(weight).all() or not (weight > 0).all():
-            bad_weight = float(weight[~(np.isfinite(weight) & (weight > 0))][0])
-            raise ValueError(f"`weights` must be finite and above 0, got {bad_weight}.")
+        valid = (weight > 0) & (weight < np.inf)  # False for NaN
+        if not valid.all():
+            raise ValueError(f"`weights` must be finite and above 0, got {float(weight[~valid][0])}.")
         kept.flags.writeable = False
         weight.flags.writeable = False
         object.__setattr__(self, "kept_indices", kept)

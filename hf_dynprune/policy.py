@@ -87,8 +87,7 @@ def check_range(
     """Raise a ValueError unless `owner.field` is a number in the interval. Bounds are closed unless said otherwise."""
     value = getattr(owner, field)
     interval = f"{'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
-    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if is_number and (low < value or (value == low and not low_open)):
+    if _is_number(value) and (low < value or (value == low and not low_open)):
         if value < high or (value == high and not high_open):
             return
     raise ValueError(f"`{field}` of {type(owner).__name__} must be a number in {interval}, got {value!r}.")
@@ -104,7 +103,10 @@ def check_flag(owner: object, field: str) -> None:
 def check_numbers(owner: object, field: str) -> tuple[float, ...]:
     """`owner.field` as a tuple of Python numbers; a ValueError unless it is a sequence of numbers."""
     value = getattr(owner, field)
-    array = np.asarray(value)
-    if array.ndim != 1 or array.dtype.kind not in "iuf":
+    if not isinstance(value, (list, tuple, np.ndarray)) or not all(map(_is_number, value)):
         raise ValueError(f"`{field}` of {type(owner).__name__} must be a list of numbers, got {value!r}.")
-    return tuple(array.tolist())
+    return tuple(each.item() if isinstance(each, np.generic) else each for each in value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)

@@ -35,7 +35,9 @@ def register_policy(name: str) -> Callable[[P], P]:
             raise TypeError(f"Only a subclass of PruningPolicy can be registered, got {cls!r}.")
         # Its own, not an inherited one: the fields of a subclass without the decorator would be ignored.
         if not getattr(vars(cls).get("__dataclass_params__"), "frozen", False):
-            raise TypeError(f"{cls.__name__} must be a frozen dataclass: put @dataclass(frozen=True) below the decorator.")
+            raise TypeError(
+                f"{cls.__name__} must be a frozen dataclass: put @dataclass(frozen=True) below the decorator."
+            )
         known = _POLICIES.get(name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(f"The policy name {name!r} is taken by {known.__module__}.{known.__qualname__}.")
@@ -99,7 +101,9 @@ def build_policy(
         takes = ", ".join(fields) or "no parameters"
         raise ValueError(f"Unknown parameter {unknown[0]!r} for pruning method {name!r}, which takes: {takes}.")
     if ratio is not None and "ratio" in given:
-        raise ValueError(f"`prune_ratio` ({ratio}) and `ratio` in `prune_kwargs` ({given['ratio']}) say the same: give one.")
+        raise ValueError(
+            f"`prune_ratio` ({ratio}) and `ratio` in `prune_kwargs` ({given['ratio']}) say the same: give one."
+        )
     required = [f.name for f in fields.values() if f.default is f.default_factory is dataclasses.MISSING]
     if ratio is not None and "ratio" in required:
         given["ratio"], ratio = ratio, None

@@ -188,8 +188,8 @@ def describe_savings(policy: PruningPolicy, length: RunLength, warmup_epochs: in
     """One line on what the run can save at most and why, and whether that is little enough to warn about."""
     if length.fixed_steps:
         return (
-            f"Data pruning ({policy}): `max_steps` fixes {length.max_steps} optimizer steps, so pruning does not shorten "
-            f"the run; it passes over the data more often, at up to {policy.max_ratio:.1%} less per epoch.",
+            f"Data pruning ({policy}): `max_steps` fixes {length.max_steps} optimizer steps, so pruning does not "
+            f"shorten the run; it passes over the data more often, at up to {policy.max_ratio:.1%} less per epoch.",
             False,
         )
     total = length.num_epochs

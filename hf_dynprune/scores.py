@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["ExponentialMean", "FoldSummary", "ScoreStore", "ScoreView", "Statistic"]
+
+T = TypeVar("T", bound=np.generic)
 
 
 class Statistic(Protocol):
@@ -20,7 +22,9 @@ class Statistic(Protocol):
     def name(self) -> str:
         """Key in `ScoreView.statistics`."""
 
-    def update(self, state: NDArray[np.float32], score: NDArray[np.float32], first: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def update(
+        self, state: NDArray[np.float32], score: NDArray[np.float32], first: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
         """New values `[K]` from old values, new finite scores, and whether each score is its sample's first."""
 
 
@@ -36,7 +40,9 @@ class ExponentialMean:
     alpha: float
     name: str = "mean"
 
-    def update(self, state: NDArray[np.float32], score: NDArray[np.float32], first: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def update(
+        self, state: NDArray[np.float32], score: NDArray[np.float32], first: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
         """See `Statistic.update`."""
         alpha = np.float32(self.alpha)
         return np.where(first, score, (1 - alpha) * state + alpha * score).astype(np.float32)
@@ -124,7 +130,8 @@ class ScoreStore:
             score = np.array(scores, dtype=np.float32)
         if index.ndim != 1 or score.shape != index.shape:
             raise ValueError(
-                f"`indices` and `scores` recorded in epoch {epoch} must be [B] each, got {index.shape} and {score.shape}."
+                f"`indices` and `scores` recorded in epoch {epoch} must be [B] each, got {index.shape} and "
+                f"{score.shape}."
             )
         if index.size == 0:
             return
@@ -155,9 +162,7 @@ class ScoreStore:
         """Indices and scores recorded since the last `end_epoch`, in order."""
         if not self._pending:
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        self._pending = [
-            (np.concatenate([i for i, _ in self._pending]), np.concatenate([s for _, s in self._pending]))
-        ]
+        self._pending = [(np.concatenate([i for i, _ in self._pending]), np.concatenate([s for _, s in self._pending]))]
         return self._pending[0]
 
     def view(self) -> ScoreView:
@@ -208,7 +213,7 @@ class ScoreStore:
             state[:] = arrays[f"statistic.{name}"]
 
 
-def _read_only(array: NDArray[np.generic]) -> NDArray[np.generic]:  # type: ignore[misc]
+def _read_only(array: NDArray[T]) -> NDArray[T]:
     view = array.view()
     view.flags.writeable = False
     return view

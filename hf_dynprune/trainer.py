@@ -10,27 +10,29 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
-from torch.utils.data import DataLoader, IterableDataset
-from transformers import Seq2SeqTrainer, Trainer, TrainerCallback
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
+from transformers import Seq2SeqTrainer, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, seed_worker
 
+from .callbacks import NominalStepping, set_progress_total
 from .checkpoint import load_state, save_state
 from .data import INDEX_KEY, WEIGHT_KEY, IndexedCollator, IndexedDataset, dataset_fingerprint
 from .distributed import ScoreBuffer
 from .history import PruningHistory
 from .hooks import check_hooks
 from .logs import logger
-from .losses import FunctionLoss, LossTerms, PerSampleLoss, find_loss, weighted_loss
+from .losses import LossTerms, PerSampleLoss, weighted_loss
 from .policy import PruningPolicy
 from .run import PruningRun, RunFacts, describe_savings
 from .sampler import PlanBatchSampler, visiting_order
 from .schedule import RunLength
+from .support import loss_mismatch, refuse_unsupported, resolve_loss, sample_lengths
 from .training_args import DynPruneArguments
 from .weights import restore_strictly
 
@@ -78,52 +80,20 @@ class DynPruneMixin(Trainer):
         self._first_batch_checked = False
         self._weights_folder = ""
         if self.train_dataset is not None:
-            self._refuse_unsupported()
+            refuse_unsupported(self.train_dataset, self.args, self.compute_loss_func)
             self.per_sample_loss = self._resolve_loss()
-        self.add_callback(_NominalStepping(self))
+        self.add_callback(
+            NominalStepping(self._extra_scheduler_steps, lambda: self.accelerator.optimizer_step_was_skipped)
+        )
 
     @property
     def pruning_history(self) -> PruningHistory:
         """The epochs of the last `train()`."""
         return PruningHistory() if self._run is None else self._run.history
 
-    # ---- What cannot work ----
-
-    def _refuse_unsupported(self) -> None:
-        dataset, args = self.train_dataset, self.args
-        if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-            raise ValueError(
-                f"Data pruning chooses samples by index, which a {type(dataset).__name__} without length does not have: "
-                "pass a map-style data set (for `datasets`, load it without `streaming=True`)."
-            )
-        if len(dataset) == 0:
-            raise ValueError("`train_dataset` is empty (length 0): there is nothing to train on.")
-        if self.compute_loss_func is not None:
-            raise ValueError(
-                "`compute_loss_func` returns one number per batch, pruning needs one per sample: pass the loss as "
-                "`per_sample_loss=fn` with fn(model, inputs, outputs) returning [B]."
-            )
-        strategy = args.train_sampling_strategy
-        if strategy not in ("random", "sequential", "group_by_length"):
-            raise ValueError(
-                f"`train_sampling_strategy` {strategy!r} composes batches itself and cannot serve a pruning plan: use "
-                "'random', 'sequential' or 'group_by_length'."
-            )
-        if args.world_size > 1:
-            raise ValueError(
-                f"This version prunes in one process, got world size {args.world_size}: start it without a launcher."
-            )
-
     def _resolve_loss(self) -> PerSampleLoss:
-        given = self._given_loss
-        if given is None:
-            smoothing = self.label_smoother.epsilon if self.label_smoother is not None else 0.0
-            return find_loss(self.accelerator.unwrap_model(self.model), smoothing)
-        if isinstance(given, PerSampleLoss):
-            return given
-        if callable(given):
-            return FunctionLoss(given)
-        raise ValueError(f"`per_sample_loss` must be a PerSampleLoss or a function, got {given!r}.")
+        smoothing = self.label_smoother.epsilon if self.label_smoother is not None else 0.0
+        return resolve_loss(self._given_loss, self.accelerator.unwrap_model(self.model), smoothing)
 
     # ---- Data ----
 
@@ -131,8 +101,9 @@ class DynPruneMixin(Trainer):
         """The stock loader over the same data, with the plan's sampler and the index in each batch."""
         if self.train_dataset is None:
             return super().get_train_dataloader()
-        self._refuse_unsupported()
-        args, dataset = self.args, self.train_dataset
+        refuse_unsupported(self.train_dataset, self.args, self.compute_loss_func)
+        args: Any = self.args
+        dataset: Any = self.train_dataset
         if hasattr(dataset, "remove_columns"):
             dataset = self._remove_unused_columns(dataset, description="training")
             collator = self.data_collator
@@ -152,21 +123,6 @@ class DynPruneMixin(Trainer):
             **{key: getattr(args, flag) for key, flag in newer.items() if hasattr(args, flag)},
         )
         return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
-
-    def _lengths(self) -> Sequence[int] | None:
-        """Sample lengths for 'group_by_length', found as the stock sampler finds them."""
-        if self.args.train_sampling_strategy != "group_by_length":
-            return None
-        dataset: Any = self.train_dataset
-        column = self.args.length_column_name
-        if column in (getattr(dataset, "column_names", None) or ()):
-            return list(dataset[column])
-        name = self.processing_class.model_input_names[0] if self.processing_class is not None else "input_ids"
-        if not isinstance(dataset[0], Mapping) or name not in dataset[0]:
-            raise ValueError(
-                f"`train_sampling_strategy='group_by_length'` needs a column {column!r} or items with {name!r}."
-            )
-        return [len(item[name]) for item in dataset]
 
     # ---- Length of the run ----
 
@@ -213,7 +169,7 @@ class DynPruneMixin(Trainer):
         args = self.args
         stock_seed = args.seed if args.data_seed is None else args.data_seed
         return RunFacts(
-            num_samples=len(self.train_dataset),
+            num_samples=len(self.train_dataset),  # type: ignore[arg-type]
             fingerprint=dataset_fingerprint(self.train_dataset),
             seed=stock_seed if self.prune_flags.prune_seed is None else self.prune_flags.prune_seed,
             stock_seed=stock_seed,
@@ -227,7 +183,7 @@ class DynPruneMixin(Trainer):
 
     # ---- Epochs ----
 
-    def _run_epoch(
+    def _run_epoch(  # type: ignore[override]
         self,
         model: Any,
         epoch: int,
@@ -246,7 +202,12 @@ class DynPruneMixin(Trainer):
         plan = run.plan if resumed and run.plan is not None else run.make_plan(info)
         window = self._train_batch_size * self.args.gradient_accumulation_steps
         order = visiting_order(
-            plan, info, run.facts.stock_seed, self.args.train_sampling_strategy, self._lengths(), window
+            plan,
+            info,
+            run.facts.stock_seed,
+            self.args.train_sampling_strategy,
+            sample_lengths(self.train_dataset, self.args, self.processing_class),
+            window,
         )
         _plan_sampler(train_dataloader).install(plan, order)
         batches = len(train_dataloader)
@@ -254,9 +215,9 @@ class DynPruneMixin(Trainer):
         if not resumed:
             run.clock.begin_epoch(epoch, step, updates, self._scheduler_steps())
         self.state.max_steps = run.clock.max_steps
-        self._set_progress_total(run.clock.max_steps)
+        set_progress_total(self.callback_handler.callbacks, run.clock.max_steps)
         began = time.perf_counter()
-        super()._run_epoch(
+        super()._run_epoch(  # type: ignore[no-untyped-call]
             model=model,
             epoch=epoch,
             train_dataloader=train_dataloader,
@@ -288,15 +249,6 @@ class DynPruneMixin(Trainer):
                 logs["dynprune/projected_saving"] = record.projected_saving
             self.log(logs)
 
-    def _set_progress_total(self, total: int) -> None:
-        """Bars of the console and the notebook are created with the nominal number of steps."""
-        for callback in self.callback_handler.callbacks:
-            bar = getattr(callback, "training_bar", None) or getattr(callback, "training_tracker", None)
-            if bar is not None and getattr(bar, "total", total) != total:
-                bar.total = total
-                if hasattr(bar, "refresh"):
-                    bar.refresh()
-
     def _finalize_training(self, trial: Any, num_train_samples: float, start_time: float) -> Any:
         """Close the last epoch, and let the throughput figures count the samples that were really trained on."""
         self._finish_epoch(trial)
@@ -304,7 +256,7 @@ class DynPruneMixin(Trainer):
         if steps:
             # The stock method multiplies by the share of the steps made; this undoes it.
             num_train_samples = self._forwarded * max(self.state.max_steps, 1) / steps
-        return super()._finalize_training(trial, num_train_samples, start_time)
+        return super()._finalize_training(trial, num_train_samples, start_time)  # type: ignore[no-untyped-call]
 
     # ---- Loss ----
 
@@ -322,7 +274,7 @@ class DynPruneMixin(Trainer):
         return batches, count
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
-        """D: the items that carry loss in the whole accumulation window, on the device; in evaluation, stock's count."""
+        """D: the items that carry loss in the accumulation window, on the device; in evaluation, the stock count."""
         if not all(isinstance(batch, Mapping) and INDEX_KEY in batch for batch in batch_samples):
             return super()._get_num_items_in_batch(batch_samples, device)
         total: Any = None
@@ -388,28 +340,26 @@ class DynPruneMixin(Trainer):
         devices = [] if self.args.device.type == "cpu" else [self.args.device]
         plain.eval()
         with torch.no_grad(), torch.random.fork_rng(devices), self.compute_loss_context_manager():
-            expected = float(super().compute_loss(plain, dict(inputs)))
+            expected = super().compute_loss(plain, dict(inputs)).item()  # type: ignore[union-attr]
             outputs = plain(**{key: value for key, value in inputs.items() if key not in loss.withheld})
             terms = loss(plain, inputs, outputs)
             got = float(terms.total.sum() / loss.count(inputs).sum().clamp(min=1) + (terms.extra or 0.0))
         plain.train()
-        close = math.isclose(got, expected, rel_tol=1e-2 if self.args.fp16 or self.args.bf16 else 1e-4, abs_tol=1e-5)
-        if math.isfinite(expected) and not close:
-            raise ValueError(
-                f"{type(loss).__name__} gives {got:.6g} on the first batch where {type(plain).__name__}'s own loss is "
-                f"{expected:.6g}: the model computes another loss. Pass it as `per_sample_loss=fn`."
-            )
+        loss_mismatch(loss, plain, got, expected, rel_tol=1e-2 if self.args.fp16 or self.args.bf16 else 1e-4)
 
     # ---- Learning rate ----
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The stock schedule as a function of the position on the full-data run's axis."""
         created = self.lr_scheduler is None
-        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        scheduler: Any = super().create_scheduler(num_training_steps, optimizer)
         self._lr_is_warped = created and type(scheduler) is LambdaLR and self._run is not None
         if self._lr_is_warped:
             scheduler.lr_lambdas = [self._active_run().clock.warp(function) for function in scheduler.lr_lambdas]
         return scheduler
+
+    def _extra_scheduler_steps(self, step: int) -> int:
+        return 0 if self._lr_is_warped or self._run is None else self._run.clock.extra_scheduler_steps(step)
 
     def _scheduler_steps(self) -> int:
         return int(getattr(self.lr_scheduler, "last_epoch", self.state.global_step))
@@ -438,9 +388,8 @@ class DynPruneMixin(Trainer):
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Where the stock method warns that weights were not restored, restore them or stop."""
         if load_result.missing_keys or load_result.unexpected_keys:
-            restore_strictly(
-                self.model, self._weights_folder, load_result.missing_keys, load_result.unexpected_keys
-            )
+            model: Any = self.model
+            restore_strictly(model, self._weights_folder, load_result.missing_keys, load_result.unexpected_keys)
 
     # ---- State ----
 
@@ -463,25 +412,6 @@ class DynPruneSeq2SeqTrainer(DynPruneMixin, Seq2SeqTrainer):
     """`Seq2SeqTrainer` with data pruning."""
 
 
-class _NominalStepping(TrainerCallback):
-    """Steps a scheduler that cannot be warped (a user's own) along the full-data axis, one nominal step behind at most."""
-
-    def __init__(self, trainer: DynPruneMixin) -> None:
-        self.trainer = trainer
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Called after the Trainer's own step of the scheduler."""
-        trainer = self.trainer
-        scheduler: Any = trainer.lr_scheduler
-        # Schedulers stepped by a metric, at evaluations, are not on a step axis.
-        by_metric = isinstance(scheduler, ReduceLROnPlateau) or type(scheduler).__name__ == "GreedyLR"
-        skipped = trainer.accelerator.optimizer_step_was_skipped
-        if trainer._lr_is_warped or trainer._run is None or by_metric or skipped:
-            return
-        for _ in range(trainer._run.clock.extra_scheduler_steps(state.global_step)):
-            scheduler.step()
-
-
 def _plan_sampler(dataloader: Any) -> PlanBatchSampler:
     """The sampler inside Accelerate's wrappers."""
     sampler = dataloader
@@ -500,5 +430,3 @@ def _shape_message(verb: str, got: torch.Tensor, index: torch.Tensor) -> str:
         f"The per-sample loss {verb} {tuple(got.shape)} for a batch of {len(index)} samples: it must be one number per "
         "sample, and the collator must neither drop nor merge samples."
     )
-
-

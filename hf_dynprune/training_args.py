@@ -45,8 +45,14 @@ class DynPruneArguments:
 
     def validate_pruning(self) -> None:
         """Raise on flags that cannot work, before any model or data is touched."""
-        if isinstance(self.prune_warmup_epochs, bool) or not isinstance(self.prune_warmup_epochs, int) or self.prune_warmup_epochs < 0:
-            raise ValueError(f"`prune_warmup_epochs` must be a whole number of at least 0, got {self.prune_warmup_epochs!r}.")
+        if (
+            isinstance(self.prune_warmup_epochs, bool)
+            or not isinstance(self.prune_warmup_epochs, int)
+            or self.prune_warmup_epochs < 0
+        ):
+            raise ValueError(
+                f"`prune_warmup_epochs` must be a whole number of at least 0, got {self.prune_warmup_epochs!r}."
+            )
         self.build_policy()
 
 
@@ -61,7 +67,7 @@ class DynPruneTrainingArguments(DynPruneArguments, TrainingArguments):
 
     def __post_init__(self) -> None:
         self.validate_pruning()
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]
 
 
 @dataclass
@@ -70,4 +76,4 @@ class DynPruneSeq2SeqTrainingArguments(DynPruneArguments, Seq2SeqTrainingArgumen
 
     def __post_init__(self) -> None:
         self.validate_pruning()
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]

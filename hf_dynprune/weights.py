@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -31,11 +32,16 @@ def restore_strictly(model: torch.nn.Module, folder: str, missing: list[str], un
         tied = set(getattr(model, "_tied_weights_keys", None) or ())
         if set(missing) <= tied and not unexpected:
             return
-        raise RuntimeError(f"{what}: missing {missing[:5]}, unexpected {unexpected[:5]}. Resume with the saved model's class.")
+        raise RuntimeError(
+            f"{what}: missing {missing[:5]}, unexpected {unexpected[:5]}. Resume with the saved model's class."
+        )
     devices = [] if model.device.type == "cpu" else [model.device]
     with torch.random.fork_rng(devices):
-        fresh, info = type(model).from_pretrained(folder, output_loading_info=True)
+        loaded: Any = type(model).from_pretrained(folder, config=copy.deepcopy(model.config), output_loading_info=True)
+    fresh, info = loaded
     lost: dict[str, Any] = {key: sorted(map(str, info.get(key) or ())) for key in ("missing_keys", "mismatched_keys")}
     if lost["missing_keys"] or lost["mismatched_keys"]:
-        raise RuntimeError(f"{what}: missing {lost['missing_keys'][:5]}, of another shape {lost['mismatched_keys'][:5]}.")
+        raise RuntimeError(
+            f"{what}: missing {lost['missing_keys'][:5]}, of another shape {lost['mismatched_keys'][:5]}."
+        )
     model.load_state_dict(fresh.state_dict(), strict=True)

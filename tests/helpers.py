@@ -169,5 +169,9 @@ def weights_of(trainer: Trainer) -> dict[str, torch.Tensor]:
 def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
     """Equal to the bit, name by name."""
     assert a.keys() == b.keys()
-    different = {name: float((a[name].double() - b[name].double()).abs().max()) for name in a if not torch.equal(a[name], b[name])}
+    different = {
+        name: float((a[name].double() - b[name].double()).abs().max())
+        for name in a
+        if not torch.equal(a[name], b[name])
+    }
     assert not different, f"weights differ: {different}"

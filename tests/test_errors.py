@@ -28,16 +28,40 @@ def build(tmp_path, dataset=None, model=None, **flags):
 
 
 AT_CONSTRUCTION = {
-    "unknown method": ({"prune_method": "infobach"}, r"'infobach'. Did you mean 'infobatch'\? Known methods: infobatch, none"),
-    "ratio above range": ({"prune_method": "infobatch", "prune_ratio": 1.0}, r"`ratio` of InfoBatch must be a number in \[0, 1\), got 1.0"),
+    "unknown method": (
+        {"prune_method": "infobach"},
+        r"'infobach'. Did you mean 'infobatch'\? Known methods: infobatch, none",
+    ),
+    "ratio above range": (
+        {"prune_method": "infobatch", "prune_ratio": 1.0},
+        r"`ratio` of InfoBatch must be a number in \[0, 1\), got 1.0",
+    ),
     "ratio is missing": ({"prune_method": "random"}, "needs a value for ratio: set `prune_ratio`"),
-    "ratio out of reach": ({"prune_method": "orderdp", "prune_ratio": 0.1}, "cannot prune only 0.1 with `pool_ratio` 0.8"),
+    "ratio out of reach": (
+        {"prune_method": "orderdp", "prune_ratio": 0.1},
+        "cannot prune only 0.1 with `pool_ratio` 0.8",
+    ),
     "ratio for none": ({"prune_method": "none", "prune_ratio": 0.1}, "'none' prunes nothing, got a ratio of 0.1"),
-    "unknown parameter": ({"prune_method": "random", "prune_kwargs": {"rate": 1}}, "Unknown parameter 'rate' .* takes: ratio, rescale"),
-    "delta out of range": ({"prune_method": "infobatch", "prune_kwargs": '{"delta": 2}'}, r"`delta` of InfoBatch must be a number in \[0, 1\], got 2"),
-    "broken JSON": ({"prune_method": "infobatch", "prune_kwargs": "{delta: 1}"}, "`prune_kwargs` must be a JSON object, got '{delta: 1}'"),
-    "negative warm-up": ({"prune_warmup_epochs": -1}, "`prune_warmup_epochs` must be a whole number of at least 0, got -1"),
-    "iterable data set": ({"dataset": Stream(), "max_steps": 3}, "chooses samples by index, which a Stream without length does not have"),
+    "unknown parameter": (
+        {"prune_method": "random", "prune_kwargs": {"rate": 1}},
+        "Unknown parameter 'rate' .* takes: ratio, rescale",
+    ),
+    "delta out of range": (
+        {"prune_method": "infobatch", "prune_kwargs": '{"delta": 2}'},
+        r"`delta` of InfoBatch must be a number in \[0, 1\], got 2",
+    ),
+    "broken JSON": (
+        {"prune_method": "infobatch", "prune_kwargs": "{delta: 1}"},
+        "`prune_kwargs` must be a JSON object, got '{delta: 1}'",
+    ),
+    "negative warm-up": (
+        {"prune_warmup_epochs": -1},
+        "`prune_warmup_epochs` must be a whole number of at least 0, got -1",
+    ),
+    "iterable data set": (
+        {"dataset": Stream(), "max_steps": 3},
+        "chooses samples by index, which a Stream without length does not have",
+    ),
     "streamed HF data set": (
         {"dataset": HFDataset.from_dict({"labels": [0]}).to_iterable_dataset(), "max_steps": 3},
         "which a IterableDataset without length does not have",
@@ -46,8 +70,14 @@ AT_CONSTRUCTION = {
     "batch_rebalance": ({"train_sampling_strategy": "batch_rebalance"}, "'batch_rebalance' composes batches itself"),
     "compute_loss_func": ({"compute_loss_func": lambda *a, **k: 0}, "pass the loss as `per_sample_loss=fn`"),
     "loss of a wrong kind": ({"per_sample_loss": 3}, "`per_sample_loss` must be a PerSampleLoss or a function, got 3"),
-    "policy of a wrong kind": ({"policy": "infobatch"}, "`policy` must be a PruningPolicy object such as InfoBatch.., got 'infobatch'"),
-    "model without a known loss": ({"model": torch.nn.Linear(2, 2)}, "No per-sample loss is known for Linear. Pass `per_sample_loss=fn`"),
+    "policy of a wrong kind": (
+        {"policy": "infobatch"},
+        "`policy` must be a PruningPolicy object such as InfoBatch.., got 'infobatch'",
+    ),
+    "model without a known loss": (
+        {"model": torch.nn.Linear(2, 2)},
+        "No per-sample loss is known for Linear. Pass `per_sample_loss=fn`",
+    ),
 }
 
 
@@ -92,8 +122,14 @@ class Relabelled(Images):
 
 
 ON_FIRST_BATCH = {
-    "missing labels": ({"data_collator": collate(drop_labels)}, "has no `labels` tensor, only: pixel_values. Name the data set's column"),
-    "label too large": ({"dataset": Relabelled(CLASSES)}, r"Label 3 is out of range: the model has 3 classes, so labels must be in \[0, 3\)"),
+    "missing labels": (
+        {"data_collator": collate(drop_labels)},
+        "has no `labels` tensor, only: pixel_values. Name the data set's column",
+    ),
+    "label too large": (
+        {"dataset": Relabelled(CLASSES)},
+        r"Label 3 is out of range: the model has 3 classes, so labels must be in \[0, 3\)",
+    ),
     "label negative": ({"dataset": Relabelled(-1)}, "Label -1 is out of range"),
     "soft labels": ({"data_collator": collate(soft)}, "soft .each row sums to 1., as mixup or cutmix makes them"),
     "soft labels, declared": (
@@ -101,14 +137,20 @@ ON_FIRST_BATCH = {
         "soft .each row sums to 1., as mixup or cutmix makes them",
     ),
     "float labels": (
-        {"data_collator": collate(lambda b: b | {"labels": b["labels"].float()}), "model": vit(problem_type="single_label_classification")},
+        {
+            "data_collator": collate(lambda b: b | {"labels": b["labels"].float()}),
+            "model": vit(problem_type="single_label_classification"),
+        },
         r"needs integer labels, got torch.float32 of shape \(4,\)",
     ),
     "multi-label of a wrong shape": (
         {"model": vit(problem_type="multi_label_classification")},
         r"needs labels \[B, 3\], got \(4,\)",
     ),
-    "collator that loses a sample": ({"data_collator": collate(one_less)}, r"counted \(3,\) for a batch of 4 samples: .* collator must neither drop nor merge"),
+    "collator that loses a sample": (
+        {"data_collator": collate(one_less)},
+        r"counted \(3,\) for a batch of 4 samples: .* collator must neither drop nor merge",
+    ),
     "loss that is not per sample": (
         {"per_sample_loss": lambda model, inputs, outputs: outputs.loss},
         r"returned losses for \(\) for a batch of 4 samples: it must be one number per sample",
@@ -152,12 +194,16 @@ def test_batches_without_the_sample_index(tmp_path):
         def get_train_dataloader(self):
             loader = super().get_train_dataloader()
             inner = loader.collate_fn
-            loader.base_dataloader.collate_fn = lambda indexed: {k: v for k, v in inner(indexed).items() if not k.startswith("__")}
+            loader.base_dataloader.collate_fn = lambda indexed: {
+                k: v for k, v in inner(indexed).items() if not k.startswith("__")
+            }
             return loader
 
     args = DynPruneTrainingArguments(**arguments(tmp_path))
     trainer = Rebuilt(model=vit(), args=args, train_dataset=Images())
-    with pytest.raises(ValueError, match="carries no sample index, only: labels, pixel_values|only: pixel_values, labels"):
+    with pytest.raises(
+        ValueError, match="carries no sample index, only: labels, pixel_values|only: pixel_values, labels"
+    ):
         trainer.train()
 
 
@@ -228,7 +274,9 @@ class TestStartLine:
     def test_says_what_can_be_saved_and_why(self, tmp_path, caplog):
         (line,) = self.lines(tmp_path, caplog, prune_method="infobatch", num_train_epochs=8)
         assert line.levelname == "INFO"
-        assert "can save at most 37.5% of the forward passes of 8 epochs: 6 epochs prune up to 50.0% each" in line.message
+        assert (
+            "can save at most 37.5% of the forward passes of 8 epochs: 6 epochs prune up to 50.0% each" in line.message
+        )
         assert "the first full because nothing is scored yet" in line.message
         assert "1 full by the method's schedule (annealing, `delta` 0.875)" in line.message
 

@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
+
 from tests.helpers import Images, StepLog, assert_same_bits, pruning_trainer, resnet, stock_trainer, vit, weights_of
 
 SETTINGS = {
@@ -40,7 +41,9 @@ def rng_states():
 
 def compare(model_fn, dataset, tmp_path, dropout=0.1, **flags):
     stock_log, our_log = StepLog(), StepLog()
-    stock = stock_trainer(model_fn(dropout) if dropout else model_fn(), dataset, tmp_path / "stock", [stock_log], **flags)
+    stock = stock_trainer(
+        model_fn(dropout) if dropout else model_fn(), dataset, tmp_path / "stock", [stock_log], **flags
+    )
     stock_out = stock.train()
     stock_rng = rng_states()
     ours = pruning_trainer(model_fn(dropout) if dropout else model_fn(), dataset, tmp_path / "ours", [our_log], **flags)

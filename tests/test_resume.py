@@ -44,7 +44,13 @@ def untimed_logs(trainer):
 
 
 def build(tmp_path, name, policy, callbacks=(), **flags):
-    flags = {"num_train_epochs": 4, "gradient_accumulation_steps": 2, "save_strategy": "steps", "save_steps": 1, **flags}
+    flags = {
+        "num_train_epochs": 4,
+        "gradient_accumulation_steps": 2,
+        "save_strategy": "steps",
+        "save_steps": 1,
+        **flags,
+    }
     return pruning_trainer(vit(dropout=0.2), Images(SIZE), tmp_path / name, callbacks, policy=policy, **flags)
 
 
@@ -88,7 +94,10 @@ SETTINGS = {
     "smoothed scores": ("infobatch-smoothed", {}),
     "random": ("random", {}),
     "fractional epochs": ("orderdp", {"num_train_epochs": 3.5}),
-    "max_steps": ("orderdp", {"max_steps": 13, "lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-5}}),
+    "max_steps": (
+        "orderdp",
+        {"max_steps": 13, "lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-5}},
+    ),
     "workers": ("infobatch", {"dataloader_num_workers": 2, "num_train_epochs": 2}),
     "epoch strategy": ("infobatch", {"save_strategy": "epoch"}),
     "sequential": ("orderdp", {"train_sampling_strategy": "sequential"}),

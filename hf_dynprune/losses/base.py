@@ -37,7 +37,7 @@ class PerSampleLoss(ABC):
     """A loss that knows each sample's share of it. With all weights 1 it must equal the model's own loss."""
 
     withheld: tuple[str, ...] = ()
-    """Batch keys the training forward does not get: without labels the model does not compute its loss a second time."""
+    """Batch keys the training forward does not get: without labels the model computes no loss of its own."""
     equals_model_loss = True
     """Whether the first batch is to be checked against the loss the stock Trainer would have used."""
 

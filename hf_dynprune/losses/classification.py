@@ -70,7 +70,9 @@ class ClassificationLoss(PerSampleLoss):
                 label_smoothing=self.label_smoothing,
             )
         elif problem == _MULTI:
-            total = functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").mean(1)
+            total = functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").mean(
+                1
+            )
         else:
             flat = labels.to(logits.dtype).view(len(labels), -1)
             total = functional.mse_loss(logits.view(len(labels), -1), flat, reduction="none").mean(1)
@@ -98,14 +100,17 @@ class ClassificationLoss(PerSampleLoss):
         problem = str(self.config.problem_type)
         if problem == _SINGLE and labels.is_floating_point():
             self._refuse_soft_labels(labels)
-            raise ValueError(f"`problem_type` {problem!r} needs integer labels, got {labels.dtype} of shape {tuple(labels.shape)}.")
+            raise ValueError(
+                f"`problem_type` {problem!r} needs integer labels, got {labels.dtype} of shape {tuple(labels.shape)}."
+            )
         if problem == _MULTI and labels.shape[1:] != (self.config.num_labels,):
             raise ValueError(
                 f"`problem_type` {problem!r} needs labels [B, {self.config.num_labels}], got {tuple(labels.shape)}."
             )
         if problem != _SINGLE and self.label_smoothing:
             raise ValueError(
-                f"`label_smoothing_factor` {self.label_smoothing} does not apply to `problem_type` {problem!r}: set it to 0."
+                f"`label_smoothing_factor` {self.label_smoothing} does not apply to `problem_type` {problem!r}: "
+                "set it to 0."
             )
         return problem
 

@@ -1,0 +1,225 @@
+"""The quickstart's results: kept as JSON lines, compared in a table and in a picture. Reads histories, never a trainer."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .history import EpochRecord
+
+__all__ = ["Result", "Row", "compare", "describe", "draw_picture", "format_table", "read_results", "write_results"]
+
+STYLES = (("#000000", "o"), ("#E69F00", "s"), ("#0072B2", "^"), ("#009E73", "D"), ("#D55E00", "v"), ("#CC79A7", "P"))
+"""Colours that colour-blind readers tell apart (Okabe and Ito), each with a marker of its own."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: what it was, and what it measured.
+
+    Args:
+        method: registered name.
+        seed: of weights, order and draws.
+        settings: everything else that the figures depend on.
+        accuracy: on the test images after each epoch, in [0, 1].
+        seconds: training, planning included, evaluations left out.
+        history: the run's epoch records.
+    """
+
+    method: str
+    seed: int
+    settings: dict[str, Any]
+    accuracy: list[float]
+    seconds: float
+    history: list[EpochRecord]
+
+    @property
+    def forward_passes(self) -> list[int]:
+        """Samples forwarded for training up to the end of each epoch."""
+        return np.cumsum([record.forward_passes for record in self.history]).tolist()
+
+    @property
+    def saved(self) -> float:
+        """Share of the full data's forward passes that the run did without."""
+        return 1 - self.forward_passes[-1] / sum(record.num_samples for record in self.history)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps."""
+        return sum(record.steps for record in self.history)
+
+    def is_of(self, method: str, seed: int, settings: dict[str, Any]) -> bool:
+        """Whether this is the result of that run."""
+        return (self.method, self.seed, self.settings) == (method, seed, settings)
+
+
+def read_results(file: Path) -> list[Result]:
+    """The runs that finished before, or none.
+
+    Raises:
+        ValueError: naming the line that is no result.
+    """
+    results = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines() if file.is_file() else [], 1):
+        try:
+            row = json.loads(line)
+            results.append(Result(**{**row, "history": [EpochRecord(**record) for record in row["history"]]}))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"Line {number} of {file} is no result of this version: move the file away.") from error
+    return results
+
+
+def write_results(file: Path, results: Sequence[Result]) -> None:
+    """One JSON line per run; the file is replaced whole, so a crash leaves the old one or the new one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".tmp")
+    lines = [json.dumps(dataclasses.asdict(result), allow_nan=False) + "\n" for result in results]
+    temporary.write_text("".join(lines), encoding="utf-8")
+    os.replace(temporary, file)
+
+
+# ---- Table ----
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method over its seeds. Lists hold one value per seed; shares are in [0, 1].
+
+    Args:
+        method: registered name.
+        setting: its parameters.
+        accuracy: after the last epoch.
+        saved: forward passes saved, of the full data's.
+        steps: optimizer steps.
+        seconds: training without evaluations.
+        saved_wall: share of the full data's seconds saved, of the means over seeds; None without that run.
+    """
+
+    method: str
+    setting: str
+    accuracy: list[float]
+    saved: list[float]
+    steps: list[int]
+    seconds: list[float]
+    saved_wall: float | None
+
+
+def compare(results: Sequence[Result], baseline: str = "none") -> list[Row]:
+    """One row per method, in the order of their first results."""
+    by_method: dict[str, list[Result]] = {}
+    for result in results:
+        by_method.setdefault(result.method, []).append(result)
+    full = np.mean([run.seconds for run in by_method[baseline]]) if baseline in by_method else None
+    return [
+        Row(
+            method=method,
+            setting=_setting(runs[0].settings["policy"]),
+            accuracy=[run.accuracy[-1] for run in runs],
+            saved=[run.saved for run in runs],
+            steps=[run.steps for run in runs],
+            seconds=[run.seconds for run in runs],
+            saved_wall=None if full is None else float(1 - np.mean([run.seconds for run in runs]) / full),
+        )
+        for method, runs in by_method.items()
+    ]
+
+
+def _setting(policy: dict[str, Any]) -> str:
+    numbers = {key: value for key, value in policy.items() if isinstance(value, float)}
+    return ", ".join(f"{key} {value:.3g}" for key, value in numbers.items()) or "full data"
+
+
+def _spread(values: Sequence[float], form: str, scale: float = 1.0) -> str:
+    """The value, or mean ± standard deviation (smallest to largest) of several."""
+    scaled = np.asarray(values) * scale
+    if len(scaled) == 1:
+        return f"{scaled[0]:{form}}"
+    return f"{scaled.mean():{form}} ± {scaled.std(ddof=1):{form}} ({scaled.min():{form}} to {scaled.max():{form}})"
+
+
+def format_table(rows: Sequence[Row]) -> str:
+    """A Markdown table, aligned to be read as plain text too."""
+    cells = [
+        ["method", "setting", "accuracy %", "forward passes saved %", "optimizer steps", "seconds", "time saved %"]
+    ]
+    for row in rows:
+        cells.append(
+            [
+                row.method,
+                row.setting,
+                _spread(row.accuracy, ".1f", 100),
+                f"{np.mean(row.saved) * 100:.1f}",
+                f"{np.mean(row.steps):.0f}",
+                _spread(row.seconds, ".1f"),
+                "-" if row.saved_wall is None else f"{row.saved_wall * 100:.1f}",
+            ]
+        )
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "| " + " | ".join(_pad(c, w, i) for i, (c, w) in enumerate(zip(line, widths, strict=True))) + " |"
+        for line in cells
+    ]
+    rule = "|" + "|".join("-" * (w + 2) if i < 2 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def _pad(cell: str, width: int, column: int) -> str:
+    return cell.ljust(width) if column < 2 else cell.rjust(width)
+
+
+def describe(results: Sequence[Result]) -> str:
+    """What the figures are and how far they can be trusted."""
+    facts = results[0].settings
+    seeds = sorted({result.seed for result in results})
+    image = 100 / facts["test_size"]
+    if len(seeds) == 1:
+        trust = (
+            f"One seed ({seeds[0]}) is one draw: one test image is {image:.2f} points of accuracy, and another seed moves "
+            "each figure. `--seeds 0,1,2` shows by how much."
+        )
+    else:
+        trust = f"{len(seeds)} seeds ({', '.join(map(str, seeds))}): mean ± standard deviation (smallest to largest)."
+    return (
+        f"{facts['data']}: {facts['train_size']:,} training images, {facts['model']}, {facts['epochs']} epochs of all methods, "
+        f"batch size {facts['batch_size']}, AdamW, peak learning rate {facts['learning_rate']:g}.\n"
+        f"Accuracy on {facts['test_size']:,} test images after the last epoch. {trust}\n"
+        "Seconds: training and planning without evaluations; other work on the machine shows in them."
+    )
+
+
+# ---- Picture ----
+
+
+def draw_picture(results: Sequence[Result], file: Path) -> None:
+    """Accuracy over forward passes, one line per method; over several seeds the mean, with the range shaded."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('The picture needs matplotlib: pip install "hf_dynprune[quickstart]".') from error
+    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    for row, (color, marker) in zip(compare(results), STYLES * len(results), strict=False):
+        runs = [result for result in results if result.method == row.method]
+        passes = np.mean([run.forward_passes for run in runs], axis=0) / 1000
+        accuracy = np.array([run.accuracy for run in runs]) * 100
+        label = f"{row.method} ({row.setting}): {accuracy[:, -1].mean():.1f} %"
+        axes.plot(passes, accuracy.mean(0), color=color, marker=marker, markersize=4, label=label)
+        if len(runs) > 1:
+            axes.fill_between(passes, accuracy.min(0), accuracy.max(0), color=color, alpha=0.15, linewidth=0)
+    axes.set(title=_title(results), xlabel="training forward passes (thousands of images)", ylabel="test accuracy (%)")
+    axes.legend(loc="lower right")
+    axes.grid(alpha=0.3)
+    figure.savefig(file)
+
+
+def _title(results: Sequence[Result]) -> str:
+    facts = results[0].settings
+    seeds = len({result.seed for result in results})
+    return f"{facts['data']}, small {facts['model']}, {facts['epochs']} epochs, {seeds} seed{'s' if seeds > 1 else ''}"
