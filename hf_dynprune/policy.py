@@ -87,9 +87,9 @@ def check_range(
     """Raise a ValueError unless `owner.field` is a number in the interval. Bounds are closed unless said otherwise."""
     value = getattr(owner, field)
     interval = f"{'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
-    if _is_number(value) and (low < value or (value == low and not low_open)):
-        if value < high or (value == high and not high_open):
-            return
+    above = _is_number(value) and (low < value or (value == low and not low_open))
+    if above and (value < high or (value == high and not high_open)):
+        return
     raise ValueError(f"`{field}` of {type(owner).__name__} must be a number in {interval}, got {value!r}.")
 
 

@@ -90,8 +90,8 @@ def build_policy(
         ValueError: unknown name or parameter, missing or doubled parameter, value out of range.
 
     Example:
-        >>> build_policy("infobatch", parameters='{"delta": 0.9}')
-        InfoBatch(ratio=0.5, delta=0.9, percentiles=None, keep_ratios=None, draw='count', exact_weights=True, momentum=1.0)
+        >>> build_policy("orderdp", parameters='{"pool_ratio": 0.75}')
+        OrderDP(pool_ratio=0.75, top_ratio=0.375, delta=1.0)
     """
     cls = get_policy(name)
     given = _as_mapping(parameters)

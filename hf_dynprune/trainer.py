@@ -252,10 +252,11 @@ class DynPruneMixin(Trainer):
     def _finalize_training(self, trial: Any, num_train_samples: float, start_time: float) -> Any:
         """Close the last epoch, and let the throughput figures count the samples that were really trained on."""
         self._finish_epoch(trial)
-        steps = self.state.global_step - self._initial_global_step
-        if steps:
-            # The stock method multiplies by the share of the steps made; this undoes it.
-            num_train_samples = self._forwarded * max(self.state.max_steps, 1) / steps
+        num_train_samples = self._forwarded
+        first_step = getattr(self, "_initial_global_step", None)
+        if first_step is not None and self.state.global_step > first_step:
+            # Newer versions multiply by the share of the steps that this call made; this undoes it.
+            num_train_samples *= max(self.state.max_steps, 1) / (self.state.global_step - first_step)
         return super()._finalize_training(trial, num_train_samples, start_time)  # type: ignore[no-untyped-call]
 
     # ---- Loss ----
@@ -293,12 +294,18 @@ class DynPruneMixin(Trainer):
         The stock flag says whether the model does so itself, wrongly for ResNet, Segformer and others. Evaluation goes
         on reading it, hence only set here. (`loss_is_scaled_for_ga` would say the same from transformers 5.20 on.)
         """
-        stock_flag = self.model_accepts_loss_kwargs
+        stock_flag, forwarded = self.model_accepts_loss_kwargs, self._forwarded
         self.model_accepts_loss_kwargs = True
         try:
-            return super().training_step(model, inputs, num_items_in_batch)
+            loss = super().training_step(model, inputs, num_items_in_batch)
         finally:
             self.model_accepts_loss_kwargs = stock_flag
+        if self._forwarded == forwarded:
+            raise RuntimeError(
+                f"`compute_loss` of {type(self).__name__} did not reach the pruning trainer's: losses were neither "
+                "weighted nor recorded. Pass the loss as `per_sample_loss=fn`, or call `super().compute_loss`."
+            )
+        return loss
 
     def compute_loss(
         self,

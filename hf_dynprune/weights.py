@@ -29,9 +29,6 @@ def restore_strictly(model: torch.nn.Module, folder: str, missing: list[str], un
     """
     what = f"{folder} does not fit {type(model).__name__}"
     if not isinstance(model, PreTrainedModel):
-        tied = set(getattr(model, "_tied_weights_keys", None) or ())
-        if set(missing) <= tied and not unexpected:
-            return
         raise RuntimeError(
             f"{what}: missing {missing[:5]}, unexpected {unexpected[:5]}. Resume with the saved model's class."
         )

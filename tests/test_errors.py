@@ -6,9 +6,9 @@ import pytest
 import torch
 from datasets import Dataset as HFDataset
 from torch.utils.data import Dataset, IterableDataset
-from transformers import ViTModel, default_data_collator
+from transformers import Trainer, ViTModel, default_data_collator
 
-from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, NoPruning, PrunePlan, PruningPolicy
+from hf_dynprune import DynPruneMixin, DynPruneTrainer, DynPruneTrainingArguments, NoPruning, PrunePlan, PruningPolicy
 from tests.helpers import CLASSES, Images, arguments, pruning_trainer, vit
 from tests.policies import FixedKeep
 
@@ -214,6 +214,31 @@ def test_a_loader_of_the_users_own(tmp_path):
 
     trainer = Own(model=vit(), args=DynPruneTrainingArguments(**arguments(tmp_path)), train_dataset=Images())
     with pytest.raises(ValueError, match="does not use the trainer's sampler"):
+        trainer.train()
+
+
+def test_an_overridden_loss_that_bypasses_the_weights(tmp_path):
+    """ViT's forward takes any keyword, so nothing else would notice."""
+
+    class Bypassing(DynPruneTrainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            return model(**inputs).loss
+
+    trainer = Bypassing(model=vit(), args=DynPruneTrainingArguments(**arguments(tmp_path)), train_dataset=Images())
+    with pytest.raises(RuntimeError, match="`compute_loss` of Bypassing did not reach the pruning trainer's"):
+        trainer.train()
+
+
+def test_a_loss_of_a_combined_trainer_is_not_dropped_silently(tmp_path):
+    class Doubled(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            return 2 * super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+
+    class Combined(DynPruneMixin, Doubled):
+        pass
+
+    trainer = Combined(model=vit(), args=DynPruneTrainingArguments(**arguments(tmp_path)), train_dataset=Images())
+    with pytest.raises(ValueError, match="the model computes another loss"):
         trainer.train()
 
 

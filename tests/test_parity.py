@@ -7,8 +7,27 @@ import random
 import numpy as np
 import pytest
 import torch
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainingArguments
 
-from tests.helpers import Images, StepLog, assert_same_bits, pruning_trainer, resnet, stock_trainer, vit, weights_of
+from hf_dynprune import (
+    DynPruneMixin,
+    DynPruneSeq2SeqTrainer,
+    DynPruneSeq2SeqTrainingArguments,
+    DynPruneTrainer,
+    InfoBatch,
+    RandomPruning,
+)
+from tests.helpers import (
+    Images,
+    StepLog,
+    arguments,
+    assert_same_bits,
+    pruning_trainer,
+    resnet,
+    stock_trainer,
+    vit,
+    weights_of,
+)
 
 SETTINGS = {
     "plain": {},
@@ -116,3 +135,35 @@ def test_accumulated_steps_equal_one_large_batch_where_stock_does_not(accumulati
         stock = gradients(stock_trainer, 12 // accumulation, accumulation)
         strongest = max(large, key=lambda name: large[name].abs().max())
         assert stock[strongest].norm() / large[strongest].norm() == pytest.approx(accumulation, rel=1e-3)
+
+
+def test_the_seq2seq_twin_equals_the_seq2seq_trainer(tmp_path):
+    weights = []
+    for trainer_class, args_class, name in (
+        (Seq2SeqTrainer, Seq2SeqTrainingArguments, "stock"),
+        (DynPruneSeq2SeqTrainer, DynPruneSeq2SeqTrainingArguments, "ours"),
+    ):
+        flags = {} if name == "stock" else {"prune_method": "none"}
+        args = args_class(**arguments(tmp_path / name, predict_with_generate=True), **flags)
+        trainer = trainer_class(model=vit(0.1), args=args, train_dataset=Images())
+        trainer.train()
+        weights.append(weights_of(trainer))
+    assert_same_bits(*weights)
+
+
+def test_plain_arguments_mean_the_default_flags(tmp_path):
+    trainer = DynPruneTrainer(model=vit(), args=TrainingArguments(**arguments(tmp_path)), train_dataset=Images())
+    assert trainer.policy == InfoBatch()
+
+
+def test_the_mixin_prunes_for_another_trainer_class(tmp_path):
+    class Mine(Trainer):
+        pass
+
+    class Pruned(DynPruneMixin, Mine):
+        pass
+
+    args = TrainingArguments(**arguments(tmp_path))
+    trainer = Pruned(model=vit(), args=args, train_dataset=Images(), policy=RandomPruning(0.5))
+    trainer.train()
+    assert [record.kept for record in trainer.pruning_history] == [11, 11, 11]

@@ -111,9 +111,10 @@ def test_indices_above_2_to_the_24_survive_half_precision_losses():
 def test_spawned_workers_can_be_started(tmp_path):
     """Attribute delegation made published data sets recurse when pickled."""
     assert "spawn" in multiprocessing.get_all_start_methods()
-    flags = {"dataloader_num_workers": 1, "dataloader_multiprocessing_context": "spawn", "num_train_epochs": 1}
-    trainer = pruning_trainer(vit(), Images(8), tmp_path, policy=RandomPruning(0.5), **flags)
-    assert trainer.train().global_step == 1
+    trainer = pruning_trainer(vit(), Images(8), tmp_path, policy=RandomPruning(0.5), dataloader_num_workers=1)
+    loader = trainer.get_train_dataloader().base_dataloader
+    loader.multiprocessing_context = "spawn"
+    assert [len(batch["labels"]) for batch in loader] == [4, 4]
 
 
 @pytest.mark.parametrize("kept", [5, 9, 13])
