@@ -186,6 +186,8 @@ class PruningRun:
 
 def describe_savings(policy: PruningPolicy, length: RunLength, warmup_epochs: int) -> tuple[str, bool]:
     """One line on what the run can save at most and why, and whether that is little enough to warn about."""
+    if policy.max_ratio == 0:
+        return f"Data pruning ({policy}) is off: every epoch trains on all samples.", False
     if length.fixed_steps:
         return (
             f"Data pruning ({policy}): `max_steps` fixes {length.max_steps} optimizer steps, so pruning does not "
@@ -211,7 +213,7 @@ def describe_savings(policy: PruningPolicy, length: RunLength, warmup_epochs: in
         reasons.append(f"{counts['warm-up']:g} full for `prune_warmup_epochs`")
     if counts["first"]:
         reasons.append("the first full because nothing is scored yet")
-    if counts["annealing"] and policy.max_ratio > 0:
+    if counts["annealing"]:
         delta = policy.parameters().get("delta")
         annealing = "" if delta is None else f" (annealing, `delta` {delta:g})"
         reasons.append(f"{counts['annealing']:g} full by the method's schedule{annealing}")
@@ -220,7 +222,7 @@ def describe_savings(policy: PruningPolicy, length: RunLength, warmup_epochs: in
         f"{counts['pruned']:g} epochs prune up to {policy.max_ratio:.1%} each"
         + (f"; {', '.join(reasons)}." if reasons else ".")
     )
-    if best >= LOW_SAVING or policy.max_ratio == 0:
+    if best >= LOW_SAVING:
         return text, False
     if policy.max_ratio < LOW_SAVING:
         advice = "raise `prune_ratio`"

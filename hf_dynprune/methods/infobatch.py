@@ -37,7 +37,7 @@ __all__ = ["InfoBatch"]
 
 
 def _bucket_ends(percentiles: Sequence[float], size: int) -> list[int]:
-    """Ranks (ascending score) at which the buckets end; the one above the last percentile ends at `size`, never empty."""
+    """Ranks (ascending score) at which the buckets end. The last one ends at `size` and is never empty."""
     return [min(size - 1, int(np.floor(p / 100 * size + 1e-9))) for p in percentiles] + [size]
 
 
@@ -70,7 +70,10 @@ class InfoBatch(PruningPolicy):
     exact_weights: bool = True
     momentum: float = 1.0
 
-    reference = "Qin et al.: InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning, ICLR 2024, arXiv 2303.04947"
+    reference = (
+        "Qin et al.: InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning, ICLR 2024, "
+        "arXiv 2303.04947"
+    )
 
     def __post_init__(self) -> None:
         check_range(self, "ratio", 0, 1, high_open=True)

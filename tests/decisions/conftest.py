@@ -1,0 +1,56 @@
+"""Small tools of the decision tests: score views, epochs, and generators whose draws are written down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import pytest
+
+from hf_dynprune.plan import EpochInfo
+from hf_dynprune.scores import ScoreStore, ScoreView, Statistic
+
+Visits = float | tuple[float, ...] | None
+
+
+@pytest.fixture(scope="session")
+def view_of() -> Callable[..., ScoreView]:
+    """`view_of([0.5, None, (1.0, nan)])`: one sample visited once, one never, one in two epochs."""
+
+    def make(samples: Sequence[Visits], statistics: Iterable[Statistic] = ()) -> ScoreView:
+        store = ScoreStore(len(samples), statistics)
+        visits = [() if sample is None else np.atleast_1d(sample).tolist() for sample in samples]
+        for epoch in range(max(map(len, visits))):
+            there = [index for index, scores in enumerate(visits) if len(scores) > epoch]
+            store.record(there, [visits[index][epoch] for index in there], epoch)
+            store.end_epoch()
+        return store.view()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def epoch_at() -> Callable[..., EpochInfo]:
+    """`epoch_at(2)`: the third of ten full-length epochs."""
+
+    def make(epoch: int, num_epochs: int = 10, seed: int = 0) -> EpochInfo:
+        return EpochInfo(epoch, num_epochs, epoch / num_epochs, seed)
+
+    return make
+
+
+class WrittenLots:
+    """A generator whose successive `random(n)` calls give the rows it was made from."""
+
+    def __init__(self, *rows: Sequence[float]) -> None:
+        self.rows = [np.array(row, dtype=np.float64) for row in rows]
+
+    def random(self, n: int) -> np.ndarray:
+        row = self.rows.pop(0)
+        assert len(row) == n
+        return row
+
+
+@pytest.fixture(scope="session")
+def lots() -> type[WrittenLots]:
+    return WrittenLots

@@ -1,0 +1,120 @@
+"""PrunePlan: what it refuses, and that nothing changes it afterwards."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+
+from hf_dynprune.plan import PrunePlan
+
+
+@pytest.mark.parametrize(
+    ("indices", "weights", "message"),
+    [
+        ([], [], r"`kept_indices` must be .* at least one index, got shape \(0,\)"),
+        ([[0, 1]], [1, 1], r"`kept_indices` must be a one-dimensional array .*\(1, 2\)"),
+        (0, 1, r"`kept_indices` must be a one-dimensional array .*\(\)"),
+        ([0.0, 1.0], [1, 1], r"`kept_indices` must be integers, got dtype float64"),
+        ([True, False], [1, 1], r"`kept_indices` must be integers, got dtype bool"),
+        ([-1, 2], [1, 1], r"`kept_indices` must lie in \[0, 5\), got -1"),
+        ([0, 5], [1, 1], r"`kept_indices` must lie in \[0, 5\), got 5"),
+        ([-2, -1, 7], [1, 1, 1], r"`kept_indices` must lie in \[0, 5\), got -2"),
+        ([0, 3, 1], [1, 1, 1], r"`kept_indices` must be strictly increasing, got 3 before 1"),
+        ([0, 2, 2], [1, 1, 1], r"`kept_indices` must be strictly increasing, got 2 before 2"),
+        ([0, 1], [1], r"`weights` must have shape \(2,\) like `kept_indices`, got \(1,\)"),
+        ([0, 1], [[1], [1]], r"`weights` must have shape \(2,\) .*, got \(2, 1\)"),
+        ([0, 1], 1.0, r"`weights` must have shape \(2,\) .*, got \(\)"),
+        ([0, 1], [1, 0], r"`weights` must be finite and above 0, got 0.0"),
+        ([0, 1], [1, -2], r"`weights` must be finite and above 0, got -2.0"),
+        ([0, 1], [np.nan, 1], r"`weights` must be finite and above 0, got nan"),
+        ([0, 1], [1, np.inf], r"`weights` must be finite and above 0, got inf"),
+        ([0, 1], [1, 1e300], r"`weights` must be finite and above 0, got inf"),
+        ([0, 1], [1, 1e-300], r"`weights` must be finite and above 0, got 0.0"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_rule_and_value(indices, weights, message):
+    with pytest.raises(ValueError, match=message):
+        PrunePlan(indices, weights, num_samples=5)
+
+
+@pytest.mark.parametrize("indices", [[2**63], [1, 2**63 + 2]])
+def test_an_index_beyond_int64_is_refused(indices):
+    with pytest.raises(ValueError, match="`kept_indices` must"):
+        PrunePlan(np.array(indices, np.uint64), np.ones(len(indices)), num_samples=5)
+
+
+def test_a_plan_of_no_samples_is_refused():
+    with pytest.raises(ValueError, match="at least one index"):
+        PrunePlan.full(0)
+
+
+def test_holds_int64_indices_and_float32_weights_whatever_came_in():
+    plan = PrunePlan(np.array([0, 2], np.uint8), [1, 2], np.int32(4))
+    assert plan.kept_indices.dtype == np.int64
+    assert plan.weights.dtype == np.float32
+    assert type(plan.num_samples) is int
+
+
+def test_later_changes_of_the_arrays_that_came_in_do_not_reach_it():
+    indices, weights = np.array([0, 2]), np.array([1, 2], np.float32)
+    plan = PrunePlan(indices, weights, 4)
+    indices[0] = 1
+    weights[0] = 9
+    assert plan.kept_indices.tolist() == [0, 2]
+    assert plan.weights.tolist() == [1, 2]
+    assert indices.flags.writeable
+    assert weights.flags.writeable
+
+
+@pytest.mark.parametrize("field", ["kept_indices", "weights", "num_samples"])
+def test_no_field_can_be_set(field):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(PrunePlan.full(3), field, 1)
+
+
+@pytest.mark.parametrize("duplicate", [lambda p: p, copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
+@pytest.mark.parametrize("field", ["kept_indices", "weights"])
+def test_no_array_can_be_written_in_a_plan_or_its_copy(duplicate, field):
+    plan = duplicate(PrunePlan([0, 2], [1, 2], 4))
+    with pytest.raises(ValueError, match="read-only"):
+        getattr(plan, field)[0] = 1
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
+def test_a_copy_is_the_same_plan(duplicate):
+    plan = PrunePlan([0, 2], [1, 2], 4)
+    again = duplicate(plan)
+    assert again.checksum() == plan.checksum()
+    assert again.num_samples == 4
+
+
+def test_counts_and_ratio():
+    plan = PrunePlan([0, 2, 3], [1, 1, 1], 4)
+    assert (plan.num_kept, plan.ratio, plan.is_full) == (3, 0.25, False)
+
+
+def test_the_full_plan_keeps_everything_at_weight_one():
+    plan = PrunePlan.full(3)
+    assert plan.kept_indices.tolist() == [0, 1, 2]
+    assert plan.weights.tolist() == [1, 1, 1]
+    assert (plan.is_full, plan.ratio) == (True, 0.0)
+
+
+def test_the_checksum_tells_plans_apart():
+    plans = [
+        PrunePlan([0, 2], [1, 2], 4),
+        PrunePlan([0, 3], [1, 2], 4),
+        PrunePlan([0, 2], [2, 1], 4),
+        PrunePlan([0, 2], [1, np.nextafter(np.float32(2), np.float32(3))], 4),
+        PrunePlan([0, 1, 2], [1, 1, 2], 4),
+    ]
+    assert len({plan.checksum() for plan in plans}) == len(plans)
+
+
+def test_the_checksum_does_not_depend_on_the_dtype_that_came_in():
+    narrow = PrunePlan(np.array([0, 2], np.int32), np.array([1, 2], np.float64), 4)
+    assert narrow.checksum() == PrunePlan([0, 2], [1, 2], 4).checksum()

@@ -1,0 +1,51 @@
+"""Toy: prunes a share of the scored samples by lot. What a user's own method file looks like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..draws import count_kept, keep_by_lot
+from ..plan import EpochInfo, PrunePlan
+from ..policy import PruningPolicy, check_range
+from ..registry import register_policy
+from ..scores import ScoreView
+
+__all__ = ["Toy"]
+
+
+@register_policy("toy")
+@dataclass(frozen=True)
+class Toy(PruningPolicy):
+    """A uniform subset of the samples that have a score, weighted to make up for the others.
+
+    Args:
+        ratio: share pruned of the scored samples, in `[0, 1)`.
+    """
+
+    ratio: float = 0.25
+
+    reference = "made up, to test that a new method needs one file"
+    unbiased = True
+
+    def __post_init__(self) -> None:
+        check_range(self, "ratio", 0, 1, high_open=True)
+
+    @property
+    def max_ratio(self) -> float:
+        return self.ratio
+
+    def prunes_in(self, epoch: EpochInfo) -> bool:
+        return self.ratio > 0
+
+    def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
+        scored = np.flatnonzero(view.scored)
+        kept = keep_by_lot(scored, count_kept(self.ratio, len(scored)), rng.random(len(view)))
+        kept = np.sort(np.concatenate([np.flatnonzero(~view.scored), kept]))
+        return PrunePlan(kept, 1 / self.inclusion_probability(view, epoch)[kept], len(view))
+
+    def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
+        m = np.count_nonzero(view.scored)
+        return np.where(view.scored, count_kept(self.ratio, m) / max(m, 1), 1.0)
