@@ -136,7 +136,7 @@ class EpochInfo:
 
         Args:
             stream: what the draws are for, so that two users never share numbers.
-            key: replaces the epoch, for draws that hold longer than one (see `PruningPolicy.period`).
+            key: replaces the epoch, for draws that hold longer than one.
         """
         spawn_key = (self.epoch if key is None else key, zlib.crc32(stream.encode()))
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence(int(self.seed) % 2**64, spawn_key=spawn_key)))

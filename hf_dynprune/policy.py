@@ -27,7 +27,7 @@ class PruningPolicy(ABC):
     """
 
     name: ClassVar[str]
-    """Registered name, set by `register_policy`."""
+    """Registered name, set by `register_policy`; until then the class's own."""
     reference: ClassVar[str] = ""
     """The paper: authors, title, venue or arXiv number."""
     reads_scores: ClassVar[bool] = True
@@ -35,15 +35,15 @@ class PruningPolicy(ABC):
     closed_form: ClassVar[bool] = True
     """Whether `inclusion_probability` is exact. False forces `unbiased = False` and a test by simulation only."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
+
     @property
     def unbiased(self) -> bool:
         """Whether weight x inclusion probability = 1, with probability > 0, for every sample of every plan."""
         return False
-
-    @property
-    def period(self) -> int:
-        """Epochs a plan holds before the next draw."""
-        return 1
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:

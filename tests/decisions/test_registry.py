@@ -296,3 +296,11 @@ def test_a_policy_without_a_rule_cannot_be_made():
 
 def test_the_text_of_a_policy_names_it_and_all_its_parameters():
     assert str(RandomPruning(0.3)) == "random(ratio=0.3, rescale=False)"
+
+
+def test_a_policy_that_is_not_registered_is_named_by_its_class():
+    class Unnamed(RandomPruning):
+        pass
+
+    assert str(Unnamed(0.5)) == "Unnamed(ratio=0.5, rescale=False)"
+    assert RandomPruning.name == "random"

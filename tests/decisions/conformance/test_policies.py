@@ -88,9 +88,6 @@ class TestFacts:
     def test_the_largest_ratio_is_a_share(self, policy):
         assert 0 <= policy.max_ratio < 1
 
-    def test_a_plan_holds_for_at_least_one_epoch(self, policy):
-        assert policy.period >= 1
-
     def test_only_a_policy_in_closed_form_claims_to_be_unbiased(self, policy):
         assert policy.closed_form or not policy.unbiased
 
