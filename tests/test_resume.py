@@ -262,3 +262,30 @@ class TestRefusals:
         (saved / JSON_FILE).write_text("{")
         with pytest.raises(CheckpointError, match="is damaged"):
             load_state(saved)
+
+
+@pytest.mark.parametrize(
+    ("first", "longer"), [({"num_train_epochs": 2}, {"num_train_epochs": 4}), ({"max_steps": 5}, {"max_steps": 11})]
+)
+def test_a_finished_run_can_be_made_longer(first, longer, tmp_path):
+    short = build(tmp_path, "run", POLICIES["random"], **first)
+    short.train()
+    log = StepLog()
+    resumed = build(tmp_path, "run", POLICIES["random"], [log], **longer)
+    resumed.train(resume_from_checkpoint=True)
+    assert log.steps[0]["step"] == short.state.global_step + 1
+    assert resumed.state.global_step == resumed.state.max_steps == longer.get("max_steps", 2 * short.state.global_step)
+    assert log.steps[-1]["lr"] == pytest.approx(0, abs=1e-12)
+    whole = build(tmp_path, "whole", POLICIES["random"], **longer)
+    whole.train()
+    assert [r.forward_passes for r in resumed.pruning_history] == [r.forward_passes for r in whole.pruning_history]
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path):
+    whole = build(tmp_path, "run", POLICIES["infobatch"])
+    whole.train()
+    again = build(tmp_path, "run", POLICIES["infobatch"])
+    again.train(resume_from_checkpoint=True)
+    assert_same_bits(weights_of(again), weights_of(whole))
+    assert untimed(again.pruning_history) == untimed(whole.pruning_history)
+    assert (again.state.global_step, again.state.max_steps) == (whole.state.global_step, whole.state.max_steps)
