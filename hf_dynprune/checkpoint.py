@@ -65,8 +65,8 @@ def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]],
     for path in paths:
         if not path.is_file():
             raise CheckpointError(
-                f"{folder} has no {path.name}: it was not written by this trainer, so its run cannot be resumed "
-                "exactly. Resume it with the stock Trainer, or start a new run from its weights."
+                f"{folder} has no {path.name}: it was written by another trainer or with `save_only_model`, so its run "
+                "cannot be resumed exactly. Resume it with that trainer, or start a new run from its weights."
             )
     try:
         facts = json.loads(paths[0].read_text(encoding="utf-8"))

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
+import datasets
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -79,9 +80,8 @@ def dataset_fingerprint(dataset: Any, label_names: Sequence[str] = ("labels", "l
     library's own fingerprint is not used: it changes between processes wherever a transform cannot be hashed.
     """
     digest = hashlib.sha256(str(len(dataset)).encode())
-    columns = getattr(dataset, "column_names", None)
-    if isinstance(columns, list):
-        digest.update("\n".join(columns).encode())
+    if isinstance(dataset, datasets.Dataset):
+        digest.update("\n".join(dataset.column_names).encode())
         for name in label_names:
             feature = dataset.features.get(name)
             if str(getattr(feature, "dtype", "")).startswith(("int", "uint", "bool")):
@@ -89,9 +89,11 @@ def dataset_fingerprint(dataset: Any, label_names: Sequence[str] = ("labels", "l
     else:
         for name in ("targets", *label_names):
             values = getattr(dataset, name, None)
-            if isinstance(values, (list, tuple, np.ndarray, torch.Tensor)):
-                array = np.asarray(values)
-                if array.dtype.kind in "iub":
-                    digest.update(array.astype(np.int64).tobytes())
-                    break
+            if isinstance(values, torch.Tensor):
+                values = values.cpu().numpy()
+            if isinstance(values, (list, tuple)) and all(isinstance(value, (int, np.integer)) for value in values):
+                values = np.array(values)
+            if isinstance(values, np.ndarray) and values.dtype.kind in "iub":
+                digest.update(np.ascontiguousarray(values, np.int64).tobytes())
+                break
     return digest.hexdigest()[:16]

@@ -38,6 +38,7 @@ TRAINER_HOOKS: dict[str, tuple[str, ...]] = {
     "_load_from_checkpoint": ("resume_from_checkpoint", "model"),
     "_load_best_model": (),
     "_issue_warnings_after_load": ("load_result",),
+    "_get_train_sampler": ("train_dataset",),
     "_finalize_training": ("trial", "num_train_samples", "start_time"),
     "_get_output_dir": ("trial",),
     "_remove_unused_columns": ("dataset", "description"),

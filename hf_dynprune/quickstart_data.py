@@ -76,7 +76,8 @@ class ImageTask:
         """One line."""
         pixels = self.train[0]
         size = f"{pixels.shape[2]}x{pixels.shape[3]}, {'grey' if pixels.shape[1] == 1 else 'colour'}"
-        return f"{self.name}: {len(pixels):,} training and {len(self.test[0]):,} test images ({size}), {self.classes} classes"
+        counts = f"{len(pixels):,} training and {len(self.test[0]):,} test images"
+        return f"{self.name}: {counts} ({size}), {self.classes} classes"
 
 
 def load_digits_task(train_size: int | None = None, test_size: int | None = None) -> ImageTask:

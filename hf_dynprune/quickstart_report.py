@@ -1,4 +1,4 @@
-"""The quickstart's results: kept as JSON lines, compared in a table and in a picture. Reads histories, never a trainer."""
+"""The quickstart's results: kept as JSON lines, compared in a table and a picture. Reads histories, never a trainer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, cycle
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ __all__ = ["Result", "Row", "compare", "describe", "draw_picture", "format_table
 
 STYLES = (("#000000", "o"), ("#E69F00", "s"), ("#0072B2", "^"), ("#009E73", "D"), ("#D55E00", "v"), ("#CC79A7", "P"))
 """Colours that colour-blind readers tell apart (Okabe and Ito), each with a marker of its own."""
+MODEL_NAMES = {"vit": "small ViT", "resnet": "small ResNet"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Result:
     @property
     def forward_passes(self) -> list[int]:
         """Samples forwarded for training up to the end of each epoch."""
-        return np.cumsum([record.forward_passes for record in self.history]).tolist()
+        return list(accumulate(record.forward_passes for record in self.history))
 
     @property
     def saved(self) -> float:
@@ -132,8 +134,9 @@ def compare(results: Sequence[Result], baseline: str = "none") -> list[Row]:
 
 
 def _setting(policy: dict[str, Any]) -> str:
-    numbers = {key: value for key, value in policy.items() if isinstance(value, float)}
-    return ", ".join(f"{key} {value:.3g}" for key, value in numbers.items()) or "full data"
+    """The parameters strictly between 0 and 1: those at 0 or 1 are switched off."""
+    shares = {key: value for key, value in policy.items() if isinstance(value, float) and 0 < value < 1}
+    return ", ".join(f"{key} {value:.3g}" for key, value in shares.items()) or "full data"
 
 
 def _spread(values: Sequence[float], form: str, scale: float = 1.0) -> str:
@@ -178,19 +181,20 @@ def describe(results: Sequence[Result]) -> str:
     """What the figures are and how far they can be trusted."""
     facts = results[0].settings
     seeds = sorted({result.seed for result in results})
-    image = 100 / facts["test_size"]
-    if len(seeds) == 1:
-        trust = (
-            f"One seed ({seeds[0]}) is one draw: one test image is {image:.2f} points of accuracy, and another seed moves "
-            "each figure. `--seeds 0,1,2` shows by how much."
-        )
-    else:
+    if len(seeds) > 1:
         trust = f"{len(seeds)} seeds ({', '.join(map(str, seeds))}): mean ± standard deviation (smallest to largest)."
+    else:
+        point = 100 / facts["test_size"]
+        trust = (
+            f"One seed ({seeds[0]}) is one draw: a test image is {point:.2f} points of accuracy, another seed moves\n"
+            "every figure; `--seeds 0,1,2` shows by how much."
+        )
+    model, train, test = MODEL_NAMES[facts["model"]], f"{facts['train_size']:,}", f"{facts['test_size']:,}"
     return (
-        f"{facts['data']}: {facts['train_size']:,} training images, {facts['model']}, {facts['epochs']} epochs of all methods, "
-        f"batch size {facts['batch_size']}, AdamW, peak learning rate {facts['learning_rate']:g}.\n"
-        f"Accuracy on {facts['test_size']:,} test images after the last epoch. {trust}\n"
-        "Seconds: training and planning without evaluations; other work on the machine shows in them."
+        f"{facts['data']}, {train} training images, {model}; every method trained for {facts['epochs']} epochs, "
+        f"batch size {facts['batch_size']},\nAdamW, peak learning rate {facts['learning_rate']:g}; "
+        f"accuracy on {test} test images after the last epoch.\n{trust}\n"
+        "Seconds are for training and planning, without evaluations; other work on the machine shows in them."
     )
 
 
@@ -198,28 +202,46 @@ def describe(results: Sequence[Result]) -> str:
 
 
 def draw_picture(results: Sequence[Result], file: Path) -> None:
-    """Accuracy over forward passes, one line per method; over several seeds the mean, with the range shaded."""
+    """Accuracy over forward passes, a line per method and a marker per epoch; the second half once more, enlarged.
+
+    Over several seeds the line is their mean and the shade reaches from the smallest to the largest.
+    """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise ImportError('The picture needs matplotlib: pip install "hf_dynprune[quickstart]".') from error
-    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    for row, (color, marker) in zip(compare(results), STYLES * len(results), strict=False):
+    figure = Figure(figsize=(10, 5.2), dpi=150, layout="constrained")
+    whole, end = figure.subplots(1, 2)
+    late: list[float] = []
+    starts: list[float] = []
+    for row, (color, marker) in zip(compare(results), cycle(STYLES)):
         runs = [result for result in results if result.method == row.method]
         passes = np.mean([run.forward_passes for run in runs], axis=0) / 1000
         accuracy = np.array([run.accuracy for run in runs]) * 100
-        label = f"{row.method} ({row.setting}): {accuracy[:, -1].mean():.1f} %"
-        axes.plot(passes, accuracy.mean(0), color=color, marker=marker, markersize=4, label=label)
-        if len(runs) > 1:
-            axes.fill_between(passes, accuracy.min(0), accuracy.max(0), color=color, alpha=0.15, linewidth=0)
-    axes.set(title=_title(results), xlabel="training forward passes (thousands of images)", ylabel="test accuracy (%)")
-    axes.legend(loc="lower right")
-    axes.grid(alpha=0.3)
+        late.extend(accuracy[:, len(passes) // 2 :].flat)
+        label = f"{row.method} ({row.setting}): {accuracy[:, -1].mean():.1f} %, saved {np.mean(row.saved) * 100:.0f} %"
+        starts.append(passes[len(passes) // 2])
+        for axes in (whole, end):
+            axes.plot(passes, accuracy.mean(0), color=color, marker=marker, markersize=4, linewidth=1.4, label=label)
+            axes.fill_between(passes, accuracy.min(0), accuracy.max(0), color=color, alpha=0.12, linewidth=0)
+    whole.set(title="Whole run", ylabel="test accuracy (%)", xlim=(0, None))
+    margin = 0.05 * (max(late) - min(late)) + 0.2
+    end.set(title="Second half of the epochs, enlarged", ylim=(min(late) - margin, max(late) + margin))
+    end.set_xlim(left=0.97 * min(starts))
+    for axes in (whole, end):
+        axes.set_xlabel("training forward passes (thousands of images)")
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(_title(results))
+    figure.legend(*whole.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(file)
 
 
 def _title(results: Sequence[Result]) -> str:
     facts = results[0].settings
-    seeds = len({result.seed for result in results})
-    return f"{facts['data']}, small {facts['model']}, {facts['epochs']} epochs, {seeds} seed{'s' if seeds > 1 else ''}"
+    seeds = sorted({result.seed for result in results})
+    runs = f"seed {seeds[0]} only" if len(seeds) == 1 else f"mean and range of {len(seeds)} seeds"
+    run = f"{facts['data']}, {MODEL_NAMES[facts['model']]}, {facts['epochs']} epochs with every method"
+    return f"Accuracy over training forward passes\n{run} ({runs})"

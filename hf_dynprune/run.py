@@ -103,7 +103,7 @@ class PruningRun:
         began = time.perf_counter()
         summary = self.store.end_epoch()
         record.seconds_merge += time.perf_counter() - began
-        record.nonfinite = len(summary.nonfinite)
+        record.nonfinite += len(summary.nonfinite)
         record.steps += step - self.clock.current.start_step
         self.history.records.append(record)
         if summary.recorded and len(summary.nonfinite) == summary.recorded:
@@ -127,6 +127,10 @@ class PruningRun:
         """See `RunClock.resume_at`; steps of a restarted epoch's first part stay in its record."""
         before = self.clock.current
         epoch, done = self.clock.resume_at(step, restart_epoch, scheduler_steps)
+        if self.record is None and before is not None and before.epoch == epoch and self.history.records:
+            # Saved after training had ended inside the epoch: its record was closed, its plan still holds.
+            self.record = self.history.records.pop()
+            self.record.steps -= step - before.start_step
         if self.record is not None and before is not None and self.clock.current is not before:
             self.record.steps += step - before.start_step
         return epoch, done
@@ -166,8 +170,21 @@ class PruningRun:
         Raises:
             CheckpointError: naming everything that differs between the saved run and this one.
         """
-        saved = {"pruning method": facts["policy"]["name"], "parameters": facts["policy"]["parameters"], **facts["run"]}
-        own = {"pruning method": self.policy.name, "parameters": _plain(self.policy.parameters()), **vars(self.facts)}
+        absent = [key for key in self.state_dict()[1] if key not in facts]
+        if absent:
+            raise CheckpointError(f"The checkpoint's pruning state lacks {', '.join(absent)}. Resume from another one.")
+        saved = {
+            "pruning method": facts["policy"]["name"],
+            "parameters": facts["policy"]["parameters"],
+            "run fixed by `max_steps`": facts["clock"]["length"]["fixed_steps"],
+            **facts["run"],
+        }
+        own = {
+            "pruning method": self.policy.name,
+            "parameters": _plain(self.policy.parameters()),
+            "run fixed by `max_steps`": self.clock.length.fixed_steps,
+            **vars(self.facts),
+        }
         differs = [f"{key}: {saved.get(key)!r} then, {own[key]!r} now" for key in own if saved.get(key) != own[key]]
         if differs:
             raise CheckpointError(

@@ -91,6 +91,7 @@ class RunClock:
     def __init__(self, length: RunLength) -> None:
         self.length = length
         self.current: EpochClock | None = None
+        self.is_warped = False
 
     def begin_epoch(self, epoch: int, step: int, updates: int, scheduler_steps: int) -> None:
         """Start the epoch of `updates` optimizer steps at global step `step`."""
@@ -112,6 +113,8 @@ class RunClock:
         if now is None or self.length.fixed_steps:
             return self.length.max_steps
         left = self.length.max_steps - now.nominal_start - now.nominal
+        if now.epoch + 1 >= self.length.num_epochs:
+            left = 0  # also where a callback cut earlier epochs short
         return now.start_step + now.planned + math.ceil(max(left, 0) - 1e-9)
 
     def progress(self, epoch: int, step: int) -> float:
@@ -136,9 +139,9 @@ class RunClock:
         return lambda scheduler_steps: function(self.lr_position(scheduler_steps))
 
     def extra_scheduler_steps(self, step: int) -> int:
-        """How often a scheduler that cannot be warped is to be stepped beside the Trainer's own step before `step`."""
+        """How often to step the scheduler beside the Trainer's own step that led to `step`; 0 where it is warped."""
         now = self.current
-        if now is None or now.nominal == now.planned:
+        if now is None or self.is_warped or now.nominal == now.planned:
             return 0
         done = step - now.start_step
         return max(0, math.floor(now.nominal_after(done)) - math.floor(now.nominal_after(done - 1)) - 1)

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 from transformers import PreTrainedModel
 
-__all__ = ["restore_strictly"]
+__all__ = ["private_torch_rng", "restore_strictly"]
+
+
+def private_torch_rng(device: torch.device) -> Any:
+    """Context in which torch's generators may be drawn from without a trace, on the CPU and on `device`."""
+    if device.type == "cpu":
+        return torch.random.fork_rng([])
+    return torch.random.fork_rng([device], device_type=device.type)
 
 
 def restore_strictly(model: torch.nn.Module, folder: str, missing: list[str], unexpected: list[str]) -> None:
-    """Load every weight in `folder` into `model`, through the model class's own key conversion.
+    """Load every weight in `folder` into `model`, converting the names in the file back to the module's.
 
-    `save_pretrained` writes the hub's key names, which for ViT, Swin, DeiT, DINOv2, BEiT and Segformer are not those of
-    the module, and the Trainer loads the file without converting back (transformers issue 43701, open in 5.23). With a
+    `save_pretrained` writes the hub's names, which for ViT, Swin, DeiT, DINOv2, BEiT and Segformer are not those of the
+    module, and the Trainer loads the file without converting back (transformers issue 43701, open in 5.23). With a
     release that restores them, this function is no longer reached.
 
     Args:
-        model: its weights are replaced.
+        model: its weights are replaced; it may have been changed since it was built, such as by a head of its own.
         folder: the checkpoint.
         missing: keys of the model that the plain load did not find.
         unexpected: keys in the file that the model does not have.
@@ -27,18 +37,49 @@ def restore_strictly(model: torch.nn.Module, folder: str, missing: list[str], un
     Raises:
         RuntimeError: if some weight cannot be restored.
     """
-    what = f"{folder} does not fit {type(model).__name__}"
     if not isinstance(model, PreTrainedModel):
-        raise RuntimeError(
-            f"{what}: missing {missing[:5]}, unexpected {unexpected[:5]}. Resume with the saved model's class."
-        )
-    devices = [] if model.device.type == "cpu" else [model.device]
-    with torch.random.fork_rng(devices):
+        raise _misfit(model, folder, missing, unexpected)
+    names = _names_in_file(model)
+    saved = _read_weights(folder)
+    state = {own: saved[name] for own, name in names.items() if name in saved}
+    if state.keys() == model.state_dict().keys() and set(names.values()) >= saved.keys():
+        model.load_state_dict(state, strict=True)
+        return
+    # Weights that are split or merged on saving have no name of their own: only the model class can convert them.
+    with private_torch_rng(torch.device(model.device)):
         loaded: Any = type(model).from_pretrained(folder, config=copy.deepcopy(model.config), output_loading_info=True)
     fresh, info = loaded
-    lost: dict[str, Any] = {key: sorted(map(str, info.get(key) or ())) for key in ("missing_keys", "mismatched_keys")}
-    if lost["missing_keys"] or lost["mismatched_keys"]:
-        raise RuntimeError(
-            f"{what}: missing {lost['missing_keys'][:5]}, of another shape {lost['mismatched_keys'][:5]}."
-        )
+    lost = sorted(map(str, [*info.get("missing_keys", ()), *info.get("mismatched_keys", ())]))
+    left = sorted(map(str, info.get("unexpected_keys", ())))
+    if lost or left or fresh.state_dict().keys() != model.state_dict().keys():
+        raise _misfit(model, folder, lost or missing, left or unexpected)
     model.load_state_dict(fresh.state_dict(), strict=True)
+
+
+def _misfit(model: torch.nn.Module, folder: str, missing: list[str], unexpected: list[str]) -> RuntimeError:
+    return RuntimeError(
+        f"The weights in {folder} do not fit {type(model).__name__}: missing {missing[:5]}, "
+        f"unexpected {unexpected[:5]}. Build the model as it was when the checkpoint was saved."
+    )
+
+
+def _names_in_file(model: PreTrainedModel) -> dict[str, str]:
+    """Name in a saved file for each of the model's own, as far as saving renames and does no more.
+
+    Found by saving's own conversion: a renamed tensor is still the same memory.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+
+    own = model.state_dict()
+    renamed = {_memory(tensor): name for name, tensor in revert_weight_conversion(model, dict(own)).items()}
+    return {name: renamed[_memory(tensor)] for name, tensor in own.items() if _memory(tensor) in renamed}
+
+
+def _memory(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
+
+
+def _read_weights(folder: str) -> dict[str, Tensor]:
+    """All tensors of the checkpoint, from one file or from shards; none where it has another format."""
+    files = sorted(Path(folder).glob("model*.safetensors"))
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}

@@ -153,6 +153,13 @@ class TestFingerprint:
     def test_other_data_other_print(self, other):
         assert dataset_fingerprint(other) != dataset_fingerprint(hf_rows())
 
+    @pytest.mark.parametrize("labels", [[[1], [1, 2]], torch.tensor([0.5]), "text", [None, 1]])
+    def test_labels_that_cannot_be_read_are_passed_over(self, labels):
+        data = Numbered()
+        data.labels = labels
+        data.column_names = ["a"]
+        assert dataset_fingerprint(data) == dataset_fingerprint(data)
+
     def test_no_sample_is_decoded(self):
         def explode(rows):
             raise AssertionError("a sample was read")

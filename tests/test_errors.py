@@ -54,6 +54,7 @@ AT_CONSTRUCTION = {
         {"prune_method": "infobatch", "prune_kwargs": "{delta: 1}"},
         "`prune_kwargs` must be a JSON object, got '{delta: 1}'",
     ),
+    "fractional seed": ({"prune_seed": 1.5}, "`prune_seed` must be a whole number, got 1.5"),
     "negative warm-up": (
         {"prune_warmup_epochs": -1},
         "`prune_warmup_epochs` must be a whole number of at least 0, got -1",
@@ -72,7 +73,7 @@ AT_CONSTRUCTION = {
     "loss of a wrong kind": ({"per_sample_loss": 3}, "`per_sample_loss` must be a PerSampleLoss or a function, got 3"),
     "policy of a wrong kind": (
         {"policy": "infobatch"},
-        "`policy` must be a PruningPolicy object such as InfoBatch.., got 'infobatch'",
+        "`policy` must be a PruningPolicy object such as InfoBatch.., a frozen dataclass, got 'infobatch'",
     ),
     "model without a known loss": (
         {"model": torch.nn.Linear(2, 2)},
@@ -135,6 +136,10 @@ ON_FIRST_BATCH = {
     "soft labels, declared": (
         {"data_collator": collate(soft), "model": vit(problem_type="single_label_classification")},
         "soft .each row sums to 1., as mixup or cutmix makes them",
+    ),
+    "float labels of classes": (
+        {"data_collator": collate(lambda b: b | {"labels": b["labels"].float()})},
+        r"The labels are torch.float32 of shape \(4,\) for 3 classes: class labels must be integers",
     ),
     "float labels": (
         {
@@ -249,6 +254,30 @@ def test_a_policy_that_plans_for_another_data_set(tmp_path):
 
     with pytest.raises(ValueError, match="planned for 3 samples, the training set has 22"):
         build(tmp_path, policy=Wrong()).train()
+
+
+def test_a_sampler_of_the_users_own_is_refused(tmp_path):
+    class Weighted(DynPruneTrainer):
+        def _get_train_sampler(self, train_dataset=None):
+            return torch.utils.data.WeightedRandomSampler([1.0] * 22, 22)
+
+    with pytest.raises(ValueError, match="Weighted has a `_get_train_sampler` of its own"):
+        Weighted(model=vit(), args=DynPruneTrainingArguments(**arguments(tmp_path)), train_dataset=Images())
+
+
+def test_a_policy_that_is_no_dataclass_is_refused(tmp_path):
+    class Loose(PruningPolicy):
+        max_ratio = 0.0
+        plan = inclusion_probability = prunes_in = lambda self, *args: None
+
+    with pytest.raises(ValueError, match="must be a PruningPolicy object such as InfoBatch.., a frozen dataclass"):
+        build(tmp_path, policy=Loose())
+
+
+def test_a_loss_without_gradient(tmp_path):
+    trainer = build(tmp_path, per_sample_loss=lambda model, inputs, outputs: outputs.logits.sum(1).detach())
+    with pytest.raises(ValueError, match="The per-sample loss has no gradient"):
+        trainer.train()
 
 
 def test_a_policy_with_an_index_out_of_range(tmp_path):

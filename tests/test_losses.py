@@ -6,10 +6,18 @@ import functools
 
 import pytest
 import torch
+from transformers import Trainer, TrainerCallback
 
-from hf_dynprune import LossTerms, PerSampleLoss, register_loss
+from hf_dynprune import (
+    DynPruneMixin,
+    DynPruneTrainer,
+    DynPruneTrainingArguments,
+    LossTerms,
+    PerSampleLoss,
+    register_loss,
+)
 from hf_dynprune.losses import FunctionLoss, base, find_loss, weighted_loss
-from tests.helpers import CLASSES, Images, bert, pruning_trainer, resnet, stock_trainer, vit, weights_of
+from tests.helpers import CLASSES, Images, arguments, bert, pruning_trainer, resnet, stock_trainer, vit, weights_of
 
 B = 5
 
@@ -188,3 +196,91 @@ def test_half_precision_logits_are_scored_in_float32():
     inputs = images(model) | {"labels": torch.randint(0, CLASSES, (B,))}
     terms = find_loss(model)(model, inputs, model(pixel_values=inputs["pixel_values"]))
     assert terms.total.dtype == torch.float32
+
+
+def test_half_precision_weights_train(tmp_path):
+    trainer = pruning_trainer(vit().to(torch.bfloat16), Images(), tmp_path, num_train_epochs=1)
+    trainer.data_collator = lambda items: {
+        "pixel_values": torch.stack([item["pixel_values"] for item in items]).bfloat16(),
+        "labels": torch.tensor([item["labels"] for item in items]),
+    }
+    assert trainer.train().global_step == 6
+
+
+def test_half_precision_losses_do_not_overflow_in_their_sum():
+    total = torch.full((4,), 4e4, dtype=torch.float16)
+    assert float(weighted_loss(LossTerms(total, total), torch.ones(4), 4)) == pytest.approx(4e4, rel=1e-3)
+
+
+def test_extra_counts_once_per_window_whatever_the_accumulation(tmp_path):
+    """A term of its own parameter: its gradient must not grow with the number of micro-batches."""
+
+    def run(batch_size, accumulation):
+        model = vit()
+        model.own = torch.nn.Parameter(torch.zeros(()))
+
+        def loss(model, inputs, outputs):
+            total = torch.nn.functional.cross_entropy(outputs.logits, inputs["labels"], reduction="none")
+            return LossTerms(total, total.detach(), extra=model.own * 3)
+
+        class Gradient(TrainerCallback):
+            def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+                self.value = float(model.own.grad)
+
+        log = Gradient()
+        flags = {"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": accumulation}
+        flags |= {"max_steps": 1, "max_grad_norm": 0.0, "per_sample_loss": loss}
+        pruning_trainer(model, Images(12), tmp_path, [log], **flags).train()
+        return log.value
+
+    assert run(12, 1) == pytest.approx(3)
+    assert run(3, 4) == pytest.approx(3)
+
+
+def test_a_base_class_that_claims_unscaled_losses_changes_nothing(tmp_path):
+    class Claims(Trainer):
+        loss_is_scaled_for_ga = False
+
+    class Combined(DynPruneMixin, Claims):
+        pass
+
+    weights = []
+    for cls in (DynPruneTrainer, Combined):
+        args = DynPruneTrainingArguments(**arguments(tmp_path, gradient_accumulation_steps=2), prune_method="none")
+        trainer = cls(model=vit(), args=args, train_dataset=Images())
+        trainer.train()
+        weights.append(weights_of(trainer))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_replaced_loss_function_is_refused_even_if_the_first_batch_does_not_show_it(tmp_path):
+    model = vit()
+    model.loss_function = lambda labels, pooled_logits, config, **kwargs: pooled_logits.sum()
+    with pytest.raises(ValueError, match="was given a `loss_function` of its own"):
+        pruning_trainer(model, Images(), tmp_path)
+
+
+def test_the_check_draws_nothing_from_torchs_generator(tmp_path):
+    draws = []
+    for check in (True, False):
+        model = vit()
+        model.register_forward_pre_hook(lambda module, inputs: torch.rand(1) and None)
+        trainer = pruning_trainer(model, Images(8), tmp_path, num_train_epochs=1)
+        if not check:
+            trainer._check_loss = lambda model, inputs: None
+        trainer.train()
+        draws.append(torch.get_rng_state())
+    assert torch.equal(*draws)
+
+
+def test_a_training_loader_used_for_evaluation_leaves_no_scores(tmp_path):
+    class Looks(TrainerCallback):
+        def on_epoch_end(self, args, state, control, **kwargs):
+            loader = self.trainer.get_train_dataloader()
+            self.loss = self.trainer.evaluation_loop(loader, "look", prediction_loss_only=True).metrics["eval_loss"]
+
+    look = Looks()
+    look.trainer = trainer = pruning_trainer(vit(), Images(), tmp_path, [look], num_train_epochs=2)
+    trainer.train()
+    assert [record.forward_passes for record in trainer.pruning_history] == [22, 22]
+    assert look.loss > 0

@@ -99,6 +99,10 @@ SETTINGS = {
         {"max_steps": 13, "lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-5}},
     ),
     "workers": ("infobatch", {"dataloader_num_workers": 2, "num_train_epochs": 2}),
+    "persistent workers": (
+        "random",
+        {"dataloader_num_workers": 1, "dataloader_persistent_workers": True, "num_train_epochs": 3},
+    ),
     "epoch strategy": ("infobatch", {"save_strategy": "epoch"}),
     "sequential": ("orderdp", {"train_sampling_strategy": "sequential"}),
     "warm-up": ("random", {"prune_warmup_epochs": 2}),
@@ -171,7 +175,7 @@ def test_weights_that_cannot_be_restored_are_an_error(tmp_path):
     whole = build(tmp_path, "whole", POLICIES["random"], max_steps=2)
     whole.train()
     other = pruning_trainer(vit(num_hidden_layers=3), Images(SIZE), tmp_path / "other", policy=POLICIES["random"])
-    with pytest.raises(RuntimeError, match="does not fit ViTForImageClassification"):
+    with pytest.raises(RuntimeError, match=r"do not fit ViTForImageClassification: missing \['vit\.\S*layers\.2\."):
         other._load_from_checkpoint(str(tmp_path / "whole" / "checkpoint-2"))
 
 
@@ -289,3 +293,86 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
     assert_same_bits(weights_of(again), weights_of(whole))
     assert untimed(again.pruning_history) == untimed(whole.pruning_history)
     assert (again.state.global_step, again.state.max_steps) == (whole.state.global_step, whole.state.max_steps)
+
+
+def with_own_head(dropout=0.2):
+    model = vit(dropout)
+    model.classifier = torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.Linear(8, 3))
+    return model
+
+
+def test_a_renamed_model_with_a_head_of_its_own_resumes_and_loads_its_best(tmp_path):
+    """Only the names in the file are converted; the model is not built again from its class."""
+
+    def make(name, **flags):
+        flags |= {"num_train_epochs": 2, "save_strategy": "epoch", "eval_strategy": "epoch", "eval_dataset": Images(4)}
+        return pruning_trainer(with_own_head(), Images(SIZE), tmp_path / name, policy=POLICIES["random"], **flags)
+
+    whole = make("whole", load_best_model_at_end=True, metric_for_best_model="loss")
+    whole.train()
+    plain = make("plain")
+    plain.train()
+    resumed = make("resumed")
+    resumed.train(resume_from_checkpoint=str(sorted((tmp_path / "plain").glob("checkpoint-*"))[0]))
+    assert_same_bits(weights_of(resumed), weights_of(plain))
+
+
+def test_a_finished_max_steps_run_makes_no_further_step(tmp_path):
+    flags = {"max_steps": 6, "gradient_accumulation_steps": 1}  # 6 updates an epoch without pruning
+    whole = build(tmp_path, "run", POLICIES["infobatch"], **flags)
+    whole.train()
+    again = build(tmp_path, "run", POLICIES["infobatch"], **flags)
+    again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == 6
+    assert_same_bits(weights_of(again), weights_of(whole))
+
+
+class StopAt(StepLog):
+    """Stops training at a step, as early stopping does, and saves when training has ended."""
+
+    trainer = None
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        super().on_step_end(args, state, control, **kwargs)
+        if state.global_step == self.step:
+            control.should_training_stop = True
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.trainer._save_checkpoint(self.trainer.model, None)
+
+
+def test_a_checkpoint_of_a_run_stopped_inside_an_epoch_continues_that_epochs_plan(tmp_path):
+    flags = {"gradient_accumulation_steps": 1, "save_strategy": "no"}
+    stop = StopAt(9)  # 6 full updates, 3 of the second epoch
+    stop.trainer = first = build(tmp_path, "run", POLICIES["random"], [stop], **flags)
+    first.train()
+    plan = first._run.plan
+    second = build(tmp_path, "run", POLICIES["random"], **flags)
+    second.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-9"))
+    whole = build(tmp_path, "whole", POLICIES["random"], **flags)
+    whole.train()
+    assert [r.epoch for r in second.pruning_history] == [0, 1, 2, 3]
+    assert second.pruning_history[1].kept == plan.num_kept
+    assert untimed(second.pruning_history)[1]["forward_passes"] == whole.pruning_history[1].forward_passes
+    assert second.state.global_step == whole.state.global_step
+
+
+def test_switching_between_epochs_and_max_steps_is_refused(tmp_path):
+    build(tmp_path, "run", POLICIES["random"], num_train_epochs=2).train()
+    other = build(tmp_path, "other", POLICIES["random"], max_steps=9)
+    with pytest.raises(CheckpointError, match="run fixed by `max_steps`: False then, True now"):
+        other.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+
+
+def test_a_state_file_without_an_entry_is_refused_by_name(tmp_path):
+    build(tmp_path, "run", POLICIES["random"], max_steps=2).train()
+    file = tmp_path / "run" / "checkpoint-2" / JSON_FILE
+    facts = json.loads(file.read_text())
+    del facts["clock"]
+    file.write_text(json.dumps(facts))
+    with pytest.raises(CheckpointError, match="state lacks clock"):
+        build(tmp_path, "other", POLICIES["random"], max_steps=2).train(resume_from_checkpoint=str(file.parent))

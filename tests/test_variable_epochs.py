@@ -201,3 +201,66 @@ def test_pruned_epochs_order_depends_on_the_seed_alone(tmp_path):
     assert_same_bits(run("a", prune_seed=3), run("b", prune_seed=3))
     with pytest.raises(AssertionError):
         assert_same_bits(run("c", prune_seed=3), run("d", prune_seed=4))
+
+
+def test_skipped_optimizer_steps_move_neither_the_stock_rate_nor_ours(tmp_path, monkeypatch):
+    """As with a grad scaler: the scheduler stands still, and stays behind, exactly as in the stock Trainer."""
+    skip_at = {2, 7}
+
+    class Skips(StepLog):
+        def on_optimizer_step(self, args, state, control, **kwargs):
+            self.optimizer._is_overflow = state.global_step + 1 in skip_at
+
+    rates = {}
+    for make, name in ((stock_trainer, "stock"), (pruning_trainer, "ours")):
+        log = Skips()
+        trainer = make(vit(), Images(16), tmp_path / name, [log], num_train_epochs=3)
+        log.optimizer = Skipped()
+        monkeypatch.setattr(
+            type(trainer.accelerator),
+            "optimizer_step_was_skipped",
+            property(lambda self, log=log: log.optimizer._is_overflow),
+        )
+        trainer.train()
+        rates[name] = [row["lr"] for row in log.steps]
+    assert rates["ours"] == rates["stock"]
+    assert len(set(rates["ours"])) == 10
+
+
+class Skipped:
+    _is_overflow = False
+
+
+def test_a_users_scheduler_stands_still_where_the_step_was_skipped(tmp_path, monkeypatch):
+    model = vit()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1000)
+    trainer = pruning_trainer(
+        model, Images(40), tmp_path, policy=Halving(), num_train_epochs=2, optimizers=(optimizer, scheduler)
+    )
+    skipped = property(lambda self: trainer.state.global_step == 11)
+    monkeypatch.setattr(type(trainer.accelerator), "optimizer_step_was_skipped", skipped)
+    trainer.train()
+    assert scheduler.last_epoch == 18  # 10, then 5 updates of two nominal steps each, less one stock and one extra step
+
+
+def test_a_scheduler_stepped_by_a_metric_is_left_alone(tmp_path):
+    flags = {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "epoch", "eval_dataset": Images(4)}
+    flags |= {"num_train_epochs": 3, "metric_for_best_model": "loss"}
+    trainer = pruning_trainer(vit(), Images(40), tmp_path, policy=Halving(), **flags)
+    trainer.train()
+    assert trainer.lr_scheduler.last_epoch == 3
+
+
+def test_epochs_cut_short_by_a_callback_still_end_with_the_final_events(tmp_path):
+    class Cut(StepLog):
+        def on_step_end(self, args, state, control, **kwargs):
+            super().on_step_end(args, state, control, **kwargs)
+            control.should_epoch_stop = state.global_step == 4
+
+    log = Cut()
+    flags = {"num_train_epochs": 2, "save_strategy": "steps", "save_steps": 100}
+    trainer = pruning_trainer(vit(), Images(40), tmp_path, [log], policy=Halving(), **flags)
+    trainer.train()
+    assert trainer.state.global_step == trainer.state.max_steps == 9
+    assert log.events == [("save", 9)]

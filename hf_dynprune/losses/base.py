@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ..data import INDEX_KEY
+
 __all__ = ["FunctionLoss", "LossTerms", "PerSampleLoss", "find_loss", "register_loss", "weighted_loss"]
 
 
@@ -23,7 +25,7 @@ class LossTerms:
     Args:
         total: `[B]`, S_i: sample i's loss summed over its items (tokens, pixels; one item in classification).
         score: `[B]`, what the policy sees; S_i / n_i unless the loss says otherwise. Detached when recorded.
-        signals: further `[B]` values by name.
+        signals: further `[B]` values by name, for policies to come; none reads them yet, so they are not kept.
         extra: scalar added unweighted, such as a mixture-of-experts term.
     """
 
@@ -63,11 +65,8 @@ class FunctionLoss(PerSampleLoss):
         self.function = function
 
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
-        """1 for each sample."""
-        for value in inputs.values():
-            if isinstance(value, Tensor) and value.dim() > 0:
-                return torch.ones(len(value), dtype=torch.int64, device=value.device)
-        raise ValueError(f"The batch holds no tensor to count samples by; it has {', '.join(map(str, inputs))}.")
+        """1 for each sample, however the batch is laid out."""
+        return torch.ones_like(inputs[INDEX_KEY])
 
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
         """The function's losses, which are their own scores."""
@@ -122,8 +121,8 @@ def find_loss(model: torch.nn.Module, label_smoothing: float = 0.0) -> PerSample
     )
 
 
-def weighted_loss(terms: LossTerms, weight: Tensor, denominator: Tensor | int) -> Tensor:
-    """(sum_i w_i S_i) / D + extra, the training loss of one micro-batch.
+def weighted_loss(terms: LossTerms, weight: Tensor, denominator: Tensor | int, micro_batches: int = 1) -> Tensor:
+    """(sum_i w_i S_i) / D + extra / micro_batches: one micro-batch's part of its window's training loss.
 
     Divided by the number of items D of the whole accumulation window, not by the weights: then an epoch's expected
     gradient sum is that of the full data (InfoBatch, Sec. 2.3). Samples of weight 0 and non-finite losses are selected
@@ -133,14 +132,16 @@ def weighted_loss(terms: LossTerms, weight: Tensor, denominator: Tensor | int) -
         terms: S_i and extra.
         weight: `[B]`; 0 for a padding sample.
         denominator: D > 0.
+        micro_batches: of the window, so that `extra` counts once on average.
 
     Example:
         >>> terms = LossTerms(total=torch.tensor([1.0, float("nan"), 3.0]), score=torch.zeros(3))
         >>> weighted_loss(terms, torch.tensor([2.0, 1.0, 1.0]), 3)
         tensor(1.6667)
     """
-    total = terms.total
+    # Sums of half-precision losses overflow.
+    total = terms.total.float() if terms.total.dtype in (torch.float16, torch.bfloat16) else terms.total
     counts = torch.isfinite(total) & (weight > 0)
     kept = torch.where(counts, total, torch.zeros((), dtype=total.dtype, device=total.device))
     loss = (weight.to(total.dtype) * kept).sum() / denominator
-    return loss if terms.extra is None else loss + terms.extra
+    return loss if terms.extra is None else loss + terms.extra / micro_batches

@@ -43,8 +43,15 @@ class ClassificationLoss(PerSampleLoss):
     withheld = ("labels",)
 
     def __init__(self, model: torch.nn.Module, label_smoothing: float = 0.0) -> None:
+        if hasattr(model, "_loss_function"):
+            # Such as class weights, which a first batch may not show.
+            raise ValueError(
+                f"{type(model).__name__} was given a `loss_function` of its own. Pass the same loss per sample to the "
+                "trainer as `per_sample_loss=fn`, with fn(model, inputs, outputs) returning [B]."
+            )
         self.config: Any = model.config
         self.label_smoothing = label_smoothing
+        self._range_checked = False
 
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
         """1 for each sample; 0 where its only label is -100."""
@@ -94,6 +101,11 @@ class ClassificationLoss(PerSampleLoss):
                 self.config.problem_type = _REGRESSION
             elif not labels.is_floating_point():
                 self.config.problem_type = _SINGLE
+            elif labels.dim() == 1:
+                raise ValueError(
+                    f"The labels are {labels.dtype} of shape {tuple(labels.shape)} for {self.config.num_labels} "
+                    "classes: class labels must be integers [B], labels of a multi-label problem floats [B, classes]."
+                )
             else:
                 self._refuse_soft_labels(labels)
                 self.config.problem_type = _MULTI
@@ -125,9 +137,10 @@ class ClassificationLoss(PerSampleLoss):
             )
 
     def _check_range(self, labels: Tensor) -> None:
-        """A clear error instead of CUDA's assertion; reading labels on a device would wait for it, so not there."""
-        if labels.device.type != "cpu" or not len(labels):
+        """A clear error instead of CUDA's assertion; on a device, only the first batch waits for it."""
+        if not len(labels) or (self._range_checked and labels.device.type != "cpu"):
             return
+        self._range_checked = True
         flat, classes = labels.view(-1), self.config.num_labels
         wrong = ((flat < 0) & (flat != IGNORE)) | (flat >= classes)
         if wrong.any():

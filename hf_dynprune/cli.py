@@ -1,0 +1,130 @@
+"""The command `hf-dynprune`. Heavy libraries are imported inside the commands, so that --help is quick."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .policy import PruningPolicy
+from .registry import build_policy, get_policy, list_policies
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="hf-dynprune",
+    help="Data pruning for the Hugging Face Trainer: leave out training samples, never model weights.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """A user's mistake is one message and exit code 2; an error raised outside this package keeps its traceback."""
+    try:
+        yield
+    except (ValueError, ImportError) as error:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        if trace is None or trace.tb_frame.f_globals.get("__package__", "").partition(".")[0] != __package__:
+            raise
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+@app.command()
+def quickstart(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with train.parquet and test.parquet (columns image, label). Without it: scikit-learn's digits."
+        ),
+    ] = None,
+    train_size: Annotated[int | None, typer.Option(help="Training images to use. Without it: all.")] = None,
+    test_size: Annotated[int | None, typer.Option(help="Test images to use. Without it: all.")] = None,
+    methods: Annotated[
+        str,
+        typer.Option(help="Methods to compare, separated by commas; none is the full data. See `hf-dynprune methods`."),
+    ] = "none,random,infobatch,orderdp",
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas: each method is run once per seed.")] = "0",
+    epochs: Annotated[int, typer.Option(help="Epochs of each run.")] = 20,
+    batch_size: Annotated[int, typer.Option(help="Images per optimizer step.")] = 64,
+    model: Annotated[str, typer.Option(help="vit or resnet, both small.")] = "vit",
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate. Without it: what suits the model.")
+    ] = None,
+    saving: Annotated[
+        float,
+        typer.Option(
+            help="Share of forward passes that methods with a free ratio are to save; InfoBatch saves what it saves."
+        ),
+    ] = 0.32,
+    out: Annotated[Path, typer.Option(help="Folder for results.jsonl, results.md and accuracy.png.")] = Path(
+        "quickstart_out"
+    ),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what the folder has the result of.")] = False,
+) -> None:
+    """Train one small model with and without pruning; table and picture. Finished runs are not repeated."""
+    with one_line_errors():
+        chosen = _split(methods)
+        for method in chosen:
+            get_policy(method)  # a misspelt name is told before torch is imported
+        if data is None:
+            # The digits' batches are too small to share out, and threads that wait for each other spin: with other work
+            # on the machine, more than one made this ten times slower.
+            os.environ.setdefault("OMP_NUM_THREADS", "1")
+        from .quickstart import QuickstartSettings, run_quickstart
+
+        settings = QuickstartSettings(
+            methods=tuple(chosen),
+            seeds=tuple(_whole_number(seed, "--seeds") for seed in _split(seeds)),
+            epochs=epochs,
+            batch_size=batch_size,
+            model=model,
+            learning_rate=learning_rate,
+            saving=saving,
+            data=data,
+            train_size=train_size,
+            test_size=test_size,
+            out=out,
+            fresh=fresh,
+        )
+        run_quickstart(settings)
+
+
+@app.command()
+def methods() -> None:
+    """List the pruning methods: name, whether it claims to be unbiased, reference."""
+    names = list_policies()
+    width = max(map(len, names))
+    typer.echo(f"{'method':{width}}  unbiased  reference")
+    for name in names:
+        typer.echo(f"{name:{width}}  {_unbiased(name):8}  {get_policy(name).reference}")
+
+
+def _unbiased(name: str) -> str:
+    """The claim of the method with its defaults, or with any ratio where it has no default."""
+    policy: PruningPolicy
+    try:
+        policy = build_policy(name)
+    except ValueError:
+        policy = build_policy(name, ratio=0.5)
+    return "yes" if policy.unbiased else "no"
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _whole_number(text: str, option: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"`{option}` takes whole numbers separated by commas, got {text!r}.") from None

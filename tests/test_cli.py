@@ -1,0 +1,90 @@
+"""The command line: help, list of methods, and errors in one line."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from hf_dynprune import get_policy, list_policies
+from hf_dynprune.cli import app
+
+
+def run(*arguments: str):
+    """The command's result, on a terminal wide enough for whole lines."""
+    return CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}).invoke(app, arguments)
+
+
+def test_help_lists_the_commands():
+    result = run("--help")
+    assert result.exit_code == 0
+    assert re.search(r"quickstart\s+Train one small model with and without pruning", result.output)
+    assert re.search(r"methods\s+List the pruning methods", result.output)
+
+
+def test_help_and_methods_load_no_heavy_library():
+    code = (
+        "import sys; from typer.testing import CliRunner; from hf_dynprune.cli import app\n"
+        "for command in (['--help'], ['quickstart', '--help'], ['methods'], ['quickstart', '--methods', 'magic']):\n"
+        "    CliRunner().invoke(app, command)\n"
+        "heavy = {'torch', 'transformers', 'accelerate', 'datasets', 'evaluate', 'sklearn', 'matplotlib'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_methods_lists_every_registered_one_in_a_line_each():
+    result = run("methods")
+    assert result.exit_code == 0
+    head, *lines = result.output.splitlines()
+    assert head.split() == ["method", "unbiased", "reference"]
+    assert [line.split()[0] for line in lines] == list_policies()
+    for line in lines:
+        name, unbiased, reference = line.split(maxsplit=2)
+        assert unbiased in ("yes", "no")
+        assert reference == get_policy(name).reference
+    claims = dict(line.split()[:2] for line in lines)
+    assert (claims["none"], claims["infobatch"], claims["orderdp"], claims["random"]) == ("yes", "yes", "no", "no")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--methods", "infobach"],
+            r"Unknown pruning method 'infobach'\. Did you mean 'infobatch'\? Known .*none, orderdp",
+        ),
+        (["--methods", ","], r"`methods` must be a list of at least one, without repetitions, got none\."),
+        (["--methods", "none,none"], r"`methods` must be .* got none, none\."),
+        (["--seeds", "0,x"], r"`--seeds` takes whole numbers separated by commas, got 'x'\."),
+        (["--seeds", "-1"], r"`seeds` must be 0 or above, got -1\."),
+        (["--epochs", "1"], r"`epochs` must be at least 2, got 1\."),
+        (["--batch-size", "0"], r"`batch_size` must be at least 1, got 0\."),
+        (["--learning-rate", "0"], r"`learning_rate` must be above 0, got 0\.0\."),
+        (["--saving", "1"], r"`saving` must lie in \(0, 1\), got 1\.0\."),
+        (["--saving", "0.1"], r"orderdp cannot be set to save 10% of 20 epochs: change .*`pool_ratio` 0\.8"),
+        (["--saving", "0.9", "--epochs", "2"], r"orderdp cannot be set to save 90% of 2 epochs: .*got 1\.8"),
+        (["--model", "mlp"], r"`model` must be one of vit, resnet, got 'mlp'\."),
+        (["--data", "nowhere"], r"There is no nowhere.train\.parquet: `--data` takes a folder with"),
+        (["--train-size", "5000"], r"5,000 images were asked for, the digits' training split has 1,437\."),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(arguments, message, tmp_path):
+    result = run("quickstart", "--out", str(tmp_path / "out"), *arguments)
+    assert result.exit_code == 2
+    assert re.fullmatch(rf"Error: .*{message}.*\n", result.stderr)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_of_another_library_keeps_its_traceback(monkeypatch):
+    import hf_dynprune.quickstart
+
+    monkeypatch.setattr(hf_dynprune.quickstart, "run_quickstart", lambda settings: int("not ours"))
+    result = run("quickstart")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, ValueError)
