@@ -96,6 +96,11 @@ class QuickstartSettings:
         for method in self.methods:
             self.policy(method)
 
+    @property
+    def peak_learning_rate(self) -> float:
+        """The one given, or what suits the model."""
+        return self.learning_rate or MODELS[self.model][1]
+
     def policy(self, method: str) -> PruningPolicy:
         """The method as it is compared: with its own defaults, or with the ratio that saves `saving` of the whole run.
 
@@ -216,22 +221,21 @@ def run_facts(settings: QuickstartSettings, method: str, task: ImageTask) -> dic
         "model": settings.model,
         "epochs": settings.epochs,
         "batch_size": settings.batch_size,
-        "learning_rate": settings.learning_rate or MODELS[settings.model][1],
+        "learning_rate": settings.peak_learning_rate,
         "policy": settings.policy(method).parameters(),
         "version": __version__,
     }
 
 
-def run_once(settings: QuickstartSettings, method: str, seed: int, task: ImageTask) -> Result:
-    """Train and evaluate one method with one seed."""
-    facts = run_facts(settings, method, task)
-    args = DynPruneTrainingArguments(
-        output_dir=str(settings.out / "runs" / f"{method}-seed{seed}"),
+def training_arguments(settings: QuickstartSettings, folder: Path, seed: int) -> DynPruneTrainingArguments:
+    """The same for every method: pruning is given to the trainer as a policy."""
+    return DynPruneTrainingArguments(
+        output_dir=str(folder),
         seed=seed,
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=256,
-        learning_rate=facts["learning_rate"],
+        learning_rate=settings.peak_learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=0.1,  # a share of the run
         weight_decay=0.01,
@@ -242,6 +246,10 @@ def run_once(settings: QuickstartSettings, method: str, seed: int, task: ImageTa
         disable_tqdm=False,
         dataloader_pin_memory=False,
     )
+
+
+def run_once(settings: QuickstartSettings, method: str, seed: int, task: ImageTask) -> Result:
+    """Train and evaluate one method with one seed."""
     set_seed(seed)  # the same initial weights for every method
     build, _ = MODELS[settings.model]
     channels, height, width = task.train[0].shape[1:]
@@ -252,7 +260,7 @@ def run_once(settings: QuickstartSettings, method: str, seed: int, task: ImageTa
 
     trainer = DynPruneTrainer(
         model=build(channels, height, width, task.classes),
-        args=args,
+        args=training_arguments(settings, settings.out / "runs" / f"{method}-seed{seed}", seed),
         train_dataset=Images(*task.train, flip_seed=seed if task.flips else None),
         eval_dataset=Images(*task.test),
         compute_metrics=evaluated,
@@ -265,7 +273,7 @@ def run_once(settings: QuickstartSettings, method: str, seed: int, task: ImageTa
     return Result(
         method=method,
         seed=seed,
-        settings=facts,
+        settings=run_facts(settings, method, task),
         accuracy=[row["eval_accuracy"] for row in trainer.state.log_history if "eval_accuracy" in row],
         seconds=progress.seconds + sum(record.seconds_merge for record in history),  # planning is inside the former
         history=history,
