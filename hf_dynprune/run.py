@@ -91,15 +91,16 @@ class PruningRun:
         )
         return plan
 
-    def close_epoch(self, step: int) -> EpochRecord | None:
-        """Fold the epoch's scores and finish its record. Nothing happens if no epoch is open.
+    def close_epoch(self, step: int) -> EpochRecord:
+        """Fold the open epoch's scores and finish its record.
 
         Raises:
             FloatingPointError: if scores were recorded in the epoch and none is finite.
+            RuntimeError: if no epoch is open.
         """
         record, self.record = self.record, None
         if record is None or self.clock.current is None:
-            return None
+            raise RuntimeError("No epoch is open.")
         began = time.perf_counter()
         summary = self.store.end_epoch()
         record.seconds_merge += time.perf_counter() - began

@@ -7,6 +7,7 @@ Order of calls in a run: `get_train_dataloader`, `set_initial_training_values`, 
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -15,6 +16,7 @@ from dataclasses import is_dataclass
 from functools import partial
 from typing import Any
 
+import datasets
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
@@ -112,7 +114,7 @@ class DynPruneMixin(Trainer):
         refuse_unsupported(self.train_dataset, self.args, self.compute_loss_func)
         args: Any = self.args
         dataset: Any = self.train_dataset
-        if hasattr(dataset, "remove_columns"):
+        if isinstance(dataset, datasets.Dataset):
             dataset = self._remove_unused_columns(dataset, description="training")
             collator = self.data_collator
         else:
@@ -178,7 +180,7 @@ class DynPruneMixin(Trainer):
                 epoch, done = self._epoch_limit, 0
         if self.is_world_process_zero():
             text, is_little = describe_savings(self.policy, run.clock.length, run.facts.warmup_epochs)
-            logger.log(30 if is_little else 20, text)
+            logger.log(logging.WARNING if is_little else logging.INFO, text)
             run.history.save(self._get_output_dir(trial))
         return epoch, done * self.args.gradient_accumulation_steps
 
@@ -249,13 +251,15 @@ class DynPruneMixin(Trainer):
     def _finish_epoch(self, trial: Any) -> None:
         """Fold the epoch's scores and write its record; does nothing where that is done."""
         run = self._active_run()
+        if run.record is None:
+            return
         self._drain_scores()
         try:
             record = run.close_epoch(self.state.global_step)
         finally:
             if self.is_world_process_zero():
                 run.history.save(self._get_output_dir(trial))
-        if record is not None and self.policy.max_ratio > 0:
+        if self.policy.max_ratio > 0:
             logs: dict[str, float] = {
                 "dynprune/kept": record.kept,
                 "dynprune/pruned_ratio": record.ratio,
