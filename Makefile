@@ -16,11 +16,6 @@ DOCS_ENV := $(VENV)/.stamp-docs
 
 # Tests that need numpy alone: the policies' conformance suite, the methods, and the modules they are built from.
 DECISION_TESTS := tests/decisions
-# pytest with the heavy libraries made impossible to import.
-PYTEST_WITHOUT_TORCH := import sys, pytest; \
-	sys.modules.update(dict.fromkeys(["torch", "transformers", "accelerate", "datasets"])); \
-	sys.exit(pytest.main(sys.argv[1:]))
-
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help quickstart test test-decisions check format docs build clean
@@ -36,7 +31,7 @@ test: $(DEV_ENV)  ## run the default test suite on two workers (WORKERS=n, ARGS=
 	@$(RUN_TESTS) -n $(WORKERS) $(ARGS)
 
 test-decisions: $(DEV_ENV)  ## run only the tests of methods and plans; torch cannot be imported there
-	@$(BIN)/python -c '$(PYTEST_WITHOUT_TORCH)' $(DECISION_TESTS) $(ARGS)
+	@HF_DYNPRUNE_TEST_WITHOUT_TORCH=1 $(BIN)/python -m pytest -n $(WORKERS) $(DECISION_TESTS) $(ARGS)
 
 check: $(DEV_ENV)  ## lint, check the format, check the types
 	@$(BIN)/ruff check .

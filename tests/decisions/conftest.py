@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -9,6 +11,10 @@ import pytest
 
 from hf_dynprune.plan import EpochInfo
 from hf_dynprune.scores import ScoreStore, ScoreView, Statistic
+
+# `make test-decisions`: the heavy libraries cannot be imported, as if they were not installed.
+if os.environ.get("HF_DYNPRUNE_TEST_WITHOUT_TORCH"):
+    sys.modules.update(dict.fromkeys(["torch", "transformers", "accelerate", "datasets"]))
 
 Visits = float | tuple[float, ...] | None
 
