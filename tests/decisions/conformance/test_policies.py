@@ -227,7 +227,7 @@ SIMULATED = {name: POLICIES[name] for name in list_policies()} | {
 def test_inclusion_probability_equals_the_measured_frequency(policy, view_of, epoch_at):
     # Ties at both percentiles and at every cut of OrderDP, one unseen sample, one that must be kept.
     view = view_of([1.0, 5.0, 2.0, None, 1.0, 2.0, 5.0, (1.0, NAN), 2.0, 1.0, 5.0, 2.0], policy.statistics)
-    draws, rng, epoch = 4000, np.random.default_rng(20), epoch_at(2)
+    draws, rng, epoch = 2500, np.random.default_rng(20), epoch_at(2)
     kept = np.concatenate([policy.plan(view, epoch, rng).kept_indices for _ in range(draws)])
     frequency = np.bincount(kept, minlength=12) / draws
     p = policy.inclusion_probability(view, epoch)
