@@ -31,7 +31,7 @@ test: $(DEV_ENV)  ## run the default test suite on two workers (WORKERS=n, ARGS=
 	@$(RUN_TESTS) -n $(WORKERS) $(ARGS)
 
 test-decisions: $(DEV_ENV)  ## run only the tests of methods and plans; torch cannot be imported there
-	@HF_DYNPRUNE_TEST_WITHOUT_TORCH=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(DECISION_TESTS) $(ARGS)
+	@HF_DYNPRUNE_TEST_WITHOUT_TORCH=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(DECISION_TESTS) $(ARGS)
 
 check: $(DEV_ENV)  ## lint, check the format, check the types
 	@$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hf_dynprune.draws import count_kept, keep_by_lot, keep_largest, order_ascending
 
-light = settings(max_examples=25, deadline=None, database=None)
+light = settings(max_examples=15, deadline=None, database=None)
 few_values = st.lists(st.sampled_from([-1.0, -0.0, 0.0, 0.5, 2.0]), min_size=1, max_size=20)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hf_dynprune.plan import EpochInfo
 
-light = settings(max_examples=30, deadline=None, database=None)
+light = settings(max_examples=15, deadline=None, database=None)
 
 
 @light

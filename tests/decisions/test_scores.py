@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hf_dynprune.scores import ExponentialMean, ScoreStore
 
 NAN, INF = float("nan"), float("inf")
-light = settings(max_examples=20, deadline=None, database=None)
+light = settings(max_examples=15, deadline=None, database=None)
 
 
 def store_with(*epochs: dict[int, float], num_samples: int = 4, alpha: float | None = None) -> ScoreStore:

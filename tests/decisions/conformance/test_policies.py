@@ -74,7 +74,7 @@ visits = st.one_of(st.none(), finite, finite, finite, nonfinite, twice)
 all_equal = st.builds(lambda value, n: [value] * n, finite, st.integers(1, 24))
 samples = st.one_of(st.lists(visits, min_size=1, max_size=24), all_equal)
 seeds = st.integers(0, 2**32)
-light = settings(max_examples=8, deadline=None, database=None)
+light = settings(max_examples=6, deadline=None, database=None)
 
 
 @over(POLICIES)
