@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from .files import write_atomically
 from .plan import PrunePlan
 
 __all__ = [
@@ -44,15 +45,14 @@ def save_state(folder: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]
         arrays: by name; the tensors file's SHA-256 goes into the JSON file, which is written last.
         facts: JSON-serialisable.
     """
-    os.makedirs(folder, exist_ok=True)
     tensors = save_tensors({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     text = json.dumps(
         {"format_version": FORMAT_VERSION, "tensors_sha256": hashlib.sha256(tensors).hexdigest(), **facts},
         indent=1,
         allow_nan=False,
     )
-    _replace(Path(folder) / TENSOR_FILE, tensors)
-    _replace(Path(folder) / JSON_FILE, text.encode())
+    write_atomically(Path(folder) / TENSOR_FILE, tensors)
+    write_atomically(Path(folder) / JSON_FILE, text.encode())
 
 
 def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -95,12 +95,3 @@ def unpack_plan(arrays: Mapping[str, NDArray[Any]], num_samples: int) -> PrunePl
     """What `pack_plan` packed."""
     mask = np.unpackbits(arrays["plan.kept_bits"], count=num_samples).astype(bool)
     return PrunePlan(np.flatnonzero(mask), arrays["plan.weights"], num_samples)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

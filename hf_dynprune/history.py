@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .files import write_atomically
+
 __all__ = ["HISTORY_FILE", "EpochRecord", "PruningHistory"]
 
 HISTORY_FILE = "dynprune_history.jsonl"
@@ -99,14 +101,9 @@ class PruningHistory:
         return cls(records)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write all records; the file is replaced whole, so a crash leaves the old one or the new one."""
-        os.makedirs(folder, exist_ok=True)
-        file = Path(folder) / HISTORY_FILE
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(
-            "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.as_dicts()), encoding="utf-8"
-        )
-        os.replace(temporary, file)
+        """Write all records into the folder's history file, which is replaced whole."""
+        rows = "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.as_dicts())
+        write_atomically(Path(folder) / HISTORY_FILE, rows.encode())
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """The records as JSON-serialisable dictionaries."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, cycle
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .files import write_atomically
 from .history import EpochRecord
 
 __all__ = ["Result", "Row", "compare", "describe", "draw_picture", "format_table", "read_results", "write_results"]
@@ -79,12 +79,9 @@ def read_results(file: Path) -> list[Result]:
 
 
 def write_results(file: Path, results: Sequence[Result]) -> None:
-    """One JSON line per run; the file is replaced whole, so a crash leaves the old one or the new one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
+    """One JSON line per run; the file is replaced whole."""
     lines = [json.dumps(dataclasses.asdict(result), allow_nan=False) + "\n" for result in results]
-    temporary.write_text("".join(lines), encoding="utf-8")
-    os.replace(temporary, file)
+    write_atomically(file, "".join(lines).encode())
 
 
 # ---- Table ----

@@ -158,7 +158,6 @@ class PruningRun:
             "policy": {"name": self.policy.name, "parameters": self.policy.parameters()},
             "run": vars(self.facts),
             "clock": self.clock.state_dict(),
-            "has_plan": self.plan is not None,
             "open_record": None if self.record is None else vars(self.record),
             "history": self.history.as_dicts(),
             "last_pruned_ratio": self._last_pruned_ratio,
@@ -194,7 +193,7 @@ class PruningRun:
                 + ". Use the saved run's settings, or start a new run from its weights."
             )
         self.store.load_state_dict(arrays)
-        self.plan = unpack_plan(arrays, self.facts.num_samples) if facts["has_plan"] else None
+        self.plan = unpack_plan(arrays, self.facts.num_samples) if "plan.weights" in arrays else None
         self.clock.load_state_dict(facts["clock"])
         self.record = None if facts["open_record"] is None else EpochRecord(**facts["open_record"])
         self.history = PruningHistory([EpochRecord(**row) for row in facts["history"]])
