@@ -28,7 +28,7 @@ __all__ = [
     "unpack_plan",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TENSOR_FILE = "dynprune_state.safetensors"
 JSON_FILE = "dynprune_state.json"
 
@@ -47,7 +47,12 @@ def save_state(folder: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]
     """
     tensors = save_tensors({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     text = json.dumps(
-        {"format_version": FORMAT_VERSION, "tensors_sha256": hashlib.sha256(tensors).hexdigest(), **facts},
+        {
+            "format_version": FORMAT_VERSION,
+            "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
+            "facts_sha256": _digest(facts),
+            "facts": facts,
+        },
         indent=1,
         allow_nan=False,
     )
@@ -59,7 +64,7 @@ def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]],
     """Read both files back as (arrays, facts).
 
     Raises:
-        CheckpointError: a file is missing or damaged, the version is another, or the two do not belong together.
+        CheckpointError: a file is missing, damaged or changed, the version is another, or the two do not fit.
     """
     paths = [Path(folder) / name for name in (JSON_FILE, TENSOR_FILE)]
     for path in paths:
@@ -69,8 +74,8 @@ def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]],
                 "cannot be resumed exactly. Resume it with that trainer, or start a new run from its weights."
             )
     try:
-        facts = json.loads(paths[0].read_text(encoding="utf-8"))
-        version, digest = facts["format_version"], facts["tensors_sha256"]
+        content = json.loads(paths[0].read_text(encoding="utf-8"))
+        version = content["format_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{paths[0]} is damaged ({error!r}). Resume from an earlier checkpoint.") from error
     if version != FORMAT_VERSION:
@@ -78,10 +83,24 @@ def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]],
             f"{paths[0]} has format version {version}, this version reads {FORMAT_VERSION}. "
             "Resume with the hf_dynprune version that wrote it."
         )
+    try:
+        facts, digest, own = content["facts"], content["tensors_sha256"], content["facts_sha256"]
+    except KeyError as error:
+        raise CheckpointError(f"{paths[0]} is damaged ({error!r}). Resume from an earlier checkpoint.") from error
+    if not isinstance(facts, dict) or _digest(facts) != own:
+        raise CheckpointError(
+            f"{paths[0]} was changed after it was written: the SHA-256 of its facts is not {own}. "
+            "Resume from an earlier checkpoint."
+        )
     tensors = paths[1].read_bytes()
     if hashlib.sha256(tensors).hexdigest() != digest:
         raise CheckpointError(f"{paths[1]} is damaged: its SHA-256 is not {digest}. Resume from an earlier checkpoint.")
     return load_tensors(tensors), facts
+
+
+def _digest(facts: Mapping[str, Any]) -> str:
+    """SHA-256 of the facts in one canonical spelling; floats survive JSON exactly."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def pack_plan(plan: PrunePlan) -> dict[str, NDArray[Any]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import datasets
@@ -11,7 +13,15 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-__all__ = ["INDEX_KEY", "WEIGHT_KEY", "IndexedCollator", "IndexedDataset", "dataset_fingerprint"]
+__all__ = [
+    "INDEX_KEY",
+    "WEIGHT_KEY",
+    "IndexedCollator",
+    "IndexedDataset",
+    "Slot",
+    "dataset_fingerprint",
+    "seeded_generators",
+]
 
 INDEX_KEY = "__dynprune_index__"
 """Key of the samples' positions in the training set, int64 `[B]`."""
@@ -19,32 +29,77 @@ WEIGHT_KEY = "__dynprune_weight__"
 """Key of the samples' weights, float32 `[B]`."""
 
 
+class Slot(NamedTuple):
+    """One place in a batch.
+
+    Args:
+        sample: position in the training set.
+        weight: of the sample's loss; 0 for a ghost, which fills up a batch and is neither trained nor recorded.
+        epoch: in which it is served. It travels along because persistent workers hold an old copy of the data set.
+    """
+
+    sample: int
+    weight: float
+    epoch: int = 0
+
+
 class IndexedItems(NamedTuple):
     """What the wrapped data set hands to the wrapped collator."""
 
-    slots: Sequence[tuple[int, float]]
+    slots: Sequence[Slot]
     items: list[Any]
 
 
+@contextmanager
+def seeded_generators(seed: int, slots: Sequence[Slot], stream: int) -> Iterator[None]:
+    """Context in which Python's, numpy's and torch's global CPU generators start from (seed, epoch, indices, stream).
+
+    For `prune_reproducible_augmentation` only: the one place where global generators are seeded. Their states are put
+    back afterwards, so nothing outside notices.
+    """
+    key = (slots[0].epoch if slots else 0, stream, *(slot.sample for slot in slots))
+    words = np.random.SeedSequence(seed % 2**64, spawn_key=key).generate_state(4)
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    try:
+        random.seed(int(words[0]))
+        np.random.seed(int(words[1]))  # noqa: NPY002
+        torch.default_generator.manual_seed(int(words[2]) << 32 | int(words[3]))
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.set_rng_state(states[2])
+
+
+def _generators(seed: int | None, slots: Sequence[Slot], stream: int) -> AbstractContextManager[None]:
+    return nullcontext() if seed is None else seeded_generators(seed, slots, stream)
+
+
 class IndexedDataset(Dataset[Any]):
-    """A map-style data set that is asked for (index, weight) pairs and returns them beside the items.
+    """A map-style data set that is asked for slots and returns them beside the items.
 
     The tuple form cannot collide with a collator that pads or rebuilds every key, and HF data sets keep their batched
     `__getitems__` path. Nothing else is delegated to the inner data set.
+
+    Args:
+        dataset: the user's.
+        seed: if given, what the data set draws from global generators is a function of it, the epoch and the batch.
     """
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: Any, seed: int | None = None) -> None:
         self.dataset = dataset
+        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitems__(self, slots: Sequence[tuple[int, float]]) -> IndexedItems:
-        indices = [index for index, _ in slots]
+    def __getitems__(self, slots: Sequence[Slot]) -> IndexedItems:
+        indices = [slot.sample for slot in slots]
         batched = getattr(self.dataset, "__getitems__", None)
-        return IndexedItems(slots, batched(indices) if batched else [self.dataset[index] for index in indices])
+        with _generators(self.seed, slots, stream=0):
+            return IndexedItems(slots, batched(indices) if batched else [self.dataset[index] for index in indices])
 
-    def __getitem__(self, slot: tuple[int, float]) -> IndexedItems:
+    def __getitem__(self, slot: Slot) -> IndexedItems:
         return self.__getitems__([slot])
 
     def set_epoch(self, epoch: int) -> None:
@@ -54,13 +109,20 @@ class IndexedDataset(Dataset[Any]):
 
 
 class IndexedCollator:
-    """The user's collator on the items; index and weight are added to the batch it returns."""
+    """The user's collator on the items; index and weight are added to the batch it returns.
 
-    def __init__(self, collator: Callable[[list[Any]], Any]) -> None:
+    Args:
+        collator: the user's.
+        seed: as for `IndexedDataset`.
+    """
+
+    def __init__(self, collator: Callable[[list[Any]], Any], seed: int | None = None) -> None:
         self.collator = collator
+        self.seed = seed
 
     def __call__(self, indexed: Any) -> MutableMapping[str, Any]:
-        batch: Any = self.collator(indexed.items)
+        with _generators(self.seed, indexed.slots, stream=1):
+            batch: Any = self.collator(indexed.items)
         if not isinstance(batch, MutableMapping):
             if not isinstance(batch, Mapping):
                 raise TypeError(
@@ -68,8 +130,8 @@ class IndexedCollator:
                     "the model is called with its entries, and the sample index travels in it."
                 )
             batch = dict(batch)
-        batch[INDEX_KEY] = torch.tensor([index for index, _ in indexed.slots], dtype=torch.int64)
-        batch[WEIGHT_KEY] = torch.tensor([weight for _, weight in indexed.slots], dtype=torch.float32)
+        batch[INDEX_KEY] = torch.tensor([slot.sample for slot in indexed.slots], dtype=torch.int64)
+        batch[WEIGHT_KEY] = torch.tensor([slot.weight for slot in indexed.slots], dtype=torch.float32)
         return batch  # type: ignore[no-any-return]
 
 

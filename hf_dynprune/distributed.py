@@ -1,12 +1,18 @@
-"""Scores on their way from the device to the store. One process so far."""
+"""Several processes as one run: scores merged, counts summed, plans compared. The only user of collectives."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
-__all__ = ["ScoreBuffer"]
+__all__ = ["ScoreBuffer", "agree", "collect", "sum_over_processes"]
+
+T = TypeVar("T")
 
 
 class ScoreBuffer:
@@ -29,12 +35,80 @@ class ScoreBuffer:
         self._indices.append(index)
         self._scores.append(score.to(torch.float32))
 
-    def drain(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Everything added since the last call, in order, without the -1 entries."""
-        if not self._indices:
-            return np.empty(0, np.int64), np.empty(0, np.float32)
-        index = torch.cat(self._indices).cpu().numpy()
-        score = torch.cat(self._scores).cpu().numpy()
+    def drain(self, accelerator: Any) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """What all processes added since the last call, without the -1 entries; the same arrays on every process.
+
+        To be called by all of them at the same step. `gather_for_metrics` would cut off what it takes for padding by
+        the length of the whole data set, so the plain gather is used.
+        """
+        device = accelerator.device
+        index = torch.cat(self._indices) if self._indices else torch.empty(0, dtype=torch.int64, device=device)
+        score = torch.cat(self._scores) if self._scores else torch.empty(0, dtype=torch.float32, device=device)
         self._indices, self._scores = [], []
-        recorded = index >= 0
-        return index[recorded], score[recorded]
+        if accelerator.num_processes > 1:
+            index = accelerator.gather(accelerator.pad_across_processes(index, pad_index=-1))
+            score = accelerator.gather(accelerator.pad_across_processes(score))
+        indices, scores = index.cpu().numpy(), score.cpu().numpy()
+        recorded = indices >= 0
+        return indices[recorded], scores[recorded]
+
+
+def sum_over_processes(accelerator: Any, value: torch.Tensor) -> torch.Tensor:
+    """The sum of a tensor over all processes, on the device."""
+    return value if accelerator.num_processes == 1 else accelerator.reduce(value, reduction="sum")
+
+
+def collect(accelerator: Any, item: T | None) -> list[T]:
+    """What all processes hold, in the order of their ranks, without None."""
+    items = [item] if accelerator.num_processes == 1 else gather_object([item])
+    return [item for item in items if item is not None]
+
+
+def agree(
+    accelerator: Any, state_checksum: Callable[[], int], decide: Callable[[], T], checksum: Callable[[T], int]
+) -> T:
+    """Let every process decide for itself, and see that all began with the same and came to the same.
+
+    A process that fails does not leave the others waiting: all raise.
+
+    Args:
+        accelerator: Accelerate's.
+        state_checksum: of what the decision is made from.
+        decide: makes it.
+        checksum: of the decision.
+
+    Raises:
+        RuntimeError: on every process, if the states or the decisions differ, naming the processes, or if another
+            process failed. A process's own failure is raised there as it is.
+    """
+    if accelerator.num_processes == 1:
+        return decide()
+    before, failure, decision, after = state_checksum(), None, None, 0
+    try:
+        decision = decide()
+        after = checksum(decision)
+    except Exception as error:
+        failure = error
+    row = torch.tensor([[before, after, failure is not None]], dtype=torch.int64, device=accelerator.device)
+    states, decisions, failed = accelerator.gather(row).T.tolist()
+    if len(set(states)) > 1:
+        raise RuntimeError(
+            f"The processes do not hold the same scores (checksums by rank: {_hex(states)}), so they would prune "
+            "different samples. Their memory or their checkpoint files differ: resume all of them from one checkpoint."
+        ) from failure
+    if failure is not None:
+        raise failure
+    if any(failed):
+        ranks = [rank for rank, flag in enumerate(failed) if flag]
+        raise RuntimeError(f"Planning the epoch failed on rank {ranks}; its own error says why.")
+    if len(set(decisions)) > 1:
+        raise RuntimeError(
+            f"The processes made different plans from the same scores (checksums by rank: {_hex(decisions)}). The "
+            "policy must draw from the generator it is given and depend on nothing else, and all processes must run "
+            "the same versions with the same flags."
+        )
+    return decision  # type: ignore[return-value]
+
+
+def _hex(checksums: list[int]) -> str:
+    return ", ".join(f"{value:08x}" for value in checksums)

@@ -7,6 +7,7 @@ import inspect
 __all__ = ["TRAINER_HOOKS", "check_hooks"]
 
 TRAINER_HOOKS: dict[str, tuple[str, ...]] = {
+    "train": ("resume_from_checkpoint",),
     "get_train_dataloader": (),
     "set_initial_training_values": ("args", "dataloader"),
     "_init_training_state": (
@@ -35,6 +36,7 @@ TRAINER_HOOKS: dict[str, tuple[str, ...]] = {
     "compute_loss": ("model", "inputs", "return_outputs", "num_items_in_batch"),
     "create_scheduler": ("num_training_steps", "optimizer"),
     "_save_checkpoint": ("model", "trial"),
+    "_save_rng_state": ("output_dir",),
     "_load_from_checkpoint": ("resume_from_checkpoint", "model"),
     "_load_best_model": (),
     "_issue_warnings_after_load": ("load_result",),

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 
 __all__ = ["logger"]
 
 logger = logging.getLogger("hf_dynprune")
+
+
+def _first_process(record: logging.LogRecord) -> bool:
+    """Whether this process speaks for all: each of them logs the same lines."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 class _UnlessConfigured(logging.StreamHandler):  # type: ignore[type-arg]
@@ -18,6 +24,7 @@ class _UnlessConfigured(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 if not logger.handlers:
+    logger.addFilter(_first_process)
     _handler = _UnlessConfigured()
     _handler.setFormatter(logging.Formatter("[%(name)s] %(message)s"))
     logger.addHandler(_handler)

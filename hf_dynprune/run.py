@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .checkpoint import CheckpointError, pack_plan, unpack_plan
+from .dealing import Dealing, Layout
 from .history import EpochRecord, PruningHistory
 from .logs import logger
 from .plan import EpochInfo, PrunePlan
@@ -36,24 +37,25 @@ class RunFacts:
     seed: int
     stock_seed: int
     warmup_epochs: int
-    batch_size: int
-    accumulation: int
-    world_size: int
     drop_last: bool
     sampling: str
+    reproducible_augmentation: bool
 
 
 class PruningRun:
     """One training run from its first epoch, or from the checkpoint it is resumed from, to its end."""
 
-    def __init__(self, policy: PruningPolicy, facts: RunFacts, length: RunLength) -> None:
+    def __init__(self, policy: PruningPolicy, facts: RunFacts, layout: Layout, length: RunLength) -> None:
         self.policy = policy
         self.facts = facts
+        self.layout = layout
+        self.dealing = Dealing(layout.window)
         self.clock = RunClock(length)
         self.store = ScoreStore(facts.num_samples, policy.statistics)
         self.history = PruningHistory()
         self.plan: PrunePlan | None = None
         self.record: EpochRecord | None = None
+        self._saved_layout = layout
         self._last_pruned_ratio = 0.0
         self._warned_nonfinite = False
 
@@ -74,6 +76,7 @@ class PruningRun:
                 f"{self.policy} planned for {plan.num_samples} samples, the training set has {self.facts.num_samples}."
             )
         self.plan = plan
+        self.dealing = Dealing(self.layout.window)
         if not plan.is_full:
             self._last_pruned_ratio = plan.ratio
         self.record = EpochRecord(
@@ -125,16 +128,47 @@ class PruningRun:
         return record
 
     def resume_at(self, step: int, restart_epoch: bool, scheduler_steps: int) -> tuple[int, int]:
-        """See `RunClock.resume_at`; steps of a restarted epoch's first part stay in its record."""
-        before = self.clock.current
-        epoch, done = self.clock.resume_at(step, restart_epoch, scheduler_steps)
-        if self.record is None and before is not None and before.epoch == epoch and self.history.records:
+        """(epoch to run next, optimizer steps of it that count as done) for a checkpoint at global step `step`.
+
+        Args:
+            step: global step of the checkpoint.
+            restart_epoch: run the epoch again from its first batch (`ignore_data_skip`). What was done of it stays on
+                the nominal axis and in its record, so the run ends as many nominal steps later as the stock Trainer's.
+            scheduler_steps: the scheduler's step count at the checkpoint.
+        """
+        before, saved, plan = self.clock.current, self._saved_layout, self.plan
+        epoch, done = self.clock.resume_at(step)
+        if before is None or plan is None or epoch != before.epoch:
+            if saved != self.layout:
+                logger.info("Saved with %s, resumed with %s.", saved, self.layout)
+            return epoch, done
+        if self.record is None and self.history.records:
             # Saved after training had ended inside the epoch: its record was closed, its plan still holds.
             self.record = self.history.records.pop()
-            self.record.steps -= step - before.start_step
-        if self.record is not None and before is not None and self.clock.current is not before:
-            self.record.steps += step - before.start_step
-        return epoch, done
+            self.record.steps -= done
+        if not restart_epoch and saved == self.layout:
+            return epoch, done
+        if restart_epoch:
+            self.dealing = Dealing(self.layout.window)
+            # A new epoch on the clock, which starts where the first part of it ended.
+            self.clock.begin_epoch(epoch, step, self._updates(plan), scheduler_steps)
+        else:
+            self.dealing = self.dealing.anew(
+                saved, self.layout, done, plan.num_kept, plan.is_full, self.facts.drop_last
+            )
+            self.clock.redeal(step, self._updates(plan), self.dealing.skipped, scheduler_steps)
+            logger.warning(
+                "Saved with %s, resumed with %s: of epoch %d's %d samples, %d are done and the rest is dealt out anew. "
+                "Scores and plan are those of the checkpoint, the learning rate goes on at the same share of the run; "
+                "the result equals no uninterrupted run to the bit.",
+                *(saved, self.layout, epoch, plan.num_kept, self.dealing.dealt),
+            )
+        if self.record is not None:
+            self.record.steps += done - self.dealing.skipped
+        return epoch, self.dealing.skipped
+
+    def _updates(self, plan: PrunePlan) -> int:
+        return self.dealing.updates(self.layout, plan.num_kept, plan.is_full, self.facts.drop_last)
 
     def _project(self, info: EpochInfo, plan: PrunePlan) -> float | None:
         length = self.clock.length
@@ -157,6 +191,8 @@ class PruningRun:
         return arrays, {
             "policy": {"name": self.policy.name, "parameters": self.policy.parameters()},
             "run": vars(self.facts),
+            "layout": asdict(self.layout),
+            "dealing": asdict(self.dealing),
             "clock": self.clock.state_dict(),
             "open_record": None if self.record is None else vars(self.record),
             "history": self.history.as_dicts(),
@@ -195,6 +231,8 @@ class PruningRun:
         self.store.load_state_dict(arrays)
         self.plan = unpack_plan(arrays, self.facts.num_samples) if "plan.weights" in arrays else None
         self.clock.load_state_dict(facts["clock"])
+        self._saved_layout = Layout(**facts["layout"])
+        self.dealing = Dealing(**facts["dealing"])
         self.record = None if facts["open_record"] is None else EpochRecord(**facts["open_record"])
         self.history = PruningHistory([EpochRecord(**row) for row in facts["history"]])
         self._last_pruned_ratio = facts["last_pruned_ratio"]

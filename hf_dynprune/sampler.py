@@ -1,4 +1,4 @@
-"""Serves the plan in force: the order of visiting, cut into batches of (index, weight)."""
+"""Serves the plan in force: the order of visiting, cut into batches of slots."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from .data import Slot
+from .dealing import Dealing, Layout
 from .plan import EpochInfo, PrunePlan
 
 __all__ = ["PlanBatchSampler", "visiting_order"]
@@ -33,7 +35,7 @@ def visiting_order(
         strategy: the Trainer's `train_sampling_strategy`.
         lengths: `[N]`, for "group_by_length". This strategy draws from the epoch's generator in full epochs too, while
             the stock Trainer's reads the global one.
-        window: samples of one accumulation window, for "group_by_length".
+        window: samples of one accumulation window over all processes, for "group_by_length".
     """
     if strategy == "sequential":
         return np.arange(plan.num_kept)
@@ -49,51 +51,75 @@ def visiting_order(
     return epoch.generator("order").permutation(plan.num_kept)
 
 
-class PlanBatchSampler(Sampler[list[tuple[int, float]]]):
-    """Batches of (index, weight) pairs from the installed plan.
+class PlanBatchSampler(Sampler[list[Slot]]):
+    """Batches of slots from the installed plan, for all processes in turn; Accelerate gives each process its own.
 
     Its length and contents change only through `install`. It knows no epoch and is no iterator of itself: asking for
     an iterator has no effect. It depends on nothing that `set_epoch` would have to reach.
 
+    With several processes all batches are full and their number is a multiple of what the processes take at a time, so
+    that Accelerate neither repeats nor drops a sample. The gaps are filled with ghosts: the first kept samples of the
+    order again, with weight 0.
+
     Args:
         num_samples: N; before the first `install` it stands for the full data, so that lengths read early are nominal.
-        batch_size: samples per batch.
+        layout: batch size and number of processes.
         drop_last: whether a short last batch is dropped; never the only batch.
     """
 
-    def __init__(self, num_samples: int, batch_size: int, drop_last: bool) -> None:
-        self.batch_size = batch_size
+    def __init__(self, num_samples: int, layout: Layout, drop_last: bool) -> None:
+        self.layout = layout
+        self.batch_size = layout.batch_size
         self.drop_last = drop_last
-        self._indices = np.arange(num_samples)
-        self._weights = np.ones(num_samples, np.float32)
-        self._is_full = True
+        self.install(PrunePlan.full(num_samples), np.arange(num_samples), 0, Dealing(layout.window))
 
-    def install(self, plan: PrunePlan, order: NDArray[np.int64]) -> None:
-        """Serve this plan in this order from the next iterator on."""
+    def install(
+        self, plan: PrunePlan, order: NDArray[np.int64], epoch: int, dealing: Dealing, pass_over: int = 0
+    ) -> None:
+        """Serve this plan in this order from the next iterator on.
+
+        Args:
+            plan: K of N samples.
+            order: positions `[K]` into the plan.
+            epoch: travels in the slots.
+            dealing: where in the order the batches begin. The optimizer steps before are counted by `len` and served as
+                ghosts, which the Trainer skips without loading them.
+            pass_over: batches left out at the front, though `len` counts them.
+        """
         self._indices = plan.kept_indices[order]
         self._weights = plan.weights[order]
-        self._is_full = plan.is_full
-
-    def _ends(self) -> list[int]:
-        """Where the batches end in the order."""
-        size, total = self.batch_size, len(self._indices)
-        ends = list(range(size, total + 1, size))
-        rest = total % size
-        if rest and not (self.drop_last and ends):
-            ends.append(total)
-            # BatchNorm fails on one sample, and which epochs would end on one is chance once they are pruned. A full
-            # epoch stays as the stock Trainer has it. Two per batch cannot spare one: there the last two become three.
-            if rest == 1 and len(ends) > 1 and not self._is_full and size > 1:
-                ends[-2] -= 1
-                if size == 2:
-                    del ends[-2]
-        return ends
+        self._epoch = epoch
+        self._dealt = dealing.dealt
+        self._skipped = dealing.skipped * self.layout.accumulation
+        self._ends = dealing.ends(self.layout, plan.num_kept, plan.is_full, self.drop_last)
+        self._pass_over = pass_over
 
     def __len__(self) -> int:
-        return len(self._ends())
+        return (self._skipped + len(self._ends)) * self.layout.shards
 
-    def __iter__(self) -> Iterator[list[tuple[int, float]]]:
-        indices, weights, start = self._indices, self._weights, 0
-        for end in self._ends():
-            yield list(zip(indices[start:end].tolist(), weights[start:end].tolist(), strict=True))
-            start = end
+    def __iter__(self) -> Iterator[list[Slot]]:
+        for number, batch in enumerate(self._batches()):
+            if number >= self._pass_over:
+                yield batch
+
+    def _batches(self) -> Iterator[list[Slot]]:
+        size, together = self.batch_size, self.layout.global_batch
+        indices, weights, epoch = self._indices, self._weights, self._epoch
+        ghosts = [Slot(index, 0.0, epoch) for index in np.resize(indices[:together], together).tolist()]
+        for _ in range(self._skipped * self.layout.shards):
+            yield ghosts[:size]
+        start = self._dealt
+        for end in self._ends:
+            stop = self._dealt + end
+            pairs = zip(indices[start:stop].tolist(), weights[start:stop].tolist(), strict=True)
+            slots = [Slot(index, weight, epoch) for index, weight in pairs]
+            start = stop
+            if self.layout.world_size == 1:
+                # Short or, where two would leave one, one longer. A last one alone, which batch normalisation fails on,
+                # can only be left by dealing out anew.
+                alone = len(slots) == 1 and size > 1 and self._dealt > 0
+                yield slots + ghosts[:1] if alone else slots
+                continue
+            slots += ghosts[: together - len(slots)]
+            for at in range(0, together, size):
+                yield slots[at : at + size]

@@ -151,26 +151,37 @@ class RunClock:
         return {"length": asdict(self.length), "current": None if self.current is None else asdict(self.current)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the running epoch, refitted to this run's length, which may be longer than the saved one."""
-        current = state["current"]
-        self.current = None if current is None else EpochClock(**current).fitted(self.length)
+        """Restore the running epoch and refit it to this run, which may be longer, or have other steps per epoch."""
+        if state["current"] is None:
+            self.current = None
+            return
+        now = EpochClock(**state["current"])
+        before = state["length"]["updates_per_epoch"]
+        if before != self.length.updates_per_epoch and not self.length.fixed_steps:
+            scale = self.length.updates_per_epoch / before
+            now = replace(now, nominal_start=now.nominal_start * scale, lr_start=now.lr_start * scale)
+        self.current = now.fitted(self.length)
 
-    def resume_at(self, step: int, restart_epoch: bool, scheduler_steps: int) -> tuple[int, int]:
-        """(epoch to run next, optimizer steps of it already done) for a checkpoint at global step `step`.
-
-        Args:
-            step: global step of the checkpoint.
-            restart_epoch: run the epoch again from its first batch (`ignore_data_skip`); what was done of it stays
-                on the nominal axis, so the run ends as many nominal steps later as the stock Trainer's would.
-            scheduler_steps: the scheduler's step count at the checkpoint.
-        """
+    def resume_at(self, step: int) -> tuple[int, int]:
+        """(epoch to run next, optimizer steps of it already done) for a checkpoint at global step `step`."""
         now = self.current
         if now is None:
             return 0, 0
         done = step - now.start_step
-        if done >= now.planned:
-            return now.epoch + 1, 0
-        if restart_epoch:
-            self.begin_epoch(now.epoch, step, now.updates, scheduler_steps)
-            return now.epoch, 0
-        return now.epoch, done
+        return (now.epoch + 1, 0) if done >= now.planned else (now.epoch, done)
+
+    def redeal(self, step: int, updates: int, skipped: int, scheduler_steps: int) -> None:
+        """Give the running epoch other optimizer steps, at the same place on the nominal axis.
+
+        Args:
+            step: global step now.
+            updates: optimizer steps of the whole epoch from now on.
+            skipped: how many of them stand for what has been done.
+            scheduler_steps: the scheduler's step count now.
+        """
+        now = self.current
+        if now is None:
+            raise RuntimeError("No epoch is running.")
+        start, anchor = step - skipped, scheduler_steps - skipped
+        nominal, lr = (start, anchor) if self.length.fixed_steps else (now.nominal_start, now.lr_start)
+        self.current = EpochClock(now.epoch, start, updates, nominal, lr, anchor).fitted(self.length)

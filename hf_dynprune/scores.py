@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -173,6 +174,13 @@ class ScoreStore:
             _read_only(self._must_keep),
             MappingProxyType({name: _read_only(state) for name, state in self._state.items()}),
         )
+
+    def checksum(self) -> int:
+        """CRC-32 of all arrays, the pending ones included, to compare the scores of processes."""
+        value = 0
+        for array in self.state_dict().values():
+            value = zlib.crc32(array.tobytes(), value)
+        return value
 
     def state_dict(self) -> dict[str, NDArray[np.generic]]:
         """All arrays, the pending ones included, by name."""

@@ -11,7 +11,7 @@ from torch.utils.data import IterableDataset
 
 from .losses import FunctionLoss, LossTerms, PerSampleLoss, find_loss
 
-__all__ = ["loss_mismatch", "refuse_unsupported", "resolve_loss", "sample_lengths"]
+__all__ = ["loads_in_order", "loss_mismatch", "refuse_unsupported", "resolve_loss", "sample_lengths"]
 
 
 def refuse_unsupported(dataset: Any, args: Any, compute_loss_func: Any) -> None:
@@ -34,10 +34,23 @@ def refuse_unsupported(dataset: Any, args: Any, compute_loss_func: Any) -> None:
             f"`train_sampling_strategy` {strategy!r} composes batches itself and cannot serve a pruning plan: use "
             "'random', 'sequential' or 'group_by_length'."
         )
-    if args.world_size > 1:
+    if not loads_in_order(args) and args.save_strategy not in ("no", "epoch"):
         raise ValueError(
-            f"This version prunes in one process, got world size {args.world_size}: start it without a launcher."
+            f"`dataloader_in_order=False` with `save_strategy={str(args.save_strategy.value)!r}`: a checkpoint inside "
+            "an epoch knows how many batches were trained, not which. Use `save_strategy='epoch'` or load in order."
         )
+    parallelism = getattr(args, "parallelism_config", None)
+    for name in ("tp", "cp", "sp"):
+        if getattr(parallelism, f"{name}_size", 1) > 1:
+            raise ValueError(
+                f"`parallelism_config` has {name}_size {getattr(parallelism, f'{name}_size')}: its processes share "
+                "samples or split them, so losses cannot be told apart by process. Use data parallelism (DDP, FSDP)."
+            )
+
+
+def loads_in_order(args: Any) -> bool:
+    """Whether batches arrive in the order in which the sampler served them."""
+    return bool(getattr(args, "dataloader_in_order", True)) or args.dataloader_num_workers < 2
 
 
 def resolve_loss(

@@ -1,6 +1,6 @@
 """The Trainer that prunes data. The only file that overrides Trainer methods; each override wraps `super()`.
 
-Order of calls in a run: `get_train_dataloader`, `set_initial_training_values`, `_init_training_state`,
+Order of calls in a run: `train`, `get_train_dataloader`, `set_initial_training_values`, `_init_training_state`,
 `create_scheduler`, then per epoch `_run_epoch` with `_get_num_items_in_batch` and `compute_loss` inside, and
 `_save_checkpoint` where one is due; at the end `_finalize_training`.
 """
@@ -18,24 +18,28 @@ from typing import Any
 
 import datasets
 import torch
+from accelerate.data_loader import DataLoaderDispatcher
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import Seq2SeqTrainer, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, seed_worker
 
 from .callbacks import NominalStepping, set_progress_total
-from .checkpoint import load_state, save_state
+from .checkpoint import CheckpointError, load_state, save_state
 from .data import INDEX_KEY, WEIGHT_KEY, IndexedCollator, IndexedDataset, dataset_fingerprint
-from .distributed import ScoreBuffer
+from .dealing import Layout
+from .distributed import ScoreBuffer, agree, sum_over_processes
 from .history import PruningHistory
 from .hooks import check_hooks
 from .logs import logger
 from .losses import LossTerms, PerSampleLoss, weighted_loss
+from .plan import PrunePlan
 from .policy import PruningPolicy
+from .resume import choose_checkpoint, remove_markers
 from .run import PruningRun, RunFacts, describe_savings
 from .sampler import PlanBatchSampler, visiting_order
 from .schedule import RunLength
-from .support import loss_mismatch, refuse_unsupported, resolve_loss, sample_lengths
+from .support import loads_in_order, loss_mismatch, refuse_unsupported, resolve_loss, sample_lengths
 from .training_args import DynPruneArguments
 from .weights import private_torch_rng, restore_strictly
 
@@ -105,6 +109,23 @@ class DynPruneMixin(Trainer):
         smoothing = self.label_smoother.epsilon if self.label_smoother is not None else 0.0
         return resolve_loss(self._given_loss, self.accelerator.unwrap_model(self.model), smoothing)
 
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As the stock method; `resume_from_checkpoint=True` takes the newest checkpoint that was written to its end.
+
+        Raises:
+            CheckpointError: the checkpoint, or each one in the output folder, cannot be resumed; says why.
+        """
+        if resume_from_checkpoint:
+            ranks = None
+            if self.args.save_on_each_node:
+                # Each machine has its own folder, with the random states of its own processes.
+                first = self.args.process_index - self.args.local_process_index
+                ranks = range(first, first + int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+            resume_from_checkpoint = choose_checkpoint(
+                resume_from_checkpoint, str(self.args.output_dir), self.accelerator, ranks
+            )
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
     # ---- Data ----
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -119,12 +140,13 @@ class DynPruneMixin(Trainer):
             collator = self.data_collator
         else:
             collator = self._get_collator_with_removed_columns(self.data_collator, description="training")
+        seed = self._facts().seed if self.prune_flags.prune_reproducible_augmentation else None
         # The arguments that the supported versions have in common, and those that only newer ones know.
         newer = {"in_order": "dataloader_in_order", "multiprocessing_context": "dataloader_multiprocessing_context"}
         loader: DataLoader[Any] = DataLoader(
-            IndexedDataset(dataset),
-            batch_sampler=PlanBatchSampler(len(dataset), self._train_batch_size, args.dataloader_drop_last),
-            collate_fn=IndexedCollator(collator),
+            IndexedDataset(dataset, seed),
+            batch_sampler=PlanBatchSampler(len(dataset), self._layout(), args.dataloader_drop_last),
+            collate_fn=IndexedCollator(collator, seed),
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
             persistent_workers=args.dataloader_persistent_workers,
@@ -165,7 +187,10 @@ class DynPruneMixin(Trainer):
         fixed = self.args.max_steps > 0
         num_epochs = max_steps / num_update_steps_per_epoch if fixed else float(self.args.num_train_epochs)
         run = PruningRun(
-            self.policy, self._facts(), RunLength(num_update_steps_per_epoch, max_steps, num_epochs, fixed)
+            self.policy,
+            self._facts(),
+            self._layout(),
+            RunLength(num_update_steps_per_epoch, max_steps, num_epochs, fixed),
         )
         self.per_sample_loss = self._resolve_loss()
         self._lengths = sample_lengths(self.train_dataset, self.args, self.processing_class)
@@ -174,7 +199,14 @@ class DynPruneMixin(Trainer):
         if resume_from_checkpoint is not None:
             arrays, facts = load_state(resume_from_checkpoint)
             run.load_state_dict(arrays, facts)
-            epoch, done = run.resume_at(self.state.global_step, self.args.ignore_data_skip, facts["scheduler_steps"])
+            skips = not self.args.ignore_data_skip
+            if skips and not facts.get("in_order", True) and run.clock.resume_at(self.state.global_step)[1]:
+                raise CheckpointError(
+                    f"{resume_from_checkpoint} lies inside an epoch and was written with `dataloader_in_order=False`: "
+                    "which batches were trained is not known. Resume from the end of an epoch, or pass "
+                    "`ignore_data_skip=True` to run the epoch again."
+                )
+            epoch, done = run.resume_at(self.state.global_step, not skips, facts["scheduler_steps"])
             self.state.max_steps = run.clock.max_steps
             if fixed and self.state.global_step >= max_steps:
                 epoch, done = self._epoch_limit, 0
@@ -193,11 +225,17 @@ class DynPruneMixin(Trainer):
             seed=stock_seed if self.prune_flags.prune_seed is None else self.prune_flags.prune_seed,
             stock_seed=stock_seed,
             warmup_epochs=self.prune_flags.prune_warmup_epochs,
-            batch_size=self._train_batch_size,
-            accumulation=args.gradient_accumulation_steps,
-            world_size=args.world_size,
             drop_last=args.dataloader_drop_last,
             sampling=str(args.train_sampling_strategy),
+            reproducible_augmentation=self.prune_flags.prune_reproducible_augmentation,
+        )
+
+    def _layout(self) -> Layout:
+        return Layout(
+            self._train_batch_size,
+            self.args.gradient_accumulation_steps,
+            self.accelerator.num_processes,
+            bool(self.accelerator.split_batches),
         )
 
     # ---- Epochs ----
@@ -218,12 +256,19 @@ class DynPruneMixin(Trainer):
             self._finish_epoch(rest.get("trial"))
         step = self.state.global_step
         info = run.epoch_info(epoch, step)
-        plan = run.plan if resumed and run.plan is not None else run.make_plan(info)
-        window = self._train_batch_size * self.args.gradient_accumulation_steps
-        order = visiting_order(
-            plan, info, run.facts.stock_seed, self.args.train_sampling_strategy, self._lengths, window
+        saved = run.plan if resumed else None
+        plan = agree(
+            self.accelerator,
+            run.store.checksum,
+            lambda: run.make_plan(info) if saved is None else saved,
+            PrunePlan.checksum,
         )
-        _plan_sampler(train_dataloader).install(plan, order)
+        order = visiting_order(
+            plan, info, run.facts.stock_seed, self.args.train_sampling_strategy, self._lengths, run.dealing.window
+        )
+        done = rest["steps_trained_in_current_epoch"] if resumed else 0
+        sampler = _plan_sampler(train_dataloader)
+        sampler.install(plan, order, epoch, run.dealing, self._skipped_too_little(train_dataloader, done))
         batches = len(train_dataloader)
         updates = max(1, math.ceil(batches / self.args.gradient_accumulation_steps))
         if not resumed:
@@ -247,6 +292,16 @@ class DynPruneMixin(Trainer):
         if run.record is not None:
             run.record.seconds_train += time.perf_counter() - began
         self._finish_epoch(rest.get("trial"))
+
+    def _skipped_too_little(self, dataloader: Any, done: int) -> int:
+        """Batches that `skip_first_batches` leaves in front of a resumed epoch under `dispatch_batches`.
+
+        There each step takes a batch per process from the sampler, but as many batches are skipped as steps
+        (accelerate 1.10 to 1.15, `data_loader.skip_first_batches`).
+        """
+        if not isinstance(dataloader, DataLoaderDispatcher):
+            return 0
+        return done * (self._layout().shards - 1)
 
     def _finish_epoch(self, trial: Any) -> None:
         """Fold the epoch's scores and write its record; does nothing where that is done."""
@@ -307,7 +362,7 @@ class DynPruneMixin(Trainer):
             count = torch.where(batch[WEIGHT_KEY] > 0, count, 0)
             batch[COUNT_KEY] = count
             total = count.sum() if total is None else total + count.sum()
-        return None if total is None else total.clamp(min=1)
+        return None if total is None else sum_over_processes(self.accelerator, total).clamp(min=1)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """The stock step, told that the loss is normalised over the window, which `compute_loss` does for any model.
@@ -362,9 +417,12 @@ class DynPruneMixin(Trainer):
         self._scores.add(torch.where(count > 0, index, -1), terms.score.detach())
         record = self._active_run().record
         if record is not None:
-            record.forward_passes += len(index)
-        self._forwarded += len(index)
-        value = weighted_loss(terms, weight, num_items_in_batch, self.current_gradient_accumulation_steps)
+            record.forward_passes += len(index) * self.accelerator.num_processes
+        self._forwarded += len(index) * self.accelerator.num_processes
+        denominator = num_items_in_batch
+        if self.accelerator.num_processes > 1:  # whose gradients are averaged, where a sum is meant
+            denominator = num_items_in_batch / self.accelerator.num_processes
+        value = weighted_loss(terms, weight, denominator, self.current_gradient_accumulation_steps)
         return (value, outputs) if return_outputs else value
 
     def _check_loss(self, model: Any, inputs: dict[str, Any]) -> None:
@@ -412,14 +470,25 @@ class DynPruneMixin(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The pruning state first, so that a push to the hub and the rotation inside the stock method see it."""
+        folder = os.path.join(self._get_output_dir(trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        if self.args.should_save:
+            remove_markers(folder)  # before the merge below, which no process leaves before all have entered it
         if self._run is not None and not self.args.save_only_model:
             self._drain_scores()
             arrays, facts = self._run.state_dict()
             if self.args.should_save:
-                folder = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-                facts["scheduler_steps"] = self._scheduler_steps()
-                save_state(os.path.join(self._get_output_dir(trial), folder), arrays, facts)
+                facts |= {
+                    "global_step": self.state.global_step,
+                    "scheduler_steps": self._scheduler_steps(),
+                    "in_order": loads_in_order(self.args),
+                }
+                save_state(folder, arrays, facts)
         super()._save_checkpoint(model, trial)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Wait until the files of all processes are there: `trainer_state.json`, which comes next, must be the last."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self._weights_folder = resume_from_checkpoint
@@ -443,7 +512,7 @@ class DynPruneMixin(Trainer):
         return self._run
 
     def _drain_scores(self) -> None:
-        index, score = self._scores.drain()
+        index, score = self._scores.drain(self.accelerator)
         run = self._active_run()
         run.store.record(index, score, epoch=-1 if run.record is None else run.record.epoch)
 

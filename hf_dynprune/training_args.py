@@ -35,6 +35,14 @@ class DynPruneArguments:
         default=None, metadata={"help": "Seed of the pruning draws. Default: data_seed, then seed."}
     )
 
+    prune_reproducible_augmentation: bool = field(
+        default=False,
+        metadata={
+            "help": "Make what data set and collator draw from Python's, numpy's and torch's global generators a "
+            "function of seed, epoch and batch, so that random augmentation is the same after a resume."
+        },
+    )
+
     def build_policy(self) -> PruningPolicy:
         """The policy these flags describe.
 
@@ -55,6 +63,9 @@ class DynPruneArguments:
             )
         if self.prune_seed is not None and not isinstance(self.prune_seed, int):
             raise ValueError(f"`prune_seed` must be a whole number, got {self.prune_seed!r}.")
+        augmentation = self.prune_reproducible_augmentation
+        if not isinstance(augmentation, bool):
+            raise ValueError(f"`prune_reproducible_augmentation` must be True or False, got {augmentation!r}.")
         self.build_policy()
 
 

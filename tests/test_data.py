@@ -13,7 +13,8 @@ from torch.utils.data import Subset
 from transformers import BatchEncoding, TrainingArguments, default_data_collator
 
 from hf_dynprune import EpochInfo, PrunePlan
-from hf_dynprune.data import INDEX_KEY, WEIGHT_KEY, IndexedCollator, IndexedDataset, dataset_fingerprint
+from hf_dynprune.data import INDEX_KEY, WEIGHT_KEY, IndexedCollator, IndexedDataset, Slot, dataset_fingerprint
+from hf_dynprune.dealing import Dealing, Layout
 from hf_dynprune.sampler import PlanBatchSampler, visiting_order
 from tests.helpers import CLASSES, Images, bert, pruning_trainer, vit
 from tests.policies import FixedKeep
@@ -110,7 +111,7 @@ def test_hf_rows_are_fetched_in_one_call_per_batch():
         def __getitem__(self, index):
             raise AssertionError("fetched one by one")
 
-    got = IndexedDataset(Counting()).__getitems__([(3, 1.0), (5, 2.0)])
+    got = IndexedDataset(Counting()).__getitems__([Slot(3, 1.0), Slot(5, 2.0)])
     assert got.items == [{"x": 3}, {"x": 5}]
     assert calls == [[3, 5]]
 
@@ -122,7 +123,7 @@ def test_collator_gets_the_items_untouched_and_may_return_any_mapping():
         seen.append(items)
         return BatchEncoding({"labels": torch.tensor([item["label"] for item in items])})
 
-    indexed = IndexedDataset([{"label": 4}, {"label": 5}]).__getitems__([(1, 0.5), (0, 3.0)])
+    indexed = IndexedDataset([{"label": 4}, {"label": 5}]).__getitems__([Slot(1, 0.5), Slot(0, 3.0)])
     batch = IndexedCollator(collator)(indexed)
     assert seen == [[{"label": 5}, {"label": 4}]]
     assert batch[INDEX_KEY].tolist() == [1, 0]
@@ -132,7 +133,7 @@ def test_collator_gets_the_items_untouched_and_may_return_any_mapping():
 def test_wrappers_pickle_and_copy():
     wrapped = IndexedDataset(Numbered())
     for twin in (pickle.loads(pickle.dumps(wrapped)), copy.copy(wrapped), copy.deepcopy(wrapped)):
-        assert twin[(4, 1.0)].items[0]["labels"] == wrapped.dataset[4]["labels"]
+        assert twin[Slot(4, 1.0)].items[0]["labels"] == wrapped.dataset[4]["labels"]
     assert not hasattr(wrapped, "labels")
     pickle.loads(pickle.dumps(IndexedCollator(default_data_collator)))
 
@@ -168,11 +169,12 @@ class TestFingerprint:
 
 
 def sampled(plan, order, batch_size, drop_last=False):
-    sampler = PlanBatchSampler(plan.num_samples, batch_size, drop_last)
-    sampler.install(plan, order)
+    layout = Layout(batch_size, 1, 1)
+    sampler = PlanBatchSampler(plan.num_samples, layout, drop_last)
+    sampler.install(plan, order, 1, Dealing(layout.window))
     batches = list(sampler)
     assert len(sampler) == len(batches)
-    return [[index for index, _ in batch] for batch in batches]
+    return [[slot.sample for slot in batch] for batch in batches]
 
 
 class TestSampler:
@@ -199,7 +201,7 @@ class TestSampler:
         assert sampled(plan, np.arange(3), 2, drop_last=True) == [[2, 5]]
 
     def test_iterating_has_no_effect(self):
-        sampler = PlanBatchSampler(10, 3, False)
+        sampler = PlanBatchSampler(10, Layout(3, 1, 1), False)
         first = iter(sampler)
         next(first)
         assert list(sampler) == list(sampler)
@@ -254,7 +256,7 @@ def test_strategies_train_on_the_kept_subset(strategy, tmp_path):
     original = trainer._finish_epoch
 
     def spy(trial):
-        visits.append(trainer._scores.drain()[0].tolist())
+        visits.append(trainer._scores.drain(trainer.accelerator)[0].tolist())
         original(trial)
 
     trainer._finish_epoch = spy

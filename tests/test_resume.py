@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hf_dynprune import InfoBatch, OrderDP, PruningHistory, RandomPruning
-from hf_dynprune.checkpoint import JSON_FILE, TENSOR_FILE, CheckpointError, load_state
+from hf_dynprune.checkpoint import JSON_FILE, TENSOR_FILE, CheckpointError, load_state, save_state
 from tests.helpers import Images, StepLog, assert_same_bits, pruning_trainer, stock_trainer, vit, weights_of
 
 SIZE = 22
@@ -228,8 +228,8 @@ class TestRefusals:
             ({"policy": POLICIES["orderdp"]}, "pruning method: 'infobatch' then, 'orderdp' now"),
             ({"policy": InfoBatch(ratio=0.6, delta=0.8)}, "'ratio': 0.7.*'ratio': 0.6"),
             ({"prune_seed": 99}, "seed: 11 then, 99 now"),
-            ({"per_device_train_batch_size": 2}, "batch_size: 4 then, 2 now"),
-            ({"gradient_accumulation_steps": 1}, "accumulation: 2 then, 1 now"),
+            ({"prune_reproducible_augmentation": True}, "reproducible_augmentation: False then, True now"),
+            ({"dataloader_drop_last": True}, "drop_last: False then, True now"),
             ({"prune_warmup_epochs": 1}, "warmup_epochs: 0 then, 1 now"),
         ],
     )
@@ -259,9 +259,13 @@ class TestRefusals:
         with pytest.raises(CheckpointError, match="is damaged: its SHA-256"):
             load_state(saved)
         (saved / TENSOR_FILE).write_bytes(content)
-        facts = json.loads((saved / JSON_FILE).read_text())
-        (saved / JSON_FILE).write_text(json.dumps(facts | {"format_version": 99}))
-        with pytest.raises(CheckpointError, match="format version 99, this version reads 1"):
+        state = json.loads((saved / JSON_FILE).read_text())
+        (saved / JSON_FILE).write_text(json.dumps(state | {"format_version": 1}))
+        with pytest.raises(CheckpointError, match="format version 1, this version reads 2"):
+            load_state(saved)
+        state["facts"]["run"]["seed"] += 1
+        (saved / JSON_FILE).write_text(json.dumps(state))
+        with pytest.raises(CheckpointError, match="was changed after it was written"):
             load_state(saved)
         (saved / JSON_FILE).write_text("{")
         with pytest.raises(CheckpointError, match="is damaged"):
@@ -370,9 +374,9 @@ def test_switching_between_epochs_and_max_steps_is_refused(tmp_path):
 
 def test_a_state_file_without_an_entry_is_refused_by_name(tmp_path):
     build(tmp_path, "run", POLICIES["random"], max_steps=2).train()
-    file = tmp_path / "run" / "checkpoint-2" / JSON_FILE
-    facts = json.loads(file.read_text())
+    folder = tmp_path / "run" / "checkpoint-2"
+    arrays, facts = load_state(folder)
     del facts["clock"]
-    file.write_text(json.dumps(facts))
+    save_state(folder, arrays, facts)
     with pytest.raises(CheckpointError, match="state lacks clock"):
-        build(tmp_path, "other", POLICIES["random"], max_steps=2).train(resume_from_checkpoint=str(file.parent))
+        build(tmp_path, "other", POLICIES["random"], max_steps=2).train(resume_from_checkpoint=str(folder))

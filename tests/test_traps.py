@@ -8,8 +8,10 @@ import random
 import numpy as np
 import pytest
 import torch
+from accelerate import PartialState
 
 from hf_dynprune import InfoBatch, OrderDP, RandomPruning
+from hf_dynprune.dealing import Layout
 from hf_dynprune.distributed import ScoreBuffer
 from hf_dynprune.losses import LossTerms, weighted_loss
 from hf_dynprune.sampler import PlanBatchSampler
@@ -23,7 +25,7 @@ def test_endless_epoch(tmp_path):
     loader = trainer.get_train_dataloader()
     sizes = [sum(1 for _ in loader) for _ in range(3)]
     assert sizes == [10, 10, 10]
-    grouped = torch.utils.data.BatchSampler(PlanBatchSampler(40, 4, False), batch_size=2, drop_last=False)
+    grouped = torch.utils.data.BatchSampler(PlanBatchSampler(40, Layout(4, 1, 1), False), batch_size=2, drop_last=False)
     assert sum(1 for _ in grouped) == 5
 
 
@@ -102,10 +104,10 @@ def test_indices_above_2_to_the_24_survive_half_precision_losses():
     buffer = ScoreBuffer()
     buffer.add(torch.tensor([16777217, 5000001]), torch.tensor([0.5, 1.0], dtype=torch.bfloat16))
     buffer.add(torch.tensor([-1]), torch.tensor([0.25]))
-    index, score = buffer.drain()
+    index, score = buffer.drain(PartialState())
     assert index.tolist() == [16777217, 5000001]
     assert (index.dtype, score.dtype) == (np.int64, np.float32)
-    assert buffer.drain()[0].size == 0
+    assert buffer.drain(PartialState())[0].size == 0
 
 
 def test_spawned_workers_can_be_started(tmp_path):

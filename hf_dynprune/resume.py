@@ -1,0 +1,160 @@
+"""Which checkpoint to resume from: the newest one that was written to its end.
+
+The stock Trainer writes its files one after the other, in place, and resumes from the checkpoint with the highest
+number, complete or not. Here a checkpoint counts as complete when `trainer_state.json`, written last and removed first,
+parses and every file that a resume reads opens.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from .checkpoint import JSON_FILE, CheckpointError, load_state
+from .distributed import collect
+from .logs import logger
+
+__all__ = ["checkpoint_folders", "choose_checkpoint", "newest_usable_checkpoint", "remove_markers", "why_unusable"]
+
+_TRAINER_STATE = "trainer_state.json"
+_WEIGHTS = ("model.safetensors", "adapter_model.safetensors", "pytorch_model.bin", "adapter_model.bin")
+_SHARDED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+# Written by FSDP and DeepSpeed, in forms of their own: folders that are only looked for.
+_DISTRIBUTED = ("pytorch_model_fsdp_0", "global_step*")
+
+
+def newest_usable_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
+    """The newest checkpoint of a run that can be resumed, or None; each one passed over is logged with the reason.
+
+    For scripts that start anew where there is nothing to resume:
+
+        trainer.train(resume_from_checkpoint=newest_usable_checkpoint(args.output_dir))
+
+    Args:
+        output_dir: the run's; need not exist.
+    """
+    for folder in checkpoint_folders(output_dir):
+        reason = why_unusable(folder)
+        if reason is None:
+            return str(folder)
+        logger.warning("Passing over %s: %s", folder, reason)
+    return None
+
+
+def checkpoint_folders(output_dir: str | os.PathLike[str]) -> list[Path]:
+    """The run's `checkpoint-N` folders, newest first."""
+    root = Path(output_dir)
+    numbered = [
+        (int(match[1]), folder)
+        for folder in (root.iterdir() if root.is_dir() else ())
+        if (match := re.fullmatch(r"checkpoint-(\d+)", folder.name)) and folder.is_dir()
+    ]
+    return [folder for _, folder in sorted(numbered, reverse=True)]
+
+
+def why_unusable(folder: str | os.PathLike[str], ranks: Iterable[int] | None = None) -> str | None:
+    """Why a run cannot be resumed from this checkpoint, or None if it can.
+
+    Args:
+        folder: the checkpoint.
+        ranks: whose random states must be there; default: of all processes that the checkpoint was written by.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        return "there is no such folder"
+    try:
+        step = json.loads((path / _TRAINER_STATE).read_text(encoding="utf-8"))["global_step"]
+    except FileNotFoundError:
+        return f"{_TRAINER_STATE} is missing, so the checkpoint was not written to its end"
+    except (ValueError, KeyError, TypeError) as error:
+        return f"{_TRAINER_STATE} cannot be read ({error!r})"
+    try:
+        _, facts = load_state(path)
+    except CheckpointError as error:
+        return str(error)
+    if facts.get("global_step") != step:
+        return f"{JSON_FILE} is of step {facts.get('global_step')}, {_TRAINER_STATE} of step {step}"
+    world_size = facts.get("layout", {}).get("world_size", 1)
+    ranks = range(world_size) if ranks is None else [rank for rank in ranks if rank < world_size]
+    random_states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in ranks]
+    return _why_unreadable(path, random_states)
+
+
+def _why_unreadable(path: Path, random_states: list[str]) -> str | None:
+    """The first of the Trainer's own files that is missing or does not open."""
+    sharded = [path / name for name in _SHARDED if (path / name).is_file()]
+    weights = [path / name for name in _WEIGHTS if (path / name).is_file()]
+    for index in sharded:
+        try:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return f"{index.name} cannot be read ({error!r})"
+        weights += [path / name for name in sorted(names)]
+    needed = weights + [path / name for name in random_states]
+    if not any(list(path.glob(name)) for name in _DISTRIBUTED):
+        if not weights:
+            return "it has no weights"
+        needed += [path / "optimizer.pt", path / "scheduler.pt"]
+    needed += [path / name for name in ("scaler.pt",) if (path / name).is_file()]
+    for file in needed:
+        if not file.is_file():
+            return f"{file.name} is missing"
+        if not _opens(file):
+            return f"{file.name} is cut off or damaged"
+    return None
+
+
+def _opens(file: Path) -> bool:
+    """Whether the file is whole: its table of contents is there and fits its length. Nothing is unpickled."""
+    if file.suffix != ".safetensors":
+        return zipfile.is_zipfile(file)
+    try:
+        with safe_open(file, framework="numpy"):
+            return True
+    except (SafetensorError, OSError):
+        return False
+
+
+def remove_markers(folder: str | os.PathLike[str]) -> None:
+    """Take from an older checkpoint of the same step what says that it is complete, before it is written over."""
+    path = Path(folder)
+    for name in (_TRAINER_STATE, JSON_FILE, *(file.name for file in path.glob("rng_state*.pth"))):
+        (path / name).unlink(missing_ok=True)
+
+
+def choose_checkpoint(wanted: str | bool, output_dir: str, accelerator: Any, ranks: Iterable[int] | None) -> str:
+    """The checkpoint to resume from, the same on every process.
+
+    Args:
+        wanted: a folder, or True for the newest usable one in `output_dir`.
+        output_dir: the run's.
+        accelerator: Accelerate's; the first process of each machine looks at the files, and all must find one usable.
+        ranks: see `why_unusable`.
+
+    Raises:
+        CheckpointError: there is none, with the reason for each one passed over.
+    """
+    folders = checkpoint_folders(output_dir) if wanted is True else [Path(str(wanted))]
+    reasons: list[str] = []
+    for folder in folders:
+        reason = why_unusable(folder, ranks) if accelerator.is_local_main_process else None
+        found = collect(accelerator, reason)
+        if not found:
+            return str(folder)
+        reasons.append(f"{folder}: {found[0]}")
+        logger.warning("Passing over %s: %s", folder, found[0])
+    if not folders:
+        raise CheckpointError(
+            f"There is no checkpoint in {output_dir} to resume from. Start without `resume_from_checkpoint`."
+        )
+    others = checkpoint_folders(folders[0].parent) if wanted is not True else []
+    hint = next((folder for folder in others if why_unusable(folder) is None), None)
+    advice = f"The newest usable one there is {hint}." if hint else "Start a new run."
+    raise CheckpointError(f"No usable checkpoint. {' '.join(reasons)} {advice}")
