@@ -1,0 +1,140 @@
+"""What the ranks run, by name: each takes the shared folder and the number of processes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import TrainerCallback
+
+from hf_dynprune import RandomPruning
+from tests.distributed.scenarios import Scenario, run
+
+STEPWISE = {"save_strategy": "steps", "save_steps": 1}
+DISPATCH = {"accelerator_config": {"dispatch_batches": True}}
+SPLIT = {"accelerator_config": {"split_batches": True}}
+
+SAME_AS_ONE_PROCESS = {
+    f"{policy}-accumulation-{accumulation}": Scenario(policy, flags={"gradient_accumulation_steps": accumulation})
+    for policy in ("none", "infobatch", "orderdp", "random")
+    for accumulation in (1, 3)
+} | {
+    "split_batches": Scenario(flags=SPLIT),
+    "dispatch_batches": Scenario(flags=DISPATCH),
+    "drop_last": Scenario(flags={"dataloader_drop_last": True}),
+    "workers": Scenario(flags={"dataloader_num_workers": 1, "num_train_epochs": 2}),
+    "unlabelled": Scenario("random", flags={"gradient_accumulation_steps": 3}, data="unlabelled"),
+    "broken": Scenario(data="broken"),
+    "one-per-process": Scenario("none", batch=2, flags={"num_train_epochs": 2}),
+    "fewer-than-a-batch": Scenario("random", batch=64, flags={"num_train_epochs": 2}),
+    "max_steps": Scenario("orderdp", flags={"max_steps": 13}),
+    "sequential": Scenario("random", flags={"train_sampling_strategy": "sequential"}),
+    "fractional-epochs": Scenario("random", flags={"num_train_epochs": 2.5}),
+}
+"""Compared with one process of the same global batch."""
+
+RESUMED = {
+    "plain": Scenario(
+        batch=4, dropout=0.2, flags={"optim": "adamw_torch", "gradient_accumulation_steps": 3, **STEPWISE}
+    ),
+    "dispatch": Scenario(dropout=0.2, flags={**STEPWISE, **DISPATCH}),
+    "split": Scenario(dropout=0.2, flags={**STEPWISE, **SPLIT}),
+    "bf16": Scenario(dropout=0.2, flags={"bf16": True, **STEPWISE}),
+}
+"""Interrupted and resumed by as many processes, compared with uninterrupted, to the bit."""
+
+RESUMED_AT = {"plain": 5, "dispatch": 8, "split": 8, "bf16": 8}
+
+OTHER_WORLD = Scenario("infobatch", flags={"gradient_accumulation_steps": 2, **STEPWISE})
+"""Resumed with another number of processes; batch and accumulation are those of the folder's name."""
+
+
+def train(scenario: Scenario, name: str, folder: Path, world_size: int, **parts: Any) -> dict[str, np.ndarray]:
+    """One run in a folder of its own."""
+    return run(scenario, folder / name, world_size, **parts)
+
+
+def resumed(name: str, folder: Path, world_size: int) -> dict[str, np.ndarray]:
+    """From a checkpoint inside an epoch of the uninterrupted run, which comes first."""
+    at = folder / f"whole-{name}" / f"checkpoint-{RESUMED_AT[name]}"
+    return train(dataclasses.replace(RESUMED[name], resume=str(at)), f"resumed-{name}", folder, world_size)
+
+
+class Corrupt(TrainerCallback):
+    """Changes one score on one rank after the first epoch."""
+
+    trainer: Any = None
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        if state.epoch == 1 and args.process_index == 1:
+            self.trainer._run.store._score[7] += 0.25
+
+
+def corrupted(folder: Path, world_size: int) -> dict[str, np.ndarray]:
+    """Rank 1's scores differ from the second epoch on."""
+    return train(Scenario(), "corrupted", folder, world_size, callbacks=[Corrupt()])
+
+
+@dataclasses.dataclass(frozen=True)
+class FailsOnRank(RandomPruning):
+    """Cannot plan on one rank."""
+
+    ratio: float = 0.5
+    rank: int = 1
+
+    def plan(self, view: Any, epoch: Any, rng: Any) -> Any:
+        from accelerate import PartialState
+
+        if epoch.epoch == 1 and PartialState().process_index == self.rank:
+            raise ValueError("no plan on this rank")
+        return super().plan(view, epoch, rng)
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffersByRank(RandomPruning):
+    """Draws from something else than the generator it is given."""
+
+    ratio: float = 0.5
+
+    def plan(self, view: Any, epoch: Any, rng: Any) -> Any:
+        from accelerate import PartialState
+
+        return super().plan(view, epoch, np.random.default_rng(PartialState().process_index))
+
+
+def half_written(folder: Path, world_size: int) -> dict[str, np.ndarray]:
+    """The newest checkpoint lacks the random state of one rank."""
+    from accelerate import PartialState
+
+    name = "half-written"
+    scenario = Scenario("random", flags={"max_steps": 4, **STEPWISE})
+    train(scenario, name, folder, world_size)
+    PartialState().wait_for_everyone()
+    if PartialState().is_main_process:
+        (folder / name / "checkpoint-4" / "rng_state_1.pth").unlink()
+    PartialState().wait_for_everyone()
+    return train(dataclasses.replace(scenario, resume=True), name, folder, world_size)
+
+
+CASES: dict[str, Callable[[Path, int], dict[str, np.ndarray]]] = {
+    **{name: partial(train, scenario, name) for name, scenario in SAME_AS_ONE_PROCESS.items()},
+    **{f"whole-{name}": partial(train, scenario, f"whole-{name}") for name, scenario in RESUMED.items()},
+    **{f"resumed-{name}": partial(resumed, name) for name in RESUMED},
+    "two-to-one": partial(train, OTHER_WORLD, "two-to-one"),
+    "one-to-two": lambda folder, world_size: train(
+        dataclasses.replace(OTHER_WORLD, resume=str(folder / "one-to-two" / "checkpoint-4")),
+        "one-to-two-resumed",
+        folder,
+        world_size,
+    ),
+    "corrupted": corrupted,
+    "fails-on-rank": lambda folder, world_size: train(Scenario(), "fails", folder, world_size, policy=FailsOnRank()),
+    "differs-by-rank": lambda folder, world_size: train(
+        Scenario(), "differs", folder, world_size, policy=DiffersByRank()
+    ),
+    "half-written": half_written,
+}

@@ -1,0 +1,151 @@
+"""Training runs that are made by one process and by several, and what is recorded of them to be compared."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import TrainerCallback
+
+from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, InfoBatch, NoPruning, OrderDP, RandomPruning
+from hf_dynprune.data import INDEX_KEY, WEIGHT_KEY
+from tests.helpers import Images, arguments, vit
+
+SIZE = 43  # prime: divisible by no batch size
+POLICIES = {
+    "none": NoPruning(),
+    "infobatch": InfoBatch(ratio=0.7, delta=0.8),
+    "orderdp": OrderDP(pool_ratio=0.8, top_ratio=0.6),
+    "random": RandomPruning(0.4),
+}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One run. `flags` are training arguments; several processes share what one process has as `batch`."""
+
+    policy: str = "infobatch"
+    batch: int = 8
+    flags: dict[str, Any] = field(default_factory=dict)
+    dropout: float = 0.0
+    data: str = "plain"
+    resume: str | bool | None = None
+
+
+class Unlabelled(Images):
+    """Every third sample has no label, so the processes' batches hold different numbers of items."""
+
+    def __init__(self) -> None:
+        super().__init__(SIZE)
+        self.labels[::3] = -100
+
+
+class Broken(Images):
+    """Samples 5 and 30 have a loss that is NaN."""
+
+    def __init__(self) -> None:
+        super().__init__(SIZE)
+        self.pixels[[5, 30], 0, 0, 0] = 1000.0
+
+
+def nan_where_marked(model: Any, inputs: Any, outputs: Any) -> torch.Tensor:
+    """Cross-entropy, NaN for the samples marked by their first pixel."""
+    loss = torch.nn.functional.cross_entropy(outputs.logits, inputs["labels"], reduction="none")
+    return torch.where(inputs["pixel_values"][:, 0, 0, 0] == 1000.0, float("nan"), loss)
+
+
+class Recorder(TrainerCallback):
+    """Plans, scores and learning rates."""
+
+    def __init__(self) -> None:
+        self.trainer: Any = None
+        self.found: dict[str, np.ndarray] = {}
+        self.rates: list[float] = []
+
+    def on_step_end(self, args, state, control, lr_scheduler=None, **kwargs):
+        self.rates.append(lr_scheduler.get_last_lr()[0])
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        run = self.trainer._run
+        epoch = run.clock.current.epoch
+        # The scores this epoch's plan was made from: its own are folded in after this event.
+        self.found[f"kept.{epoch}"] = run.plan.kept_indices
+        self.found[f"weights.{epoch}"] = run.plan.weights
+        self.found[f"scores.{epoch}"] = run.store.view().score.copy()
+        self.found[f"epoch.{epoch}"] = np.array([state.epoch, state.global_step, state.max_steps])
+
+
+class RecordingTrainer(DynPruneTrainer):
+    """Notes which slots each micro-batch really had."""
+
+    served: list[tuple[int, int, float]]
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if INDEX_KEY in inputs:
+            epoch = self._run.clock.current.epoch
+            pairs = zip(inputs[INDEX_KEY].tolist(), inputs[WEIGHT_KEY].tolist(), strict=True)
+            self.served += [(epoch, index, weight) for index, weight in pairs]
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+
+def build(scenario: Scenario, out: Path, world_size: int, callbacks: Any = (), policy: Any = None) -> RecordingTrainer:
+    """The scenario's trainer."""
+    split = scenario.flags.get("accelerator_config", {}).get("split_batches", False)
+    recorder = Recorder()
+    flags = {
+        "num_train_epochs": 4,
+        "optim": "sgd",
+        "learning_rate": 0.1,
+        "ddp_find_unused_parameters": False,
+        "per_device_train_batch_size": scenario.batch if split else scenario.batch // world_size,
+        **scenario.flags,
+    }
+    data = {"plain": lambda: Images(SIZE), "unlabelled": Unlabelled, "broken": Broken}[scenario.data]()
+    trainer = RecordingTrainer(
+        model=vit(dropout=scenario.dropout),
+        args=DynPruneTrainingArguments(**arguments(out, **flags)),
+        train_dataset=data,
+        callbacks=[recorder, *callbacks],
+        policy=policy or POLICIES[scenario.policy],
+        per_sample_loss=nan_where_marked if scenario.data == "broken" else None,
+    )
+    assert trainer.accelerator.num_processes == world_size
+    for callback in (recorder, *callbacks):
+        callback.trainer = trainer
+    trainer.served = []
+    trainer.recorder = recorder
+    return trainer
+
+
+def run(scenario: Scenario, out: Path, world_size: int, **parts: Any) -> dict[str, np.ndarray]:
+    """Train and give what is to be compared, as arrays."""
+    trainer = build(scenario, out, world_size, **parts)
+    result: dict[str, np.ndarray] = {"world_size": np.array(trainer.args.world_size)}
+    began = time.perf_counter()
+    try:
+        trainer.train(resume_from_checkpoint=scenario.resume)
+    except (RuntimeError, ValueError) as error:
+        result |= {"error": np.array(f"{type(error).__name__}: {error}")}
+    result["seconds"] = np.array(time.perf_counter() - began)
+    result |= trainer.recorder.found
+    result["served"] = np.array(trainer.served, dtype=np.float64).reshape(-1, 3)
+    result["rates"] = np.array(trainer.recorder.rates)
+    if trainer._run is not None:
+        view = trainer._run.store.view()
+        result |= {"scores": view.score.copy(), "must_keep": view.must_keep.copy()}
+        rows = trainer.pruning_history.as_dicts()
+        for key in ("kept", "forward_passes", "steps", "nonfinite"):
+            result[f"history.{key}"] = np.array([row[key] for row in rows])
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    result |= {f"model.{name}": tensor.detach().float().numpy() for name, tensor in model.state_dict().items()}
+    result["losses"] = np.array([row["loss"] for row in trainer.state.log_history if "loss" in row])
+    return result
+
+
+def weights_in(result: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The model's part of a result."""
+    return {name: value for name, value in result.items() if name.startswith("model.")}

@@ -1,0 +1,238 @@
+"""Two processes are the same run as one, only faster; and what goes wrong on one is an error on both.
+
+All runs are made by one launch of torchrun, since starting processes takes longer than the runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.distributed.cases import CASES, OTHER_WORLD, RESUMED, RESUMED_AT, SAME_AS_ONE_PROCESS
+from tests.distributed.scenarios import SIZE, Scenario, run, weights_in
+
+# With `pytest -n`, one worker runs all of these and so makes the launch once.
+pytestmark = pytest.mark.xdist_group("distributed")
+
+ROOT = Path(__file__).parents[2]
+CUT_DISTANCE = 1e-5
+
+
+def launch(folder: Path, names: list[str], processes: int = 2, timeout: float = 300) -> str:
+    """Run cases on several processes; their output."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+    command += ["--master_port", str(port), "-m", "tests.distributed.worker", str(folder), *names]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory):
+    """(folder of the results, what the ranks wrote to standard error)."""
+    folder = tmp_path_factory.mktemp("ranks")
+    run(OTHER_WORLD, folder / "one-to-two", 1)
+    return folder, launch(folder, list(CASES))
+
+
+@pytest.fixture
+def ranks(launched):
+    def read(name):
+        both = [dict(np.load(launched[0] / f"{name}.rank{rank}.npz")) for rank in (0, 1)]
+        for result in both:
+            assert "crash" not in result, str(result["crash"])
+            assert result["world_size"] == 2
+        return both
+
+    return read
+
+
+def served(results):
+    """All slots that were served to any rank, without ghosts: rows of (epoch, index, weight), sorted."""
+    slots = np.concatenate([result["served"] for result in results])
+    slots = slots[slots[:, 2] > 0]
+    return slots[np.lexsort(slots.T[::-1])]
+
+
+def assert_no_score_near_a_cut(result, scenario):
+    """Scores differ by about 1e-7 between world sizes; a sample that close to a threshold could fall either side."""
+    for epoch in range(1, len(result["history.kept"])):
+        score = result[f"scores.{epoch}"].astype(np.float64)
+        if scenario.policy == "infobatch":
+            scored = score[np.isfinite(score)]
+            assert np.abs(scored - scored.mean()).min() > CUT_DISTANCE
+        if scenario.policy == "orderdp":
+            kept = result[f"kept.{epoch}"]
+            assert np.abs(np.delete(score, kept) - score[kept].min()).min() > CUT_DISTANCE
+
+
+@pytest.mark.parametrize("name", SAME_AS_ONE_PROCESS)
+def test_two_processes_are_the_same_run_as_one(name, ranks, tmp_path):
+    scenario = SAME_AS_ONE_PROCESS[name]
+    flags = {key: value for key, value in scenario.flags.items() if key != "accelerator_config"}
+    one = run(dataclasses.replace(scenario, flags=flags), tmp_path, 1)
+    two = ranks(name)
+    assert "error" not in one
+    assert_no_score_near_a_cut(one, scenario)
+    epochs = len(one["history.kept"])
+    for result in two:
+        assert "error" not in result, str(result["error"])
+        assert len(result["history.kept"]) == epochs
+        for epoch in range(epochs):
+            np.testing.assert_array_equal(result[f"kept.{epoch}"], one[f"kept.{epoch}"])
+            np.testing.assert_allclose(result[f"weights.{epoch}"], one[f"weights.{epoch}"], rtol=1e-6)
+            np.testing.assert_array_equal(result[f"epoch.{epoch}"], one[f"epoch.{epoch}"])
+        np.testing.assert_allclose(result["scores"], one["scores"], atol=1e-5)
+        np.testing.assert_allclose(result["rates"], one["rates"], rtol=1e-12)
+        np.testing.assert_allclose(result["losses"], one["losses"], atol=1e-4)
+        for key in ("history.kept", "history.steps", "history.nonfinite"):
+            np.testing.assert_array_equal(result[key], one[key])
+        for key, value in weights_in(one).items():
+            np.testing.assert_allclose(result[key], value, atol=1e-5, err_msg=key)
+    np.testing.assert_allclose(served(two), served([one]), rtol=1e-6)
+    if not scenario.flags.get("dataloader_drop_last") and "num_train_epochs" not in scenario.flags:
+        complete = range(epochs - ("max_steps" in scenario.flags))
+        trained = served(two)
+        for epoch in complete:
+            assert sorted(trained[trained[:, 0] == epoch, 1]) == sorted(one[f"kept.{epoch}"].tolist())
+
+
+@pytest.mark.parametrize("name", SAME_AS_ONE_PROCESS)
+def test_both_ranks_hold_the_same_bits(name, ranks):
+    first, second = ranks(name)
+    for key in first:
+        if key.startswith(("kept", "weights", "scores", "must_keep", "model", "history", "rates")):
+            np.testing.assert_array_equal(first[key], second[key], err_msg=key)
+
+
+def test_the_runs_prune_and_end_on_partial_batches(ranks):
+    for name in ("infobatch-accumulation-1", "orderdp-accumulation-3", "random-accumulation-1"):
+        kept = ranks(name)[0]["history.kept"]
+        assert kept[1] < SIZE
+        assert any(count % 8 for count in kept)
+
+
+def test_forward_passes_count_ghosts_on_all_ranks(ranks):
+    first, second = ranks("random-accumulation-1")
+    per_epoch = [len(first["served"][first["served"][:, 0] == e]) for e in range(4)]
+    per_epoch_too = [len(second["served"][second["served"][:, 0] == e]) for e in range(4)]
+    assert first["history.forward_passes"].tolist() == [a + b for a, b in zip(per_epoch, per_epoch_too, strict=True)]
+    assert all(count % 8 == 0 for count in first["history.forward_passes"])
+
+
+def test_losses_that_are_not_finite_are_counted_once_over_all_ranks(ranks, launched):
+    first, second = ranks("broken")
+    assert first["history.nonfinite"].tolist() == [2, 2, 2, 2] == second["history.nonfinite"].tolist()
+    assert np.flatnonzero(first["must_keep"]).tolist() == [5, 30]
+    assert launched[1].count("the loss of 2 samples was NaN or infinite (indices 5, 30)") == 1
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_interrupted_equals_uninterrupted_on_each_rank(name, ranks):
+    for whole, again in zip(ranks(f"whole-{name}"), ranks(f"resumed-{name}"), strict=True):
+        assert len(again["rates"]) == len(whole["rates"]) - RESUMED_AT[name]
+        assert again["history.steps"][1] > 1
+        for key in whole:
+            if key.startswith(("scores", "must_keep", "model", "history")) and key in again:
+                np.testing.assert_array_equal(again[key], whole[key], err_msg=key)
+
+
+def rest_is_dealt_out_once(before, after, epoch, done_steps, window):
+    """What the interrupted epoch trained before the checkpoint and after it is its kept set, each sample once."""
+    trained = [result["served"][result["served"][:, 0] == epoch] for result in before]
+    upto = window * done_steps // len(before)
+    earlier = np.concatenate([rows[:upto] for rows in trained])
+    later = np.concatenate([result["served"] for result in after])
+    later = later[later[:, 0] == epoch]
+    rows = np.concatenate([earlier, later])
+    rows = rows[rows[:, 2] > 0]
+    kept = before[0][f"kept.{epoch}"]
+    assert sorted(rows[:, 1]) == sorted(kept.tolist())
+    for result in after:
+        np.testing.assert_array_equal(result[f"kept.{epoch}"], kept)
+        np.testing.assert_array_equal(result[f"scores.{epoch}"], before[0][f"scores.{epoch}"])
+
+
+OTHER_LAYOUTS = {
+    "same global batch": {},
+    "half of it": {"per_device_train_batch_size": 4},
+    "other accumulation": {"gradient_accumulation_steps": 1},
+}
+
+
+@pytest.mark.parametrize("layout", OTHER_LAYOUTS)
+def test_from_two_processes_to_one_inside_an_epoch(layout, ranks, launched, tmp_path):
+    """Saved at step 4, the first of the second epoch; 3 updates an epoch of the full data."""
+    before = ranks("two-to-one")
+    scenario = Scenario(OTHER_WORLD.policy, flags={**OTHER_WORLD.flags, **OTHER_LAYOUTS[layout]})
+    at = launched[0] / "two-to-one" / "checkpoint-4"
+    after = run(dataclasses.replace(scenario, resume=str(at)), tmp_path, 1)
+    assert "error" not in after, str(after["error"])
+    rest_is_dealt_out_once(before, [after], epoch=1, done_steps=1, window=16)
+    assert after["rates"][-1] == pytest.approx(0, abs=1e-9)
+    if layout == "same global batch":
+        assert_same_later_plans(before[0], after)
+
+
+def test_from_one_process_to_two_inside_an_epoch(ranks, tmp_path):
+    before = run(OTHER_WORLD, tmp_path, 1)
+    after = ranks("one-to-two")
+    rest_is_dealt_out_once([before], after, epoch=1, done_steps=1, window=16)
+    for result in after:
+        assert_same_later_plans(before, result)
+
+
+def assert_same_later_plans(before, after):
+    assert_no_score_near_a_cut(before, OTHER_WORLD)
+    for epoch in range(2, len(before["history.kept"])):
+        np.testing.assert_array_equal(after[f"kept.{epoch}"], before[f"kept.{epoch}"])
+    np.testing.assert_array_equal(after["history.kept"], before["history.kept"])
+    np.testing.assert_array_equal(after["history.steps"], before["history.steps"])
+    for key, value in weights_in(before).items():
+        np.testing.assert_allclose(after[key], value, atol=1e-5, err_msg=key)
+
+
+def test_the_log_says_that_the_rest_is_dealt_out_anew(launched):
+    says = "Saved with 1 process x batch 8 x accumulation 2, resumed with 2 processes x batch 4 x accumulation 2"
+    assert launched[1].count(says) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "messages"),
+    [
+        (
+            "corrupted",
+            ["RuntimeError: The processes do not hold the same scores .checksums by rank: [0-9a-f]{8}, [0-9a-f]{8}."]
+            * 2,
+        ),
+        (
+            "fails-on-rank",
+            ["RuntimeError: Planning the epoch failed on rank .1.; its own error", "ValueError: no plan on this rank"],
+        ),
+        ("differs-by-rank", ["RuntimeError: The processes made different plans from the same scores"] * 2),
+    ],
+)
+def test_what_goes_wrong_on_one_rank_is_an_error_on_both_within_seconds(name, messages, ranks):
+    for result, message in zip(ranks(name), messages, strict=True):
+        assert re.match(message, str(result["error"]))
+        assert result["seconds"] < 60
+        assert len(result["history.kept"]) == (0 if name == "differs-by-rank" else 1)
+
+
+def test_a_checkpoint_without_every_ranks_random_state_is_passed_over_by_both(ranks, launched):
+    for result in ranks("half-written"):
+        assert "error" not in result
+        assert len(result["rates"]) == 1  # resumed from checkpoint-3 of 4 steps
+    assert launched[1].count("checkpoint-4: rng_state_1.pth is missing") == 1
