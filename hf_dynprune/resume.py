@@ -24,10 +24,17 @@ from .logs import logger
 __all__ = ["checkpoint_folders", "choose_checkpoint", "newest_usable_checkpoint", "remove_markers", "why_unusable"]
 
 _TRAINER_STATE = "trainer_state.json"
-_WEIGHTS = ("model.safetensors", "adapter_model.safetensors", "pytorch_model.bin", "adapter_model.bin")
+_WEIGHTS = (
+    "model.safetensors",
+    "adapter_model.safetensors",
+    "pytorch_model.bin",
+    "adapter_model.bin",
+    "pytorch_model_fsdp.bin",
+)
 _SHARDED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-# Written by FSDP and DeepSpeed, in forms of their own: folders that are only looked for.
-_DISTRIBUTED = ("pytorch_model_fsdp_0", "global_step*")
+# What FSDP and DeepSpeed write last into folders of their own form; their content is not opened.
+_FSDP = ("pytorch_model_fsdp_0/.metadata", "optimizer_0/.metadata", "scheduler.pt")
+_DEEPSPEED = ("latest",)
 
 
 def newest_usable_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
@@ -98,14 +105,19 @@ def _why_unreadable(path: Path, random_states: list[str]) -> str | None:
             return f"{index.name} cannot be read ({error!r})"
         weights += [path / name for name in sorted(names)]
     needed = weights + [path / name for name in random_states]
-    if not any(list(path.glob(name)) for name in _DISTRIBUTED):
-        if not weights:
-            return "it has no weights"
-        needed += [path / "optimizer.pt", path / "scheduler.pt"]
+    if list(path.glob("global_step*")):
+        needed += [path / name for name in _DEEPSPEED]
+    elif (path / "pytorch_model_fsdp_0").is_dir():
+        needed += [path / name for name in _FSDP]
+    elif not weights:
+        return "it has no weights"
+    else:
+        optimizer = "optimizer.bin" if (path / "pytorch_model_fsdp.bin") in weights else "optimizer.pt"
+        needed += [path / optimizer, path / "scheduler.pt"]
     needed += [path / name for name in ("scaler.pt",) if (path / name).is_file()]
     for file in needed:
         if not file.is_file():
-            return f"{file.name} is missing"
+            return f"{file.relative_to(path)} is missing"
         if not _opens(file):
             return f"{file.name} is cut off or damaged"
     return None
@@ -113,8 +125,10 @@ def _why_unreadable(path: Path, random_states: list[str]) -> str | None:
 
 def _opens(file: Path) -> bool:
     """Whether the file is whole: its table of contents is there and fits its length. Nothing is unpickled."""
-    if file.suffix != ".safetensors":
+    if file.suffix in (".pt", ".pth", ".bin"):
         return zipfile.is_zipfile(file)
+    if file.suffix != ".safetensors":
+        return True
     try:
         with safe_open(file, framework="numpy"):
             return True
@@ -148,13 +162,14 @@ def choose_checkpoint(wanted: str | bool, output_dir: str, accelerator: Any, ran
         found = collect(accelerator, reason)
         if not found:
             return str(folder)
-        reasons.append(f"{folder}: {found[0]}")
+        reasons.append(f"{folder}: {found[0].rstrip('.')}.")
         logger.warning("Passing over %s: %s", folder, found[0])
     if not folders:
         raise CheckpointError(
             f"There is no checkpoint in {output_dir} to resume from. Start without `resume_from_checkpoint`."
         )
-    others = checkpoint_folders(folders[0].parent) if wanted is not True else []
+    # A run's own folder is easily given for one of its checkpoints.
+    others = [] if wanted is True else [*checkpoint_folders(folders[0]), *checkpoint_folders(folders[0].parent)]
     hint = next((folder for folder in others if why_unusable(folder) is None), None)
-    advice = f"The newest usable one there is {hint}." if hint else "Start a new run."
+    advice = f"The newest usable one there is {hint}." if hint else "No other is usable: start a new run."
     raise CheckpointError(f"No usable checkpoint. {' '.join(reasons)} {advice}")

@@ -17,6 +17,14 @@ from tests.distributed.scenarios import Scenario, run
 STEPWISE = {"save_strategy": "steps", "save_steps": 1}
 DISPATCH = {"accelerator_config": {"dispatch_batches": True}}
 SPLIT = {"accelerator_config": {"split_batches": True}}
+FSDP = {
+    "fsdp": True,
+    "fsdp_config": {
+        "version": 2,
+        "transformer_layer_cls_to_wrap": ["ViTLayer"],
+        "state_dict_type": "SHARDED_STATE_DICT",
+    },
+}
 
 SAME_AS_ONE_PROCESS = {
     f"{policy}-accumulation-{accumulation}": Scenario(policy, flags={"gradient_accumulation_steps": accumulation})
@@ -25,6 +33,7 @@ SAME_AS_ONE_PROCESS = {
 } | {
     "split_batches": Scenario(flags=SPLIT),
     "dispatch_batches": Scenario(flags=DISPATCH),
+    "fsdp": Scenario(flags=FSDP),
     "drop_last": Scenario(flags={"dataloader_drop_last": True}),
     "workers": Scenario(flags={"dataloader_num_workers": 1, "num_train_epochs": 2}),
     "unlabelled": Scenario("random", flags={"gradient_accumulation_steps": 3}, data="unlabelled"),
@@ -44,10 +53,11 @@ RESUMED = {
     "dispatch": Scenario(dropout=0.2, flags={**STEPWISE, **DISPATCH}),
     "split": Scenario(dropout=0.2, flags={**STEPWISE, **SPLIT}),
     "bf16": Scenario(dropout=0.2, flags={"bf16": True, **STEPWISE}),
+    "fsdp": Scenario(dropout=0.2, flags={**FSDP, **STEPWISE}),
 }
 """Interrupted and resumed by as many processes, compared with uninterrupted, to the bit."""
 
-RESUMED_AT = {"plain": 5, "dispatch": 8, "split": 8, "bf16": 8}
+RESUMED_AT = {"plain": 5, "dispatch": 8, "split": 8, "bf16": 8, "fsdp": 8}
 
 OTHER_WORLD = Scenario("infobatch", flags={"gradient_accumulation_steps": 2, **STEPWISE})
 """Resumed with another number of processes; batch and accumulation are those of the folder's name."""

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from transformers import TrainerCallback
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, InfoBatch, NoPruning, OrderDP, RandomPruning
@@ -92,6 +94,17 @@ class RecordingTrainer(DynPruneTrainer):
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
 
+class ShardedTrainer(RecordingTrainer):
+    """FSDP2 on CPU processes, for which Accelerate has the code but does not switch it on."""
+
+    def create_accelerator_and_postprocess(self):
+        super().create_accelerator_and_postprocess()
+        state = self.accelerator.state
+        state.distributed_type = DistributedType.FSDP
+        state.fsdp_plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
+        self.is_fsdp_enabled = True
+
+
 def build(scenario: Scenario, out: Path, world_size: int, callbacks: Any = (), policy: Any = None) -> RecordingTrainer:
     """The scenario's trainer."""
     split = scenario.flags.get("accelerator_config", {}).get("split_batches", False)
@@ -105,7 +118,7 @@ def build(scenario: Scenario, out: Path, world_size: int, callbacks: Any = (), p
         **scenario.flags,
     }
     data = {"plain": lambda: Images(SIZE), "unlabelled": Unlabelled, "broken": Broken}[scenario.data]()
-    trainer = RecordingTrainer(
+    trainer = (ShardedTrainer if "fsdp" in scenario.flags else RecordingTrainer)(
         model=vit(dropout=scenario.dropout),
         args=DynPruneTrainingArguments(**arguments(out, **flags)),
         train_dataset=data,
@@ -141,7 +154,10 @@ def run(scenario: Scenario, out: Path, world_size: int, **parts: Any) -> dict[st
         for key in ("kept", "forward_passes", "steps", "nonfinite"):
             result[f"history.{key}"] = np.array([row[key] for row in rows])
     model = trainer.accelerator.unwrap_model(trainer.model)
-    result |= {f"model.{name}": tensor.detach().float().numpy() for name, tensor in model.state_dict().items()}
+    for name, tensor in model.state_dict().items():
+        whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # FSDP's shards
+        result[f"model.{name}"] = whole.detach().float().numpy()
+    AcceleratorState._reset_state()
     result["losses"] = np.array([row["loss"] for row in trainer.state.log_history if "loss" in row])
     return result
 

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.xdist_group("distributed")
 
 ROOT = Path(__file__).parents[2]
 CUT_DISTANCE = 1e-5
+ONLY_SEVERAL = ("accelerator_config", "fsdp", "fsdp_config")
 
 
 def launch(folder: Path, names: list[str], processes: int = 2, timeout: float = 300) -> str:
@@ -81,7 +82,7 @@ def assert_no_score_near_a_cut(result, scenario):
 @pytest.mark.parametrize("name", SAME_AS_ONE_PROCESS)
 def test_two_processes_are_the_same_run_as_one(name, ranks, tmp_path):
     scenario = SAME_AS_ONE_PROCESS[name]
-    flags = {key: value for key, value in scenario.flags.items() if key != "accelerator_config"}
+    flags = {key: value for key, value in scenario.flags.items() if key not in ONLY_SEVERAL}
     one = run(dataclasses.replace(scenario, flags=flags), tmp_path, 1)
     two = ranks(name)
     assert "error" not in one
