@@ -29,6 +29,7 @@ _EXPORTS = {
     "LossTerms": "losses",
     "PerSampleLoss": "losses",
     "register_loss": "losses",
+    "newest_usable_checkpoint": "resume",
     "DynPruneArguments": "training_args",
     "DynPruneSeq2SeqTrainingArguments": "training_args",
     "DynPruneTrainingArguments": "training_args",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from .registry import get_policy as get_policy
     from .registry import list_policies as list_policies
     from .registry import register_policy as register_policy
+    from .resume import newest_usable_checkpoint as newest_usable_checkpoint
     from .scores import ScoreStore as ScoreStore
     from .scores import ScoreView as ScoreView
     from .trainer import DynPruneMixin as DynPruneMixin

@@ -48,16 +48,18 @@ def launched(tmp_path_factory):
     return folder, launch(folder, list(CASES))
 
 
+def results_of(folder, name, processes):
+    """What each rank found."""
+    results = [dict(np.load(folder / f"{name}.rank{rank}.npz")) for rank in range(processes)]
+    for result in results:
+        assert "crash" not in result, str(result["crash"])
+        assert result["world_size"] == processes
+    return results
+
+
 @pytest.fixture
 def ranks(launched):
-    def read(name):
-        both = [dict(np.load(launched[0] / f"{name}.rank{rank}.npz")) for rank in (0, 1)]
-        for result in both:
-            assert "crash" not in result, str(result["crash"])
-            assert result["world_size"] == 2
-        return both
-
-    return read
+    return lambda name: results_of(launched[0], name, 2)
 
 
 def served(results):
@@ -81,10 +83,22 @@ def assert_no_score_near_a_cut(result, scenario):
 
 @pytest.mark.parametrize("name", SAME_AS_ONE_PROCESS)
 def test_two_processes_are_the_same_run_as_one(name, ranks, tmp_path):
-    scenario = SAME_AS_ONE_PROCESS[name]
+    assert_same_run_as_one(SAME_AS_ONE_PROCESS[name], ranks(name), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [3, 4])
+def test_more_processes_are_the_same_run_as_one(processes, tmp_path):
+    names = [name for name in SAME_AS_ONE_PROCESS if name not in ("one-per-process", "fewer-than-a-batch")]
+    launch(tmp_path, [f"{name}@12" for name in names], processes, timeout=600)
+    for name in names:
+        scenario = dataclasses.replace(SAME_AS_ONE_PROCESS[name], batch=12)
+        assert_same_run_as_one(scenario, results_of(tmp_path, f"{name}@12", processes), tmp_path / name)
+
+
+def assert_same_run_as_one(scenario, two, folder):
     flags = {key: value for key, value in scenario.flags.items() if key not in ONLY_SEVERAL}
-    one = run(dataclasses.replace(scenario, flags=flags), tmp_path, 1)
-    two = ranks(name)
+    one = run(dataclasses.replace(scenario, flags=flags), folder, 1)
     assert "error" not in one
     assert_no_score_near_a_cut(one, scenario)
     epochs = len(one["history.kept"])

@@ -6,6 +6,7 @@ abort after success.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import traceback
@@ -15,15 +16,21 @@ import numpy as np
 import torch.distributed as dist
 from accelerate import PartialState
 
-from tests.distributed.cases import CASES
+from tests.distributed.cases import CASES, SAME_AS_ONE_PROCESS
+from tests.distributed.scenarios import run
 
 
 def main(folder: Path, names: list[str]) -> None:
     state = PartialState(cpu=True)
     assert state.num_processes == int(os.environ["WORLD_SIZE"]) > 1
     for name in names or CASES:
+        case, _, batch = name.partition("@")  # infobatch@12: with a global batch of 12
         try:
-            result = CASES[name](folder, state.num_processes)
+            if batch:
+                scenario = dataclasses.replace(SAME_AS_ONE_PROCESS[case], batch=int(batch))
+                result = run(scenario, folder / name, state.num_processes)
+            else:
+                result = CASES[case](folder, state.num_processes)
         except Exception:
             result = {"crash": np.array(traceback.format_exc())}
         np.savez(folder / f"{name}.rank{state.process_index}.npz", **result)
