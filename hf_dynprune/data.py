@@ -122,7 +122,13 @@ class IndexedCollator:
 
     def __call__(self, indexed: Any) -> MutableMapping[str, Any]:
         with _generators(self.seed, indexed.slots, stream=1):
-            batch: Any = self.collator(indexed.items)
+            try:
+                batch: Any = self.collator(indexed.items)
+            except (TypeError, ValueError) as error:
+                reason = _why_not_collated(indexed.items[0])
+                if reason is None:
+                    raise
+                raise TypeError(f"The data collator failed ({error}): {reason}") from error
         if not isinstance(batch, MutableMapping):
             if not isinstance(batch, Mapping):
                 raise TypeError(
@@ -133,6 +139,19 @@ class IndexedCollator:
         batch[INDEX_KEY] = torch.tensor([slot.sample for slot in indexed.slots], dtype=torch.int64)
         batch[WEIGHT_KEY] = torch.tensor([slot.weight for slot in indexed.slots], dtype=torch.float32)
         return batch  # type: ignore[no-any-return]
+
+
+def _why_not_collated(item: Any) -> str | None:
+    """What the default collator cannot take and only says obscurely; None where the error must speak for itself."""
+    if not isinstance(item, Mapping):
+        return (
+            f"the data set's items are of type {type(item).__name__}. Let them be dictionaries with the names of the "
+            "model's arguments, such as {'pixel_values': image, 'labels': 3}, or pass a `data_collator`."
+        )
+    text = next((name for name in ("label", "labels") if isinstance(item.get(name), str)), None)
+    if text is None:
+        return None
+    return f"{text!r} is the text {item[text]!r}. Let the data set give class numbers."
 
 
 def dataset_fingerprint(dataset: Any, label_names: Sequence[str] = ("labels", "label")) -> str:

@@ -44,7 +44,9 @@ class PrunePlan:
                 f"`kept_indices` must be a one-dimensional array of at least one index, got shape {raw.shape}."
             )
         if raw.dtype.kind not in "iu":
-            raise ValueError(f"`kept_indices` must be integers, got dtype {raw.dtype}.")
+            raise ValueError(
+                f"`kept_indices` must be integers, got dtype {raw.dtype}: `np.flatnonzero` makes them of a mask."
+            )
         kept = raw.astype(np.int64)
         falls = np.diff(kept) <= 0
         if falls.any():

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .scores import ScoreView, Statistic
 
-__all__ = ["PruningPolicy", "check_flag", "check_numbers", "check_range"]
+__all__ = ["PruningPolicy", "check_flag", "check_numbers", "check_range", "is_number"]
 
 
 class PruningPolicy(ABC):
@@ -87,7 +87,7 @@ def check_range(
     """Raise a ValueError unless `owner.field` is a number in the interval. Bounds are closed unless said otherwise."""
     value = getattr(owner, field)
     interval = f"{'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
-    above = _is_number(value) and (low < value or (value == low and not low_open))
+    above = is_number(value) and (low < value or (value == low and not low_open))
     if above and (value < high or (value == high and not high_open)):
         return
     raise ValueError(f"`{field}` of {type(owner).__name__} must be a number in {interval}, got {value!r}.")
@@ -103,10 +103,11 @@ def check_flag(owner: object, field: str) -> None:
 def check_numbers(owner: object, field: str) -> tuple[float, ...]:
     """`owner.field` as a tuple of Python numbers; a ValueError unless it is a sequence of numbers."""
     value = getattr(owner, field)
-    if not isinstance(value, (list, tuple, np.ndarray)) or not all(map(_is_number, value)):
+    if not isinstance(value, (list, tuple, np.ndarray)) or not all(map(is_number, value)):
         raise ValueError(f"`{field}` of {type(owner).__name__} must be a list of numbers, got {value!r}.")
     return tuple(each.item() if isinstance(each, np.generic) else each for each in value)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether it is a real number, Python's or numpy's; True and False are none."""
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)

@@ -40,7 +40,9 @@ def register_policy(name: str) -> Callable[[P], P]:
             )
         known = _POLICIES.get(name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ValueError(f"The policy name {name!r} is taken by {known.__module__}.{known.__qualname__}.")
+            raise ValueError(
+                f"The policy name {name!r} is taken by {known.__module__}.{known.__qualname__}: choose another."
+            )
         cls.name = name
         _POLICIES[name] = cls
         return cls
@@ -69,9 +71,14 @@ def get_policy(name: str) -> type[PruningPolicy]:
         ValueError: listing the known names, with the nearest one first.
     """
     _scan_methods()
+    if not isinstance(name, str):
+        raise ValueError(
+            f"A pruning method is chosen by its name, got {name!r}: pass a policy object to the trainer as `policy=`. "
+            f"Known methods: {', '.join(sorted(_POLICIES))}."
+        )
     if name in _POLICIES:
         return _POLICIES[name]
-    near = difflib.get_close_matches(str(name), _POLICIES, n=1)
+    near = difflib.get_close_matches(name, _POLICIES, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"Unknown pruning method {name!r}.{hint} Known methods: {', '.join(sorted(_POLICIES))}.")
 

@@ -42,6 +42,18 @@ class RunFacts:
     reproducible_augmentation: bool
 
 
+_SAID_AS = {
+    "fingerprint": "fingerprint of the data set (its length, columns and labels)",
+    "seed": "pruning seed",
+    "stock_seed": "`data_seed` or `seed`",
+    "warmup_epochs": "prune_warmup_epochs",
+    "drop_last": "dataloader_drop_last",
+    "sampling": "train_sampling_strategy",
+    "reproducible_augmentation": "prune_reproducible_augmentation",
+}
+"""The flags' names for what a message says differs, where those of `RunFacts` are others."""
+
+
 class PruningRun:
     """One training run from its first epoch, or from the checkpoint it is resumed from, to its end."""
 
@@ -71,9 +83,12 @@ class PruningRun:
             plan = PrunePlan.full(self.facts.num_samples)
         else:
             plan = self.policy.plan(view, info, info.generator("plan"))
+        if not isinstance(plan, PrunePlan):
+            raise TypeError(f"`plan` of {self.policy} must return a PrunePlan, got {type(plan).__name__}.")
         if plan.num_samples != self.facts.num_samples:
             raise ValueError(
-                f"{self.policy} planned for {plan.num_samples} samples, the training set has {self.facts.num_samples}."
+                f"{self.policy} planned for {plan.num_samples} samples, the training set has {self.facts.num_samples}: "
+                "give the plan `num_samples=len(view)`."
             )
         self.plan = plan
         self.dealing = Dealing(self.layout.window)
@@ -221,7 +236,11 @@ class PruningRun:
             "run fixed by `max_steps`": self.clock.length.fixed_steps,
             **vars(self.facts),
         }
-        differs = [f"{key}: {saved.get(key)!r} then, {own[key]!r} now" for key in own if saved.get(key) != own[key]]
+        differs = [
+            f"{_SAID_AS.get(key, key)}: {saved.get(key)!r} then, {own[key]!r} now"
+            for key in own
+            if saved.get(key) != own[key]
+        ]
         if differs:
             raise CheckpointError(
                 "The checkpoint belongs to another run, so it cannot be resumed exactly. "

@@ -2,23 +2,62 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence, Sized
+from inspect import signature
 from typing import Any
 
 import torch
 from torch.utils.data import IterableDataset
 
 from .losses import FunctionLoss, LossTerms, PerSampleLoss, find_loss
+from .policy import PruningPolicy
 
-__all__ = ["loads_in_order", "loss_mismatch", "refuse_unsupported", "resolve_loss", "sample_lengths"]
+__all__ = [
+    "check_count",
+    "check_policy",
+    "check_terms",
+    "loads_in_order",
+    "loss_mismatch",
+    "refuse_unsupported",
+    "resolve_loss",
+    "sample_lengths",
+]
+
+
+def check_policy(policy: Any) -> None:
+    """Raise a ValueError unless it is a policy object that a checkpoint can name."""
+    params = getattr(type(policy), "__dataclass_params__", None)
+    if not isinstance(policy, PruningPolicy) or params is None or not params.frozen:
+        raise ValueError(
+            f"`policy` must be a PruningPolicy object such as InfoBatch(), a frozen dataclass, got {policy!r}."
+        )
+    for name, value in policy.parameters().items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"`{name}` of {type(policy).__name__} cannot be written to a checkpoint, got {value!r} ({error}): make "
+                "it a number, text, or a tuple of them, or override `parameters` to describe it."
+            ) from error
 
 
 def refuse_unsupported(dataset: Any, args: Any, compute_loss_func: Any) -> None:
     """Raise a ValueError, with what to do instead, where samples cannot be chosen or losses cannot be told apart."""
+    if isinstance(dataset, str) or (isinstance(dataset, Mapping) and len(dataset) and 0 not in dataset):
+        got = (
+            repr(dataset)
+            if isinstance(dataset, str)
+            else f"a {type(dataset).__name__} of {', '.join(map(str, dataset))}"
+        )
+        raise ValueError(
+            f"`train_dataset` must be one data set whose items are samples, got {got}: pass one split, such as "
+            "`data['train']`, or make a data set of columns with `datasets.Dataset.from_dict`."
+        )
     if isinstance(dataset, IterableDataset) or not (isinstance(dataset, Sized) and hasattr(dataset, "__getitem__")):
         raise ValueError(
-            f"Data pruning chooses samples by index, which a {type(dataset).__name__} without length does not have: "
+            f"Data pruning chooses samples by index, got a {type(dataset).__name__} without length or indexing: "
             "pass a map-style data set (for `datasets`, load it without `streaming=True`)."
         )
     if len(dataset) == 0:
@@ -67,9 +106,68 @@ def resolve_loss(
         return find_loss(model, label_smoothing)
     if isinstance(given, PerSampleLoss):
         return given
+    if isinstance(given, type):
+        raise ValueError(f"`per_sample_loss` must be an object, got the class {given.__name__}: pass an instance.")
     if callable(given):
+        _check_signature(given)
         return FunctionLoss(given)
     raise ValueError(f"`per_sample_loss` must be a PerSampleLoss or a function, got {given!r}.")
+
+
+def _check_signature(function: Callable[..., Any]) -> None:
+    """Raise a ValueError if it cannot be called as fn(model, inputs, outputs), such as a loss of (input, target)."""
+    called: Callable[..., Any] = function.forward if isinstance(function, torch.nn.Module) else function
+    try:
+        takes = signature(called)
+    except (TypeError, ValueError):  # written in C, without one
+        return
+    try:
+        takes.bind(None, None, None)
+    except TypeError as error:
+        name = getattr(function, "__name__", type(function).__name__)
+        raise ValueError(
+            f"`per_sample_loss` is called as fn(model, inputs, outputs), but {name} takes {takes}: wrap it in a "
+            "function with these three parameters that returns one loss per sample [B]."
+        ) from error
+
+
+def check_count(count: Any, index: torch.Tensor) -> None:
+    """Raise unless `PerSampleLoss.count` gave `[B]` for the batch's sample indices `[B]`."""
+    if not isinstance(count, torch.Tensor):
+        raise TypeError(f"`count` of the per-sample loss must return a tensor [B], got {type(count).__name__}.")
+    if count.shape != index.shape:
+        raise ValueError(_shape_message("counted", count, index))
+
+
+def check_terms(terms: Any, index: torch.Tensor) -> None:
+    """Raise unless a per-sample loss gave tensors `[B]` through which the model can learn, for indices `[B]`."""
+    if not isinstance(terms, LossTerms):
+        raise TypeError(
+            f"A PerSampleLoss must return LossTerms(total=[B], score=[B]) when called, got {type(terms).__name__}."
+        )
+    for name in ("total", "score"):
+        value = getattr(terms, name)
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"`{name}` of LossTerms must be a tensor [B], got {type(value).__name__}.")
+        if value.shape != index.shape:
+            raise ValueError(_shape_message("returned losses for" if name == "total" else "scored", value, index))
+    if isinstance(terms.extra, torch.Tensor) and terms.extra.dim() > 0:
+        raise ValueError(
+            f"`extra` of LossTerms must be one number for the batch, got shape {tuple(terms.extra.shape)}: what "
+            "belongs to single samples goes into `total`."
+        )
+    if torch.is_grad_enabled() and not terms.total.requires_grad:
+        raise ValueError(
+            "The per-sample loss has no gradient (`requires_grad` is False): compute it from the model's outputs "
+            "without detaching them."
+        )
+
+
+def _shape_message(verb: str, got: torch.Tensor, index: torch.Tensor) -> str:
+    return (
+        f"The per-sample loss {verb} {tuple(got.shape)} for a batch of {len(index)} samples: it must be one number per "
+        "sample, and the collator must neither drop nor merge samples."
+    )
 
 
 def loss_mismatch(loss: PerSampleLoss, model: torch.nn.Module, got: float, expected: float, rel_tol: float) -> None:
@@ -89,8 +187,11 @@ def sample_lengths(dataset: Any, args: Any, processing_class: Any) -> Sequence[i
     if column in (getattr(dataset, "column_names", None) or ()):
         return list(dataset[column])
     name = processing_class.model_input_names[0] if processing_class is not None else "input_ids"
-    if not isinstance(dataset[0], Mapping) or name not in dataset[0]:
+    first = dataset[0]
+    if not isinstance(first, Mapping) or name not in first:
+        has = ", ".join(map(str, first)) if isinstance(first, Mapping) else type(first).__name__
         raise ValueError(
-            f"`train_sampling_strategy='group_by_length'` needs a column {column!r} or items with {name!r}."
+            f"`train_sampling_strategy='group_by_length'` needs a column {column!r} or items with {name!r}, the items "
+            f"have: {has}. Name the column in `length_column_name`, or use 'random'."
         )
     return [len(item[name]) for item in dataset]

@@ -12,7 +12,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import is_dataclass
 from functools import partial
 from typing import Any
 
@@ -39,7 +38,16 @@ from .resume import choose_checkpoint, remove_markers
 from .run import PruningRun, RunFacts, describe_savings
 from .sampler import PlanBatchSampler, visiting_order
 from .schedule import RunLength
-from .support import loads_in_order, loss_mismatch, refuse_unsupported, resolve_loss, sample_lengths
+from .support import (
+    check_count,
+    check_policy,
+    check_terms,
+    loads_in_order,
+    loss_mismatch,
+    refuse_unsupported,
+    resolve_loss,
+    sample_lengths,
+)
 from .training_args import DynPruneArguments
 from .weights import private_torch_rng, restore_strictly
 
@@ -76,11 +84,8 @@ class DynPruneMixin(Trainer):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.prune_flags = self.args if isinstance(self.args, DynPruneArguments) else DynPruneArguments()
-        if policy is not None and not (isinstance(policy, PruningPolicy) and is_dataclass(policy)):
-            raise ValueError(
-                f"`policy` must be a PruningPolicy object such as InfoBatch(), a frozen dataclass, got {policy!r}."
-            )
         self.policy = policy if policy is not None else self.prune_flags.build_policy()
+        check_policy(self.policy)
         self._given_loss = per_sample_loss
         self._run: PruningRun | None = None
         self._scores = ScoreBuffer()
@@ -357,8 +362,7 @@ class DynPruneMixin(Trainer):
         total: Any = None
         for batch in batch_samples:
             count = self.per_sample_loss.count(batch)
-            if count.shape != batch[INDEX_KEY].shape:
-                raise ValueError(_shape_message("counted", count, batch[INDEX_KEY]))
+            check_count(count, batch[INDEX_KEY])
             count = torch.where(batch[WEIGHT_KEY] > 0, count, 0)
             batch[COUNT_KEY] = count
             total = count.sum() if total is None else total + count.sum()
@@ -407,13 +411,7 @@ class DynPruneMixin(Trainer):
         loss = self.per_sample_loss
         outputs = model(**{key: value for key, value in inputs.items() if key not in loss.withheld})
         terms = loss(model, inputs, outputs)
-        if terms.total.shape != index.shape or terms.score.shape != index.shape:
-            raise ValueError(_shape_message("returned losses for", terms.total, index))
-        if torch.is_grad_enabled() and not terms.total.requires_grad:
-            raise ValueError(
-                "The per-sample loss has no gradient (`requires_grad` is False): compute it from the model's outputs "
-                "without detaching them."
-            )
+        check_terms(terms, index)
         self._scores.add(torch.where(count > 0, index, -1), terms.score.detach())
         record = self._active_run().record
         if record is not None:
@@ -536,10 +534,3 @@ def _plan_sampler(dataloader: Any) -> PlanBatchSampler:
             "`get_train_dataloader` is overridden, let it return that of `super()`; change data and collator instead."
         )
     return sampler
-
-
-def _shape_message(verb: str, got: torch.Tensor, index: torch.Tensor) -> str:
-    return (
-        f"The per-sample loss {verb} {tuple(got.shape)} for a batch of {len(index)} samples: it must be one number per "
-        "sample, and the collator must neither drop nor merge samples."
-    )

@@ -61,7 +61,7 @@ class DynPruneArguments:
             raise ValueError(
                 f"`prune_warmup_epochs` must be a whole number of at least 0, got {self.prune_warmup_epochs!r}."
             )
-        if self.prune_seed is not None and not isinstance(self.prune_seed, int):
+        if self.prune_seed is not None and (isinstance(self.prune_seed, bool) or not isinstance(self.prune_seed, int)):
             raise ValueError(f"`prune_seed` must be a whole number, got {self.prune_seed!r}.")
         augmentation = self.prune_reproducible_augmentation
         if not isinstance(augmentation, bool):

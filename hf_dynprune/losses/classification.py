@@ -56,7 +56,9 @@ class ClassificationLoss(PerSampleLoss):
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
         """1 for each sample; 0 where its only label is -100."""
         labels = self._labels(inputs)
-        if self._problem_type(labels) == _SINGLE:
+        problem = self._problem_type(labels)
+        self._check_form(labels, problem)
+        if problem == _SINGLE:
             self._check_range(labels)
             return labels.view(-1).ne(IGNORE).long()
         return torch.ones(len(labels), dtype=torch.int64, device=labels.device)
@@ -113,11 +115,8 @@ class ClassificationLoss(PerSampleLoss):
         if problem == _SINGLE and labels.is_floating_point():
             self._refuse_soft_labels(labels)
             raise ValueError(
-                f"`problem_type` {problem!r} needs integer labels, got {labels.dtype} of shape {tuple(labels.shape)}."
-            )
-        if problem == _MULTI and labels.shape[1:] != (self.config.num_labels,):
-            raise ValueError(
-                f"`problem_type` {problem!r} needs labels [B, {self.config.num_labels}], got {tuple(labels.shape)}."
+                f"`problem_type` {problem!r} needs integer labels, got {labels.dtype} of shape {tuple(labels.shape)}: "
+                "pass class numbers [B]."
             )
         if problem != _SINGLE and self.label_smoothing:
             raise ValueError(
@@ -125,6 +124,24 @@ class ClassificationLoss(PerSampleLoss):
                 "set it to 0."
             )
         return problem
+
+    def _check_form(self, labels: Tensor, problem: str) -> None:
+        """One class per sample, or a value for each output: torch would broadcast, or take B * C labels for them."""
+        classes, shape = self.config.num_labels, tuple(labels.shape)
+        if problem == _SINGLE and labels.numel() != len(labels):
+            raise ValueError(
+                f"`problem_type` {problem!r} needs one class per sample, labels [B], got {shape}: for one-hot rows "
+                "pass `labels.argmax(1)`, for several classes per sample floats [B, classes]."
+            )
+        if problem == _SINGLE and labels.dtype not in (torch.int64, torch.uint8):
+            raise ValueError(f"`problem_type` {problem!r} needs torch.int64 labels, got {labels.dtype}: use `.long()`.")
+        if problem == _MULTI and shape[1:] != (classes,):
+            raise ValueError(f"`problem_type` {problem!r} needs labels [B, {classes}], got {shape}.")
+        if problem == _REGRESSION and labels.numel() != len(labels) * classes:
+            raise ValueError(
+                f"`problem_type` {problem!r} needs {classes} values per sample (`num_labels` of the model's config), "
+                f"got labels of shape {shape}."
+            )
 
     def _refuse_soft_labels(self, labels: Tensor) -> None:
         """Mixup and cutmix give one loss for two samples: there is no per-sample score to record."""

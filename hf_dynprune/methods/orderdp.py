@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ..draws import keep_by_lot, keep_largest
 from ..plan import EpochInfo, PrunePlan
-from ..policy import PruningPolicy, check_range
+from ..policy import PruningPolicy, check_range, is_number
 from ..registry import register_policy
 from ..scores import ScoreView
 
@@ -103,8 +103,8 @@ class OrderDP(PruningPolicy):
 
     def with_ratio(self, ratio: float) -> OrderDP:
         """A copy that prunes `ratio` of the scored samples: b = (1 - ratio) / a."""
-        if not 0 <= ratio < 1:
-            raise ValueError(f"The prune ratio must lie in [0, 1), got {ratio}.")
+        if not is_number(ratio) or not 0 <= ratio < 1:
+            raise ValueError(f"The prune ratio of OrderDP must be a number in [0, 1), got {ratio!r}.")
         if 1 - ratio > self.pool_ratio + 1e-9:  # 1 - 0.7 is a little more than 0.3
             raise ValueError(
                 f"OrderDP cannot prune only {ratio:g} with `pool_ratio` {self.pool_ratio:g}, which already leaves out "

@@ -1,0 +1,168 @@
+"""Per-sample losses, and models and trainers that compute another loss."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+from transformers import Trainer, ViTModel
+
+from hf_dynprune import DynPruneMixin, DynPruneTrainer
+from hf_dynprune.losses import LossTerms, PerSampleLoss
+from tests.bad_input import Case, build, first_batch, plain, refused
+from tests.bad_input.data import collate
+from tests.helpers import vit
+
+
+def losses(inputs, outputs):
+    return functional.cross_entropy(outputs.logits, inputs["labels"], reduction="none")
+
+
+def returns(change, message, error=ValueError):
+    """A function whose losses `[B]` are changed."""
+    return first_batch(message, error, per_sample_loss=lambda model, inputs, outputs: change(losses(inputs, outputs)))
+
+
+class Own(PerSampleLoss):
+    """A loss of the user's, right unless told otherwise."""
+
+    equals_model_loss = False
+
+    def __init__(self, count=lambda ones: ones, terms=lambda loss: LossTerms(loss, loss)):
+        self.change_count, self.terms = count, terms
+
+    def count(self, inputs):
+        return self.change_count(torch.ones_like(inputs["labels"]))
+
+    def __call__(self, model, inputs, outputs):
+        return self.terms(losses(inputs, outputs))
+
+
+def own(message, error=ValueError, **changes):
+    return first_batch(message, error, per_sample_loss=Own(**changes))
+
+
+class WithoutCount(PerSampleLoss):
+    def __call__(self, model, inputs, outputs):
+        return LossTerms(outputs.loss, outputs.loss)
+
+
+def replaced_loss_function():
+    model = vit()
+    model.loss_function = lambda *args, **kwargs: 0
+    return model
+
+
+def bypassing(place):
+    """ViT's forward takes any keyword, so nothing else would notice."""
+
+    class Bypassing(DynPruneTrainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            return model(**inputs).loss
+
+    return plain(Bypassing, place)
+
+
+def combined(place):
+    class Doubled(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            return 2 * super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+
+    class Combined(DynPruneMixin, Doubled):
+        pass
+
+    return plain(Combined, place)
+
+
+SHAPE = "for a batch of 4 samples: it must be one number per sample"
+CALLED = r"called as fn\(model, inputs, outputs\), but"
+
+LOSSES = {
+    # What is passed
+    "number": refused("`per_sample_loss` must be a PerSampleLoss or a function, got 3", per_sample_loss=3),
+    "class for an object": refused(
+        "`per_sample_loss` must be an object, got the class Own: pass an instance", per_sample_loss=Own
+    ),
+    "function of (outputs, labels)": refused(
+        rf"{CALLED} <lambda> takes \(outputs, labels\): wrap it in a function with these three parameters",
+        per_sample_loss=lambda outputs, labels: outputs,
+    ),
+    "torch's loss": refused(
+        rf"{CALLED} CrossEntropyLoss takes \(input.*, target.*: wrap it .* returns one loss per sample \[B\]",
+        per_sample_loss=torch.nn.CrossEntropyLoss(reduction="none"),
+    ),
+    "abstract": Case(
+        lambda place: build(place, per_sample_loss=WithoutCount()),
+        "Can't instantiate abstract class WithoutCount .*count",
+        TypeError,
+    ),
+    # What a function returns
+    "mean of the batch": returns(torch.mean, rf"returned losses for \(\) {SHAPE}"),
+    "column": returns(lambda loss: loss[:, None], rf"returned losses for \(4, 1\) {SHAPE}"),
+    "two per sample": returns(lambda loss: torch.cat([loss, loss]), rf"returned losses for \(8,\) {SHAPE}"),
+    "collator that loses a sample": first_batch(
+        rf"returned losses for \(3,\) {SHAPE}, and the collator must neither drop nor merge",
+        per_sample_loss=lambda model, inputs, outputs: losses(inputs, outputs),
+        data_collator=collate(lambda batch: {key: value[1:] for key, value in batch.items()}),
+    ),
+    "Python number": returns(
+        lambda loss: 1.0, r"`per_sample_loss` must return a tensor \[B\] or LossTerms, got float", TypeError
+    ),
+    "tuple": returns(
+        lambda loss: (loss, loss), r"`per_sample_loss` must return a tensor \[B\] or LossTerms, got tuple", TypeError
+    ),
+    "nothing": returns(
+        lambda loss: None, r"`per_sample_loss` must return a tensor \[B\] or LossTerms, got NoneType", TypeError
+    ),
+    "detached": returns(
+        torch.detach, r"no gradient \(`requires_grad` is False\): compute it from the model's outputs without detaching"
+    ),
+    # A PerSampleLoss of one's own
+    "count of a wrong shape": own(rf"counted \(\) {SHAPE}", count=torch.sum),
+    "count that is no tensor": own(
+        r"`count` of the per-sample loss must return a tensor \[B\], got int", TypeError, count=len
+    ),
+    "tensor for terms": own(
+        r"must return LossTerms\(total=\[B\], score=\[B\]\) when called, got Tensor", TypeError, terms=lambda loss: loss
+    ),
+    "score of a wrong shape": own(rf"scored \(\) {SHAPE}", terms=lambda loss: LossTerms(loss, loss.mean())),
+    "score that is no tensor": own(
+        r"`score` of LossTerms must be a tensor \[B\], got list",
+        TypeError,
+        terms=lambda loss: LossTerms(loss, [1.0] * 4),
+    ),
+    "extra per sample": own(
+        r"`extra` of LossTerms must be one number for the batch, got shape \(4,\): .* goes into `total`",
+        terms=lambda loss: LossTerms(loss, loss, extra=loss),
+    ),
+    # Models and trainers
+    "model without a task": refused(
+        r"No per-sample loss is known for Linear. Pass `per_sample_loss=fn` .* or register one with `register_loss`",
+        model=lambda: torch.nn.Linear(2, 2),
+    ),
+    "model without a head": refused(
+        "No per-sample loss is known for ViTModel. Pass `per_sample_loss=fn`", model=lambda: ViTModel(vit().config)
+    ),
+    "model with a loss function of its own": refused(
+        "ViTForImageClassification was given a `loss_function` of its own. Pass the same loss .* `per_sample_loss=fn`",
+        model=replaced_loss_function,
+    ),
+    "compute_loss that bypasses the weights": Case(
+        bypassing,
+        "`compute_loss` of Bypassing did not reach the pruning trainer's: .* or call `super...compute_loss`",
+        RuntimeError,
+        steps=0,
+    ),
+    "compute_loss of a combined trainer": Case(
+        combined,
+        r"ClassificationLoss gives 1\.\d+ on the first batch where ViTForImageClassification's own loss is 2\.\d+: the "
+        "model computes another loss. Pass it as `per_sample_loss=fn`",
+        steps=0,
+    ),
+    # The epoch's end is the first moment at which all losses are known.
+    "all NaN": Case(
+        lambda place: build(place, per_sample_loss=lambda m, inputs, outputs: losses(inputs, outputs) * float("nan")),
+        "All 22 losses of epoch 0 were NaN or infinite: the model has diverged. Lower the learning rate, clip",
+        FloatingPointError,
+        steps=6,
+    ),
+}
