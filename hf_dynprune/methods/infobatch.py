@@ -95,6 +95,10 @@ class InfoBatch(PruningPolicy):
                 raise ValueError(f"`percentiles` of InfoBatch must ascend inside (0, 100), got {cuts}.")
             if not all(0 < keep <= 1 for keep in keeps):
                 raise ValueError(f"`keep_ratios` of InfoBatch must lie in (0, 1], got {keeps}.")
+            if min(keeps) < np.finfo(np.float32).tiny:
+                raise ValueError(
+                    f"`keep_ratios` of InfoBatch must not be so small that 1 / keep overflows float32, got {keeps}."
+                )
             object.__setattr__(self, "percentiles", cuts)
             object.__setattr__(self, "keep_ratios", keeps)
 
