@@ -110,7 +110,7 @@ def _why_unreadable(path: Path, random_states: list[str]) -> str | None:
     elif (path / "pytorch_model_fsdp_0").is_dir():
         needed += [path / name for name in _FSDP]
     elif not weights:
-        return "it has no weights"
+        return "model.safetensors is missing, and so are weights in any other form"
     else:
         optimizer = "optimizer.bin" if (path / "pytorch_model_fsdp.bin") in weights else "optimizer.pt"
         needed += [path / optimizer, path / "scheduler.pt"]

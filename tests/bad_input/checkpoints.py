@@ -115,7 +115,7 @@ CHECKPOINTS = {
     ),
     # Written halfway
     "without trainer state": lacks("trainer_state.json", UNFINISHED),
-    "without weights": lacks("model.safetensors", "it has no weights"),
+    "without weights": lacks("model.safetensors", "model.safetensors is missing, and so are weights in any other form"),
     "without optimizer": lacks("optimizer.pt"),
     "without scheduler": lacks("scheduler.pt"),
     "without random states": lacks("rng_state.pth"),
