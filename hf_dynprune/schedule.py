@@ -184,4 +184,6 @@ class RunClock:
             raise RuntimeError("No epoch is running.")
         start, anchor = step - skipped, scheduler_steps - skipped
         nominal, lr = (start, anchor) if self.length.fixed_steps else (now.nominal_start, now.lr_start)
-        self.current = EpochClock(now.epoch, start, updates, nominal, lr, anchor).fitted(self.length)
+        again = EpochClock(now.epoch, start, updates, nominal, lr, anchor).fitted(self.length)
+        # By the new count a run that ends inside this epoch may be past its end already: one more step ends it.
+        self.current = replace(again, planned=max(again.planned, skipped + 1))

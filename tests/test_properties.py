@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from accelerate.data_loader import BatchSamplerShard
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from hf_dynprune.data import Slot
@@ -219,6 +219,10 @@ def test_the_same_global_batch_is_dealt_the_rest_as_it_was(plan, together, accum
 # ---- the clock ----
 
 
+def updates_of(per_epoch: int, epochs: int) -> st.SearchStrategy[list[int]]:
+    return st.just([per_epoch] * epochs) | st.lists(st.integers(1, per_epoch), min_size=epochs, max_size=epochs)
+
+
 @st.composite
 def runs(draw: st.DrawFn) -> tuple[RunLength, list[int]]:
     """The run's length on the full data, and the updates of each of its epochs."""
@@ -226,11 +230,10 @@ def runs(draw: st.DrawFn) -> tuple[RunLength, list[int]]:
     if draw(st.booleans()):
         max_steps = draw(st.integers(1, 40))
         length = RunLength(per_epoch, max_steps, max_steps / per_epoch, True)
-        return length, draw(st.lists(st.integers(1, per_epoch), min_size=max_steps, max_size=max_steps))
+        return length, draw(updates_of(per_epoch, max_steps))
     num_epochs = draw(st.integers(1, 5).map(float) | st.floats(0.05, 5))
     length = RunLength(per_epoch, math.ceil(num_epochs * per_epoch), num_epochs, False)
-    epochs = math.ceil(num_epochs)
-    return length, draw(st.lists(st.integers(1, per_epoch), min_size=epochs, max_size=epochs))
+    return length, draw(updates_of(per_epoch, math.ceil(num_epochs)))
 
 
 def positions(length: RunLength, updates: list[int], cuts: set[int], lagging: set[int] = frozenset()) -> list[float]:
@@ -241,6 +244,9 @@ def positions(length: RunLength, updates: list[int], cuts: set[int], lagging: se
         clock.begin_epoch(epoch, step, updates[epoch], scheduler)
         assert clock.max_steps <= bound  # pruning only shortens
         start, planned = step, clock.current.planned
+        if not length.fixed_steps:  # as many of its updates as it takes to get as far as the run goes
+            share = updates[epoch] * clock.current.nominal / length.updates_per_epoch
+            assert planned - 1 < share <= planned + 1e-9
         while step < start + planned:
             step += 1
             scheduler += step not in lagging
@@ -269,11 +275,14 @@ def test_the_learning_rate_ends_at_the_end_whatever_the_epochs_and_interrupts(ru
     assert late == positions(length, updates, set(), lagging) == sorted(late)
     assert all(a <= b + 1e-9 for a, b in zip(late, whole, strict=True))
     if all(u == length.updates_per_epoch for u in updates):
-        assert whole == list(range(length.max_steps + 1))
+        stock = range(length.max_steps + 1)
+        assert whole == list(stock)
+        assert late == [step - sum(missed <= step for missed in lagging) for step in stock]
 
 
 @examples(400)
 @given(st.floats(0.3, 4), plans(), layouts(), cuts(), st.integers(0, 2), st.booleans(), st.booleans())
+@example(1.75, PrunePlan.full(33), Layout(2, 4, 4), [(Layout(1, 1, 1), 0.5)], 1, False, False)  # 32 done, 25 to do
 def test_other_batches_on_resume_keep_the_place_within_one_update(
     num_epochs, plan, layout, cuts, epochs_before, drop_last, fixed
 ):
@@ -296,8 +305,7 @@ def test_other_batches_on_resume_keep_the_place_within_one_update(
     for new, share in cuts:
         now = clock.current
         done = dealing.skipped + int(share * (now.planned - dealing.skipped))
-        if not dealing.skipped <= done < now.planned:
-            break  # the run ends inside this epoch, before what was done by the new count
+        assert dealing.skipped <= done < now.planned
         step = now.start_step + done
         per_epoch = clock.length.updates_per_epoch
         place, grain = clock.lr_position(step) / per_epoch, now.nominal / now.planned / per_epoch
@@ -308,7 +316,7 @@ def test_other_batches_on_resume_keep_the_place_within_one_update(
         clock.load_state_dict(state)
         clock.redeal(step, updates(), dealing.skipped, step)
         now = clock.current
-        assert step - now.start_step == dealing.skipped
+        assert step - now.start_step == dealing.skipped < now.planned
         if fixed:
             assert clock.lr_position(step) == step
             continue
