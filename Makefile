@@ -7,18 +7,20 @@ ARGS    ?=
 
 VENV := .venv
 BIN  := $(VENV)/bin
-RUN_TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# Tests of several processes stay together on one worker, which launches them once.
+RUN_TESTS := -m pytest --dist loadgroup -n $(WORKERS)
 
 # One stamp per set of extras; out of date when the requirements changed.
 CORE_ENV := $(VENV)/.stamp-quickstart
 DEV_ENV  := $(VENV)/.stamp-examples,dev
 DOCS_ENV := $(VENV)/.stamp-docs
+OLDEST   := .venv-oldest
 
 # Tests that need numpy alone: the policies' conformance suite, the methods, and the modules they are built from.
 DECISION_TESTS := tests/decisions
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test test-decisions check format docs build clean
+.PHONY: help quickstart test test-decisions test-oldest soak check format docs build clean
 
 help:  ## list the targets
 	@echo "make TARGET; each one creates $(VENV) from constraints.txt when it is missing"
@@ -28,10 +30,16 @@ quickstart: $(CORE_ENV)  ## train a small ViT on handwritten digits, with and wi
 	@$(BIN)/hf-dynprune quickstart $(ARGS)
 
 test: $(DEV_ENV)  ## run the default test suite on two workers (WORKERS=n, ARGS="pytest options")
-	@$(RUN_TESTS) -n $(WORKERS) $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python $(RUN_TESTS) $(ARGS)
 
 test-decisions: $(DEV_ENV)  ## run only the tests of methods and plans; torch cannot be imported there
 	@HF_DYNPRUNE_TEST_WITHOUT_TORCH=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(DECISION_TESTS) $(ARGS)
+
+test-oldest: $(OLDEST)/.stamp  ## run the tests that need torch with the oldest supported transformers and accelerate
+	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python $(RUN_TESTS) --ignore=$(DECISION_TESTS) $(ARGS)
+
+soak: $(DEV_ENV)  ## kill -9 fifty training runs and start them again; three and four processes (half an hour)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/soak tests/distributed $(ARGS)
 
 check: $(DEV_ENV)  ## lint, check the format, check the types
 	@$(BIN)/ruff check .
@@ -58,6 +66,15 @@ $(VENV)/.stamp-venv:
 		{ echo "the versions in constraints.txt need Python 3.11 or newer: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@echo "creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(OLDEST)/.stamp: pyproject.toml constraints.txt tests/oldest.txt | $(VENV)/.stamp-venv
+	@echo "installing the oldest supported versions into $(OLDEST)"
+	@$(PYTHON) -m venv $(OLDEST)
+	@names=$$(sed -n 's/^\([a-z_]*\)==.*/\1/p' tests/oldest.txt | paste -sd '|'); \
+		grep -vE "^($$names)==" constraints.txt | cat - tests/oldest.txt > $(OLDEST)/constraints.txt
+	@$(OLDEST)/bin/python -m pip install --quiet --no-input --disable-pip-version-check \
+		-c $(OLDEST)/constraints.txt -e ".[examples,dev]"
 	@touch $@
 
 # The stamp's name is the list of extras. The environment itself is not a reason to install again.
