@@ -7,8 +7,8 @@ ARGS    ?=
 
 VENV := .venv
 BIN  := $(VENV)/bin
-# Tests of several processes stay together on one worker, which launches them once.
-RUN_TESTS := -m pytest --dist loadgroup -n $(WORKERS)
+# The tests of a file stay on one worker, so that what they share (such as a launch of several processes) is made once.
+RUN_TESTS := -m pytest --dist loadfile -n $(WORKERS)
 
 # One stamp per set of extras; out of date when the requirements changed.
 CORE_ENV := $(VENV)/.stamp-quickstart

@@ -41,6 +41,8 @@ def saved(tmp_path_factory):
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_bad_input(name, tmp_path, saved):
     case = CATALOGUE[name]
+    if case.needs and case.needs not in DynPruneTrainingArguments.__dataclass_fields__:
+        pytest.skip(f"this transformers version has no `{case.needs}`")
     if case.resume is not None:
         shutil.copytree(saved, tmp_path / "run" / NAME)
     log = None

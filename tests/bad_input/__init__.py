@@ -26,6 +26,7 @@ class Case:
         error: exact class.
         steps: optimizer steps made before the error; None: refused before there is a trainer.
         resume: argument of `train`, made from the folder; the folder has a `run/checkpoint-4` then.
+        needs: training argument that the oldest supported transformers lacks.
     """
 
     act: Callable[[Path], Trainer | None]
@@ -33,6 +34,7 @@ class Case:
     error: type[Exception] = ValueError
     steps: int | None = None
     resume: Callable[[Path], str | bool] | None = field(default=None)
+    needs: str | None = None
 
 
 def build(place: Path, dataset: Any = None, model: Callable[[], Any] = vit, **flags: Any) -> DynPruneTrainer:

@@ -255,11 +255,10 @@ SETTINGS = {
     "tensor parallelism": parallel("tp"),
     "context parallelism": parallel("cp"),
     "sequence parallelism": parallel("sp"),
-    "batches out of order, checkpoints inside epochs": refused(
+    "batches out of order, checkpoints inside epochs": Case(
+        lambda place: build(place, dataloader_in_order=False, dataloader_num_workers=2, save_strategy="steps"),
         "`dataloader_in_order=False` with `save_strategy='steps'`: .* Use `save_strategy='epoch'` or load in order",
-        dataloader_in_order=False,
-        dataloader_num_workers=2,
-        save_strategy="steps",
+        needs="dataloader_in_order",
     ),
     "sampler of the user's own": Case(
         weighted_sampler,
