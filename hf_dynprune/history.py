@@ -34,7 +34,7 @@ class EpochRecord:
             come repeat the last pruned one; None where `max_steps` fixes the steps.
         seconds_plan: planning the epoch.
         seconds_train: its training loop, evaluations and checkpoints in it included; since the last resume only.
-        seconds_merge: merging its scores.
+        seconds_merge: merging its scores, from the device and all processes, at checkpoints too.
     """
 
     epoch: int

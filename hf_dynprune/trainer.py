@@ -510,9 +510,12 @@ class DynPruneMixin(Trainer):
         return self._run
 
     def _drain_scores(self) -> None:
+        began = time.perf_counter()
         index, score = self._scores.drain(self.accelerator)
         run = self._active_run()
         run.store.record(index, score, epoch=-1 if run.record is None else run.record.epoch)
+        if run.record is not None:
+            run.record.seconds_merge += time.perf_counter() - began
 
 
 class DynPruneTrainer(DynPruneMixin, Trainer):
