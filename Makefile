@@ -38,8 +38,8 @@ test-decisions: $(DEV_ENV)  ## run only the tests of methods and plans; torch ca
 test-oldest: $(OLDEST)/.stamp  ## run the tests that need torch with the oldest supported transformers and accelerate
 	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python $(RUN_TESTS) --ignore=$(DECISION_TESTS) $(ARGS)
 
-soak: $(DEV_ENV)  ## kill -9 fifty training runs and start them again; three and four processes (half an hour)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/soak tests/distributed $(ARGS)
+soak: $(DEV_ENV)  ## slow tests: kill -9 and start again, three and four processes, inductor (half an hour)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
 
 check: $(DEV_ENV)  ## lint, check the format, check the types
 	@$(BIN)/ruff check .
