@@ -58,8 +58,8 @@ def test_pruning_off_is_the_stock_run(name, tmp_path):
         made[make] = weights_of(trainer)
     assert ours.steps == theirs.steps
     if "accumulation" in name or "inductor" in name:
-        # Stock multiplies the mean over a batch, we divide the sum over the window: the last bit of the loss differs. And
-        # the model's own loss is compiled together with the model, ours is not.
+        # Stock multiplies the mean over a batch, we divide the sum over the window: the last bit of the loss differs.
+        # And the model's own loss is compiled together with the model, ours is not.
         for key, value in made[stock_trainer].items():
             torch.testing.assert_close(made[pruning_trainer][key], value, rtol=0, atol=2e-3, msg=key)
     else:
