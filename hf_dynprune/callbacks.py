@@ -8,11 +8,12 @@ from typing import Any
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from transformers import TrainerCallback
 
-__all__ = ["NominalStepping", "set_progress_total"]
+__all__ = ["NominalStepping", "is_stepped_by_metric", "set_progress_total"]
 
 
 class NominalStepping(TrainerCallback):
-    """Steps a user's own scheduler along the full-data axis: a staircase, at most one nominal step behind.
+    """Steps a user's own scheduler along the full-data axis: a staircase, at most one nominal step behind, and one more
+    for each time that `ignore_data_skip` began an epoch again.
 
     Args:
         extra_steps: from the global step to the number of scheduler steps to make beside the Trainer's own; 0 where the
@@ -26,12 +27,15 @@ class NominalStepping(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
         """Called after the Trainer's own step of the scheduler."""
-        # Schedulers stepped by a metric, at evaluations, are not on a step axis.
-        by_metric = isinstance(lr_scheduler, ReduceLROnPlateau) or type(lr_scheduler).__name__ == "GreedyLR"
-        if by_metric or self.step_was_skipped():
+        if is_stepped_by_metric(lr_scheduler) or self.step_was_skipped():
             return
         for _ in range(self.extra_steps(state.global_step)):
             lr_scheduler.step()
+
+
+def is_stepped_by_metric(scheduler: Any) -> bool:
+    """Whether it is stepped at evaluations, and so is not on a step axis."""
+    return isinstance(scheduler, ReduceLROnPlateau) or type(scheduler).__name__ == "GreedyLR"
 
 
 def set_progress_total(callbacks: Iterable[Any], total: int) -> None:

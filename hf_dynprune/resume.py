@@ -17,7 +17,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from .checkpoint import JSON_FILE, CheckpointError, load_state
+from .checkpoint import JSON_FILE, TENSOR_FILE, CheckpointError, load_state
 from .distributed import collect
 from .logs import logger
 
@@ -31,6 +31,7 @@ _WEIGHTS = (
     "adapter_model.bin",
     "pytorch_model_fsdp.bin",
 )
+_ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 _SHARDED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 # What FSDP and DeepSpeed write last into folders of their own form; their content is not opened.
 _FSDP = ("pytorch_model_fsdp_0/.metadata", "optimizer_0/.metadata", "scheduler.pt")
@@ -43,6 +44,8 @@ def newest_usable_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
     For scripts that start anew where there is nothing to resume:
 
         trainer.train(resume_from_checkpoint=newest_usable_checkpoint(args.output_dir))
+
+    Several machines need a common disk for this; `resume_from_checkpoint=True` lets them agree without one.
 
     Args:
         output_dir: the run's; need not exist.
@@ -73,7 +76,13 @@ def why_unusable(folder: str | os.PathLike[str], ranks: Iterable[int] | None = N
         folder: the checkpoint.
         ranks: whose random states must be there; default: of all processes that the checkpoint was written by.
     """
-    path = Path(folder)
+    try:
+        return _why_unusable(Path(folder), ranks)
+    except OSError as error:  # such as a folder that vanishes while it is looked at
+        return f"it cannot be read ({error!r})"
+
+
+def _why_unusable(path: Path, ranks: Iterable[int] | None) -> str | None:
     if not path.is_dir():
         return "there is no such folder"
     try:
@@ -98,6 +107,7 @@ def _why_unreadable(path: Path, random_states: list[str]) -> str | None:
     """The first of the Trainer's own files that is missing or does not open."""
     sharded = [path / name for name in _SHARDED if (path / name).is_file()]
     weights = [path / name for name in _WEIGHTS if (path / name).is_file()]
+    weights += [file for name in _ADAPTERS for file in path.glob(f"*/{name}")]  # PEFT's, where they have names
     for index in sharded:
         try:
             names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
@@ -139,37 +149,60 @@ def _opens(file: Path) -> bool:
 def remove_markers(folder: str | os.PathLike[str]) -> None:
     """Take from an older checkpoint of the same step what says that it is complete, before it is written over."""
     path = Path(folder)
-    for name in (_TRAINER_STATE, JSON_FILE, *(file.name for file in path.glob("rng_state*.pth"))):
+    for name in (_TRAINER_STATE, JSON_FILE, TENSOR_FILE, *(file.name for file in path.glob("rng_state*.pth"))):
         (path / name).unlink(missing_ok=True)
 
 
-def choose_checkpoint(wanted: str | bool, output_dir: str, accelerator: Any, ranks: Iterable[int] | None) -> str:
+def choose_checkpoint(
+    wanted: str | os.PathLike[str] | bool, output_dir: str, accelerator: Any, ranks: Iterable[int] | None
+) -> str:
     """The checkpoint to resume from, the same on every process.
 
     Args:
         wanted: a folder, or True for the newest usable one in `output_dir`.
         output_dir: the run's.
-        accelerator: Accelerate's; the first process of each machine looks at the files, and all must find one usable.
+        accelerator: Accelerate's; the first process of each machine looks at its files, and all must find one usable.
         ranks: see `why_unusable`.
 
     Raises:
-        CheckpointError: there is none, with the reason for each one passed over.
+        CheckpointError: on every process, if there is none, with the reason for each one passed over.
     """
-    folders = checkpoint_folders(output_dir) if wanted is True else [Path(str(wanted))]
-    reasons: list[str] = []
-    for folder in folders:
-        reason = why_unusable(folder, ranks) if accelerator.is_local_main_process else None
-        found = collect(accelerator, reason)
-        if not found:
-            return str(folder)
-        reasons.append(f"{folder}: {found[0].rstrip('.')}.")
-        logger.warning("Passing over %s: %s", folder, found[0])
-    if not folders:
+    given = None if wanted is True else Path(str(wanted))
+    folders = checkpoint_folders(output_dir) if given is None else [given]
+    # One exchange, by folder, since machines with disks of their own need not have the same folders.
+    own = (
+        {str(folder): why_unusable(folder, ranks) for folder in folders} if accelerator.is_local_main_process else None
+    )
+    machines = collect(accelerator, own)
+    reasons = []
+    for folder in sorted({name for found in machines for name in found}, key=_number, reverse=True):
+        reason = next((why for found in machines if (why := found.get(folder, "not on every machine"))), None)
+        if reason is None:
+            return folder
+        reasons.append(f"{folder}: {reason.rstrip('.')}.")
+        if given is None:
+            logger.warning("Passing over %s: %s", folder, reason)
+    if not reasons:
         raise CheckpointError(
             f"There is no checkpoint in {output_dir} to resume from. Start without `resume_from_checkpoint`."
         )
+    if given is None:
+        raise CheckpointError(f"No usable checkpoint. {' '.join(reasons)} Start a new run.")
+    raise CheckpointError(f"No usable checkpoint. {reasons[0]} {_advice(given, output_dir)}")
+
+
+def _number(folder: str) -> int:
+    found = re.search(r"(\d+)$", folder)
+    return int(found[1]) if found else -1
+
+
+def _advice(given: Path, output_dir: str) -> str:
+    """Where a usable checkpoint is, for someone whose folder is not one."""
+    if str(given) == "True":
+        return "For the newest checkpoint of the run pass the value True, not the text 'True'."
     # A run's own folder is easily given for one of its checkpoints.
-    others = [] if wanted is True else [*checkpoint_folders(folders[0]), *checkpoint_folders(folders[0].parent)]
-    hint = next((folder for folder in others if why_unusable(folder) is None), None)
-    advice = f"The newest usable one there is {hint}." if hint else "No other is usable: start a new run."
-    raise CheckpointError(f"No usable checkpoint. {' '.join(reasons)} {advice}")
+    for place in (given, given.parent, Path(output_dir)):
+        for folder in checkpoint_folders(place):
+            if why_unusable(folder) is None:
+                return f"The newest usable one in {place} is {folder}."
+    return f"None in {given.parent} or {output_dir} is usable either."

@@ -26,6 +26,12 @@ from .scores import ScoreStore, ScoreView
 __all__ = ["PruningRun", "RunFacts", "describe_savings"]
 
 LOW_SAVING = 0.05
+TRAINER_FACTS = ("global_step", "scheduler_steps", "in_order", "epoch_stopped")
+"""What the trainer adds to the facts of a checkpoint."""
+_NOT_EXACT = (
+    "Scores and plan are those of the checkpoint, the learning rate goes on at the same share of the run; the result "
+    "equals no uninterrupted run to the bit."
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ class PruningRun:
         self.plan: PrunePlan | None = None
         self.record: EpochRecord | None = None
         self._saved_layout = layout
+        self._saved_updates: int | None = None
         self._last_pruned_ratio = 0.0
         self._warned_nonfinite = False
 
@@ -142,7 +149,14 @@ class PruningRun:
             )
         return record
 
-    def resume_at(self, step: int, restart_epoch: bool, scheduler_steps: int) -> tuple[int, int]:
+    @property
+    def steps_changed(self) -> bool:
+        """Whether a resumed run makes other optimizer steps per full epoch than the saved one."""
+        return self._saved_updates not in (None, self.clock.length.updates_per_epoch)
+
+    def resume_at(
+        self, step: int, restart_epoch: bool, scheduler_steps: int, is_epoch_over: bool = False
+    ) -> tuple[int, int]:
         """(epoch to run next, optimizer steps of it that count as done) for a checkpoint at global step `step`.
 
         Args:
@@ -150,12 +164,15 @@ class PruningRun:
             restart_epoch: run the epoch again from its first batch (`ignore_data_skip`). What was done of it stays on
                 the nominal axis and in its record, so the run ends as many nominal steps later as the stock Trainer's.
             scheduler_steps: the scheduler's step count at the checkpoint.
+            is_epoch_over: whether a callback had ended the epoch there, before its planned end.
         """
         before, saved, plan = self.clock.current, self._saved_layout, self.plan
         epoch, done = self.clock.resume_at(step)
+        if is_epoch_over and before is not None and epoch == before.epoch:
+            epoch, done = epoch + 1, 0
+        if saved != self.layout and (done == 0 or restart_epoch):
+            logger.warning("Saved with %s, resumed with %s: %s", saved, self.layout, _NOT_EXACT)
         if before is None or plan is None or epoch != before.epoch:
-            if saved != self.layout:
-                logger.info("Saved with %s, resumed with %s.", saved, self.layout)
             return epoch, done
         if self.record is None and self.history.records:
             # Saved after training had ended inside the epoch: its record was closed, its plan still holds.
@@ -173,10 +190,9 @@ class PruningRun:
             )
             self.clock.redeal(step, self._updates(plan), self.dealing.skipped, scheduler_steps)
             logger.warning(
-                "Saved with %s, resumed with %s: of epoch %d's %d samples, %d are done and the rest is dealt out anew. "
-                "Scores and plan are those of the checkpoint, the learning rate goes on at the same share of the run; "
-                "the result equals no uninterrupted run to the bit.",
-                *(saved, self.layout, epoch, plan.num_kept, self.dealing.dealt),
+                "Saved with %s, resumed with %s: of epoch %d's %d samples, %d are done and the rest is dealt out "
+                "anew. %s",
+                *(saved, self.layout, epoch, plan.num_kept, self.dealing.dealt, _NOT_EXACT),
             )
         if self.record is not None:
             self.record.steps += done - self.dealing.skipped
@@ -221,7 +237,7 @@ class PruningRun:
         Raises:
             CheckpointError: naming everything that differs between the saved run and this one.
         """
-        absent = [key for key in self.state_dict()[1] if key not in facts]
+        absent = [key for key in (*self.state_dict()[1], *TRAINER_FACTS) if key not in facts]
         if absent:
             raise CheckpointError(f"The checkpoint's pruning state lacks {', '.join(absent)}. Resume from another one.")
         saved = {
@@ -251,6 +267,7 @@ class PruningRun:
         self.plan = unpack_plan(arrays, self.facts.num_samples) if "plan.weights" in arrays else None
         self.clock.load_state_dict(facts["clock"])
         self._saved_layout = Layout(**facts["layout"])
+        self._saved_updates = facts["clock"]["length"]["updates_per_epoch"]
         self.dealing = Dealing(**facts["dealing"])
         self.record = None if facts["open_record"] is None else EpochRecord(**facts["open_record"])
         self.history = PruningHistory([EpochRecord(**row) for row in facts["history"]])

@@ -93,9 +93,24 @@ class PlanBatchSampler(Sampler[list[Slot]]):
         self._skipped = dealing.skipped * self.layout.accumulation
         self._ends = dealing.ends(self.layout, plan.num_kept, plan.is_full, self.drop_last)
         self._pass_over = pass_over
+        # One sample by itself, which batch normalisation fails on, can only be left by dealing out anew.
+        self._is_alone = dealing.dealt > 0 and self.layout.world_size == 1 < self.batch_size and self._ends == [1]
 
     def __len__(self) -> int:
         return (self._skipped + len(self._ends)) * self.layout.shards
+
+    def num_slots(self, done: int) -> int:
+        """Slots, ghosts included, that all processes together are served after `done` of the steps that `len` counts.
+
+        Args:
+            done: steps of the loader, in each of which every process takes a batch.
+        """
+        first = max(done - self._skipped, 0)
+        if first >= len(self._ends):
+            return 0
+        if self.layout.world_size > 1:
+            return (len(self._ends) - first) * self.layout.global_batch
+        return self._ends[-1] - (self._ends[first - 1] if first else 0) + self._is_alone
 
     def __iter__(self) -> Iterator[list[Slot]]:
         for number, batch in enumerate(self._batches()):
@@ -115,10 +130,8 @@ class PlanBatchSampler(Sampler[list[Slot]]):
             slots = [Slot(index, weight, epoch) for index, weight in pairs]
             start = stop
             if self.layout.world_size == 1:
-                # Short or, where two would leave one, one longer. A last one alone, which batch normalisation fails on,
-                # can only be left by dealing out anew.
-                alone = len(slots) == 1 and size > 1 and self._dealt > 0
-                yield slots + ghosts[:1] if alone else slots
+                # Short or, where two would leave one, one longer.
+                yield slots + ghosts[:1] if self._is_alone else slots
                 continue
             slots += ghosts[: together - len(slots)]
             for at in range(0, together, size):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset
 
+from .dealing import Layout
 from .losses import FunctionLoss, LossTerms, PerSampleLoss, find_loss
 from .policy import PruningPolicy
 
@@ -20,6 +21,7 @@ __all__ = [
     "check_terms",
     "loads_in_order",
     "loss_mismatch",
+    "refuse_split",
     "refuse_unsupported",
     "resolve_loss",
     "sample_lengths",
@@ -85,6 +87,15 @@ def refuse_unsupported(dataset: Any, args: Any, compute_loss_func: Any) -> None:
                 f"`parallelism_config` has {name}_size {getattr(parallelism, f'{name}_size')}: its processes share "
                 "samples or split them, so losses cannot be told apart by process. Use data parallelism (DDP, FSDP)."
             )
+
+
+def refuse_split(layout: Layout) -> None:
+    """Raise a ValueError where `split_batches` cannot split a batch evenly."""
+    if layout.split_batches and layout.batch_size % layout.world_size:
+        raise ValueError(
+            f"`split_batches` splits each batch over the processes, but a batch of {layout.batch_size} does not divide "
+            f"by {layout.world_size} processes: set `per_device_train_batch_size` to a multiple of {layout.world_size}."
+        )
 
 
 def loads_in_order(args: Any) -> bool:

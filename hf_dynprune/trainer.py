@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from transformers import Seq2SeqTrainer, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, seed_worker
 
-from .callbacks import NominalStepping, set_progress_total
+from .callbacks import NominalStepping, is_stepped_by_metric, set_progress_total
 from .checkpoint import CheckpointError, load_state, save_state
 from .data import INDEX_KEY, WEIGHT_KEY, IndexedCollator, IndexedDataset, dataset_fingerprint
 from .dealing import Layout
@@ -44,6 +44,7 @@ from .support import (
     check_terms,
     loads_in_order,
     loss_mismatch,
+    refuse_split,
     refuse_unsupported,
     resolve_loss,
     sample_lengths,
@@ -145,7 +146,8 @@ class DynPruneMixin(Trainer):
             collator = self.data_collator
         else:
             collator = self._get_collator_with_removed_columns(self.data_collator, description="training")
-        seed = self._facts().seed if self.prune_flags.prune_reproducible_augmentation else None
+        refuse_split(self._layout())
+        seed = self._seeds[0] if self.prune_flags.prune_reproducible_augmentation else None
         # The arguments that the supported versions have in common, and those that only newer ones know.
         newer = {"in_order": "dataloader_in_order", "multiprocessing_context": "dataloader_multiprocessing_context"}
         loader: DataLoader[Any] = DataLoader(
@@ -156,15 +158,15 @@ class DynPruneMixin(Trainer):
             pin_memory=args.dataloader_pin_memory,
             persistent_workers=args.dataloader_persistent_workers,
             prefetch_factor=args.dataloader_prefetch_factor,
-            generator=torch.Generator() if self._workers_persist else None,
             worker_init_fn=partial(seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index),
             **{key: getattr(args, flag) for key, flag in newer.items() if hasattr(args, flag)},
         )
-        return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
-
-    @property
-    def _workers_persist(self) -> bool:
-        return bool(self.args.dataloader_persistent_workers and self.args.dataloader_num_workers)
+        prepared = self.accelerator.prepare(loader)
+        self._worker_generator = None
+        if args.dataloader_persistent_workers and args.dataloader_num_workers:
+            # Accelerate passes on the argument `generator` to one of its two loaders only.
+            self._worker_generator = prepared.base_dataloader.generator = torch.Generator()
+        return prepared  # type: ignore[no-any-return]
 
     # ---- Length of the run ----
 
@@ -202,33 +204,44 @@ class DynPruneMixin(Trainer):
         self._run, self._scores, self._first_batch_checked, self._forwarded = run, ScoreBuffer(), False, 0
         epoch = done = 0
         if resume_from_checkpoint is not None:
-            arrays, facts = load_state(resume_from_checkpoint)
-            run.load_state_dict(arrays, facts)
-            skips = not self.args.ignore_data_skip
-            if skips and not facts.get("in_order", True) and run.clock.resume_at(self.state.global_step)[1]:
-                raise CheckpointError(
-                    f"{resume_from_checkpoint} lies inside an epoch and was written with `dataloader_in_order=False`: "
-                    "which batches were trained is not known. Resume from the end of an epoch, or pass "
-                    "`ignore_data_skip=True` to run the epoch again."
-                )
-            epoch, done = run.resume_at(self.state.global_step, not skips, facts["scheduler_steps"])
-            self.state.max_steps = run.clock.max_steps
-            if fixed and self.state.global_step >= max_steps:
-                epoch, done = self._epoch_limit, 0
+            epoch, done = self._resume(run, resume_from_checkpoint)
         if self.is_world_process_zero():
             text, is_little = describe_savings(self.policy, run.clock.length, run.facts.warmup_epochs)
             logger.log(logging.WARNING if is_little else logging.INFO, text)
             run.history.save(self._get_output_dir(trial))
         return epoch, done * self.args.gradient_accumulation_steps
 
+    def _resume(self, run: PruningRun, folder: str) -> tuple[int, int]:
+        """(epoch to run next, optimizer steps of it already done), from a checkpoint's state."""
+        arrays, facts = load_state(folder)
+        run.load_state_dict(arrays, facts)
+        step, skips, is_over = self.state.global_step, not self.args.ignore_data_skip, facts["epoch_stopped"]
+        if skips and not facts["in_order"] and not is_over and run.clock.resume_at(step)[1]:
+            raise CheckpointError(
+                f"{folder} lies inside an epoch and was written with `dataloader_in_order=False`: "
+                "which batches were trained is not known. Resume from the end of an epoch, or pass "
+                "`ignore_data_skip=True` to run the epoch again."
+            )
+        epoch, done = run.resume_at(step, not skips, facts["scheduler_steps"], is_over)
+        # In other units a finished run's end may come out before its last step.
+        self.state.max_steps = max(run.clock.max_steps, step)
+        if self.args.max_steps > 0 and step >= self.args.max_steps:
+            epoch, done = self._epoch_limit, 0
+        return epoch, done
+
+    @property
+    def _seeds(self) -> tuple[int, int]:
+        """(of the pruning draws, of the stock Trainer's order)."""
+        stock = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return (stock if self.prune_flags.prune_seed is None else self.prune_flags.prune_seed), stock
+
     def _facts(self) -> RunFacts:
         args = self.args
-        stock_seed = args.seed if args.data_seed is None else args.data_seed
         return RunFacts(
             num_samples=len(self.train_dataset),  # type: ignore[arg-type]
             fingerprint=dataset_fingerprint(self.train_dataset),
-            seed=stock_seed if self.prune_flags.prune_seed is None else self.prune_flags.prune_seed,
-            stock_seed=stock_seed,
+            seed=self._seeds[0],
+            stock_seed=self._seeds[1],
             warmup_epochs=self.prune_flags.prune_warmup_epochs,
             drop_last=args.dataloader_drop_last,
             sampling=str(args.train_sampling_strategy),
@@ -260,32 +273,20 @@ class DynPruneMixin(Trainer):
         if not resumed:
             self._finish_epoch(rest.get("trial"))
         step = self.state.global_step
-        info = run.epoch_info(epoch, step)
-        saved = run.plan if resumed else None
-        plan = agree(
-            self.accelerator,
-            run.store.checksum,
-            lambda: run.make_plan(info) if saved is None else saved,
-            PrunePlan.checksum,
-        )
-        order = visiting_order(
-            plan, info, run.facts.stock_seed, self.args.train_sampling_strategy, self._lengths, run.dealing.window
-        )
         done = rest["steps_trained_in_current_epoch"] if resumed else 0
-        sampler = _plan_sampler(train_dataloader)
-        sampler.install(plan, order, epoch, run.dealing, self._skipped_too_little(train_dataloader, done))
+        sampler = self._install_plan(run, epoch, train_dataloader, resumed, done)
         batches = len(train_dataloader)
         updates = max(1, math.ceil(batches / self.args.gradient_accumulation_steps))
         if not resumed:
             run.clock.begin_epoch(epoch, step, updates, self._scheduler_steps())
-        if self._workers_persist and epoch == step == 0:
+        if self._worker_generator is not None and epoch == step == 0:
             # Such workers draw their base seed once, at the start, from the global generator; a resumed run draws it
             # again. So it comes from a private generator here, which starts where the stock loader would draw.
-            train_dataloader.generator.set_state(torch.get_rng_state())
+            self._worker_generator.set_state(torch.get_rng_state())
             torch.empty((), dtype=torch.int64).random_()
         self.state.max_steps = run.clock.max_steps
         set_progress_total(self.callback_handler.callbacks, run.clock.max_steps)
-        began = time.perf_counter()
+        began, forwarded = time.perf_counter(), self._forwarded
         super()._run_epoch(  # type: ignore[no-untyped-call]
             model=model,
             epoch=epoch,
@@ -296,7 +297,29 @@ class DynPruneMixin(Trainer):
         )
         if run.record is not None:
             run.record.seconds_train += time.perf_counter() - began
+        is_cut = self.control.should_epoch_stop or self.control.should_training_stop
+        if run.clock.current is not None and self.state.global_step == run.clock.current.start_step + updates:
+            is_cut = False  # at the very end
+        if not is_cut:
+            _check_served(epoch, self._forwarded - forwarded, sampler.num_slots(done))
         self._finish_epoch(rest.get("trial"))
+
+    def _install_plan(self, run: PruningRun, epoch: int, dataloader: Any, resumed: bool, done: int) -> PlanBatchSampler:
+        """Make the epoch's plan, or take the interrupted one, agree on it, and serve it in its order."""
+        info = run.epoch_info(epoch, self.state.global_step)
+        saved = run.plan if resumed else None
+        plan = agree(
+            self.accelerator,
+            run.store.checksum,
+            lambda: run.make_plan(info) if saved is None else saved,
+            PrunePlan.checksum,
+        )
+        order = visiting_order(
+            plan, info, run.facts.stock_seed, self.args.train_sampling_strategy, self._lengths, run.dealing.window
+        )
+        sampler = _plan_sampler(dataloader)
+        sampler.install(plan, order, epoch, run.dealing, self._skipped_too_little(dataloader, done))
+        return sampler
 
     def _skipped_too_little(self, dataloader: Any, done: int) -> int:
         """Batches that `skip_first_batches` leaves in front of a resumed epoch under `dispatch_batches`.
@@ -331,7 +354,7 @@ class DynPruneMixin(Trainer):
             self.log(logs)
 
     def _finalize_training(self, trial: Any, num_train_samples: float, start_time: float) -> Any:
-        """Close the last epoch, and let the throughput figures count the samples that were really trained on."""
+        """Close the last epoch, and let the throughput figures count the samples that were really forwarded."""
         self._finish_epoch(trial)
         num_train_samples = self._forwarded
         first_step = getattr(self, "_initial_global_step", None)
@@ -406,8 +429,7 @@ class DynPruneMixin(Trainer):
         inputs = dict(inputs)
         index, weight, count = (inputs.pop(key) for key in (INDEX_KEY, WEIGHT_KEY, COUNT_KEY))
         if not self._first_batch_checked:
-            self._first_batch_checked = True
-            self._check_loss(model, inputs)
+            self._first_batch_checked = self._check_loss(model, inputs)
         loss = self.per_sample_loss
         outputs = model(**{key: value for key, value in inputs.items() if key not in loss.withheld})
         terms = loss(model, inputs, outputs)
@@ -423,14 +445,18 @@ class DynPruneMixin(Trainer):
         value = weighted_loss(terms, weight, denominator, self.current_gradient_accumulation_steps)
         return (value, outputs) if return_outputs else value
 
-    def _check_loss(self, model: Any, inputs: dict[str, Any]) -> None:
-        """Compare with the loss the stock Trainer would have used: without dropout, gradient, or a trace in any RNG."""
+    def _check_loss(self, model: Any, inputs: dict[str, Any]) -> bool:
+        """Compare with the loss the stock Trainer would have used: without dropout, gradient, or a trace in any RNG.
+
+        Returns:
+            Whether that is done; a stock loss that is not finite, as where no sample has a label, says nothing.
+        """
         loss = self.per_sample_loss
         if not loss.equals_model_loss:
-            return
+            return True
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             logger.warning("The per-sample loss was not checked against the model's own: the model is sharded.")
-            return
+            return True
         plain = self.accelerator.unwrap_model(model)
         plain.eval()
         with torch.no_grad(), private_torch_rng(self.args.device), self.compute_loss_context_manager():
@@ -443,6 +469,7 @@ class DynPruneMixin(Trainer):
             got = float(terms.total.sum() / loss.count(inputs).sum().clamp(min=1) + (terms.extra or 0.0))
         plain.train()
         loss_mismatch(loss, plain, got, expected, rel_tol=2e-2 if is_half else 1e-4)
+        return math.isfinite(expected)
 
     # ---- Learning rate ----
 
@@ -456,6 +483,12 @@ class DynPruneMixin(Trainer):
             clock.is_warped = created and type(scheduler) is LambdaLR
             if clock.is_warped:
                 scheduler.lr_lambdas = [clock.warp(function) for function in scheduler.lr_lambdas]
+            elif self._run.steps_changed and not clock.length.fixed_steps and not is_stepped_by_metric(scheduler):
+                raise CheckpointError(
+                    f"{type(scheduler).__name__}, a scheduler of your own, counts optimizer steps and is restored with "
+                    "those of the saved run, but with this batch size, accumulation and number of processes an epoch "
+                    "has others. Resume with the saved ones, or use `lr_scheduler_type`."
+                )
         return scheduler
 
     def _extra_scheduler_steps(self, step: int) -> int:
@@ -479,6 +512,7 @@ class DynPruneMixin(Trainer):
                     "global_step": self.state.global_step,
                     "scheduler_steps": self._scheduler_steps(),
                     "in_order": loads_in_order(self.args),
+                    "epoch_stopped": bool(self.control.should_epoch_stop),
                 }
                 save_state(folder, arrays, facts)
         super()._save_checkpoint(model, trial)
@@ -524,6 +558,16 @@ class DynPruneTrainer(DynPruneMixin, Trainer):
 
 class DynPruneSeq2SeqTrainer(DynPruneMixin, Seq2SeqTrainer):
     """`Seq2SeqTrainer` with data pruning."""
+
+
+def _check_served(epoch: int, got: int, planned: int) -> None:
+    """Raise unless the loader served what the sampler dealt out: nothing else would notice lost samples."""
+    if got != planned:
+        raise RuntimeError(
+            f"Epoch {epoch} trained {got} samples (padding included) where {planned} were dealt out: the data loader "
+            "dropped or repeated batches. Report the versions of accelerate and transformers; where "
+            "`get_train_dataloader` is overridden, return the loader of `super()` as it is."
+        )
 
 
 def _plan_sampler(dataloader: Any) -> PlanBatchSampler:

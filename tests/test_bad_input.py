@@ -70,7 +70,7 @@ def test_size_of_the_catalogue():
         "collators": 5,
         "losses": 25,
         "policies": 27,
-        "checkpoints": 28,
+        "checkpoints": 30,
         "resumes": 14,
     }
     assert len(CATALOGUE) >= 60

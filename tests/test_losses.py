@@ -284,3 +284,20 @@ def test_a_training_loader_used_for_evaluation_leaves_no_scores(tmp_path):
     trainer.train()
     assert [record.forward_passes for record in trainer.pruning_history] == [22, 22]
     assert look.loss > 0
+
+
+def test_a_first_batch_without_labels_postpones_the_check(tmp_path):
+    """Its stock loss is NaN and says nothing; the next batch shows that the model computes another loss."""
+
+    class ViTForImageClassification(type(vit())):  # the loss is found by this name
+        def forward(self, *args, labels=None, **kwargs):
+            outputs = super().forward(*args, labels=labels, **kwargs)
+            return outputs if labels is None else type(outputs)(loss=2 * outputs.loss, logits=outputs.logits)
+
+    data = Images(12)
+    data.labels[:4] = -100
+    flags = {"train_sampling_strategy": "sequential", "num_train_epochs": 1, "remove_unused_columns": False}
+    trainer = pruning_trainer(ViTForImageClassification(vit().config), data, tmp_path, **flags)
+    with pytest.raises(ValueError, match=r"own loss is 2\.\d+: the model computes another loss"):
+        trainer.train()
+    assert trainer.state.global_step == 1

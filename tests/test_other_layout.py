@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hf_dynprune import InfoBatch, OrderDP, RandomPruning
+from hf_dynprune.checkpoint import CheckpointError
 from hf_dynprune.data import INDEX_KEY
 from tests.helpers import Images, StepLog, pruning_trainer, resnet, vit, weights_of
 
@@ -191,3 +192,48 @@ def test_out_of_memory_in_a_resumed_run_goes_on_with_a_smaller_batch(tmp_path):
     assert resumed.state.epoch == 4.0
     assert [dataclasses.asdict(r)["kept"] for r in resumed.pruning_history] == [27] * 4
     assert np.isfinite(resumed._run.store.view().score[list(set(flat(succeeded)))]).all()
+
+
+def onecycle(folder, log, **flags):
+    model = vit()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=48)
+    return build(folder, "random", log, model, optimizers=(optimizer, scheduler), **flags)
+
+
+def test_a_scheduler_of_the_users_own_cannot_change_its_steps(tmp_path):
+    """It is restored with its old length: with smaller batches it would step past its end."""
+    onecycle(tmp_path / "whole", Visits()).train()
+    at = str(tmp_path / "whole" / "checkpoint-9")
+    resumed = onecycle(tmp_path / "smaller", Visits(), per_device_train_batch_size=3)
+    with pytest.raises(CheckpointError, match="OneCycleLR, a scheduler of your own, counts optimizer steps"):
+        resumed.train(resume_from_checkpoint=at)
+    # The same total batch has the same steps.
+    log = Visits()
+    flags = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    resumed = onecycle(tmp_path / "same", log, **flags)
+    resumed.train(resume_from_checkpoint=at)
+    assert resumed.lr_scheduler.last_epoch == 48
+
+
+def test_a_finished_fractional_run_in_other_units_is_still_finished(tmp_path):
+    flags = {"num_train_epochs": 2.5, "per_device_train_batch_size": 5}
+    whole = build(tmp_path / "whole", "random", Visits(), **flags)
+    whole.train()
+    log = Visits()
+    flags |= {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 3}
+    again = build(tmp_path / "again", "random", log, **flags)
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{whole.state.global_step}"))
+    assert again.state.max_steps >= again.state.global_step >= whole.state.global_step
+    assert len(log.steps) <= 1
+
+
+def test_a_restarted_epoch_in_another_layout_is_said(tmp_path, caplog):
+    build(tmp_path / "whole", "random", Visits()).train()
+    flags = {"per_device_train_batch_size": 9, "ignore_data_skip": True}
+    build(tmp_path / "again", "random", Visits(), **flags).train(
+        resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-9")
+    )
+    (line,) = [record.message for record in caplog.records if "Saved with" in record.message]
+    assert "Saved with 1 process x batch 4 x accumulation 1, resumed with 1 process x batch 9" in line
+    assert "equals no uninterrupted run to the bit" in line

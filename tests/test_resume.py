@@ -103,6 +103,15 @@ SETTINGS = {
         "random",
         {"dataloader_num_workers": 1, "dataloader_persistent_workers": True, "num_train_epochs": 3},
     ),
+    "dispatched, persistent workers": (
+        "random",
+        {
+            "accelerator_config": {"dispatch_batches": True},
+            "dataloader_num_workers": 1,
+            "dataloader_persistent_workers": True,
+            "num_train_epochs": 2,
+        },
+    ),
     "epoch strategy": ("infobatch", {"save_strategy": "epoch"}),
     "sequential": ("orderdp", {"train_sampling_strategy": "sequential"}),
     "warm-up": ("random", {"prune_warmup_epochs": 2}),
@@ -380,3 +389,31 @@ def test_a_state_file_without_an_entry_is_refused_by_name(tmp_path):
     save_state(folder, arrays, facts)
     with pytest.raises(CheckpointError, match="state lacks clock"):
         build(tmp_path, "other", POLICIES["random"], max_steps=2).train(resume_from_checkpoint=str(folder))
+
+
+class EndsTheSecondEpoch(StepLog):
+    """As a callback that has seen enough of an epoch."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        super().on_step_end(args, state, control, **kwargs)
+        control.should_epoch_stop = state.global_step == 4
+
+
+@pytest.mark.parametrize("strategy", ["steps", "epoch"])
+def test_an_epoch_that_a_callback_ended_is_not_entered_again(strategy, tmp_path):
+    flags = {"gradient_accumulation_steps": 2, "save_strategy": strategy}
+    whole = build(tmp_path, "whole", POLICIES["infobatch"], [EndsTheSecondEpoch()], **flags)
+    whole.train()
+    assert whole.pruning_history[1].forward_passes < whole.pruning_history[1].kept
+    again = build(tmp_path, "again", POLICIES["infobatch"], [EndsTheSecondEpoch()], **flags)
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
+    assert untimed(again.pruning_history) == untimed(whole.pruning_history)
+    assert_same_bits(weights_of(again), weights_of(whole))
+    assert again.state.max_steps == whole.state.max_steps
+
+
+def test_a_loader_that_loses_a_batch_is_an_error(tmp_path, monkeypatch):
+    trainer = build(tmp_path, "run", POLICIES["random"], gradient_accumulation_steps=1)
+    monkeypatch.setattr(trainer, "_skipped_too_little", lambda dataloader, done: 1)
+    with pytest.raises(RuntimeError, match="Epoch 0 trained 9 samples .* where 13 were dealt out: the data loader"):
+        trainer.train()

@@ -8,10 +8,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from accelerate import PartialState
 
 from hf_dynprune import RandomPruning, newest_usable_checkpoint
-from hf_dynprune.checkpoint import JSON_FILE, TENSOR_FILE
-from hf_dynprune.resume import checkpoint_folders, remove_markers, why_unusable
+from hf_dynprune.checkpoint import JSON_FILE, TENSOR_FILE, CheckpointError
+from hf_dynprune.resume import checkpoint_folders, choose_checkpoint, remove_markers, why_unusable
 from tests.helpers import Images, StepLog, assert_same_bits, pruning_trainer, vit, weights_of
 
 FILES = [
@@ -133,3 +134,37 @@ def test_a_checkpoint_with_only_the_model_is_not_usable(tmp_path):
     trainer.train()
     assert JSON_FILE in why_unusable(tmp_path / "checkpoint-2")
     assert newest_usable_checkpoint(tmp_path) is None
+
+
+def test_adapters_with_names_of_their_own_are_weights(run_folder):
+    folder = run_folder / "checkpoint-6"
+    (folder / "mine").mkdir()
+    (folder / "model.safetensors").rename(folder / "mine" / "adapter_model.safetensors")
+    assert why_unusable(folder) is None
+    cut(folder / "mine" / "adapter_model.safetensors")
+    assert why_unusable(folder) == "adapter_model.safetensors is cut off or damaged"
+
+
+def test_a_folder_that_vanishes_while_it_is_looked_at_is_passed_over(run_folder, monkeypatch):
+    def vanished(path):
+        raise FileNotFoundError(str(path))
+
+    monkeypatch.setattr("hf_dynprune.resume.load_state", vanished)
+    assert why_unusable(run_folder / "checkpoint-6").startswith("it cannot be read (FileNotFoundError")
+    assert newest_usable_checkpoint(run_folder) is None
+
+
+def test_machines_with_disks_of_their_own_agree_on_what_all_have(run_folder, monkeypatch):
+    """One machine has not begun checkpoint-6, and its checkpoint-5 is cut off."""
+    others = {str(run_folder / f"checkpoint-{step}"): None for step in range(1, 5)}
+    others[str(run_folder / "checkpoint-5")] = "optimizer.pt is cut off or damaged"
+    monkeypatch.setattr("hf_dynprune.resume.collect", lambda accelerator, own: [own, others])
+    assert choose_checkpoint(True, str(run_folder), PartialState(), None) == str(run_folder / "checkpoint-4")
+    monkeypatch.setattr("hf_dynprune.resume.collect", lambda accelerator, own: [own, {}])
+    with pytest.raises(CheckpointError, match=r"checkpoint-6: not on every machine\..*Start a new run"):
+        choose_checkpoint(True, str(run_folder), PartialState(), None)
+
+
+def test_a_folder_with_a_trailing_slash_or_as_a_path_is_fine(run_folder):
+    for wanted in (f"{run_folder / 'checkpoint-6'}/", run_folder / "checkpoint-6"):
+        assert Path(choose_checkpoint(wanted, "elsewhere", PartialState(), None)) == run_folder / "checkpoint-6"

@@ -28,7 +28,7 @@ def resumed(message, damage=None, error=CheckpointError, resume=None, **flags):
 
 def unusable(reason, damage):
     """The folder is named, the reason, and what to do where no other checkpoint is there."""
-    message = f"No usable checkpoint. .*{NAME}: .*{reason}.*. No other is usable: start a new run"
+    message = f"No usable checkpoint. .*{NAME}: .*{reason}.*. None in .*run or .*run is usable either"
     return resumed(message, damage)
 
 
@@ -91,12 +91,20 @@ UNFINISHED = "trainer_state.json is missing, so the checkpoint was not written t
 CHECKPOINTS = {
     # Nowhere
     "no such folder": resumed(
-        "No usable checkpoint. .*checkpoint-7: there is no such folder. The newest usable one there is .*checkpoint-4",
+        "No usable checkpoint. .*checkpoint-7: there is no such folder. The newest usable one in .*run is .*point-4",
         resume=lambda place: str(place / "run" / "checkpoint-7"),
     ),
     "the run's folder for a checkpoint": resumed(
-        f"run: {UNFINISHED}. The newest usable one there is .*run/checkpoint-4",
+        f"run: {UNFINISHED}. The newest usable one in .*run is .*run/checkpoint-4",
         resume=lambda place: str(place / "run"),
+    ),
+    "the text 'True' for the value": resumed(
+        "True: there is no such folder. For the newest checkpoint of the run pass the value True, not the text 'True'",
+        resume=lambda place: "True",
+    ),
+    "a folder elsewhere": resumed(
+        "/nowhere/checkpoint-4: there is no such folder. The newest usable one in .*run is .*run/checkpoint-4",
+        resume=lambda place: "/nowhere/checkpoint-4",
     ),
     "nothing to resume": resumed(
         "There is no checkpoint in .*run to resume from. Start without `resume_from_checkpoint`",
@@ -104,12 +112,12 @@ CHECKPOINTS = {
         resume=lambda place: True,
     ),
     "only unfinished ones to resume": resumed(
-        f"checkpoint-9: {UNFINISHED}. .*checkpoint-4: optimizer.pt is missing. No other is usable: start a new run",
+        f"checkpoint-9: {UNFINISHED}. .*checkpoint-4: optimizer.pt is missing. Start a new run",
         lambda folder: (add_empty_folder(folder), (folder / "optimizer.pt").unlink()),
         resume=lambda place: True,
     ),
     "unfinished beside a whole one": resumed(
-        f"checkpoint-9: {UNFINISHED}. The newest usable one there is .*checkpoint-4",
+        f"checkpoint-9: {UNFINISHED}. The newest usable one in .*run is .*checkpoint-4",
         add_empty_folder,
         resume=lambda place: str(place / "run" / "checkpoint-9"),
     ),

@@ -51,13 +51,17 @@ RESUMED = {
         batch=4, dropout=0.2, flags={"optim": "adamw_torch", "gradient_accumulation_steps": 3, **STEPWISE}
     ),
     "dispatch": Scenario(dropout=0.2, flags={**STEPWISE, **DISPATCH}),
+    "dispatch-persistent": Scenario(
+        dropout=0.2,
+        flags={**STEPWISE, **DISPATCH, "dataloader_num_workers": 1, "dataloader_persistent_workers": True},
+    ),
     "split": Scenario(dropout=0.2, flags={**STEPWISE, **SPLIT}),
     "bf16": Scenario(dropout=0.2, flags={"bf16": True, **STEPWISE}),
     "fsdp": Scenario(dropout=0.2, flags={**FSDP, **STEPWISE}),
 }
 """Interrupted and resumed by as many processes, compared with uninterrupted, to the bit."""
 
-RESUMED_AT = {"plain": 5, "dispatch": 8, "split": 8, "bf16": 8, "fsdp": 8}
+RESUMED_AT = {"plain": 5, "dispatch": 8, "dispatch-persistent": 6, "split": 8, "bf16": 8, "fsdp": 8}
 
 OTHER_WORLD = Scenario("infobatch", flags={"gradient_accumulation_steps": 2, **STEPWISE})
 """Resumed with another number of processes; batch and accumulation are those of the folder's name."""

@@ -159,7 +159,6 @@ def test_interrupted_equals_uninterrupted_on_each_rank(name, ranks):
             pytest.skip("the stock Trainer of this version cannot load an optimizer saved by CPU processes either")
         assert "error" not in again, str(again["error"])
         assert len(again["rates"]) == len(whole["rates"]) - RESUMED_AT[name]
-        assert again["history.steps"][1] > 1
         for key in whole:
             if key.startswith(("scores", "must_keep", "model", "history")) and key in again:
                 np.testing.assert_array_equal(again[key], whole[key], err_msg=key)
