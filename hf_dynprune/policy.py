@@ -67,6 +67,11 @@ class PruningPolicy(ABC):
     def max_ratio(self) -> float:
         """Upper bound of the share of the data that one epoch prunes, in `[0, 1)`."""
 
+    @property
+    def ratio_range(self) -> tuple[float, float]:
+        """Lowest and highest ratio that `with_ratio` is to be given when a run's saving is controlled."""
+        return 0.0, 1.0 - 1e-9
+
     def with_ratio(self, ratio: float) -> Self:
         """A copy that prunes the share `ratio` of what the method prunes from; its other parameters stay."""
         return dataclasses.replace(self, ratio=ratio)  # type: ignore[type-var]

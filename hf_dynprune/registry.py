@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from .policy import PruningPolicy
 
-__all__ = ["build_policy", "get_policy", "list_policies", "register_policy"]
+__all__ = ["build_policy", "get_policy", "list_policies", "needs_ratio", "register_policy"]
 
 P = TypeVar("P", bound=type[PruningPolicy])
 
@@ -81,6 +81,14 @@ def get_policy(name: str) -> type[PruningPolicy]:
     near = difflib.get_close_matches(name, _POLICIES, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"Unknown pruning method {name!r}.{hint} Known methods: {', '.join(sorted(_POLICIES))}.")
+
+
+def needs_ratio(name: str, parameters: Mapping[str, Any] | str | None = None) -> bool:
+    """Whether the method has a parameter `ratio` without default, and these parameters do not give it."""
+    fields = {field.name: field for field in dataclasses.fields(get_policy(name))}  # type: ignore[arg-type]
+    ratio = fields.get("ratio")
+    is_required = ratio is not None and ratio.default is ratio.default_factory is dataclasses.MISSING
+    return is_required and "ratio" not in _as_mapping(parameters)
 
 
 def build_policy(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .budget import TOLERANCE, plan_for_ratio, prunable, wanted_ratio
 from .checkpoint import CheckpointError, pack_plan, unpack_plan
 from .dealing import Dealing, Layout
 from .history import EpochRecord, PruningHistory
@@ -46,6 +47,7 @@ class RunFacts:
     drop_last: bool
     sampling: str
     reproducible_augmentation: bool
+    target_saving: float | None = None
 
 
 _SAID_AS = {
@@ -56,6 +58,7 @@ _SAID_AS = {
     "drop_last": "dataloader_drop_last",
     "sampling": "train_sampling_strategy",
     "reproducible_augmentation": "prune_reproducible_augmentation",
+    "target_saving": "prune_target_saving",
 }
 """The flags' names for what a message says differs, where those of `RunFacts` are others."""
 
@@ -76,6 +79,8 @@ class PruningRun:
         self._saved_layout = layout
         self._saved_updates: int | None = None
         self._last_pruned_ratio = 0.0
+        self._later_ratio = 0.0
+        self._warned_budget = False
         self._warned_nonfinite = False
 
     def epoch_info(self, epoch: int, step: int) -> EpochInfo:
@@ -86,7 +91,9 @@ class PruningRun:
         """Plan the epoch from the folded scores and open its record; its length is told to `begin_epoch`."""
         began = time.perf_counter()
         view = self.store.view()
-        if info.epoch < self.facts.warmup_epochs:
+        if self.facts.target_saving is not None:
+            plan = self._plan_on_budget(view, info, self.facts.target_saving)
+        elif info.epoch < self.facts.warmup_epochs:
             plan = PrunePlan.full(self.facts.num_samples)
         else:
             plan = self.policy.plan(view, info, info.generator("plan"))
@@ -115,6 +122,34 @@ class PruningRun:
             seconds_plan=time.perf_counter() - began,
         )
         return plan
+
+    def _plan_on_budget(self, view: ScoreView, info: EpochInfo, target: float) -> PrunePlan:
+        """The plan that keeps the run on its way to the target, with a warning once where it cannot be met any more."""
+        total, warmup = self.clock.length.num_epochs, self.facts.warmup_epochs
+        later = prunable(self.policy, total, warmup, info.epoch + 1)
+        now = prunable(self.policy, total, warmup, info.epoch) - later
+        if now == 0:
+            self._later_ratio = wanted_ratio(target, total, self._saved(), 0, later) if later else 0.0
+            return PrunePlan.full(len(view))
+        wanted = wanted_ratio(target, total, self._saved(), now, later)
+        plan = plan_for_ratio(self.policy, view, info, wanted)
+        missing = target * total - self._saved() - plan.ratio * now
+        high = self.policy.ratio_range[1]
+        is_met = plan.ratio >= min(wanted, high) - 1.5 / len(view)
+        self._later_ratio = min(missing / later, high) if later and is_met else plan.ratio
+        short = missing - self._later_ratio * later
+        if short > TOLERANCE * total and not self._warned_budget:
+            self._warned_budget = True
+            logger.warning(
+                "Epoch %d: `prune_target_saving` %g will be missed by %.1f points if later epochs prune as this one "
+                "(%.1f %% of the data, the most that %s finds). It is tried on; more epochs or another method would reach it.",
+                *(info.epoch, target, 100 * short / total, 100 * plan.ratio, self.policy.name),
+            )
+        return plan
+
+    def _saved(self) -> float:
+        """Epochs' worth of samples that the finished epochs did not forward."""
+        return sum(1 - record.forward_passes / record.num_samples for record in self.history)
 
     def close_epoch(self, step: int) -> EpochRecord:
         """Fold the open epoch's scores and finish its record.
@@ -206,6 +241,10 @@ class PruningRun:
         if length.fixed_steps:
             return None
         total = length.num_epochs
+        if self.facts.target_saving is not None:
+            to_come = prunable(self.policy, total, self.facts.warmup_epochs, info.epoch + 1)
+            now = plan.ratio * min(1.0, total - info.epoch)
+            return (self._saved() + now + self._later_ratio * to_come) / total
         saved = sum(record.ratio for record in self.history)
         saved += plan.ratio * min(1.0, total - info.epoch)
         for epoch in range(info.epoch + 1, math.ceil(total)):
@@ -229,6 +268,7 @@ class PruningRun:
             "history": self.history.as_dicts(),
             "last_pruned_ratio": self._last_pruned_ratio,
             "warned_nonfinite": self._warned_nonfinite,
+            "warned_budget": self._warned_budget,
         }
 
     def load_state_dict(self, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
@@ -273,10 +313,20 @@ class PruningRun:
         self.history = PruningHistory([EpochRecord(**row) for row in facts["history"]])
         self._last_pruned_ratio = facts["last_pruned_ratio"]
         self._warned_nonfinite = facts["warned_nonfinite"]
+        self._warned_budget = facts["warned_budget"]
 
 
-def describe_savings(policy: PruningPolicy, length: RunLength, warmup_epochs: int) -> tuple[str, bool]:
+def describe_savings(
+    policy: PruningPolicy, length: RunLength, warmup_epochs: int, target: float | None = None
+) -> tuple[str, bool]:
     """One line on what the run can save at most and why, and whether that is little enough to warn about."""
+    if target is not None:
+        epochs = prunable(policy, length.num_epochs, warmup_epochs)
+        return (
+            f"Data pruning ({policy.name}): to save {target:.1%} of the forward passes of {length.num_epochs:g} epochs, "
+            f"the {epochs:g} that may prune leave out about {target * length.num_epochs / epochs:.1%} each.",
+            False,
+        )
     if policy.max_ratio == 0:
         return f"Data pruning ({policy}) is off: every epoch trains on all samples.", False
     if length.fixed_steps:

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from transformers import Seq2SeqTrainer, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, seed_worker
 
+from .budget import check_target
 from .callbacks import NominalStepping, is_stepped_by_metric, set_progress_total
 from .checkpoint import CheckpointError, load_state, save_state
 from .data import INDEX_KEY, WEIGHT_KEY, IndexedCollator, IndexedDataset, dataset_fingerprint
@@ -87,6 +88,11 @@ class DynPruneMixin(Trainer):
         self.prune_flags = self.args if isinstance(self.args, DynPruneArguments) else DynPruneArguments()
         self.policy = policy if policy is not None else self.prune_flags.build_policy()
         check_policy(self.policy)
+        flags = self.prune_flags
+        if flags.prune_target_saving is not None:
+            check_target(
+                self.policy, flags.prune_target_saving, float(self.args.num_train_epochs), flags.prune_warmup_epochs
+            )
         self._given_loss = per_sample_loss
         self._run: PruningRun | None = None
         self._scores = ScoreBuffer()
@@ -206,7 +212,9 @@ class DynPruneMixin(Trainer):
         if resume_from_checkpoint is not None:
             epoch, done = self._resume(run, resume_from_checkpoint)
         if self.is_world_process_zero():
-            text, is_little = describe_savings(self.policy, run.clock.length, run.facts.warmup_epochs)
+            text, is_little = describe_savings(
+                self.policy, run.clock.length, run.facts.warmup_epochs, run.facts.target_saving
+            )
             logger.log(logging.WARNING if is_little else logging.INFO, text)
             run.history.save(self._get_output_dir(trial))
         return epoch, done * self.args.gradient_accumulation_steps
@@ -246,6 +254,7 @@ class DynPruneMixin(Trainer):
             drop_last=args.dataloader_drop_last,
             sampling=str(args.train_sampling_strategy),
             reproducible_augmentation=self.prune_flags.prune_reproducible_augmentation,
+            target_saving=self.prune_flags.prune_target_saving,
         )
 
     def _layout(self) -> Layout:

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
 from .policy import PruningPolicy
-from .registry import build_policy, list_policies
+from .registry import build_policy, list_policies, needs_ratio
 
 __all__ = ["DynPruneArguments", "DynPruneSeq2SeqTrainingArguments", "DynPruneTrainingArguments"]
 
@@ -30,6 +30,13 @@ class DynPruneArguments:
     prune_kwargs: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "The method's own parameters, as a JSON object or a dictionary."}
     )
+    prune_target_saving: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of the whole run's forward passes to save, instead of a ratio; the epochs that may prune "
+            "are steered to it. Not with `max_steps`, which fixes the forward passes."
+        },
+    )
     prune_warmup_epochs: int = field(default=0, metadata={"help": "Full epochs at the start, before any pruning."})
     prune_seed: int | None = field(
         default=None, metadata={"help": "Seed of the pruning draws. Default: data_seed, then seed."}
@@ -49,7 +56,15 @@ class DynPruneArguments:
         Raises:
             ValueError: naming the flag, its value, and what is allowed.
         """
-        return build_policy(self.prune_method, self.prune_ratio, self.prune_kwargs)
+        if self.prune_target_saving is None:
+            return build_policy(self.prune_method, self.prune_ratio, self.prune_kwargs)
+        if self.prune_ratio is not None:
+            raise ValueError(
+                f"`prune_target_saving` ({self.prune_target_saving}) and `prune_ratio` ({self.prune_ratio}) both say "
+                "how much to prune: give one."
+            )
+        ratio = self.prune_target_saving if needs_ratio(self.prune_method, self.prune_kwargs) else None
+        return build_policy(self.prune_method, ratio, self.prune_kwargs)
 
     def validate_pruning(self) -> None:
         """Raise on flags that cannot work, before any model or data is touched."""
@@ -63,6 +78,12 @@ class DynPruneArguments:
             )
         if self.prune_seed is not None and (isinstance(self.prune_seed, bool) or not isinstance(self.prune_seed, int)):
             raise ValueError(f"`prune_seed` must be a whole number, got {self.prune_seed!r}.")
+        max_steps = getattr(self, "max_steps", -1)
+        if self.prune_target_saving is not None and max_steps > 0:
+            raise ValueError(
+                f"`prune_target_saving` ({self.prune_target_saving}) with `max_steps` ({max_steps}): a fixed number of "
+                "steps fixes the forward passes. Set `num_train_epochs` instead, or prune with `prune_ratio`."
+            )
         augmentation = self.prune_reproducible_augmentation
         if not isinstance(augmentation, bool):
             raise ValueError(f"`prune_reproducible_augmentation` must be True or False, got {augmentation!r}.")

@@ -120,6 +120,11 @@ class InfoBatch(PruningPolicy):
         shares = np.diff(np.array([0.0, *self.percentiles])) / 100
         return float(np.sum(shares * (1 - np.array(self.keep_ratios))))
 
+    @property
+    def ratio_range(self) -> tuple[float, float]:
+        """At least a tenth of the samples below the mean is kept, as in the authors' package: weights stay up to 10."""
+        return 0.0, 0.9
+
     def prunes_in(self, epoch: EpochInfo) -> bool:
         """Until the annealing phase."""
         return self.max_ratio > 0 and epoch.prunes_before(self.delta)

@@ -101,6 +101,11 @@ class OrderDP(PruningPolicy):
         """Until the annealing phase, if there is one."""
         return self.max_ratio > 0 and epoch.prunes_before(self.delta)
 
+    @property
+    def ratio_range(self) -> tuple[float, float]:
+        """The pool alone leaves out 1 - a."""
+        return max(0.0, 1 - self.pool_ratio), 1.0 - 1e-9
+
     def with_ratio(self, ratio: float) -> OrderDP:
         """A copy that prunes `ratio` of the scored samples: b = (1 - ratio) / a."""
         if not is_number(ratio) or not 0 <= ratio < 1:

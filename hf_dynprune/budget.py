@@ -1,0 +1,96 @@
+"""A share of forward passes to save over the whole run, reached by a closed loop over its epochs.
+
+What is still missing is spread evenly over the epochs that may still prune. Epochs that cannot prune (full first epoch,
+warm-up, annealing) are counted before, and an epoch that pruned less than it was asked (unseen samples, few samples
+below a mean) is made up for by those that follow.
+
+    p_e = (T E - saved before e) / (epochs from e on that may prune)       T: target, E: epochs of the run
+"""
+
+from __future__ import annotations
+
+import math
+
+from .plan import EpochInfo, PrunePlan
+from .policy import PruningPolicy
+from .scores import ScoreView
+
+__all__ = ["TOLERANCE", "check_target", "plan_for_ratio", "prunable", "wanted_ratio"]
+
+TOLERANCE = 0.005
+"""Share of the run's forward passes by which the saving may miss the target."""
+
+
+def prunable(policy: PruningPolicy, num_epochs: float, warmup_epochs: int, first: int = 0) -> float:
+    """Epochs from `first` on that may prune; the last one counts as its part where the run ends inside it.
+
+    Example:
+        >>> from hf_dynprune import InfoBatch
+        >>> prunable(InfoBatch(delta=0.875), 16, 0)
+        13.0
+    """
+    total = 0.0
+    for epoch in range(first, math.ceil(num_epochs)):
+        info = EpochInfo(epoch, num_epochs, epoch / num_epochs, 0)
+        is_scored = epoch > 0 or not policy.reads_scores
+        if epoch >= warmup_epochs and is_scored and policy.prunes_in(info):
+            total += min(1.0, num_epochs - epoch)
+    return total
+
+
+def check_target(policy: PruningPolicy, target: float, num_epochs: float, warmup_epochs: int) -> None:
+    """Raise a ValueError where the target cannot be reached whatever the scores are."""
+    if isinstance(target, bool) or not isinstance(target, (int, float)) or not 0 < target < 1:
+        raise ValueError(f"`prune_target_saving` must be a number in (0, 1), got {target!r}.")
+    low, high = policy.ratio_range
+    policy = policy.with_ratio(high)  # refused here by methods that have no single ratio
+    epochs = prunable(policy, num_epochs, warmup_epochs)
+    if target > high * epochs / num_epochs + TOLERANCE:
+        raise ValueError(
+            f"`prune_target_saving` {target:g} cannot be reached: {policy.name} may prune in {epochs:g} of "
+            f"{num_epochs:g} epochs, at most {high:g} each, which saves {high * epochs / num_epochs:.1%}. Lower the target, raise "
+            "`num_train_epochs`, or let more epochs prune (`prune_warmup_epochs`, `delta`)."
+        )
+    if epochs and target < low / num_epochs - TOLERANCE:
+        raise ValueError(
+            f"`prune_target_saving` {target:g} is less than {policy.name} saves by pruning in one single epoch "
+            f"({low / num_epochs:.1%}). Raise the target, or let the method prune less."
+        )
+
+
+def wanted_ratio(target: float, num_epochs: float, saved: float, share: float, later: float) -> float:
+    """The share of the data that an epoch is to prune.
+
+    Args:
+        target: share of the whole run's forward passes.
+        num_epochs: E.
+        saved: epochs' worth of samples saved so far.
+        share: this epoch's part of an epoch; below 1 where the run ends inside it.
+        later: epochs after this one that may prune.
+
+    Example:
+        >>> round(wanted_ratio(0.4, num_epochs=10, saved=1.0, share=1, later=5), 3)
+        0.5
+    """
+    return (target * num_epochs - saved) / (share + later)
+
+
+def plan_for_ratio(policy: PruningPolicy, view: ScoreView, info: EpochInfo, wanted: float) -> PrunePlan:
+    """The method's plan that prunes nearest to the share `wanted` of all samples, or the full one.
+
+    A method's own ratio refers to what it prunes from. How much that is shows in the plan, and the share pruned is
+    proportional to it, so two or three plans suffice. All are drawn from the same random numbers.
+    """
+    low, high = policy.ratio_range
+    best = PrunePlan.full(len(view))
+    ratio = min(max(wanted, low), high)
+    tried: set[float] = set()
+    while ratio not in tried and len(tried) < 8 and wanted > 0:
+        tried.add(ratio)
+        plan = policy.with_ratio(ratio).plan(view, info, info.generator("plan"))
+        if abs(plan.ratio - wanted) < abs(best.ratio - wanted):
+            best = plan
+        if plan.is_full or abs(plan.ratio - wanted) * len(view) < 1:
+            break
+        ratio = min(max(ratio * wanted / plan.ratio, low), high)
+    return best
