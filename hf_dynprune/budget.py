@@ -48,8 +48,8 @@ def check_target(policy: PruningPolicy, target: float, num_epochs: float, warmup
     if target > high * epochs / num_epochs + TOLERANCE:
         raise ValueError(
             f"`prune_target_saving` {target:g} cannot be reached: {policy.name} may prune in {epochs:g} of "
-            f"{num_epochs:g} epochs, at most {high:g} each, which saves {high * epochs / num_epochs:.1%}. Lower the target, raise "
-            "`num_train_epochs`, or let more epochs prune (`prune_warmup_epochs`, `delta`)."
+            f"{num_epochs:g} epochs, at most {high:g} each, which saves {high * epochs / num_epochs:.1%}. "
+            "Lower the target, raise `num_train_epochs`, or let more epochs prune (`prune_warmup_epochs`, `delta`)."
         )
     if epochs and target < low / num_epochs - TOLERANCE:
         raise ValueError(

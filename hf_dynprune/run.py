@@ -142,7 +142,8 @@ class PruningRun:
             self._warned_budget = True
             logger.warning(
                 "Epoch %d: `prune_target_saving` %g will be missed by %.1f points if later epochs prune as this one "
-                "(%.1f %% of the data, the most that %s finds). It is tried on; more epochs or another method would reach it.",
+                "(%.1f %% of the data, the most that %s finds). It is tried on; more epochs or another method would "
+                "reach it.",
                 *(info.epoch, target, 100 * short / total, 100 * plan.ratio, self.policy.name),
             )
         return plan
@@ -323,8 +324,8 @@ def describe_savings(
     if target is not None:
         epochs = prunable(policy, length.num_epochs, warmup_epochs)
         return (
-            f"Data pruning ({policy.name}): to save {target:.1%} of the forward passes of {length.num_epochs:g} epochs, "
-            f"the {epochs:g} that may prune leave out about {target * length.num_epochs / epochs:.1%} each.",
+            f"Data pruning ({policy.name}): to save {target:.1%} of the forward passes of {length.num_epochs:g} "
+            f"epochs, the {epochs:g} that may prune leave out about {target * length.num_epochs / epochs:.1%} each.",
             False,
         )
     if policy.max_ratio == 0:
