@@ -76,13 +76,13 @@ class PruningRun:
         return EpochInfo(epoch, self.clock.length.num_epochs, self.clock.progress(epoch, step), self.facts.seed)
 
     def make_plan(self, info: EpochInfo) -> PrunePlan:
-        """Plan the epoch from the folded scores and open its record; its length is told to `begin_epoch`."""
+        """Plan the epoch from the folded scores, or hold the plan in force, and open the epoch's record.
+
+        The epoch's length is told to `begin_epoch`.
+        """
         began = time.perf_counter()
         view = self.store.view()
-        if info.epoch < self.facts.warmup_epochs:
-            plan = PrunePlan.full(self.facts.num_samples)
-        else:
-            plan = self.policy.plan(view, info, info.generator("plan"))
+        plan = self._select(view, info)
         if not isinstance(plan, PrunePlan):
             raise TypeError(f"`plan` of {self.policy} must return a PrunePlan, got {type(plan).__name__}.")
         if plan.num_samples != self.facts.num_samples:
@@ -108,6 +108,16 @@ class PruningRun:
             seconds_plan=time.perf_counter() - began,
         )
         return plan
+
+    def _select(self, view: ScoreView, info: EpochInfo) -> PrunePlan:
+        if info.epoch < self.facts.warmup_epochs:
+            return PrunePlan.full(self.facts.num_samples)
+        start = self.policy.period_start(info.epoch)
+        # Inside a period the plan in force is that of the epoch before. A full one was no selection: it came from
+        # warm-up or annealing, or there was nothing to choose from.
+        if start < info.epoch and self.plan is not None and not self.plan.is_full and self.policy.prunes_in(info):
+            return self.plan
+        return self.policy.plan(view, info, info.generator("plan", key=start))
 
     def close_epoch(self, step: int) -> EpochRecord:
         """Fold the open epoch's scores and finish its record.
@@ -302,8 +312,10 @@ def describe_savings(policy: PruningPolicy, length: RunLength, warmup_epochs: in
         advice = "raise `prune_ratio`"
     elif counts["warm-up"]:
         advice = "lower `prune_warmup_epochs` or raise `num_train_epochs`"
-    else:
+    elif counts["annealing"] and "delta" in policy.parameters():
         advice = "raise `num_train_epochs`, or `delta` in `prune_kwargs`"
+    else:
+        advice = "raise `num_train_epochs`"
     return f"{text} That is little: {advice}, or train without pruning (`prune_method='none'`).", True
 
 
