@@ -11,9 +11,10 @@ Cost: O(N) per epoch, O(N log N) with `weighting="ipw"`; no extra forward pass.
 gamma_j: the sample is in the pool (s/n), and of the j - 1 samples ranked above it at most q - 1 are. How far L_q can be
 from the mean loss says `worst_case_gap`; which s and q keep it below a bound says `ratios_for`.
 
-`weighting="ipw"` is ours, not the paper's: the kept sample of rank j weighs min(1 / gamma_j, max_weight), so that
+`weighting="ipw"` is ours, not the paper's: the kept sample of rank j weighs min(1 / gamma_j, max_weight), tied ranks
+sharing their average gamma, so that
 
-    E[sum over kept of w_i L_i] = sum_j min(1, max_weight gamma_j) L_(j) <= sum_j L_(j)       for losses of at least 0
+    E[sum over kept of w_i L_i] = sum_j min(1, max_weight gamma_j) L_(j),   at most sum_j L_(j) for losses of at least 0
 
 The weights are not normalised further: inverse probabilities alone make the sum over the kept an estimate of the sum
 over all. It stays biased, since no weight makes up for the last s - q ranks, which have gamma 0, nor for those whose
@@ -102,9 +103,9 @@ def worst_case_gap(n: int, s: int, q: int, bound: float = 1.0) -> float:
         >>> worst_case_gap(3, 3, 1)  # the largest loss instead of the mean of three
         0.6666666666666667
     """
-    if s == q:
-        return 0.0  # every rank alike, which rounding would miss
-    return bound * float(np.maximum(surrogate_weights(n, s, q) / q - 1 / n, 0.0).sum())
+    excess = surrogate_weights(n, s, q) / q - 1 / n
+    # With s = q every rank is kept alike, which rounding would miss.
+    return 0.0 if s == q else bound * float(np.maximum(excess, 0.0).sum())
 
 
 def ratios_for(kept: float, gap: float, n: int, bound: float = 1.0) -> tuple[float, float]:

@@ -63,6 +63,10 @@ class TestWorstCaseGap:
     def test_a_uniform_draw_has_none(self, size):
         assert worst_case_gap(50_000, size, size) == 0.0
 
+    def test_impossible_sizes_are_refused(self):
+        with pytest.raises(ValueError, match="got q=4, s=4, n=3"):
+            worst_case_gap(3, 4, 4)
+
     def test_approaches_one_minus_b_for_large_data(self):
         assert worst_case_gap(50_000, 40_000, 15_000) == pytest.approx(1 - 0.375, abs=0.005)
 
