@@ -24,6 +24,8 @@ _EXPORTS = {
     "RandomPruning": "methods.random",
     "InfoBatch": "methods.infobatch",
     "OrderDP": "methods.orderdp",
+    "EpsilonGreedy": "methods.epsilon_greedy",
+    "UCB": "methods.ucb",
     "EpochRecord": "history",
     "PruningHistory": "history",
     "LossTerms": "losses",
@@ -46,10 +48,12 @@ if TYPE_CHECKING:
     from .losses import LossTerms as LossTerms
     from .losses import PerSampleLoss as PerSampleLoss
     from .losses import register_loss as register_loss
+    from .methods.epsilon_greedy import EpsilonGreedy as EpsilonGreedy
     from .methods.infobatch import InfoBatch as InfoBatch
     from .methods.none import NoPruning as NoPruning
     from .methods.orderdp import OrderDP as OrderDP
     from .methods.random import RandomPruning as RandomPruning
+    from .methods.ucb import UCB as UCB
     from .plan import EpochInfo as EpochInfo
     from .plan import PrunePlan as PrunePlan
     from .policy import PruningPolicy as PruningPolicy

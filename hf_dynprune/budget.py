@@ -75,11 +75,12 @@ def wanted_ratio(target: float, num_epochs: float, saved: float, share: float, l
     return (target * num_epochs - saved) / (share + later)
 
 
-def plan_for_ratio(policy: PruningPolicy, view: ScoreView, info: EpochInfo, wanted: float) -> PrunePlan:
+def plan_for_ratio(policy: PruningPolicy, view: ScoreView, info: EpochInfo, wanted: float, key: int) -> PrunePlan:
     """The method's plan that prunes nearest to the share `wanted` of all samples, or the full one.
 
     A method's own ratio refers to what it prunes from. How much that is shows in the plan, and the share pruned is
-    proportional to it, so two or three plans suffice. All are drawn from the same random numbers.
+    proportional to it, so two or three plans suffice. All are drawn from the same random numbers,
+    those of (seed, `key`).
     """
     low, high = policy.ratio_range
     best = PrunePlan.full(len(view))
@@ -87,7 +88,7 @@ def plan_for_ratio(policy: PruningPolicy, view: ScoreView, info: EpochInfo, want
     tried: set[float] = set()
     while ratio not in tried and len(tried) < 8 and wanted > 0:
         tried.add(ratio)
-        plan = policy.with_ratio(ratio).plan(view, info, info.generator("plan"))
+        plan = policy.with_ratio(ratio).plan(view, info, info.generator("plan", key=key))
         if abs(plan.ratio - wanted) < abs(best.ratio - wanted):
             best = plan
         if plan.is_full or abs(plan.ratio - wanted) * len(view) < 1:

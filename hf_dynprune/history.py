@@ -28,7 +28,7 @@ class EpochRecord:
         steps: optimizer steps.
         nonfinite: samples whose loss was NaN or infinite.
         ratio: share of the data pruned, `1 - kept / num_samples`.
-        score_quantiles: minimum, quartiles and maximum of the scores the plan was made from; None without scores.
+        score_quantiles: minimum, quartiles and maximum of the scores at the epoch's start; None without scores.
         weight_range: smallest and largest weight.
         projected_saving: share of the whole run's forward passes that will have been saved if the prunable epochs to
             come repeat the last pruned one; None where `max_steps` fixes the steps.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .scores import ScoreView, Statistic
 
-__all__ = ["PruningPolicy", "check_flag", "check_numbers", "check_range", "is_number"]
+__all__ = ["PruningPolicy", "check_count", "check_flag", "check_numbers", "check_range", "is_number"]
 
 
 class PruningPolicy(ABC):
@@ -44,6 +44,27 @@ class PruningPolicy(ABC):
     def unbiased(self) -> bool:
         """Whether weight x inclusion probability = 1, with probability > 0, for every sample of every plan."""
         return False
+
+    @property
+    def period(self) -> int:
+        """Epochs that a plan holds, at least 1: between its selections a run visits the same samples in new orders.
+
+        A field of that name overrides it. A run holds only a plan that prunes, and only in epochs that may prune.
+        """
+        return 1
+
+    def period_start(self, epoch: int) -> int:
+        """The first epoch of the period that `epoch` lies in; what is drawn for the period comes from (seed, this).
+
+        With a period P, a policy that reads scores selects at epochs 1, 1 + P, 1 + 2 P, ..., since epoch 0 has no
+        scores and is full; any other at 0, P, 2 P, ...
+
+        Raises:
+            ValueError: if `period` is not a whole number of at least 1.
+        """
+        check_count(self, "period")
+        first = int(self.reads_scores)
+        return epoch - max(0, epoch - first) % self.period
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:
@@ -96,6 +117,13 @@ def check_range(
     if above and (value < high or (value == high and not high_open)):
         return
     raise ValueError(f"`{field}` of {type(owner).__name__} must be a number in {interval}, got {value!r}.")
+
+
+def check_count(owner: object, field: str) -> None:
+    """Raise a ValueError unless `owner.field` is a whole number of at least 1."""
+    value = getattr(owner, field)
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"`{field}` of {type(owner).__name__} must be a whole number of at least 1, got {value!r}.")
 
 
 def check_flag(owner: object, field: str) -> None:

@@ -88,15 +88,13 @@ class PruningRun:
         return EpochInfo(epoch, self.clock.length.num_epochs, self.clock.progress(epoch, step), self.facts.seed)
 
     def make_plan(self, info: EpochInfo) -> PrunePlan:
-        """Plan the epoch from the folded scores and open its record; its length is told to `begin_epoch`."""
+        """Plan the epoch from the folded scores, or hold the plan in force, and open the epoch's record.
+
+        The epoch's length is told to `begin_epoch`.
+        """
         began = time.perf_counter()
         view = self.store.view()
-        if self.facts.target_saving is not None:
-            plan = self._plan_on_budget(view, info, self.facts.target_saving)
-        elif info.epoch < self.facts.warmup_epochs:
-            plan = PrunePlan.full(self.facts.num_samples)
-        else:
-            plan = self.policy.plan(view, info, info.generator("plan"))
+        plan = self._select(view, info)
         if not isinstance(plan, PrunePlan):
             raise TypeError(f"`plan` of {self.policy} must return a PrunePlan, got {type(plan).__name__}.")
         if plan.num_samples != self.facts.num_samples:
@@ -123,7 +121,9 @@ class PruningRun:
         )
         return plan
 
-    def _plan_on_budget(self, view: ScoreView, info: EpochInfo, target: float) -> PrunePlan:
+    def _plan_on_budget(
+        self, view: ScoreView, info: EpochInfo, target: float, held: PrunePlan | None, start: int
+    ) -> PrunePlan:
         """The plan that keeps the run on its way to the target, with a warning once where it cannot be met any more."""
         total, warmup = self.clock.length.num_epochs, self.facts.warmup_epochs
         later = prunable(self.policy, total, warmup, info.epoch + 1)
@@ -132,7 +132,7 @@ class PruningRun:
             self._later_ratio = wanted_ratio(target, total, self._saved(), 0, later) if later else 0.0
             return PrunePlan.full(len(view))
         wanted = wanted_ratio(target, total, self._saved(), now, later)
-        plan = plan_for_ratio(self.policy, view, info, wanted)
+        plan = plan_for_ratio(self.policy, view, info, wanted, start) if held is None else held
         missing = target * total - self._saved() - plan.ratio * now
         high = self.policy.ratio_range[1]
         is_met = plan.ratio >= min(wanted, high) - 1.5 / len(view)
@@ -151,6 +151,19 @@ class PruningRun:
     def _saved(self) -> float:
         """Epochs' worth of samples that the finished epochs did not forward."""
         return sum(1 - record.forward_passes / record.num_samples for record in self.history)
+
+    def _select(self, view: ScoreView, info: EpochInfo) -> PrunePlan:
+        """The plan in force inside a period, else the policy's."""
+        start, is_warm = self.policy.period_start(info.epoch), info.epoch >= self.facts.warmup_epochs
+        # Inside a period the plan in force is that of the epoch before. A full one was no selection: it came from
+        # warm-up or annealing, or there was nothing to choose from.
+        is_held = start < info.epoch and self.plan is not None and not self.plan.is_full
+        held = self.plan if is_held and is_warm and self.policy.prunes_in(info) else None
+        if self.facts.target_saving is not None:
+            return self._plan_on_budget(view, info, self.facts.target_saving, held, start)
+        if not is_warm:
+            return PrunePlan.full(self.facts.num_samples)
+        return held if held is not None else self.policy.plan(view, info, info.generator("plan", key=start))
 
     def close_epoch(self, step: int) -> EpochRecord:
         """Fold the open epoch's scores and finish its record.
@@ -370,8 +383,10 @@ def describe_savings(
         advice = "raise `prune_ratio`"
     elif counts["warm-up"]:
         advice = "lower `prune_warmup_epochs` or raise `num_train_epochs`"
-    else:
+    elif counts["annealing"] and "delta" in policy.parameters():
         advice = "raise `num_train_epochs`, or `delta` in `prune_kwargs`"
+    else:
+        advice = "raise `num_train_epochs`"
     return f"{text} That is little: {advice}, or train without pruning (`prune_method='none'`).", True
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol, TypeVar
@@ -11,22 +11,31 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["ExponentialMean", "FoldSummary", "ScoreStore", "ScoreView", "Statistic"]
+__all__ = ["ExponentialMean", "ExponentialMoments", "FoldSummary", "ScoreStore", "ScoreView", "Statistic"]
 
 T = TypeVar("T", bound=np.generic)
 
 
 class Statistic(Protocol):
-    """A per-sample number that follows the scores, such as their exponential mean."""
+    """Per-sample numbers that follow the scores, such as their exponential mean.
+
+    One statistic may hold several, where one of them needs another's old value (a variance its mean).
+    """
 
     @property
-    def name(self) -> str:
-        """Key in `ScoreView.statistics`."""
+    def names(self) -> tuple[str, ...]:
+        """Keys in `ScoreView.statistics`, one per number."""
 
     def update(
-        self, state: NDArray[np.float32], score: NDArray[np.float32], first: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
-        """New values `[K]` from old values, new finite scores, and whether each score is its sample's first."""
+        self, state: Sequence[NDArray[np.float32]], score: NDArray[np.float32], first: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], ...]:
+        """New values, finite and `[K]` per name, of the K samples that were visited.
+
+        Args:
+            state: their old values, one array per name; 0 where there are none.
+            score: their new scores, finite.
+            first: whether each score is its sample's first.
+        """
 
 
 @dataclass(frozen=True)
@@ -41,12 +50,41 @@ class ExponentialMean:
     alpha: float
     name: str = "mean"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See `Statistic.names`."""
+        return (self.name,)
+
     def update(
-        self, state: NDArray[np.float32], score: NDArray[np.float32], first: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
+        self, state: Sequence[NDArray[np.float32]], score: NDArray[np.float32], first: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], ...]:
         """See `Statistic.update`."""
         alpha = np.float32(self.alpha)
-        return np.where(first, score, (1 - alpha) * state + alpha * score).astype(np.float32)
+        return (np.where(first, score, (1 - alpha) * state[0] + alpha * score).astype(np.float32),)
+
+
+@dataclass(frozen=True)
+class ExponentialMoments:
+    """v <- (1 - alpha) v + alpha (s - m)^2, then m <- (1 - alpha) m + alpha s; at the first score, m is it and v is 0.
+
+    The deviation is from the mean before the score. A variance beyond float32 is stored as the largest float32.
+
+    Args:
+        alpha: share of the new score, in (0, 1].
+    """
+
+    alpha: float
+
+    names = ("mean", "variance")
+
+    def update(
+        self, state: Sequence[NDArray[np.float32]], score: NDArray[np.float32], first: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], ...]:
+        """See `Statistic.update`."""
+        mean, variance = (old.astype(np.float64) for old in state)
+        variance = (1 - self.alpha) * variance + self.alpha * (score - mean) ** 2
+        variance = np.where(first, 0.0, np.minimum(variance, np.finfo(np.float32).max))
+        return *ExponentialMean(self.alpha).update(state[:1], score, first), variance.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -83,13 +121,16 @@ class FoldSummary:
 
 
 class ScoreStore:
-    """Scores of N samples, 6 bytes each and 4 more per statistic, plus a buffer of what the running epoch recorded.
+    """Scores of N samples, 6 bytes each and 4 more per name of a statistic, plus a buffer of what this epoch recorded.
 
     What is recorded becomes visible only at `end_epoch`, so that an interrupted epoch plans as an uninterrupted one.
 
     Args:
         num_samples: N >= 1.
         statistics: what to keep beside the last score.
+
+    Raises:
+        ValueError: no sample, or two statistics of one name.
 
     Example:
         >>> store = ScoreStore(3)
@@ -104,11 +145,15 @@ class ScoreStore:
         if num_samples < 1:
             raise ValueError(f"`num_samples` must be at least 1, got {num_samples}.")
         self.num_samples = num_samples
-        self._statistics = {statistic.name: statistic for statistic in statistics}
+        self._statistics = tuple(statistics)
+        names = [name for statistic in self._statistics for name in statistic.names]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"The statistics of a score store must have different names, got {twice[0]!r} twice.")
         self._score = np.full(num_samples, np.nan, np.float32)
         self._seen = np.zeros(num_samples, bool)
         self._must_keep = np.zeros(num_samples, bool)
-        self._state = {name: np.zeros(num_samples, np.float32) for name in self._statistics}
+        self._state = {name: np.zeros(num_samples, np.float32) for name in names}
         self._pending: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
 
     def record(
@@ -153,8 +198,10 @@ class ScoreStore:
         self._must_keep[index] = ~finite
         index, score = index[finite], score[finite]
         first = ~self._seen[index]
-        for name, statistic in self._statistics.items():
-            self._state[name][index] = statistic.update(self._state[name][index], score, first)
+        for statistic in self._statistics:
+            old = [self._state[name][index] for name in statistic.names]
+            for name, new in zip(statistic.names, statistic.update(old, score, first), strict=True):
+                self._state[name][index] = new
         self._score[index] = score
         self._seen[index] = True
         return FoldSummary(recorded=len(finite), nonfinite=bad)

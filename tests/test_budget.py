@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hf_dynprune import InfoBatch, NoPruning, OrderDP, PruningPolicy, RandomPruning
+from hf_dynprune import UCB, EpsilonGreedy, InfoBatch, NoPruning, OrderDP, PruningPolicy, RandomPruning
 from hf_dynprune.budget import check_target, plan_for_ratio, prunable, wanted_ratio
 from hf_dynprune.dealing import Layout
 from hf_dynprune.plan import EpochInfo
@@ -70,7 +70,11 @@ def simulate(policy: PruningPolicy, target: float, epochs: float, process, warmu
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-@pytest.mark.parametrize("policy", [OrderDP(0.8, 0.5), RandomPruning(0.5)], ids=["orderdp", "random"])
+@pytest.mark.parametrize(
+    "policy",
+    [OrderDP(0.8, 0.5), RandomPruning(0.5), UCB(0.5, period=3), EpsilonGreedy(0.5, period=2)],
+    ids=["orderdp", "random", "ucb", "epsilon_greedy"],
+)
 @pytest.mark.parametrize(("target", "epochs"), [(0.4, 10), (0.25, 10), (0.7, 10), (0.4, 5.5)])
 def test_lands_within_half_a_point(policy, process, target, epochs):
     saved, run = simulate(policy, target, epochs, process)
@@ -153,7 +157,7 @@ def test_plan_for_ratio_prunes_nearest_to_what_is_wanted(wanted):
     store.end_epoch()
     view, info = store.view(), EpochInfo(1, 4, 0.25, 0)
     for policy in (RandomPruning(0.3), OrderDP(1.0, 0.5), InfoBatch()):
-        plan = plan_for_ratio(policy, view, info, wanted)
+        plan = plan_for_ratio(policy, view, info, wanted, info.epoch)
         most = policy.with_ratio(policy.ratio_range[1]).plan(view, info, info.generator("plan")).ratio
         assert plan.ratio == pytest.approx(min(wanted, most), abs=1.01 / N)
 

@@ -161,7 +161,19 @@ CONFIGURED: dict[str, list[st.SearchStrategy[dict[str, Any]]]] = {
         st.fixed_dictionaries({"ratio": shares, "draw": coin, **both}),
         st.builds(dict, quantile_rules(), draw=coin, delta=deltas, exact_weights=st.booleans(), momentum=momenta),
     ],
-    "orderdp": [st.fixed_dictionaries({"pool_ratio": positive, "top_ratio": positive, "delta": deltas})],
+    "orderdp": [
+        st.fixed_dictionaries({"pool_ratio": positive, "top_ratio": positive, "delta": deltas}),
+        st.fixed_dictionaries(
+            {
+                "pool_ratio": positive,
+                "top_ratio": positive,
+                "weighting": st.just("ipw"),
+                "max_weight": st.floats(1, 1e30) | st.sampled_from([1.0, 10.0]),
+            }
+        ),
+    ],
+    "epsilon_greedy": [st.fixed_dictionaries({"ratio": shares, "epsilon": st.floats(0, 1)})],
+    "ucb": [st.fixed_dictionaries({"ratio": shares, "c": st.sampled_from([0.0, 1.0, 1e30]) | st.floats(0, 100)})],
     "random": [st.fixed_dictionaries({"ratio": shares, "rescale": st.booleans()})],
 }
 
@@ -196,10 +208,11 @@ class Case:
 
     def view(self) -> ScoreView:
         rng = np.random.default_rng(self.seed)
-        score, smooth = (VALUES[self.kind](rng, self.size).astype(np.float32) for _ in range(2))
+        score, smooth, variance = (VALUES[self.kind](rng, self.size).astype(np.float32) for _ in range(3))
         seen = rng.random(self.size) >= self.unseen
-        score[~seen], smooth[~seen] = NAN, 0
-        return ScoreView(score, seen, rng.random(self.size) < self.must_keep, {"mean": smooth})
+        score[~seen], smooth[~seen], variance[~seen] = NAN, 0, 0
+        statistics = {"mean": smooth, "variance": np.abs(variance)}
+        return ScoreView(score, seen, rng.random(self.size) < self.must_keep, statistics)
 
 
 gaps = st.sampled_from([0.0, 0.0, 0.1, 0.2, 0.9, 1.0])
@@ -291,7 +304,7 @@ def test_a_samples_position_in_the_data_does_not_matter(rule, kind, data, size, 
 @pytest.mark.parametrize("kind", VALUES)
 @examples(5)
 @given(
-    policy=RULES["orderdp-0"] | RULES["infobatch-1"],
+    policy=RULES["orderdp-0"] | RULES["infobatch-1"] | RULES["epsilon_greedy-0"] | RULES["ucb-0"],
     size=sizes,
     unseen=gaps,
     seed=seeds,
@@ -304,6 +317,7 @@ def test_a_choice_by_rank_hardly_moves_with_one_score(kind, policy, size, unseen
     kept = set(plan_of(policy, view, seed).kept_indices.tolist())
     if view.scored[at]:
         view.score[at] = view.statistics["mean"][at] = value
+        view.statistics["variance"][at] = abs(value)
     cuts = len(policy.parameters().get("percentiles") or [0])
     assert len(kept ^ set(plan_of(policy, view, seed).kept_indices.tolist())) <= 2 * cuts + 2
 
@@ -314,7 +328,7 @@ def test_a_choice_by_rank_hardly_moves_with_one_score(kind, policy, size, unseen
 def test_any_choice_hardly_moves_with_a_scores_last_bit(rule, data, size, seed):
     policy, view = data.draw(rule), Case("distinct", size, 0.1, 0.1, seed).view()
     kept = set(plan_of(policy, view, seed).kept_indices.tolist())
-    for array in (view.score, view.statistics["mean"]):
+    for array in (view.score, *view.statistics.values()):
         array[seed % size] = np.nextafter(array[seed % size], np.float32(INF))
     # The two more: a sample at the mean exactly falls below it.
     cuts = len(policy.parameters().get("percentiles") or [0])

@@ -10,7 +10,7 @@ import shutil
 import pytest
 import torch
 
-from hf_dynprune import InfoBatch, OrderDP, PruningHistory, RandomPruning
+from hf_dynprune import UCB, InfoBatch, OrderDP, PruningHistory, RandomPruning
 from hf_dynprune.checkpoint import JSON_FILE, TENSOR_FILE, CheckpointError, load_state, save_state
 from tests.helpers import Images, StepLog, assert_same_bits, pruning_trainer, stock_trainer, vit, weights_of
 
@@ -59,6 +59,7 @@ POLICIES = {
     "infobatch-smoothed": InfoBatch(ratio=0.7, delta=1.0, momentum=0.4),
     "orderdp": OrderDP(pool_ratio=0.8, top_ratio=0.6),
     "random": RandomPruning(0.4),
+    "ucb": UCB(0.4, period=2),
 }
 
 
@@ -116,6 +117,9 @@ SETTINGS = {
     "sequential": ("orderdp", {"train_sampling_strategy": "sequential"}),
     "warm-up": ("random", {"prune_warmup_epochs": 2}),
     "drop_last": ("orderdp", {"dataloader_drop_last": True}),
+    "plans of two epochs": ("ucb", {"num_train_epochs": 5}),
+    "plans of two epochs, saved between": ("ucb", {"num_train_epochs": 5, "save_strategy": "epoch"}),
+    "plans of two epochs, warm-up inside": ("ucb", {"num_train_epochs": 5, "prune_warmup_epochs": 2}),
 }
 
 

@@ -2,22 +2,34 @@
 
 Each epoch draws s of the n scored samples uniformly and keeps the q of them with the largest stored loss, at plain
 weight. When to use: for a prune ratio that is exact and may be high; it optimises a surrogate, not the plain mean.
-Cost: O(N) per epoch; no extra forward pass.
+Cost: O(N) per epoch, O(N log N) with `weighting="ipw"`; no extra forward pass.
 
     s = round(a n), q = max(1, round(b s))                                       a: pool_ratio, b: top_ratio
     L_q = (1/q) sum_j gamma_j L_(j),   L_(1) >= ... >= L_(n)                      the surrogate it optimises
     gamma_j = P(rank j is kept) = (s/n) P(X <= q - 1),  X ~ Hypergeometric(n - 1, j - 1, s - 1)
 
-gamma_j: the sample is in the pool (s/n), and of the j - 1 samples ranked above it at most q - 1 are.
+gamma_j: the sample is in the pool (s/n), and of the j - 1 samples ranked above it at most q - 1 are. How far L_q can be
+from the mean loss says `worst_case_gap`; which s and q keep it below a bound says `ratios_for`.
+
+`weighting="ipw"` is ours, not the paper's: the kept sample of rank j weighs min(1 / gamma_j, max_weight), tied ranks
+sharing their average gamma, so that
+
+    E[sum over kept of w_i L_i] = sum_j min(1, max_weight gamma_j) L_(j),   at most sum_j L_(j) for losses of at least 0
+
+The weights are not normalised further: inverse probabilities alone make the sum over the kept an estimate of the sum
+over all. It stays biased, since no weight makes up for the last s - q ranks, which have gamma 0, nor for those whose
+weight is capped: what is missing are the smallest losses.
 
 Source: Jin et al., "OrderDP", ICLR 2026, arXiv 2606.08574; selection per epoch and on stored losses as in the authors'
-code (the paper's figure selects per iteration). We differ in one point: samples without a finite loss are kept, on top
-of the q, instead of starting at a constant score; their code leaves some samples unseen for tens of epochs.
+code (the paper's figure selects per iteration), and like that code without annealing unless asked (`delta`). We differ
+in one point: samples without a finite loss are kept, on top of the q, instead of starting at a constant score; their
+code leaves some samples unseen for tens of epochs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +40,13 @@ from ..policy import PruningPolicy, check_range, is_number
 from ..registry import register_policy
 from ..scores import ScoreView
 
-__all__ = ["OrderDP", "rank_probabilities"]
+__all__ = ["OrderDP", "ratios_for", "surrogate_weights", "worst_case_gap"]
 
 
-def rank_probabilities(n: int, s: int, q: int) -> NDArray[np.float64]:
+def surrogate_weights(n: int, s: int, q: int) -> NDArray[np.float64]:
     """gamma_j for j = 1..n: the probability that the sample with the j-th largest score is kept. O(n).
+
+    gamma_j / q is the weight of L_(j) in the surrogate.
 
     From rank j to j + 1 the distribution function falls by (s-1)/(n-1) h_j with
     h_j = C(j-1, q-1) C(n-1-j, s-1-q) / C(n-2, s-2): one more sample stands above, it is in the pool, and it is the
@@ -47,7 +61,7 @@ def rank_probabilities(n: int, s: int, q: int) -> NDArray[np.float64]:
         float64 `[n]`, non-increasing, summing to q.
 
     Example:
-        >>> rank_probabilities(3, 2, 1)
+        >>> surrogate_weights(3, 2, 1)
         array([0.66666667, 0.33333333, 0.        ])
     """
     if not 1 <= q <= s <= n:
@@ -64,6 +78,72 @@ def rank_probabilities(n: int, s: int, q: int) -> NDArray[np.float64]:
     return np.clip(below, 0.0, 1.0) * (s / n)
 
 
+def worst_case_gap(n: int, s: int, q: int, bound: float = 1.0) -> float:
+    """The most that the surrogate can exceed the mean loss, over all losses in `[0, bound]`. O(n).
+
+    With L sorted to descend, L_q - mean(L) = sum_j (gamma_j / q - 1/n) L_(j). That is linear in L, so its extremes lie
+    at vertices of {B >= L_(1) >= ... >= L_(n) >= 0}: the first m losses B, the others 0. There it is
+    B sum_{j <= m} (gamma_j / q - 1/n). Since gamma_j does not increase with j, its terms are first at least 0 and then
+    at most 0, and sum to 0: no vertex is below 0 (the surrogate is never below the mean), and the largest one takes
+    exactly the terms above 0,
+
+        gap = B sum_j max(0, gamma_j / q - 1/n) = B * total-variation distance of gamma / q and the uniform distribution
+
+    It is at most B (1 - q/s): of the first m ranks at most min(q, m s/n) are kept on average (Jensen), so the vertex
+    is at most B (min(1, m s / (n q)) - m/n), which is largest at m = n q / s. For s = n the two are equal; otherwise
+    they approach each other as n grows. Stale scores are not covered: the ranking is taken to be that of the losses.
+
+    Args:
+        n: samples in the ranking.
+        s: pool size, `1 <= s <= n`.
+        q: samples kept, `1 <= q <= s`.
+        bound: B > 0, the largest possible loss.
+
+    Example:
+        >>> worst_case_gap(3, 3, 1)  # the largest loss instead of the mean of three
+        0.6666666666666667
+    """
+    excess = surrogate_weights(n, s, q) / q - 1 / n
+    # With s = q every rank is kept alike, which rounding would miss.
+    return 0.0 if s == q else bound * float(np.maximum(excess, 0.0).sum())
+
+
+def ratios_for(kept: float, gap: float, n: int, bound: float = 1.0) -> tuple[float, float]:
+    """(pool_ratio, top_ratio) that keep the share `kept` of n samples, with a worst-case gap of at most `gap`.
+
+    b = max(f, 1 - gap / B) and a = f / b, by the bound in `worst_case_gap`; in whole samples q = round(f n), and the
+    largest pool s with q / s >= b. The result is checked with the exact gap, and s lowered until it holds: s = q, the
+    uniform draw, has none. So the gap is never exceeded, to 1e-12 of the bound.
+
+    Args:
+        kept: f, share of the samples to keep, in (0, 1].
+        gap: accepted difference of surrogate and mean loss, at least 0. 0 gives uniform random pruning.
+        n: samples that have a score, at least 1. With another n the counts are rounded anew.
+        bound: B > 0, the largest possible loss.
+
+    Raises:
+        ValueError: naming the argument, its range and the offending value.
+
+    Example:
+        >>> ratios_for(kept=0.3, gap=0.25, n=1000)
+        (0.4, 0.75)
+    """
+    if not is_number(kept) or not 0 < kept <= 1:
+        raise ValueError(f"`kept` must be a number in (0, 1], got {kept!r}.")
+    if not is_number(gap) or not 0 <= gap < np.inf:
+        raise ValueError(f"`gap` must be a number in [0, inf), got {gap!r}.")
+    if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"`n` must be a whole number of at least 1, got {n!r}.")
+    if not is_number(bound) or not 0 < bound < np.inf:
+        raise ValueError(f"`bound` must be a number in (0, inf), got {bound!r}.")
+    q = max(1, round(kept * n))
+    b = max(q / n, 1 - gap / bound)
+    s = min(n, max(q, int(np.floor(q / b + 1e-9))))
+    while worst_case_gap(n, s, q, bound) > gap + 1e-12 * bound:
+        s -= 1
+    return s / n, q / s
+
+
 @register_policy("orderdp")
 @dataclass(frozen=True)
 class OrderDP(PruningPolicy):
@@ -72,9 +152,11 @@ class OrderDP(PruningPolicy):
     Args:
         pool_ratio: a = s / n, share of the scored samples that enters the pool, in (0, 1].
         top_ratio: b = q / s, share of the pool that is kept, in (0, 1]. 1 is uniform random pruning.
-        delta: share of the run that prunes, in `[0, 1]`; 1, as in the paper, never anneals.
+        weighting: "none" is the paper's plain mean; "ipw" weights by the inverse inclusion probability, up to a cap.
+        max_weight: that cap, in [1, 1e30].
+        delta: share of the run that prunes, in `[0, 1]`; 1 never anneals, as the authors' code never does.
 
-    The defaults are those of the authors' CIFAR command, which prunes 70 %.
+    The ratios are those of the authors' CIFAR command, which prunes 70 %.
 
     Example:
         >>> OrderDP(pool_ratio=0.8).with_ratio(0.5).top_ratio
@@ -83,6 +165,8 @@ class OrderDP(PruningPolicy):
 
     pool_ratio: float = 0.8
     top_ratio: float = 0.375
+    weighting: Literal["none", "ipw"] = "none"
+    max_weight: float = 10.0
     delta: float = 1.0
 
     reference = "Jin et al.: OrderDP, ICLR 2026, arXiv 2606.08574"
@@ -90,7 +174,15 @@ class OrderDP(PruningPolicy):
     def __post_init__(self) -> None:
         check_range(self, "pool_ratio", 0, 1, low_open=True)
         check_range(self, "top_ratio", 0, 1, low_open=True)
+        if self.weighting not in ("none", "ipw"):
+            raise ValueError(f"`weighting` of OrderDP must be 'none' or 'ipw', got {self.weighting!r}.")
+        check_range(self, "max_weight", 1, 1e30)  # a float32 as a weight
         check_range(self, "delta", 0, 1)
+
+    @property
+    def unbiased(self) -> bool:
+        """Never: the last ranks of each ranking cannot be kept, and weights are capped."""
+        return False
 
     @property
     def max_ratio(self) -> float:
@@ -133,7 +225,10 @@ class OrderDP(PruningPolicy):
         keep = ~view.scored
         keep[keep_largest(pool, q, view.score, rng.random(n))] = True
         kept = np.flatnonzero(keep)
-        return PrunePlan(kept, np.ones(len(kept), np.float32), n)
+        if self.weighting == "none":
+            return PrunePlan(kept, np.ones(len(kept), np.float32), n)
+        p = self.inclusion_probability(view, epoch)[kept]
+        return PrunePlan(kept, 1 / np.maximum(p, 1 / self.max_weight), n)
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
         """gamma of the sample's rank, averaged over tied ranks; 1 without a score."""
@@ -142,7 +237,7 @@ class OrderDP(PruningPolicy):
         if not self.prunes_in(epoch) or len(scored) == 0:
             return p
         order = scored[np.argsort(-view.score[scored], kind="stable")]
-        gamma = rank_probabilities(len(scored), *self.sizes(len(scored)))
+        gamma = surrogate_weights(len(scored), *self.sizes(len(scored)))
         _, start, size = np.unique(-view.score[order], return_index=True, return_counts=True)
         p[order] = np.repeat(np.add.reduceat(gamma, start) / size, size)
         return p

@@ -165,7 +165,7 @@ for name in {sorted(DECISIONS)}:
 from hf_dynprune import EpochInfo, ScoreStore, build_policy, list_policies
 
 for name in list_policies():
-    policy = build_policy(name, 0.4 if name == "random" else None)
+    policy = build_policy(name, 0.4 if name in ("random", "epsilon_greedy") else None)
     store = ScoreStore(20, policy.statistics)
     store.record(range(20), range(20), epoch=0)
     store.end_epoch()
@@ -176,7 +176,14 @@ for name in list_policies():
 
 def test_every_policy_plans_where_torch_cannot_be_imported():
     kept = dict(line.split() for line in python(WITHOUT_TORCH).splitlines())
-    assert kept == {"none": "20", "random": "12", "infobatch": "15", "orderdp": "6"}
+    assert kept == {
+        "none": "20",
+        "random": "12",
+        "infobatch": "15",
+        "orderdp": "6",
+        "epsilon_greedy": "12",
+        "ucb": "11",
+    }
 
 
 class TestExports:

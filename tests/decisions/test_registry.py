@@ -49,7 +49,7 @@ class TwoRequired(Everything):
 
 class TestKnownNames:
     def test_the_folder_of_methods_is_the_list(self):
-        assert {"none", "random", "infobatch", "orderdp"} <= set(list_policies())
+        assert {"none", "random", "infobatch", "orderdp", "epsilon_greedy", "ucb"} <= set(list_policies())
 
     def test_the_list_is_sorted(self):
         assert list_policies() == sorted(list_policies())
@@ -160,7 +160,7 @@ class TestMistakes:
         assert build_policy("orderdp", ratio, {"pool_ratio": pool_ratio}).top_ratio == pytest.approx(1)
 
     @pytest.mark.parametrize("ratio", [-0.1, 1.0, 1.5, float("nan")])
-    @pytest.mark.parametrize("name", ["random", "infobatch", "orderdp"])
+    @pytest.mark.parametrize("name", ["random", "infobatch", "orderdp", "epsilon_greedy", "ucb"])
     def test_a_ratio_out_of_range_is_shown_with_the_interval(self, name, ratio):
         with pytest.raises(ValueError, match=rf"\[0, 1\), got {ratio}"):
             build_policy(name, ratio)
@@ -173,7 +173,14 @@ NUMBERS = [
     ("infobatch", "momentum", "(0, 1]", [-0.1, 0, 1.1]),
     ("orderdp", "pool_ratio", "(0, 1]", [-0.1, 0, 1.1]),
     ("orderdp", "top_ratio", "(0, 1]", [-0.1, 0, 1.1]),
+    ("orderdp", "max_weight", "[1, 1e+30]", [-1, 0.9, 1e31]),
     ("orderdp", "delta", "[0, 1]", [-0.1, 1.1]),
+    ("epsilon_greedy", "ratio", "[0, 1)", [-0.1, 1]),
+    ("epsilon_greedy", "epsilon", "[0, 1]", [-0.1, 1.1]),
+    ("epsilon_greedy", "alpha", "(0, 1]", [0, 1.1]),
+    ("ucb", "ratio", "[0, 1)", [-0.1, 1]),
+    ("ucb", "c", "[0, 1e+30]", [-0.1, 1e31]),
+    ("ucb", "alpha", "(0, 1]", [0, 1.1]),
 ]
 NO_NUMBERS = [float("nan"), float("inf"), "0.5", None, True, [0.5]]
 
@@ -184,7 +191,7 @@ NO_NUMBERS = [float("nan"), float("inf"), "0.5", None, True, [0.5]]
 )
 def test_a_number_out_of_range_is_named_with_interval_and_value(name, field, interval, value):
     with pytest.raises(ValueError, match="must be a number") as error:
-        build_policy(name, None, {"ratio": 0.5, field: value} if name == "random" else {field: value})
+        build_policy(name, None, ({} if name == "orderdp" else {"ratio": 0.5}) | {field: value})
     owner = get_policy(name).__name__
     assert str(error.value) == f"`{field}` of {owner} must be a number in {interval}, got {value!r}."
 

@@ -10,14 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_dynprune.scores import ExponentialMean, ScoreStore
+from hf_dynprune.scores import ExponentialMean, ExponentialMoments, ScoreStore, Statistic
 
 NAN, INF = float("nan"), float("inf")
 light = settings(max_examples=15, deadline=None, database=None)
 
 
-def store_with(*epochs: dict[int, float], num_samples: int = 4, alpha: float | None = None) -> ScoreStore:
-    store = ScoreStore(num_samples, () if alpha is None else (ExponentialMean(alpha),))
+def store_with(
+    *epochs: dict[int, float], num_samples: int = 4, alpha: float | None = None, kind: type = ExponentialMean
+) -> ScoreStore:
+    statistics: tuple[Statistic, ...] = () if alpha is None else (kind(alpha),)
+    store = ScoreStore(num_samples, statistics)
     for epoch, scores in enumerate(epochs):
         store.record(list(scores), list(scores.values()), epoch)
         store.end_epoch()
@@ -185,8 +188,47 @@ class TestExponentialMean:
 
     def test_does_not_change_the_state_it_is_given(self):
         state, score = np.array([1.0], np.float32), np.array([3.0], np.float32)
-        new = ExponentialMean(0.5).update(state, score, np.array([False]))
+        (new,) = ExponentialMean(0.5).update([state], score, np.array([False]))
         assert (state[0], score[0], new[0], new.dtype) == (1.0, 3.0, 2.0, np.float32)
+
+
+class TestExponentialMoments:
+    def test_by_hand(self):
+        view = store_with({0: 4.0}, {0: 8.0, 1: 1.0}, {0: 0.0}, alpha=0.5, kind=ExponentialMoments).view()
+        # mean 4, 6, 3; variance 0, (8 - 4)^2 / 2 = 8, 8 / 2 + (0 - 6)^2 / 2 = 22: each from the mean before the score.
+        assert view.statistics["mean"][:2].tolist() == [3.0, 1.0]
+        assert view.statistics["variance"][:2].tolist() == [22.0, 0.0]
+
+    def test_a_share_that_is_not_one_half_by_hand(self):
+        view = store_with({0: 1.0}, {0: 2.0}, {0: 3.2}, alpha=0.8, kind=ExponentialMoments).view()
+        # mean 1, 1.8; variance 0.8 * 1^2 = 0.8, then 0.2 * 0.8 + 0.8 * (3.2 - 1.8)^2 = 1.728 and mean 2.92.
+        assert view.statistics["mean"][0] == pytest.approx(2.92)
+        assert view.statistics["variance"][0] == pytest.approx(1.728)
+
+    def test_the_mean_is_the_exponential_mean_to_the_bit(self):
+        epochs = [dict(enumerate(row)) for row in np.random.default_rng(0).gamma(2.0, size=(5, 4))]
+        means = [
+            store_with(*epochs, alpha=0.3, kind=kind).view().statistics["mean"].tobytes()
+            for kind in (ExponentialMean, ExponentialMoments)
+        ]
+        assert means[0] == means[1]
+
+    def test_a_variance_beyond_float32_stays_finite(self):
+        view = store_with({0: 3e38}, {0: -3e38}, alpha=0.5, kind=ExponentialMoments).view()
+        assert view.statistics["variance"][0] == np.finfo(np.float32).max
+
+    def test_all_its_arrays_are_saved_and_restored(self):
+        store = store_with({0: 4.0}, {0: 8.0}, alpha=0.5, kind=ExponentialMoments)
+        again = ScoreStore(4, (ExponentialMoments(0.5),))
+        again.load_state_dict(saved(store))
+        assert {"statistic.mean", "statistic.variance"} < set(as_bytes(store))
+        assert as_bytes(again) == as_bytes(store)
+        with pytest.raises(ValueError, match=r"lack `statistic\.variance`"):
+            again.load_state_dict(saved(store_with({0: 4.0}, alpha=0.5)))
+
+    def test_two_statistics_of_one_name_are_refused(self):
+        with pytest.raises(ValueError, match="must have different names, got 'mean' twice"):
+            ScoreStore(4, (ExponentialMean(0.5), ExponentialMoments(0.5)))
 
 
 def busy_store() -> ScoreStore:

@@ -9,7 +9,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from hf_dynprune.methods.orderdp import OrderDP, rank_probabilities
+from hf_dynprune.methods.orderdp import OrderDP, surrogate_weights
 from hf_dynprune.plan import PrunePlan
 from hf_dynprune.scores import ScoreView
 
@@ -27,32 +27,32 @@ def gammas(n: int, s: int, q: int) -> list[Fraction]:
     ]
 
 
-class TestRankProbabilities:
+class TestSurrogateWeights:
     @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 13])
     def test_equal_the_double_binomial_form_for_every_pool_and_count(self, n):
         for s in range(1, n + 1):
             for q in range(1, s + 1):
                 exact = gammas(n, s, q)
                 assert sum(exact) == q
-                np.testing.assert_allclose(rank_probabilities(n, s, q), np.array(exact, float), atol=1e-14)
+                np.testing.assert_allclose(surrogate_weights(n, s, q), np.array(exact, float), atol=1e-14)
 
     @pytest.mark.parametrize("n", [2, 7, 20])
     def test_are_exactly_zero_where_no_pool_can_keep_the_rank(self, n):
         for s in range(1, n + 1):
             for q in range(1, s + 1):
                 zero = [gamma == 0 for gamma in gammas(n, s, q)]
-                np.testing.assert_array_equal(rank_probabilities(n, s, q) == 0, zero)
+                np.testing.assert_array_equal(surrogate_weights(n, s, q) == 0, zero)
 
     def test_by_hand(self):
         # Of 3 ranks a pool of 2: {1, 2}, {1, 3}, {2, 3} keep 1, 1, 2.
-        np.testing.assert_allclose(rank_probabilities(3, 2, 1), [2 / 3, 1 / 3, 0])
+        np.testing.assert_allclose(surrogate_weights(3, 2, 1), [2 / 3, 1 / 3, 0])
 
     @pytest.mark.parametrize(
         ("n", "s", "q"),
         [(50_000, 40_000, 15_000), (50_000, 25_000, 15_000), (200_000, 2, 1), (200_000, 199_999, 199_998)],
     )
     def test_stay_probabilities_that_fall_and_sum_to_q_for_large_data(self, n, s, q):
-        gamma = rank_probabilities(n, s, q)
+        gamma = surrogate_weights(n, s, q)
         assert np.isfinite(gamma).all()
         assert gamma.min() >= 0
         assert gamma.max() <= s / n
@@ -61,7 +61,7 @@ class TestRankProbabilities:
 
     def test_are_a_step_for_large_data(self):
         # a = 0.8, b = 0.375: a above the 37.5 % rank, a / 2 at it, 0 below.
-        gamma = rank_probabilities(50_000, 40_000, 15_000)
+        gamma = surrogate_weights(50_000, 40_000, 15_000)
         assert gamma[17_000] == pytest.approx(0.8)
         assert gamma[18_750] == pytest.approx(0.4, abs=0.01)
         assert gamma[20_500] == pytest.approx(0.0, abs=1e-9)
@@ -69,7 +69,51 @@ class TestRankProbabilities:
     @pytest.mark.parametrize(("n", "s", "q"), [(3, 4, 1), (3, 2, 3), (3, 2, 0), (0, 0, 0)])
     def test_impossible_sizes_are_refused(self, n, s, q):
         with pytest.raises(ValueError, match=f"got q={q}, s={s}, n={n}"):
-            rank_probabilities(n, s, q)
+            surrogate_weights(n, s, q)
+
+
+class TestInverseProbabilityWeights:
+    # n = 5, s = 3, q = 2: gamma = 0.6, 0.6, 0.6 (1 - 1/6) = 0.5, 0.6 (1 - 3/6) = 0.3, 0.
+    SCORES = (0.4, 3.0, 1.0, 0.2, 2.0)
+    POLICY = OrderDP(0.6, 0.67, weighting="ipw", max_weight=3)
+
+    def all_plans(self, policy, view, epoch, lots):
+        pools = itertools.permutations(np.linspace(0.1, 0.9, 5))
+        return [policy.plan(view, epoch, lots(pool, [0.0] * 5)) for pool in pools]
+
+    def test_a_weight_is_the_inverse_probability_up_to_the_cap(self, view_of, epoch_at, lots):
+        view = view_of(self.SCORES)
+        kept = {}
+        for plan in self.all_plans(self.POLICY, view, epoch_at(1), lots):
+            kept |= dict(zip(plan.kept_indices.tolist(), plan.weights.tolist(), strict=True))
+        assert kept == pytest.approx({1: 1 / 0.6, 4: 1 / 0.6, 2: 2.0, 0: 3.0})  # not 1 / 0.3; sample 3 is never kept
+
+    def test_the_expected_sum_misses_the_capped_and_the_last_ranks_and_nothing_else(self, view_of, epoch_at, lots):
+        gradients = np.array([[1.0, -2.0], [0.5, 3.0], [-4.0, 0.0], [2.0, 2.0], [7.0, -1.0]])
+        plans = self.all_plans(self.POLICY, view_of(self.SCORES), epoch_at(1), lots)
+        sums = [plan.weights.astype(float) @ gradients[plan.kept_indices] for plan in plans]
+        covered = np.array([3 * 0.3, 1, 1, 0, 1])
+        np.testing.assert_allclose(np.mean(sums, axis=0), covered @ gradients, atol=1e-6)
+        assert not self.POLICY.unbiased
+
+    def test_chooses_the_samples_that_it_chooses_without_weights(self, view_of, epoch_at):
+        view = view_of([*np.arange(30.0) % 7, None, (1.0, NAN)])
+        for seed in range(5):
+            plans = [
+                OrderDP(0.8, 0.5, weighting=weighting).plan(view, epoch_at(1), np.random.default_rng(seed))
+                for weighting in ("none", "ipw")
+            ]
+            assert plans[0].kept_indices.tolist() == plans[1].kept_indices.tolist()
+            assert (plans[0].weights == 1).all()
+            assert plans[1].weights[-2:].tolist() == [1, 1]  # without a score: kept for certain
+
+    def test_tied_samples_weigh_alike(self, view_of, epoch_at):
+        plan = OrderDP(0.8, 0.5, weighting="ipw").plan(view_of([1.0] * 10), epoch_at(1), np.random.default_rng(0))
+        np.testing.assert_allclose(plan.weights, 10 / 4)  # each of ten is one of the q = 4 with the same probability
+
+    def test_another_weighting_is_refused(self):
+        with pytest.raises(ValueError, match="`weighting` of OrderDP must be 'none' or 'ipw', got 'exact'"):
+            OrderDP(weighting="exact")
 
 
 class TestPlan:

@@ -1,0 +1,107 @@
+"""Epsilon-greedy: train on the samples with the largest smoothed loss, and on a few of the others at random.
+
+Every few epochs it keeps the samples whose exponential mean of the loss is largest, and gives the share epsilon of the
+places to a uniform draw from the rest, so that easy samples are looked at again. No weights: it favours hard samples by
+design. When to use: to prune hard at a fixed ratio without losing sight of what is pruned.
+Cost: O(N) per selection, one number per sample; no extra forward pass.
+
+    m_i <- (1 - alpha) m_i + alpha l_i at each visit, m_i = l_i at the first
+    k = max(1, floor((1 - ratio) n)) of the n scored samples,   x = round(epsilon k) explored,   t = k - x
+    kept: the t largest m_i, and x of the n - t others, each set equally likely
+    p_i = g_i + (1 - g_i) x / (n - t),   g_i = P(i is among the t largest): 1, 0, or a share at a tie at the cut
+
+Source: Raju, Daruwalla, Lipasti, "Accelerating Deep Learning with Dynamic Data Pruning", arXiv 2111.12621 (2021). The
+paper's constants and an official code were not found, so all are parameters and no default is the paper's: the rule is
+as re-implementations of it agree, `alpha` and `period` are those of a published port of its sister UCB, and `epsilon`
+is the customary one. Samples without a finite loss are kept, on top of the k, instead of starting at a score of 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..draws import count_kept, keep_by_lot, keep_largest, largest_probability
+from ..plan import EpochInfo, PrunePlan
+from ..policy import PruningPolicy, check_count, check_range
+from ..registry import register_policy
+from ..scores import ExponentialMean, ScoreView, Statistic
+
+__all__ = ["EpsilonGreedy"]
+
+
+@register_policy("epsilon_greedy")
+@dataclass(frozen=True)
+class EpsilonGreedy(PruningPolicy):
+    """The largest smoothed losses, and a random few of the others.
+
+    Args:
+        ratio: share pruned of the scored samples, in `[0, 1)`.
+        epsilon: share of the kept samples that is drawn from the rest, in `[0, 1]`. 1 is uniform random pruning.
+        alpha: share of the new loss in the exponential mean, in (0, 1].
+        period: epochs that a selection holds, at least 1.
+
+    Example:
+        >>> EpsilonGreedy(0.5).sizes(100)
+        (45, 5)
+    """
+
+    ratio: float
+    epsilon: float = 0.1
+    alpha: float = 0.8
+    period: int = 10
+
+    reference = (
+        "Raju, Daruwalla, Lipasti: Accelerating Deep Learning with Dynamic Data Pruning, arXiv 2111.12621 (rule; its "
+        "constants were not found)"
+    )
+
+    def __post_init__(self) -> None:
+        check_range(self, "ratio", 0, 1, high_open=True)
+        check_range(self, "epsilon", 0, 1)
+        check_range(self, "alpha", 0, 1, low_open=True)
+        check_count(self, "period")
+
+    @property
+    def statistics(self) -> tuple[Statistic, ...]:
+        """The exponential mean of the loss."""
+        return (ExponentialMean(self.alpha),)
+
+    @property
+    def max_ratio(self) -> float:
+        """`ratio`."""
+        return self.ratio
+
+    def prunes_in(self, epoch: EpochInfo) -> bool:
+        """In every epoch: there is no annealing."""
+        return self.ratio > 0
+
+    def sizes(self, n: int) -> tuple[int, int]:
+        """(t, x) for n scored samples: how many are kept for their mean, and how many are explored."""
+        k = count_kept(self.ratio, n)
+        explored = round(self.epsilon * k)
+        return k - explored, explored
+
+    def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
+        """Ties at the cut by one lot per sample, exploration by another."""
+        n = len(view)
+        scored = np.flatnonzero(view.scored)
+        top_size, explored = self.sizes(len(scored))
+        keep = ~view.scored
+        keep[keep_largest(scored, top_size, view.statistics["mean"], rng.random(n))] = True
+        # Fresh lots: those that lost a tie at the cut have large ones.
+        keep[keep_by_lot(scored[~keep[scored]], explored, rng.random(n))] = True
+        kept = np.flatnonzero(keep)
+        return PrunePlan(kept, np.ones(len(kept), np.float32), n)
+
+    def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
+        """g + (1 - g) x / (n - t); 1 without a score."""
+        p = np.ones(len(view))
+        scored = np.flatnonzero(view.scored)
+        top_size, explored = self.sizes(len(scored))
+        if top_size < len(scored):
+            top = largest_probability(view.statistics["mean"][scored], top_size)
+            p[scored] = top + (1 - top) * (explored / (len(scored) - top_size))
+        return p
