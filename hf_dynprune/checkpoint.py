@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ __all__ = [
     "CheckpointError",
     "load_state",
     "pack_plan",
+    "require",
     "save_state",
     "unpack_plan",
 ]
@@ -96,6 +97,13 @@ def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]],
     if hashlib.sha256(tensors).hexdigest() != digest:
         raise CheckpointError(f"{paths[1]} is damaged: its SHA-256 is not {digest}. Resume from an earlier checkpoint.")
     return load_tensors(tensors), facts
+
+
+def require(facts: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Raise a CheckpointError unless the facts hold all keys."""
+    absent = [key for key in keys if key not in facts]
+    if absent:
+        raise CheckpointError(f"The checkpoint's pruning state lacks {', '.join(absent)}. Resume from another one.")
 
 
 def _digest(facts: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .budget import TOLERANCE, plan_for_ratio, prunable, wanted_ratio
-from .checkpoint import CheckpointError, pack_plan, unpack_plan
+from .checkpoint import CheckpointError, pack_plan, require, unpack_plan
 from .dealing import Dealing, Layout
 from .history import EpochRecord, PruningHistory
 from .logs import logger
@@ -27,8 +27,6 @@ from .scores import ScoreStore, ScoreView
 __all__ = ["PruningRun", "RunFacts", "describe_savings"]
 
 LOW_SAVING = 0.05
-TRAINER_FACTS = ("global_step", "scheduler_steps", "in_order", "epoch_stopped")
-"""What the trainer adds to the facts of a checkpoint."""
 _NOT_EXACT = (
     "Scores and plan are those of the checkpoint, the learning rate goes on at the same share of the run; the result "
     "equals no uninterrupted run to the bit."
@@ -291,9 +289,7 @@ class PruningRun:
         Raises:
             CheckpointError: naming everything that differs between the saved run and this one.
         """
-        absent = [key for key in (*self.state_dict()[1], *TRAINER_FACTS) if key not in facts]
-        if absent:
-            raise CheckpointError(f"The checkpoint's pruning state lacks {', '.join(absent)}. Resume from another one.")
+        require(facts, self.state_dict()[1])
         saved = {
             "pruning method": facts["policy"]["name"],
             "parameters": facts["policy"]["parameters"],

@@ -25,7 +25,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, seed_worker
 
 from .budget import check_target
 from .callbacks import NominalStepping, is_stepped_by_metric, set_progress_total
-from .checkpoint import CheckpointError, load_state, save_state
+from .checkpoint import CheckpointError, load_state, require, save_state
 from .data import INDEX_KEY, WEIGHT_KEY, IndexedCollator, IndexedDataset, dataset_fingerprint
 from .dealing import Layout
 from .distributed import ScoreBuffer, agree, sum_over_processes
@@ -222,6 +222,7 @@ class DynPruneMixin(Trainer):
     def _resume(self, run: PruningRun, folder: str) -> tuple[int, int]:
         """(epoch to run next, optimizer steps of it already done), from a checkpoint's state."""
         arrays, facts = load_state(folder)
+        require(facts, ("global_step", "scheduler_steps", "in_order", "epoch_stopped"))
         run.load_state_dict(arrays, facts)
         step, skips, is_over = self.state.global_step, not self.args.ignore_data_skip, facts["epoch_stopped"]
         if skips and not facts["in_order"] and not is_over and run.clock.resume_at(step)[1]:

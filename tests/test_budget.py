@@ -9,7 +9,7 @@ from hf_dynprune import UCB, EpsilonGreedy, InfoBatch, NoPruning, OrderDP, Pruni
 from hf_dynprune.budget import check_target, plan_for_ratio, prunable, wanted_ratio
 from hf_dynprune.dealing import Layout
 from hf_dynprune.plan import EpochInfo
-from hf_dynprune.run import TRAINER_FACTS, PruningRun, RunFacts
+from hf_dynprune.run import PruningRun, RunFacts
 from hf_dynprune.schedule import RunLength
 from hf_dynprune.scores import ScoreStore
 from tests.helpers import Images, pruning_trainer, vit
@@ -65,7 +65,7 @@ def simulate(policy: PruningPolicy, target: float, epochs: float, process, warmu
         if epoch == resume_at:
             arrays, state = run.state_dict()
             run = PruningRun(policy, facts, Layout(1, 1, 1), length)
-            run.load_state_dict(arrays, state | dict.fromkeys(TRAINER_FACTS))
+            run.load_state_dict(arrays, state)
     return 1 - run.history.forward_passes / (N * epochs), run
 
 

@@ -22,7 +22,7 @@ from hf_dynprune.checkpoint import (
 from hf_dynprune.dealing import Layout
 from hf_dynprune.methods.infobatch import InfoBatch
 from hf_dynprune.plan import PrunePlan
-from hf_dynprune.run import TRAINER_FACTS, PruningRun, RunFacts
+from hf_dynprune.run import PruningRun, RunFacts
 from hf_dynprune.schedule import RunLength
 
 
@@ -119,8 +119,7 @@ def test_a_run_loaded_between_two_batches_goes_on_as_it_would_have(scores, cut, 
     run.clock.begin_epoch(0, 0, len(scores), 0)
     run.store.record(order[:cut], np.take(scores, order[:cut]), epoch=0)
     save_state(folder, *run.state_dict())
-    arrays, facts = load_state(folder)
-    again.load_state_dict(arrays, facts | dict.fromkeys(TRAINER_FACTS))
+    again.load_state_dict(*load_state(folder))
     for each in (run, again):
         assert each.plan.is_full
         each.store.record(order[cut:], np.take(scores, order[cut:]), epoch=0)
