@@ -34,6 +34,8 @@ class PruningPolicy(ABC):
     """Whether plans depend on scores. Such a policy keeps every sample that has none."""
     closed_form: ClassVar[bool] = True
     """Whether `inclusion_probability` is exact. False forces `unbiased = False` and a test by simulation only."""
+    draws_once: ClassVar[bool] = False
+    """Whether all epochs get the same random numbers, so that a choice made by lot holds for the whole run."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -49,6 +51,19 @@ class PruningPolicy(ABC):
     def statistics(self) -> tuple[Statistic, ...]:
         """Per-sample statistics, beside the last score, that the store is to keep for this policy."""
         return ()
+
+    @property
+    def scoring_forward_passes(self) -> int:
+        """Samples forwarded before the run to find what this policy prunes by; the run's history is charged for it."""
+        return 0
+
+    @property
+    def scoring_seconds(self) -> float:
+        """Wall time of the same."""
+        return 0.0
+
+    def check_data(self, num_samples: int, fingerprint: str) -> None:  # noqa: B027 - most policies fit any data
+        """Raise a ValueError if the policy was made for another data set than the one a run begins with."""
 
     @abstractmethod
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:

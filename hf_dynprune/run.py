@@ -58,6 +58,7 @@ class PruningRun:
     """One training run from its first epoch, or from the checkpoint it is resumed from, to its end."""
 
     def __init__(self, policy: PruningPolicy, facts: RunFacts, layout: Layout, length: RunLength) -> None:
+        policy.check_data(facts.num_samples, facts.fingerprint)
         self.policy = policy
         self.facts = facts
         self.layout = layout
@@ -82,7 +83,7 @@ class PruningRun:
         if info.epoch < self.facts.warmup_epochs:
             plan = PrunePlan.full(self.facts.num_samples)
         else:
-            plan = self.policy.plan(view, info, info.generator("plan"))
+            plan = self.policy.plan(view, info, info.generator("plan", key=0 if self.policy.draws_once else None))
         if not isinstance(plan, PrunePlan):
             raise TypeError(f"`plan` of {self.policy} must return a PrunePlan, got {type(plan).__name__}.")
         if plan.num_samples != self.facts.num_samples:
@@ -107,6 +108,9 @@ class PruningRun:
             projected_saving=self._project(info, plan),
             seconds_plan=time.perf_counter() - began,
         )
+        if not self.history.records:
+            self.record.scoring_forward_passes = self.policy.scoring_forward_passes
+            self.record.seconds_scoring = self.policy.scoring_seconds
         return plan
 
     def close_epoch(self, step: int) -> EpochRecord:
@@ -191,6 +195,7 @@ class PruningRun:
             return None
         total = length.num_epochs
         saved = sum(record.ratio for record in self.history)
+        saved -= self.policy.scoring_forward_passes / plan.num_samples
         saved += plan.ratio * min(1.0, total - info.epoch)
         for epoch in range(info.epoch + 1, math.ceil(total)):
             later = EpochInfo(epoch, total, epoch / total, info.seed)
@@ -296,6 +301,8 @@ def describe_savings(policy: PruningPolicy, length: RunLength, warmup_epochs: in
         f"{counts['pruned']:g} epochs prune up to {policy.max_ratio:.1%} each"
         + (f"; {', '.join(reasons)}." if reasons else ".")
     )
+    if policy.scoring_forward_passes:
+        text += f" Not taken off: {policy.scoring_forward_passes:,} forward passes that scoring cost before the run."
     if best >= LOW_SAVING:
         return text, False
     if policy.max_ratio < LOW_SAVING:
