@@ -203,7 +203,8 @@ class _ScoringTrainer(DynPruneTrainer):
 
 def _score_with(trainer: DynPruneTrainer, job: ScoringJob, number: str) -> tuple[NDArray[np.float32], int, str]:
     """(float32 `[N]`, samples forwarded, GraNd's way) of the trainer's model, in the order of the data set."""
-    model = trainer.accelerator.unwrap_model(trainer.model).eval()
+    # Without the autocast that mixed-precision training has wrapped the forward pass in.
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
     loss, parts, passes, way = trainer.per_sample_loss, [], 0, "" if job.method == "el2n" else job.gradients
     title = f"{job.method} {number}, scoring"
     for batch in tqdm(_plain_batches(trainer, job), desc=title, disable=job.args.disable_tqdm):

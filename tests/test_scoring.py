@@ -246,6 +246,21 @@ def test_the_learning_rate_is_that_of_the_whole_run(tmp_path):
     np.testing.assert_allclose(score("el2n", tmp_path, epochs=1).score, expected, rtol=1e-5)
 
 
+def test_scores_of_a_run_in_mixed_precision_are_taken_without_it(tmp_path):
+    model = vit()
+    model.load_state_dict(weights_of(_stock_in_bf16(tmp_path)))
+    for method in ("el2n", "grand"):
+        scores = score(method, tmp_path, epochs=1, flags={"num_train_epochs": 1, "bf16": True})
+        expected = naive(method, model.eval(), Images(SIZE))
+        np.testing.assert_allclose(scores.score, expected, rtol=1e-5, atol=1e-5)
+
+
+def _stock_in_bf16(tmp_path):
+    trainer = stock_trainer(vit(), Images(SIZE), tmp_path / "stock", num_train_epochs=1, bf16=True)
+    trainer.train()
+    return trainer
+
+
 def test_global_generators_are_left_as_they_were(tmp_path):
     def states():
         return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002

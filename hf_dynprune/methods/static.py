@@ -54,7 +54,7 @@ class StaticPruning(PruningPolicy):
         array([1, 3])
     """
 
-    scores: str | ArrayLike
+    scores: str | os.PathLike[str] | ArrayLike
     ratio: float
     keep: str = "highest"
     digest: str | None = None
