@@ -26,6 +26,10 @@ _EXPORTS = {
     "OrderDP": "methods.orderdp",
     "EpsilonGreedy": "methods.epsilon_greedy",
     "UCB": "methods.ucb",
+    "StaticPruning": "methods.static",
+    "StaticScores": "score_file",
+    "load_scores": "score_file",
+    "score_dataset": "scoring",
     "EpochRecord": "history",
     "PruningHistory": "history",
     "LossTerms": "losses",
@@ -53,6 +57,7 @@ if TYPE_CHECKING:
     from .methods.none import NoPruning as NoPruning
     from .methods.orderdp import OrderDP as OrderDP
     from .methods.random import RandomPruning as RandomPruning
+    from .methods.static import StaticPruning as StaticPruning
     from .methods.ucb import UCB as UCB
     from .plan import EpochInfo as EpochInfo
     from .plan import PrunePlan as PrunePlan
@@ -62,8 +67,11 @@ if TYPE_CHECKING:
     from .registry import list_policies as list_policies
     from .registry import register_policy as register_policy
     from .resume import newest_usable_checkpoint as newest_usable_checkpoint
+    from .score_file import StaticScores as StaticScores
+    from .score_file import load_scores as load_scores
     from .scores import ScoreStore as ScoreStore
     from .scores import ScoreView as ScoreView
+    from .scoring import score_dataset as score_dataset
     from .trainer import DynPruneMixin as DynPruneMixin
     from .trainer import DynPruneSeq2SeqTrainer as DynPruneSeq2SeqTrainer
     from .trainer import DynPruneTrainer as DynPruneTrainer

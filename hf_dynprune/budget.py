@@ -38,17 +38,25 @@ def prunable(policy: PruningPolicy, num_epochs: float, warmup_epochs: int, first
     return total
 
 
-def check_target(policy: PruningPolicy, target: float, num_epochs: float, warmup_epochs: int) -> None:
-    """Raise a ValueError where the target cannot be reached whatever the scores are."""
+def check_target(
+    policy: PruningPolicy, target: float, num_epochs: float, warmup_epochs: int, num_samples: int | None = None
+) -> None:
+    """Raise a ValueError where the target cannot be reached whatever the scores are.
+
+    What scoring cost before the run is taken off where the number of samples is given.
+    """
     if isinstance(target, bool) or not isinstance(target, (int, float)) or not 0 < target < 1:
         raise ValueError(f"`prune_target_saving` must be a number in (0, 1), got {target!r}.")
     low, high = policy.ratio_range
     policy = policy.with_ratio(high)  # refused here by methods that have no single ratio
     epochs = prunable(policy, num_epochs, warmup_epochs)
-    if target > high * epochs / num_epochs + TOLERANCE:
+    spent = policy.scoring_forward_passes / num_samples if num_samples else 0.0
+    if target > (high * epochs - spent) / num_epochs + TOLERANCE:
         raise ValueError(
             f"`prune_target_saving` {target:g} cannot be reached: {policy.name} may prune in {epochs:g} of "
-            f"{num_epochs:g} epochs, at most {high:g} each, which saves {high * epochs / num_epochs:.1%}. "
+            f"{num_epochs:g} epochs, at most {high:g} each"
+            + (f", and scoring cost {spent:.3g} epochs before" if spent else "")
+            + f", which saves {(high * epochs - spent) / num_epochs:.1%}. "
             "Lower the target, raise `num_train_epochs`, or let more epochs prune (`prune_warmup_epochs`, `delta`)."
         )
     if epochs and target < low / num_epochs - TOLERANCE:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from .files import write_atomically
+from .files import json_digest, write_atomically
 from .plan import PrunePlan
 
 __all__ = [
@@ -51,7 +51,7 @@ def save_state(folder: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]
         {
             "format_version": FORMAT_VERSION,
             "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
-            "facts_sha256": _digest(facts),
+            "facts_sha256": json_digest(facts),
             "facts": facts,
         },
         indent=1,
@@ -88,7 +88,7 @@ def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]],
         facts, digest, own = content["facts"], content["tensors_sha256"], content["facts_sha256"]
     except KeyError as error:
         raise CheckpointError(f"{paths[0]} is damaged ({error!r}). Resume from an earlier checkpoint.") from error
-    if not isinstance(facts, dict) or _digest(facts) != own:
+    if not isinstance(facts, dict) or json_digest(facts) != own:
         raise CheckpointError(
             f"{paths[0]} was changed after it was written: the SHA-256 of its facts is not {own}. "
             "Resume from an earlier checkpoint."
@@ -104,11 +104,6 @@ def require(facts: Mapping[str, Any], keys: Iterable[str]) -> None:
     absent = [key for key in keys if key not in facts]
     if absent:
         raise CheckpointError(f"The checkpoint's pruning state lacks {', '.join(absent)}. Resume from another one.")
-
-
-def _digest(facts: Mapping[str, Any]) -> str:
-    """SHA-256 of the facts in one canonical spelling; floats survive JSON exactly."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def pack_plan(plan: PrunePlan) -> dict[str, NDArray[Any]]:

@@ -12,6 +12,7 @@ import typer
 
 from .policy import PruningPolicy
 from .registry import build_policy, get_policy, list_policies
+from .score_file import score_path
 
 __all__ = ["app"]
 
@@ -76,10 +77,7 @@ def quickstart(
         chosen = _split(methods)
         for method in chosen:
             get_policy(method)  # a misspelt name is told before torch is imported
-        if data is None:
-            # The digits' batches are too small to share out, and threads that wait for each other spin: with other work
-            # on the machine, more than one made this ten times slower.
-            os.environ.setdefault("OMP_NUM_THREADS", "1")
+        _choose_threads(data)
         from .quickstart import QuickstartSettings, run_quickstart
 
         settings = QuickstartSettings(
@@ -100,6 +98,56 @@ def quickstart(
 
 
 @app.command()
+def score(
+    method: Annotated[str, typer.Option(help="forgetting, el2n or grand.")],
+    out: Annotated[
+        Path, typer.Option(help="The score file; what is known of it is written beside it as .json.")
+    ] = Path("scores.safetensors"),
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with train.parquet and test.parquet, as for quickstart. Without it: digits."),
+    ] = None,
+    train_size: Annotated[int | None, typer.Option(help="Training images to score. Without it: all.")] = None,
+    model: Annotated[str, typer.Option(help="vit or resnet, both small.")] = "vit",
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Epochs before scoring. Without it: a tenth of --train-epochs; for forgetting all."),
+    ] = None,
+    train_epochs: Annotated[int, typer.Option(help="Epochs of the whole run that the learning rate is for.")] = 20,
+    runs: Annotated[
+        int | None, typer.Option(help="Runs to average. Without it: the authors', 5 for forgetting, else 10.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the first run; the next ones count up.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Images per optimizer step.")] = 64,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate. Without it: what suits the model.")
+    ] = None,
+) -> None:
+    """Score every training image once, for the method static: forgetting counts, EL2N or GraNd."""
+    with one_line_errors():
+        score_path(out)  # told before anything is computed
+        _choose_threads(data)
+        from .quickstart import QuickstartSettings
+        from .quickstart_score import run_scoring
+
+        settings = QuickstartSettings(
+            methods=("none",),
+            seeds=(seed,),
+            epochs=train_epochs,
+            batch_size=batch_size,
+            model=model,
+            learning_rate=learning_rate,
+            saving=0.5,
+            data=data,
+            train_size=train_size,
+            test_size=None,
+            out=out.parent,
+            fresh=True,
+        )
+        run_scoring(settings, method, out, epochs, runs)
+
+
+@app.command()
 def methods() -> None:
     """List the pruning methods: name, whether it claims to be unbiased, reference."""
     names = list_policies()
@@ -111,12 +159,22 @@ def methods() -> None:
 
 def _unbiased(name: str) -> str:
     """The claim of the method with its defaults, or with any ratio where it has no default."""
+    claim: object = get_policy(name).unbiased
+    if not isinstance(claim, property):
+        return "yes" if claim else "no"  # made for the class, whatever the parameters
     policy: PruningPolicy
     try:
         policy = build_policy(name)
     except ValueError:
         policy = build_policy(name, ratio=0.5)
     return "yes" if policy.unbiased else "no"
+
+
+def _choose_threads(data: Path | None) -> None:
+    if data is None:
+        # The digits' batches are too small to share out, and threads that wait for each other spin: with other work on
+        # the machine, more than one made this ten times slower.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def _split(text: str) -> list[str]:

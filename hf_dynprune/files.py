@@ -1,11 +1,15 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and the digests that tell whether they were changed."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-__all__ = ["write_atomically"]
+__all__ = ["json_digest", "write_atomically"]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -22,3 +26,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def json_digest(facts: Mapping[str, Any]) -> str:
+    """SHA-256 of JSON-serialisable facts in one canonical spelling; floats survive JSON exactly."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

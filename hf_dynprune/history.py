@@ -31,10 +31,14 @@ class EpochRecord:
         score_quantiles: minimum, quartiles and maximum of the scores at the epoch's start; None without scores.
         weight_range: smallest and largest weight.
         projected_saving: share of the whole run's forward passes that will have been saved if the prunable epochs to
-            come repeat the last pruned one; None where `max_steps` fixes the steps.
+            come repeat the last pruned one, less those of scoring before the run; None where `max_steps` fixes the
+            steps.
         seconds_plan: planning the epoch.
         seconds_train: its training loop, evaluations and checkpoints in it included; since the last resume only.
         seconds_merge: merging its scores, from the device and all processes, at checkpoints too.
+        scoring_forward_passes: in the first record, samples forwarded before the run to make the scores it prunes by
+            (a score file); 0 for methods that read the losses of training itself.
+        seconds_scoring: wall time of the same, in the first record.
     """
 
     epoch: int
@@ -50,6 +54,8 @@ class EpochRecord:
     seconds_plan: float = 0.0
     seconds_train: float = 0.0
     seconds_merge: float = 0.0
+    scoring_forward_passes: int = 0
+    seconds_scoring: float = 0.0
 
     @property
     def pruned(self) -> int:
@@ -81,6 +87,16 @@ class PruningHistory:
     def forward_passes(self) -> int:
         """Samples forwarded for training in all epochs."""
         return sum(record.forward_passes for record in self.records)
+
+    @property
+    def scoring_forward_passes(self) -> int:
+        """Samples forwarded before the run to make the scores it prunes by."""
+        return sum(record.scoring_forward_passes for record in self.records)
+
+    @property
+    def charged_forward_passes(self) -> int:
+        """What the run cost in all: training and scoring. Savings are to be stated from this."""
+        return self.forward_passes + self.scoring_forward_passes
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PruningHistory:

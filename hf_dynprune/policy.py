@@ -71,6 +71,19 @@ class PruningPolicy(ABC):
         """Per-sample statistics, beside the last score, that the store is to keep for this policy."""
         return ()
 
+    @property
+    def scoring_forward_passes(self) -> int:
+        """Samples forwarded before the run to find what this policy prunes by; the run's history is charged for it."""
+        return 0
+
+    @property
+    def scoring_seconds(self) -> float:
+        """Wall time of the same."""
+        return 0.0
+
+    def check_data(self, num_samples: int, fingerprint: str) -> None:  # noqa: B027 - most policies fit any data
+        """Raise a ValueError if the policy was made for another data set than the one a run begins with."""
+
     @abstractmethod
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
         """The samples to keep in this epoch and their weights."""

@@ -275,7 +275,8 @@ def run_once(settings: QuickstartSettings, method: str, seed: int, task: ImageTa
         seed=seed,
         settings=run_facts(settings, method, task),
         accuracy=[row["eval_accuracy"] for row in trainer.state.log_history if "eval_accuracy" in row],
-        seconds=progress.seconds + sum(record.seconds_merge for record in history),  # planning is inside the former
+        # Planning is inside the former.
+        seconds=progress.seconds + sum(record.seconds_merge + record.seconds_scoring for record in history),
         history=history,
     )
 

@@ -44,8 +44,8 @@ class Result:
 
     @property
     def forward_passes(self) -> list[int]:
-        """Samples forwarded for training up to the end of each epoch."""
-        return list(accumulate(record.forward_passes for record in self.history))
+        """Samples forwarded up to the end of each epoch, scoring before the run included."""
+        return list(accumulate(record.forward_passes + record.scoring_forward_passes for record in self.history))
 
     @property
     def saved(self) -> float:

@@ -65,6 +65,7 @@ class PruningRun:
     """One training run from its first epoch, or from the checkpoint it is resumed from, to its end."""
 
     def __init__(self, policy: PruningPolicy, facts: RunFacts, layout: Layout, length: RunLength) -> None:
+        policy.check_data(facts.num_samples, facts.fingerprint)
         self.policy = policy
         self.facts = facts
         self.layout = layout
@@ -117,6 +118,9 @@ class PruningRun:
             projected_saving=self._project(info, plan),
             seconds_plan=time.perf_counter() - began,
         )
+        if not self.history.records:
+            self.record.scoring_forward_passes = self.policy.scoring_forward_passes
+            self.record.seconds_scoring = self.policy.scoring_seconds
         return plan
 
     def _plan_on_budget(
@@ -147,8 +151,9 @@ class PruningRun:
         return plan
 
     def _saved(self) -> float:
-        """Epochs' worth of samples that the finished epochs did not forward."""
-        return sum(1 - record.forward_passes / record.num_samples for record in self.history)
+        """Epochs' worth of samples that the finished epochs did not forward, less those of scoring before the run."""
+        spent = self.policy.scoring_forward_passes / self.facts.num_samples
+        return sum(1 - record.forward_passes / record.num_samples for record in self.history) - spent
 
     def _select(self, view: ScoreView, info: EpochInfo) -> PrunePlan:
         """The plan in force inside a period, else the policy's."""
@@ -258,6 +263,7 @@ class PruningRun:
             now = plan.ratio * min(1.0, total - info.epoch)
             return (self._saved() + now + self._later_ratio * to_come) / total
         saved = sum(record.ratio for record in self.history)
+        saved -= self.policy.scoring_forward_passes / plan.num_samples
         saved += plan.ratio * min(1.0, total - info.epoch)
         for epoch in range(info.epoch + 1, math.ceil(total)):
             later = EpochInfo(epoch, total, epoch / total, info.seed)
@@ -373,6 +379,8 @@ def describe_savings(
         f"{counts['pruned']:g} epochs prune up to {policy.max_ratio:.1%} each"
         + (f"; {', '.join(reasons)}." if reasons else ".")
     )
+    if policy.scoring_forward_passes:
+        text += f" Not taken off: {policy.scoring_forward_passes:,} forward passes that scoring cost before the run."
     if best >= LOW_SAVING:
         return text, False
     if policy.max_ratio < LOW_SAVING:

@@ -88,11 +88,6 @@ class DynPruneMixin(Trainer):
         self.prune_flags = self.args if isinstance(self.args, DynPruneArguments) else DynPruneArguments()
         self.policy = policy if policy is not None else self.prune_flags.build_policy()
         check_policy(self.policy)
-        flags = self.prune_flags
-        if flags.prune_target_saving is not None:
-            check_target(
-                self.policy, flags.prune_target_saving, float(self.args.num_train_epochs), flags.prune_warmup_epochs
-            )
         self._given_loss = per_sample_loss
         self._run: PruningRun | None = None
         self._scores = ScoreBuffer()
@@ -108,6 +103,11 @@ class DynPruneMixin(Trainer):
                     "plan decides what an epoch visits. Write it as a PruningPolicy, or remove it."
                 )
             self.per_sample_loss = self._resolve_loss()
+        flags = self.prune_flags
+        if flags.prune_target_saving is not None:
+            epochs = float(self.args.num_train_epochs)
+            num_samples = None if self.train_dataset is None else len(self.train_dataset)
+            check_target(self.policy, flags.prune_target_saving, epochs, flags.prune_warmup_epochs, num_samples)
         self.add_callback(
             NominalStepping(self._extra_scheduler_steps, lambda: self.accelerator.optimizer_step_was_skipped)
         )

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from hf_dynprune.methods.static import StaticPruning
 from hf_dynprune.plan import EpochInfo, PrunePlan
 from hf_dynprune.policy import PruningPolicy
 from hf_dynprune.registry import build_policy, get_policy, list_policies
@@ -185,7 +186,13 @@ def configured(name: str) -> list[st.SearchStrategy[PruningPolicy]]:
     return [rule.map(lambda given: build_policy(name, None, given)) for rule in CONFIGURED.get(name, [default])]
 
 
-RULES = {f"{name}-{number}": rule for name in list_policies() for number, rule in enumerate(configured(name))}
+def brings_scores(name: str) -> bool:
+    """Whether a policy of this name is made for one data set only; such are tested apart, below."""
+    return any(field.name == "scores" for field in dataclasses.fields(get_policy(name)))
+
+
+NAMES = [name for name in list_policies() if not brings_scores(name)]
+RULES = {f"{name}-{number}": rule for name in NAMES for number, rule in enumerate(configured(name))}
 
 VALUES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     "ties": lambda rng, n: rng.choice([0.5, 1.0, 2.0], n),
@@ -333,3 +340,21 @@ def test_any_choice_hardly_moves_with_a_scores_last_bit(rule, data, size, seed):
     # The two more: a sample at the mean exactly falls below it.
     cuts = len(policy.parameters().get("percentiles") or [0])
     assert len(kept ^ set(plan_of(policy, view, seed).kept_indices.tolist())) <= 2 * cuts + 2
+
+
+@pytest.mark.parametrize("kind", VALUES)
+@examples(10)
+@given(ratio=shares, keep=st.sampled_from(["highest", "lowest"]), size=sizes, seed=seeds)
+def test_static_scores_are_chosen_from_by_value_alone(kind, ratio, keep, size, seed):
+    view = Case(kind, size, 0.5, 0.1, seed).view()  # what training saw does not matter
+    scores = VALUES[kind](np.random.default_rng(seed), size)
+    policy = StaticPruning(scores, ratio, keep)
+    check(policy, view, seed)
+    kept = np.zeros(size, bool)
+    kept[plan_of(policy, view, seed).kept_indices] = True
+    sign = 1 if keep == "highest" else -1
+    pruned = sign * policy.stored.score[~kept]
+    assert not pruned.size or pruned.max() <= (sign * policy.stored.score[kept]).min()
+    positions = np.random.default_rng(seed).permutation(size)
+    moved = StaticPruning(scores[positions], ratio, keep).plan(view, EPOCH, PermutedLots(seed, positions))
+    assert sorted(positions[moved.kept_indices]) == np.flatnonzero(kept).tolist()

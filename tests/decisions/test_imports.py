@@ -24,7 +24,9 @@ DECISIONS = {"plan", "draws", "policy", "registry", "scores", "schedule", "budge
 METHODS = {name for name in FILES if name.startswith("methods.")}
 NEEDS_TORCH = {name for name in FILES if name.split(".")[0] in {"losses", "sampler", "data"}}
 REPORTS = {"history", "callbacks", "report", "model_card", "compare"} & set(FILES)
-MAY_IMPORT_TRAINER = {"", "trainer", "quickstart", "cli"}
+MAY_IMPORT_TRAINER = {"", "trainer", "quickstart", "scoring_run", "cli"}
+SCORE_FILE = "score_file"
+"""What a static method reads its scores with: no decision itself, but as free of torch."""
 HEAVY = ["torch", "transformers", "accelerate", "datasets", "evaluate", "safetensors"]
 
 
@@ -100,7 +102,13 @@ class TestDirection:
     def test_decisions_import_numpy_and_each_other_only(self, module):
         inside, outside = imports(module)
         assert outside <= {*sys.stdlib_module_names, "numpy"}
-        assert inside <= DECISIONS | {"methods"}
+        assert inside <= DECISIONS | {"methods"} | ({SCORE_FILE} if module in METHODS else set())
+
+    def test_a_score_file_is_read_with_numpy_and_safetensors_only(self):
+        inside, outside = imports(SCORE_FILE)
+        assert outside <= {*sys.stdlib_module_names, "numpy", "safetensors"}
+        assert inside == {"files"}
+        assert imports("files")[1] <= set(sys.stdlib_module_names)
 
     @each(METHODS)
     def test_methods_never_import_each_other(self, module):
@@ -118,7 +126,7 @@ class TestDirection:
         assert "trainer" not in inside
 
     @each(set(FILES) - MAY_IMPORT_TRAINER)
-    def test_only_the_entry_the_quickstart_and_the_command_line_import_the_trainer(self, module):
+    def test_only_the_entry_the_quickstart_scoring_and_the_command_line_import_the_trainer(self, module):
         inside, _ = imports(module)
         assert "trainer" not in inside
 
@@ -165,7 +173,8 @@ for name in {sorted(DECISIONS)}:
 from hf_dynprune import EpochInfo, ScoreStore, build_policy, list_policies
 
 for name in list_policies():
-    policy = build_policy(name, 0.4 if name in ("random", "epsilon_greedy") else None)
+    given = {{"static": {{"scores": range(20), "ratio": 0.3}}}}
+    policy = build_policy(name, 0.4 if name in ("random", "epsilon_greedy") else None, given.get(name))
     store = ScoreStore(20, policy.statistics)
     store.record(range(20), range(20), epoch=0)
     store.end_epoch()
@@ -183,6 +192,7 @@ def test_every_policy_plans_where_torch_cannot_be_imported():
         "orderdp": "6",
         "epsilon_greedy": "12",
         "ucb": "11",
+        "static": "14",
     }
 
 

@@ -8,6 +8,7 @@ import json
 import math
 import pickle
 import random
+import tempfile
 
 import numpy as np
 import pytest
@@ -21,16 +22,29 @@ from hf_dynprune.methods.random import RandomPruning
 from hf_dynprune.plan import EpochInfo, PrunePlan
 from hf_dynprune.policy import PruningPolicy
 from hf_dynprune.registry import build_policy, get_policy, list_policies
+from hf_dynprune.score_file import StaticScores
 from hf_dynprune.scores import ScoreView
 
 RATIO = 0.4
+FOLDER = tempfile.TemporaryDirectory()
+OWN = np.arange(40, dtype=np.float32) % 7
+SCORES = str(StaticScores(OWN, OWN[None], {"method": "by hand"}).save(f"{FOLDER.name}/scores.safetensors"))
+"""For policies that bring scores of their own: those of 40 samples, the size of most views below."""
 NAN, INF = math.nan, math.inf
 
 
 def default(name: str) -> PruningPolicy:
     fields = dataclasses.fields(get_policy(name))
     required = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
-    return build_policy(name, ratio=RATIO if "ratio" in required else None)
+    given = {"ratio": RATIO, "scores": SCORES}
+    return build_policy(name, None, {key: given[key] for key in required})
+
+
+def fitted(policy: PruningPolicy, n: int) -> PruningPolicy:
+    """The policy, or, where it brings scores of its own, one with n of them, among which are ties."""
+    if "scores" not in policy.parameters():
+        return policy
+    return dataclasses.replace(policy, scores=np.arange(n) % 5, digest=None)
 
 
 QUANTILES = {"percentiles": (20, 85), "keep_ratios": (0.25, 0.5)}
@@ -132,7 +146,7 @@ class TestPlan:
     @light
     @given(samples=samples, seed=seeds)
     def test_keeps_every_sample_without_a_score(self, policy, samples, seed, view_of, epoch_at):
-        view = view_of(samples, policy.statistics)
+        policy, view = fitted(policy, len(samples)), view_of(samples, policy.statistics)
         plan = policy.plan(view, epoch_at(2), np.random.default_rng(seed))
         assert plan.num_samples == len(samples)
         if policy.reads_scores:
@@ -141,7 +155,7 @@ class TestPlan:
     @light
     @given(samples=samples, seed=seeds)
     def test_is_a_pure_function_of_scores_epoch_and_generator(self, policy, samples, seed, view_of, epoch_at):
-        frozen = view_of(samples, policy.statistics)
+        policy, frozen = fitted(policy, len(samples)), view_of(samples, policy.statistics)
         arrays = {name: array.copy() for name, array in frozen.statistics.items()}
         view = ScoreView(frozen.score.copy(), frozen.seen.copy(), frozen.must_keep.copy(), arrays)
         first = policy.plan(view, epoch_at(2), np.random.default_rng(seed))
@@ -167,7 +181,7 @@ class TestPlan:
     @light
     @given(scores=st.one_of(st.lists(finite, min_size=1, max_size=24), all_equal), seed=seeds)
     def test_prunes_no_more_than_the_largest_ratio(self, policy, scores, seed, view_of, epoch_at):
-        view = view_of(scores, policy.statistics)
+        policy, view = fitted(policy, len(scores)), view_of(scores, policy.statistics)
         if draws_by_coin(policy):
             kept = policy.inclusion_probability(view, epoch_at(2)).sum()
         else:
@@ -189,6 +203,7 @@ class TestPlan:
 
     def test_hardly_moves_with_the_last_bit_of_one_score(self, policy, view_of, epoch_at):
         scores = np.random.default_rng(0).gamma(2.0, size=200).astype(np.float32)
+        policy = fitted(policy, 200)
         kept = kept_set(policy, view_of(scores, policy.statistics), epoch_at(2), seed=1)
         for sample in range(0, 200, 25):
             nudged = scores.copy()
@@ -201,7 +216,7 @@ class TestInclusionProbability:
     @light
     @given(samples=samples)
     def test_is_a_probability_and_one_without_a_score(self, policy, samples, view_of, epoch_at):
-        view = view_of(samples, policy.statistics)
+        policy, view = fitted(policy, len(samples)), view_of(samples, policy.statistics)
         p = policy.inclusion_probability(view, epoch_at(2))
         assert p.shape == (len(samples),)
         assert p.dtype == np.float64
@@ -212,7 +227,7 @@ class TestInclusionProbability:
     @light
     @given(samples=samples, seed=seeds)
     def test_agrees_with_each_plan(self, policy, samples, seed, view_of, epoch_at):
-        view = view_of(samples, policy.statistics)
+        policy, view = fitted(policy, len(samples)), view_of(samples, policy.statistics)
         plan = policy.plan(view, epoch_at(2), np.random.default_rng(seed))
         p = policy.inclusion_probability(view, epoch_at(2))
         assert (p[plan.kept_indices] > 0).all()
@@ -236,6 +251,7 @@ SIMULATED = {name: POLICIES[name] for name in list_policies()} | {
 def test_inclusion_probability_equals_the_measured_frequency(policy, view_of, epoch_at):
     # Ties at both percentiles and at every cut of OrderDP, one unseen sample, one that must be kept.
     view = view_of([1.0, 5.0, 2.0, None, 1.0, 2.0, 5.0, (1.0, NAN), 2.0, 1.0, 5.0, 2.0], policy.statistics)
+    policy = fitted(policy, len(view))
     draws, rng, epoch = 1500, np.random.default_rng(20), epoch_at(2)
     kept = np.concatenate([policy.plan(view, epoch, rng).kept_indices for _ in range(draws)])
     frequency = np.bincount(kept, minlength=12) / draws
@@ -252,7 +268,7 @@ class TestUnbiased:
     @light
     @given(samples=samples, seed=seeds)
     def test_weight_is_the_inverse_probability_to_float32_rounding(self, policy, samples, seed, view_of, epoch_at):
-        view = view_of(samples, policy.statistics)
+        policy, view = fitted(policy, len(samples)), view_of(samples, policy.statistics)
         plan = policy.plan(view, epoch_at(2), np.random.default_rng(seed))
         p = policy.inclusion_probability(view, epoch_at(2))
         assert (p > 0).all()

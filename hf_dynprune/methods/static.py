@@ -1,0 +1,184 @@
+"""Static pruning: every epoch trains on the same share of the samples, chosen by scores made before the run.
+
+The baseline that dynamic methods are compared with: EL2N and GraNd keep the highest scores, forgetting counts too.
+When to use: as that baseline, or where one chosen subset serves many runs. Cost: O(N) per epoch; the scores cost a
+training of their own, which the history is charged for (`scoring_forward_passes`, `scoring_seconds`).
+
+    kept = the k samples with the largest (or smallest) score,  k = max(1, floor((1 - ratio) N))
+    p_i = 1 beyond the cut, (k - a) / t for the t samples tied at it with a beyond, else 0
+
+Sources: Toneva et al., "An Empirical Study of Example Forgetting", ICLR 2019; Paul et al., "Deep Learning on a Data
+Diet", NeurIPS 2021. The authors' code breaks ties by position in the data; here they are broken by lot, once for the
+run, since forgetting counts are mostly equal and class-sorted data would lose whole classes. Weights are 1 as there.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..draws import count_kept, keep_largest
+from ..plan import EpochInfo, PrunePlan
+from ..policy import PruningPolicy, check_range
+from ..registry import register_policy
+from ..score_file import StaticScores, load_scores, score_digest
+from ..scores import ScoreView
+
+__all__ = ["StaticPruning"]
+
+ARRAY = "array"
+"""Stands in `parameters` for scores that were given as an array; `digest` tells which."""
+
+
+@register_policy("static")
+@dataclass(frozen=True, eq=False)
+class StaticPruning(PruningPolicy):
+    """The same kept samples in every epoch, the first included.
+
+    Args:
+        scores: path of a score file (`hf-dynprune score` writes one), or numbers `[N]`, finite.
+        ratio: share pruned of all samples, in `[0, 1)`.
+        keep: "highest" or "lowest": which end of the scores is trained on.
+        digest: of the scores; found out where it is not given, and refused where it is another, so that a checkpoint
+            names the very scores.
+
+    Example:
+        >>> policy = StaticPruning([0.1, 0.9, 0.5, 0.7], 0.5)
+        >>> epoch = EpochInfo(0, 10, 0.0, seed=0)
+        >>> policy.plan(ScoreView(*[np.zeros(4)] * 3), epoch, epoch.generator("plan")).kept_indices
+        array([1, 3])
+    """
+
+    scores: str | os.PathLike[str] | ArrayLike
+    ratio: float
+    keep: str = "highest"
+    digest: str | None = None
+
+    reference = "Toneva et al., ICLR 2019 (forgetting); Paul et al., NeurIPS 2021 (EL2N, GraNd)"
+    reads_scores = False
+    unbiased = False
+
+    def __post_init__(self) -> None:
+        check_range(self, "ratio", 0, 1, high_open=True)
+        if self.keep not in ("highest", "lowest"):
+            raise ValueError(f"`keep` of StaticPruning must be 'highest' or 'lowest', got {self.keep!r}.")
+        given: Any = self.scores
+        is_path = isinstance(given, (str, os.PathLike))
+        object.__setattr__(self, "scores", os.fspath(given) if is_path else _checked_scores(given))
+        digest = score_digest(self.stored.score)
+        if self.digest not in (None, digest):
+            raise ValueError(
+                f"`digest` of StaticPruning is {self.digest!r}, the scores have {digest!r}: they are not those that "
+                "were asked for. Use the same score file, or leave `digest` out."
+            )
+        object.__setattr__(self, "digest", digest)
+
+    @cached_property
+    def stored(self) -> StaticScores:
+        """The scores, read once; an array comes with no facts."""
+        if not isinstance(self.scores, str):
+            score = np.asarray(self.scores)
+            return StaticScores(score, score[None], {})
+        if self.scores == ARRAY:
+            raise ValueError(
+                "`scores` of StaticPruning were given as an array, which its parameters do not hold: pass the array "
+                "itself, or the path of a score file."
+            )
+        return load_scores(self.scores)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.parameters() == other.parameters()
+
+    def __hash__(self) -> int:
+        return hash((self.digest, self.ratio, self.keep))
+
+    def parameters(self) -> dict[str, Any]:
+        """Field values; for scores given as an array the word 'array'."""
+        scores = self.scores if isinstance(self.scores, str) else ARRAY
+        return {"scores": scores, "ratio": float(self.ratio), "keep": self.keep, "digest": self.digest}
+
+    @property
+    def max_ratio(self) -> float:
+        """`ratio`."""
+        return self.ratio
+
+    @property
+    def scoring_forward_passes(self) -> int:
+        """As the score file says; 0 for an array, whose cost is not known here."""
+        return int(self.stored.facts.get("forward_passes", 0))
+
+    @property
+    def scoring_seconds(self) -> float:
+        """As the score file says."""
+        return float(self.stored.facts.get("seconds", 0.0))
+
+    def check_data(self, num_samples: int, fingerprint: str) -> None:
+        """Raise a ValueError unless the scores are of this data set, as far as length and fingerprint tell."""
+        self._check_length(num_samples)
+        scored = self.stored.facts.get("fingerprint", fingerprint)
+        if scored != fingerprint:
+            raise ValueError(
+                f"The score file {self.scores!s} was made for another data set or order: fingerprint {scored} there, "
+                f"{fingerprint} here (length, columns and labels). Score this data set; or, if you know that the "
+                "samples are the same in the same order, pass `load_scores(path).score`, which is not compared."
+            )
+
+    def period_start(self, epoch: int) -> int:
+        """0: one selection holds for the whole run."""
+        return 0
+
+    def prunes_in(self, epoch: EpochInfo) -> bool:
+        """In every epoch."""
+        return self.ratio > 0
+
+    def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
+        """The k first by score, ties at the cut by lot."""
+        n = len(view)
+        self._check_length(n)
+        k = count_kept(self.ratio, n)
+        kept = np.sort(keep_largest(np.arange(n), k, self._ranked, rng.random(n)))
+        return PrunePlan(kept, np.ones(k, np.float32), n)
+
+    def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
+        """1 beyond the cut, 0 short of it, the tied samples' common share at it."""
+        self._check_length(len(view))
+        k, score = count_kept(self.ratio, len(view)), self._ranked
+        cut = np.partition(score, len(score) - k)[len(score) - k]
+        above, tied = score > cut, score == cut
+        p: NDArray[np.float64] = np.where(tied, (k - above.sum()) / tied.sum(), above.astype(np.float64))
+        return p
+
+    @property
+    def _ranked(self) -> NDArray[np.float32]:
+        return self.stored.score if self.keep == "highest" else -self.stored.score
+
+    def _check_length(self, num_samples: int) -> None:
+        if len(self.stored) != num_samples:
+            where = f" in {self.scores}" if isinstance(self.scores, str) else ""
+            raise ValueError(
+                f"StaticPruning has {len(self.stored)} scores{where}, the training set has {num_samples} samples: "
+                "one score per sample is needed, in the data set's order."
+            )
+
+
+def _checked_scores(given: Any) -> NDArray[np.float32]:
+    """A read-only copy, float32 `[N]`."""
+    try:
+        with np.errstate(over="ignore"):  # infinite in float32 is refused below
+            score = np.array(given, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`scores` of StaticPruning must be the path of a score file or numbers [N], got {given!r}."
+        ) from error
+    if score.ndim != 1 or score.size == 0:
+        raise ValueError(f"`scores` of StaticPruning must be numbers [N], N >= 1, got shape {score.shape}.")
+    if not np.isfinite(score).all():
+        at = int(np.argmin(np.isfinite(score)))
+        raise ValueError(f"`scores` of StaticPruning must be finite, got {score[at]} for sample {at}.")
+    score.flags.writeable = False
+    return score
