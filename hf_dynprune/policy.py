@@ -46,8 +46,10 @@ class PruningPolicy(ABC):
         return False
 
     @property
-    def period(self) -> int:
+    def period(self) -> int | None:
         """Epochs that a plan holds, at least 1: between its selections a run visits the same samples in new orders.
+
+        None: one selection holds for the whole run.
 
         A field of that name overrides it. A run holds only a plan that prunes, and only in epochs that may prune.
         """
@@ -60,8 +62,10 @@ class PruningPolicy(ABC):
         scores and is full; any other at 0, P, 2 P, ...
 
         Raises:
-            ValueError: if `period` is not a whole number of at least 1.
+            ValueError: if `period` is neither None nor a whole number of at least 1.
         """
+        if self.period is None:
+            return 0
         check_count(self, "period")
         first = int(self.reads_scores)
         return epoch - max(0, epoch - first) % self.period

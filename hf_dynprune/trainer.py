@@ -106,7 +106,7 @@ class DynPruneMixin(Trainer):
         flags = self.prune_flags
         if flags.prune_target_saving is not None:
             epochs = float(self.args.num_train_epochs)
-            num_samples = None if self.train_dataset is None else len(self.train_dataset)
+            num_samples = None if self.train_dataset is None else len(self.train_dataset)  # type: ignore[arg-type]
             check_target(self.policy, flags.prune_target_saving, epochs, flags.prune_warmup_epochs, num_samples)
         self.add_callback(
             NominalStepping(self._extra_scheduler_steps, lambda: self.accelerator.optimizer_step_was_skipped)

@@ -62,6 +62,7 @@ class StaticPruning(PruningPolicy):
     reference = "Toneva et al., ICLR 2019 (forgetting); Paul et al., NeurIPS 2021 (EL2N, GraNd)"
     reads_scores = False
     unbiased = False
+    period = None
 
     def __post_init__(self) -> None:
         check_range(self, "ratio", 0, 1, high_open=True)
@@ -127,10 +128,6 @@ class StaticPruning(PruningPolicy):
                 f"{fingerprint} here (length, columns and labels). Score this data set; or, if you know that the "
                 "samples are the same in the same order, pass `load_scores(path).score`, which is not compared."
             )
-
-    def period_start(self, epoch: int) -> int:
-        """0: one selection holds for the whole run."""
-        return 0
 
     def prunes_in(self, epoch: EpochInfo) -> bool:
         """In every epoch."""
