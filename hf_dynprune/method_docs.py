@@ -281,7 +281,7 @@ def _holds(cls: type[PruningPolicy]) -> str:
     period = _of_defaults(cls, "period")
     is_parameter = "period" in {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     if is_parameter:
-        return f"anew every `period` epochs (default {period})"
+        return "anew every `period` epochs"
     if period is None:
         return "once, for the whole run"
     return "anew in every epoch" if period == 1 else f"anew every {period} epochs"

@@ -99,7 +99,7 @@ def test_what_a_method_says_of_itself():
         Parameter("ratio", "required", "share pruned of all samples, in `[0, 1)`."),
         Parameter("rescale", "`False`", "weight kept samples by N / k. Off in the paper."),
     )
-    assert method_facts("ucb").holds == "anew every `period` epochs (default 10)"
+    assert method_facts("ucb").holds == "anew every `period` epochs"
     assert method_facts("static").holds == "once, for the whole run"
     assert method_facts("orderdp").remarks.startswith("The ratios are those of the authors'")
 
