@@ -170,7 +170,6 @@ def write_docs(root: Path) -> list[Path]:
 
 def _card(facts: MethodFacts) -> str:
     table = {
-        "class": f"`{facts.class_name}`",
         "an epoch keeps": facts.summary,
         "when to use": facts.when,
         "unbiased": facts.unbiased_claim,
@@ -178,7 +177,7 @@ def _card(facts: MethodFacts) -> str:
         "selection": facts.holds,
         "paper": _linked(facts.reference),
     }
-    lines = [f"## {facts.name}", "", "| | |", "|---|---|"]
+    lines = [f"## {facts.name}", "", _row("class", f"`{facts.class_name}`"), "|---|---|"]
     lines += [_row(*pair) for pair in table.items()]
     if facts.rule:
         lines += ["", facts.rule]

@@ -129,8 +129,20 @@ def test_continues_after_a_resume_as_it_would_have():
         (RandomPruning(0.5), 1.0, 10, 0, r"must be a number in \(0, 1\), got 1.0"),
         (RandomPruning(0.5), "0.5", 10, 0, r"must be a number in \(0, 1\), got '0.5'"),
         (OrderDP(0.4, 0.5), 0.05, 10, 0, "is less than orderdp saves by pruning in one single epoch .6.0%."),
-        (NoPruning(), 0.2, 10, 0, "'none' prunes nothing"),
-        (InfoBatch(percentiles=(20,), keep_ratios=(0.5,)), 0.2, 10, 0, "has no single ratio"),
+        (
+            NoPruning(),
+            0.2,
+            10,
+            0,
+            r"reached by setting a method's ratio, and none\(\) has none that can be set. Choose another",
+        ),
+        (
+            InfoBatch(percentiles=(20,), keep_ratios=(0.5,)),
+            0.2,
+            10,
+            0,
+            r"percentiles=\(20,\), .*has none that can be set",
+        ),
     ],
 )
 def test_a_target_out_of_reach_is_refused_at_the_start(policy, target, epochs, warmup, says):
