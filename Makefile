@@ -20,7 +20,7 @@ OLDEST   := .venv-oldest
 DECISION_TESTS := tests/decisions
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test test-decisions test-oldest soak check format docs build clean
+.PHONY: help quickstart test test-decisions test-oldest soak check format docs methods build clean
 
 help:  ## list the targets
 	@echo "make TARGET; each one creates $(VENV) from constraints.txt when it is missing"
@@ -53,6 +53,9 @@ format: $(DEV_ENV)  ## format the code and fix what ruff can fix
 docs: $(DOCS_ENV)  ## build the documentation into site/; a warning is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "documentation: site/index.html"
+
+methods: $(CORE_ENV)  ## write docs/methods.md and the README's table of methods from the classes
+	@$(BIN)/python -m hf_dynprune.method_docs
 
 build: $(DEV_ENV)  ## build the wheel into dist/
 	@$(BIN)/python -m build --wheel

@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 
 from .plan import EpochInfo, PrunePlan
-from .policy import PruningPolicy
+from .policy import PruningPolicy, is_number
 from .scores import ScoreView
 
-__all__ = ["TOLERANCE", "check_target", "plan_for_ratio", "prunable", "wanted_ratio"]
+__all__ = ["TOLERANCE", "check_share", "check_target", "plan_for_ratio", "prunable", "wanted_ratio"]
 
 TOLERANCE = 0.005
 """Share of the run's forward passes by which the saving may miss the target."""
@@ -38,6 +38,15 @@ def prunable(policy: PruningPolicy, num_epochs: float, warmup_epochs: int, first
     return total
 
 
+def check_share(target: float) -> None:
+    """Raise a ValueError where the target is no share at all, whatever the method."""
+    if not is_number(target) or not 0 < target < 1:
+        raise ValueError(
+            f"`prune_target_saving` must be a number in (0, 1), got {target!r}: the share of the run's forward passes "
+            "to save. Leave it out to prune by the method's own ratio."
+        )
+
+
 def check_target(
     policy: PruningPolicy, target: float, num_epochs: float, warmup_epochs: int, num_samples: int | None = None
 ) -> None:
@@ -45,10 +54,15 @@ def check_target(
 
     What scoring cost before the run is taken off where the number of samples is given.
     """
-    if isinstance(target, bool) or not isinstance(target, (int, float)) or not 0 < target < 1:
-        raise ValueError(f"`prune_target_saving` must be a number in (0, 1), got {target!r}.")
+    check_share(target)
     low, high = policy.ratio_range
-    policy = policy.with_ratio(high)  # refused here by methods that have no single ratio
+    try:
+        policy = policy.with_ratio(high)
+    except ValueError as error:
+        raise ValueError(
+            f"`prune_target_saving` {target:g} is reached by setting a method's ratio, and {policy} has none that can "
+            "be set. Choose another method or other parameters, or leave the target out."
+        ) from error
     epochs = prunable(policy, num_epochs, warmup_epochs)
     spent = policy.scoring_forward_passes / num_samples if num_samples else 0.0
     if target > (high * epochs - spent) / num_epochs + TOLERANCE:

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from .policy import PruningPolicy
-from .registry import build_policy, get_policy, list_policies
+from .method_docs import method_facts
+from .registry import get_policy, list_policies
 from .score_file import score_path
 
 __all__ = ["app"]
@@ -149,25 +149,11 @@ def score(
 
 @app.command()
 def methods() -> None:
-    """List the pruning methods: name, whether it claims to be unbiased, reference."""
-    names = list_policies()
-    width = max(map(len, names))
-    typer.echo(f"{'method':{width}}  unbiased  reference")
-    for name in names:
-        typer.echo(f"{name:{width}}  {_unbiased(name):8}  {get_policy(name).reference}")
-
-
-def _unbiased(name: str) -> str:
-    """The claim of the method with its defaults, or with any ratio where it has no default."""
-    claim: object = get_policy(name).unbiased
-    if not isinstance(claim, property):
-        return "yes" if claim else "no"  # made for the class, whatever the parameters
-    policy: PruningPolicy
-    try:
-        policy = build_policy(name)
-    except ValueError:
-        policy = build_policy(name, ratio=0.5)
-    return "yes" if policy.unbiased else "no"
+    """List the pruning methods: what each keeps, whether it claims to be unbiased, its extra cost, its paper."""
+    for facts in map(method_facts, list_policies()):
+        typer.echo(f"{facts.name}: {facts.summary}")
+        for label, text in (("unbiased", facts.unbiased_claim), ("cost", facts.cost), ("source", facts.reference)):
+            typer.echo(f"    {label + ':':10}{text.removesuffix('.')}")
 
 
 def _choose_threads(data: Path | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
+from .budget import check_share
 from .policy import PruningPolicy
 from .registry import build_policy, list_policies, needs_ratio
 
@@ -78,6 +79,8 @@ class DynPruneArguments:
             )
         if self.prune_seed is not None and (isinstance(self.prune_seed, bool) or not isinstance(self.prune_seed, int)):
             raise ValueError(f"`prune_seed` must be a whole number, got {self.prune_seed!r}.")
+        if self.prune_target_saving is not None:
+            check_share(self.prune_target_saving)
         max_steps = getattr(self, "max_steps", -1)
         if self.prune_target_saving is not None and max_steps > 0:
             raise ValueError(

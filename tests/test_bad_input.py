@@ -62,8 +62,8 @@ def test_bad_input(name, tmp_path, saved):
 
 def test_size_of_the_catalogue():
     assert {kind: len(cases) for kind, cases in KINDS.items()} == {
-        "flags": 29,
-        "parameters": 29,
+        "flags": 43,
+        "parameters": 63,
         "settings": 9,
         "data sets": 11,
         "labels": 14,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hf_dynprune import UCB, EpsilonGreedy, InfoBatch, NoPruning, OrderDP, PruningPolicy, RandomPruning
+from hf_dynprune import UCB, EpsilonGreedy, InfoBatch, NoPruning, OrderDP, PruningPolicy, RandomPruning, StaticPruning
 from hf_dynprune.budget import check_target, plan_for_ratio, prunable, wanted_ratio
 from hf_dynprune.dealing import Layout
 from hf_dynprune.plan import EpochInfo
 from hf_dynprune.run import PruningRun, RunFacts
 from hf_dynprune.schedule import RunLength
+from hf_dynprune.score_file import StaticScores
 from hf_dynprune.scores import ScoreStore
 from tests.helpers import Images, pruning_trainer, vit
 from tests.policies import FixedKeep
@@ -45,10 +46,11 @@ def adversarial(epoch, old, rng):
 PROCESSES = [constant, shrinking, heavy_tailed, all_equal, adversarial]
 
 
-def simulate(policy: PruningPolicy, target: float, epochs: float, process, warmup: int = 0, resume_at: int = -1):
+def simulate(policy: PruningPolicy, target: float | None, epochs: float, process, warmup: int = 0, resume_at: int = -1):
     """A run without a model: the kept samples get the process's scores."""
     facts = RunFacts(N, "print", 3, 3, warmup, False, "random", False, target)
-    check_target(policy, target, epochs, warmup)
+    if target is not None:
+        check_target(policy, target, epochs, warmup, N)
     length = RunLength(N, int(np.ceil(N * epochs)), epochs, False)
     run = PruningRun(policy, facts, Layout(1, 1, 1), length)
     rng, score, step = np.random.default_rng(0), None, 0
@@ -90,6 +92,49 @@ def test_infobatch_lands_where_enough_samples_lie_below_the_mean(process, target
     assert not caplog.records
 
 
+@pytest.mark.parametrize("target", [0.1, 0.25, 0.4, 0.6])
+@pytest.mark.parametrize("process", PROCESSES)
+def test_infobatch_lands_where_the_target_can_be_reached_and_warns_where_not(process, target, caplog):
+    """What can be reached is what pruning as much as the controller may, in every epoch, saves on the same process."""
+    most, _ = simulate(InfoBatch(0.9), None, 16, process)
+    saved, _ = simulate(InfoBatch(), target, 16, process)
+    if target <= most - 0.005:
+        assert saved == pytest.approx(target, abs=0.005)
+    else:
+        assert saved == pytest.approx(most, abs=0.01)
+        (line,) = caplog.records
+        assert f"`prune_target_saving` {target:g} will be missed by" in line.message
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize(("pool", "top"), [(0.8, 0.375), (0.75, 0.8), (1.0, 0.5)])
+def test_orderdp_keeps_exactly_q_and_those_without_a_score_in_every_epoch(pool, top, process):
+    policy, store, rng, score = OrderDP(pool, top), ScoreStore(N), np.random.default_rng(0), None
+    for epoch in range(12):
+        score = process(epoch, score, rng)
+        view, info = store.view(), EpochInfo(epoch, 12, epoch / 12, 3)
+        plan = policy.plan(view, info, info.generator("plan"))
+        scored = int(view.scored.sum())
+        q = round(top * round(pool * scored))
+        assert plan.num_kept == q + N - scored
+        assert set(np.flatnonzero(~view.scored)) <= set(plan.kept_indices.tolist())
+        store.record(plan.kept_indices, score[plan.kept_indices], epoch)
+        store.end_epoch()
+
+
+def test_what_scoring_cost_is_made_up_for(tmp_path):
+    """Two epochs' worth of scoring: to save 0.4 of ten epochs after all, each one prunes 0.6."""
+    score = np.random.default_rng(0).random(N).astype(np.float32)
+    file = StaticScores(score, score[None], {"forward_passes": 2 * N}).save(tmp_path / "scores.safetensors")
+    trained, run = simulate(StaticPruning(file, 0.4), 0.4, 10, constant)
+    assert trained == pytest.approx(0.6, abs=1 / N)
+    assert {record.kept for record in run.history} == {N - round(0.6 * N)}
+    assert 1 - run.history.charged_forward_passes / (N * 10) == pytest.approx(0.4, abs=1 / N)
+    assert run.history[-1].projected_saving == pytest.approx(0.4, abs=1 / N)
+    with pytest.raises(ValueError, match="cannot be reached: .* and scoring cost 2 epochs before, which saves 80.0%"):
+        simulate(StaticPruning(file, 0.4), 0.85, 10, constant)
+
+
 def test_infobatch_says_once_where_it_falls_short(caplog):
     """All scores equal: none lies below the mean, nothing can be pruned."""
     saved, run = simulate(InfoBatch(), 0.3, 16, all_equal)
@@ -129,8 +174,20 @@ def test_continues_after_a_resume_as_it_would_have():
         (RandomPruning(0.5), 1.0, 10, 0, r"must be a number in \(0, 1\), got 1.0"),
         (RandomPruning(0.5), "0.5", 10, 0, r"must be a number in \(0, 1\), got '0.5'"),
         (OrderDP(0.4, 0.5), 0.05, 10, 0, "is less than orderdp saves by pruning in one single epoch .6.0%."),
-        (NoPruning(), 0.2, 10, 0, "'none' prunes nothing"),
-        (InfoBatch(percentiles=(20,), keep_ratios=(0.5,)), 0.2, 10, 0, "has no single ratio"),
+        (
+            NoPruning(),
+            0.2,
+            10,
+            0,
+            r"reached by setting a method's ratio, and none\(\) has none that can be set. Choose another",
+        ),
+        (
+            InfoBatch(percentiles=(20,), keep_ratios=(0.5,)),
+            0.2,
+            10,
+            0,
+            r"percentiles=\(20,\), .*has none that can be set",
+        ),
     ],
 )
 def test_a_target_out_of_reach_is_refused_at_the_start(policy, target, epochs, warmup, says):

@@ -38,18 +38,18 @@ def test_help_and_methods_load_no_heavy_library():
     assert done.returncode == 0, done.stderr
 
 
-def test_methods_lists_every_registered_one_in_a_line_each():
+def test_methods_says_of_every_registered_one_what_it_keeps_claims_and_costs():
     result = run("methods")
     assert result.exit_code == 0
-    head, *lines = result.output.splitlines()
-    assert head.split() == ["method", "unbiased", "reference"]
-    assert [line.split()[0] for line in lines] == list_policies()
-    for line in lines:
-        name, unbiased, reference = line.split(maxsplit=2)
-        assert unbiased in ("yes", "no")
-        assert reference == get_policy(name).reference
-    claims = dict(line.split()[:2] for line in lines)
-    assert (claims["none"], claims["infobatch"], claims["orderdp"], claims["random"]) == ("yes", "yes", "no", "no")
+    blocks = re.findall(r"^(\w+): (.+)\n +unbiased: +(\w+).*\n +cost: +(.+)\n +source: +(.+)\n", result.output, re.M)
+    assert [name for name, *_ in blocks] == list_policies()
+    assert len(result.output.splitlines()) == 4 * len(blocks)
+    for name, keeps, _, cost, source in blocks:
+        assert source == get_policy(name).reference
+        assert "not stated" not in keeps + cost
+    claims = {name: claim for name, _, claim, *_ in blocks}
+    assert claims.pop("none") == claims.pop("infobatch") == "yes"
+    assert set(claims.values()) == {"no"}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 Every few epochs it keeps the samples whose exponential mean of the loss is largest, and gives the share epsilon of the
 places to a uniform draw from the rest, so that easy samples are looked at again. No weights: it favours hard samples by
-design. When to use: to prune hard at a fixed ratio without losing sight of what is pruned.
+design.
+When to use: to prune hard at a fixed ratio without losing sight of what is pruned.
 Cost: O(N) per selection, one number per sample; no extra forward pass.
 
     m_i <- (1 - alpha) m_i + alpha l_i at each visit, m_i = l_i at the first
@@ -35,7 +36,7 @@ __all__ = ["EpsilonGreedy"]
 @register_policy("epsilon_greedy")
 @dataclass(frozen=True)
 class EpsilonGreedy(PruningPolicy):
-    """The largest smoothed losses, and a random few of the others.
+    """The samples with the largest smoothed loss, and a random few of the others.
 
     Args:
         ratio: share pruned of the scored samples, in `[0, 1)`.
@@ -63,6 +64,11 @@ class EpsilonGreedy(PruningPolicy):
         check_range(self, "epsilon", 0, 1)
         check_range(self, "alpha", 0, 1, low_open=True)
         check_count(self, "period")
+
+    @property
+    def unbiased(self) -> bool:
+        """Large losses are favoured by design; they are kept more often, and every kept sample weighs 1."""
+        return False
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:

@@ -44,7 +44,7 @@ def _bucket_ends(percentiles: Sequence[float], size: int) -> list[int]:
 @register_policy("infobatch")
 @dataclass(frozen=True)
 class InfoBatch(PruningPolicy):
-    """Soft pruning below a threshold, with rescaling and annealing.
+    """All samples whose last loss is not below the mean, and a random share of the others at a higher weight.
 
     Args:
         ratio: r, share pruned of the samples below the mean, in `[0, 1)`. Not the share of the data: about half of it.
@@ -104,7 +104,7 @@ class InfoBatch(PruningPolicy):
 
     @property
     def unbiased(self) -> bool:
-        """With the exact weights; under the mean rule a coin of 1 - r makes the paper's weight exact too."""
+        """With `exact_weights`; under the mean rule `draw="bernoulli"` makes the paper's weights exact too."""
         return self.exact_weights or (self.draw == "bernoulli" and self.percentiles is None)
 
     @property

@@ -2,6 +2,10 @@
 
 When to use: as the baseline that goes through the same code. A run with it equals the stock Trainer's to the bit.
 Cost: none.
+
+    p_i = 1 and w_i = 1 for every sample i
+
+Source: the behaviour of the stock Trainer.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ __all__ = ["NoPruning"]
 @register_policy("none")
 @dataclass(frozen=True)
 class NoPruning(PruningPolicy):
-    """Keeps everything.
+    """Every sample, in every epoch, at weight 1.
 
     Example:
         >>> NoPruning()
@@ -31,8 +35,12 @@ class NoPruning(PruningPolicy):
 
     reference = "the stock Trainer's own behaviour"
     reads_scores = False
-    unbiased = True
     max_ratio = 0.0
+
+    @property
+    def unbiased(self) -> bool:
+        """Nothing is left out."""
+        return True
 
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
         """All N samples at weight 1."""

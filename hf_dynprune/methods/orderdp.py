@@ -1,7 +1,8 @@
 """OrderDP: from a random pool of the data, train on the samples with the largest last loss.
 
 Each epoch draws s of the n scored samples uniformly and keeps the q of them with the largest stored loss, at plain
-weight. When to use: for a prune ratio that is exact and may be high; it optimises a surrogate, not the plain mean.
+weight.
+When to use: for a prune ratio that is exact and may be high; it optimises a surrogate, not the plain mean.
 Cost: O(N) per epoch, O(N log N) with `weighting="ipw"`; no extra forward pass.
 
     s = round(a n), q = max(1, round(b s))                                       a: pool_ratio, b: top_ratio
@@ -147,7 +148,7 @@ def ratios_for(kept: float, gap: float, n: int, bound: float = 1.0) -> tuple[flo
 @register_policy("orderdp")
 @dataclass(frozen=True)
 class OrderDP(PruningPolicy):
-    """The largest stored losses of a random pool.
+    """Of a random pool of the samples, those with the largest last loss.
 
     Args:
         pool_ratio: a = s / n, share of the scored samples that enters the pool, in (0, 1].
@@ -181,7 +182,7 @@ class OrderDP(PruningPolicy):
 
     @property
     def unbiased(self) -> bool:
-        """Never: the last ranks of each ranking cannot be kept, and weights are capped."""
+        """Large losses are favoured by design; the last ranks cannot be kept, and the weights of `"ipw"` are capped."""
         return False
 
     @property

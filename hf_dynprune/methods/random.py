@@ -29,7 +29,7 @@ __all__ = ["RandomPruning"]
 @register_policy("random")
 @dataclass(frozen=True)
 class RandomPruning(PruningPolicy):
-    """A fresh uniform subset each epoch.
+    """A fresh uniform share of all samples in each epoch.
 
     Args:
         ratio: share pruned of all samples, in `[0, 1)`.
@@ -52,7 +52,7 @@ class RandomPruning(PruningPolicy):
 
     @property
     def unbiased(self) -> bool:
-        """With `rescale` only: without it, the weighted sum is k / N of the full data's."""
+        """With `rescale` only; without it the weighted sum is k / N of the full data's."""
         return self.rescale
 
     @property

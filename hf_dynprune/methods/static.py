@@ -1,8 +1,9 @@
 """Static pruning: every epoch trains on the same share of the samples, chosen by scores made before the run.
 
 The baseline that dynamic methods are compared with: EL2N and GraNd keep the highest scores, forgetting counts too.
-When to use: as that baseline, or where one chosen subset serves many runs. Cost: O(N) per epoch; the scores cost a
-training of their own, which the history is charged for (`scoring_forward_passes`, `scoring_seconds`).
+When to use: as a baseline, or where one chosen subset serves many runs.
+Cost: O(N) per selection; the scores cost a training of their own, which the history is charged for
+(`scoring_forward_passes`, `scoring_seconds`).
 
     kept = the k samples with the largest (or smallest) score,  k = max(1, floor((1 - ratio) N))
     p_i = 1 beyond the cut, (k - a) / t for the t samples tied at it with a beyond, else 0
@@ -38,7 +39,7 @@ ARRAY = "array"
 @register_policy("static")
 @dataclass(frozen=True, eq=False)
 class StaticPruning(PruningPolicy):
-    """The same kept samples in every epoch, the first included.
+    """The samples with the highest (or lowest) of scores made before the run: the same ones in every epoch.
 
     Args:
         scores: path of a score file (`hf-dynprune score` writes one), or numbers `[N]`, finite.
@@ -59,9 +60,11 @@ class StaticPruning(PruningPolicy):
     keep: str = "highest"
     digest: str | None = None
 
-    reference = "Toneva et al., ICLR 2019 (forgetting); Paul et al., NeurIPS 2021 (EL2N, GraNd)"
+    reference = (
+        "Toneva et al.: An Empirical Study of Example Forgetting, ICLR 2019, arXiv 1812.05159 (forgetting); "
+        "Paul et al.: Deep Learning on a Data Diet, NeurIPS 2021, arXiv 2107.07075 (EL2N, GraNd)"
+    )
     reads_scores = False
-    unbiased = False
     period = None
 
     def __post_init__(self) -> None:
@@ -78,6 +81,11 @@ class StaticPruning(PruningPolicy):
                 "were asked for. Use the same score file, or leave `digest` out."
             )
         object.__setattr__(self, "digest", digest)
+
+    @property
+    def unbiased(self) -> bool:
+        """What was not chosen is never trained on, and the rest weighs 1."""
+        return False
 
     @cached_property
     def stored(self) -> StaticScores:

@@ -2,7 +2,8 @@
 
 Every few epochs it keeps the samples with the largest upper bound of their loss, so that a sample is also looked at
 when its loss has been jumping. No weights and nothing random but ties: what falls below the cut is not seen until the
-bounds of others have fallen. When to use: to prune hard at a fixed ratio, where many epochs follow.
+bounds of others have fallen.
+When to use: to prune hard at a fixed ratio, where many epochs follow.
 Cost: O(N) per selection, two numbers per sample; no extra forward pass.
 
     v_i <- (1 - alpha) v_i + alpha (l_i - m_i)^2,   then   m_i <- (1 - alpha) m_i + alpha l_i   at each visit
@@ -41,7 +42,7 @@ def _upper_bound(mean: NDArray[np.float32], variance: NDArray[np.float32], c: fl
 @register_policy("ucb")
 @dataclass(frozen=True)
 class UCB(PruningPolicy):
-    """The largest sums of mean and c times variance of the loss.
+    """The samples with the largest sum of mean and c times variance of their loss.
 
     Args:
         ratio: share pruned of the scored samples, in `[0, 1)`.
@@ -69,6 +70,11 @@ class UCB(PruningPolicy):
         check_range(self, "c", 0, 1e30)  # the sum stays finite
         check_range(self, "alpha", 0, 1, low_open=True)
         check_count(self, "period")
+
+    @property
+    def unbiased(self) -> bool:
+        """Large losses are favoured by design; what lies below the cut is not kept, and the rest weighs 1."""
+        return False
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:

@@ -5,17 +5,41 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 
 from hf_dynprune import DynPruneTrainer, InfoBatch
+from hf_dynprune.score_file import ScoreFileError, StaticScores
 from tests.bad_input import Case, build, first_batch, plain, refused
+
+SIZE = 22
+"""Of the data set that a trainer of the catalogue has."""
 
 KNOWN = "Known methods: epsilon_greedy, infobatch, none, orderdp, random, ucb"
 
 
-def given(message: str, method: str, ratio: Any = None, /, **parameters: Any) -> Case:
+def given(
+    message: str, method: str, ratio: Any = None, /, error: type[Exception] = ValueError, **parameters: Any
+) -> Case:
     """Parameters of a method, given as flags."""
-    return refused(message, prune_method=method, prune_ratio=ratio, prune_kwargs=parameters or None)
+    flags = {"prune_method": method, "prune_ratio": ratio, "prune_kwargs": parameters or None}
+    return Case(lambda place: build(place, **flags), message, error)
+
+
+def targeted(message: str, target: Any = 0.3, method: str = "random", **flags: Any) -> Case:
+    """A share of the forward passes to save, given as a flag."""
+    return refused(message, prune_target_saving=target, prune_method=method, **flags)
+
+
+def scored(message: str, size: int = SIZE, steps: int | None = None, **parameters: Any) -> Case:
+    """The method static with a sound score file of that many samples, but for these parameters."""
+
+    def act(place):
+        score = np.arange(size, dtype=np.float32)
+        file = StaticScores(score, score[None], {}).save(place / "own.safetensors")
+        return build(place, prune_method="static", prune_kwargs={"scores": str(file), "ratio": 0.3, **parameters})
+
+    return Case(act, message, steps=steps)
 
 
 FLAGS = {
@@ -83,6 +107,50 @@ FLAGS = {
     ),
     "parameter for none": given(
         "Unknown parameter 'ratio' for pruning method 'none', which takes: no parameters", "none", ratio=0.5
+    ),
+    # prune_target_saving
+    "target in percent": targeted(r"`prune_target_saving` must be .* \(0, 1\), got 30: .* Leave it out to", 30),
+    "target of nothing": targeted(
+        r"`prune_target_saving` must be .* \(0, 1\), got 0\.0: the share of", 0.0, "infobatch"
+    ),
+    "target of everything": targeted(r"`prune_target_saving` must be .* \(0, 1\), got 1\.0: the share of", 1.0),
+    "target negative": targeted(r"`prune_target_saving` must be .* \(0, 1\), got -0\.2: the share of", -0.2, "orderdp"),
+    "target NaN": targeted(r"`prune_target_saving` must be .* \(0, 1\), got nan: the share of", float("nan")),
+    "target as text": targeted(r"`prune_target_saving` must be .* \(0, 1\), got '0\.3': the share of", "0.3"),
+    "target as a switch": targeted(r"`prune_target_saving` must be .* \(0, 1\), got True: the share of", True, "ucb"),
+    "target and ratio": targeted(
+        r"`prune_target_saving` \(0\.3\) and `prune_ratio` \(0\.5\) both say how much to prune: give one",
+        prune_ratio=0.5,
+    ),
+    "target and fixed steps": targeted(
+        r"`prune_target_saving` \(0\.3\) with `max_steps` \(10\): .* Set `num_train_epochs` instead, or prune with",
+        max_steps=10,
+    ),
+    "target and quantiles": targeted(
+        r"`prune_target_saving` 0\.3 is .* a method's ratio, and infobatch\(.*percentiles=\(20,\).* has none",
+        method="infobatch",
+        prune_kwargs={"percentiles": [20], "keep_ratios": [0.5]},
+    ),
+    "target for none": targeted(
+        r"`prune_target_saving` 0\.3 is .* and none\(\) has none that can be set\. Choose another method", method="none"
+    ),
+    "target out of reach": targeted(
+        r"`prune_target_saving` 0\.9 cannot be reached: infobatch may prune in 6 of 8 epochs, at most 0\.9 each, .* "
+        r"67\.5%\. Lower the target, raise `num_train_epochs`, or let more epochs prune",
+        0.9,
+        "infobatch",
+        num_train_epochs=8,
+    ),
+    "target out of reach by warm-up": targeted(
+        "`prune_target_saving` 0.5 cannot be reached: random may prune in 1 of 3 epochs",
+        0.5,
+        prune_warmup_epochs=2,
+    ),
+    "target below one epoch": targeted(
+        r"`prune_target_saving` 0\.05 is less than orderdp saves by pruning in one single epoch \(20\.0%\)\. Raise",
+        0.05,
+        "orderdp",
+        prune_kwargs={"pool_ratio": 0.4},
     ),
     # prune_warmup_epochs
     "negative warm-up": refused(
@@ -195,6 +263,108 @@ PARAMETERS = {
     "orderdp: delta": given(r"`delta` of OrderDP must be a number in \[0, 1\], got 1\.1", "orderdp", delta=1.1),
     "orderdp: delta of a wrong type": given(
         r"`delta` of OrderDP must be a number in \[0, 1\], got True", "orderdp", delta=True
+    ),
+    "orderdp: weighting": given(
+        "`weighting` of OrderDP must be 'none' or 'ipw', got 'exact'", "orderdp", weighting="exact"
+    ),
+    "orderdp: weighting of a wrong type": given(
+        "`weighting` of OrderDP must be 'none' or 'ipw', got None", "orderdp", weighting=None
+    ),
+    "orderdp: largest weight": given(
+        r"`max_weight` of OrderDP must be a number in \[1, 1e\+30\], got 0\.5", "orderdp", max_weight=0.5
+    ),
+    "orderdp: largest weight infinite": given(
+        r"`max_weight` of OrderDP must be a number in \[1, 1e\+30\], got inf", "orderdp", max_weight=float("inf")
+    ),
+    "orderdp: largest weight of a wrong type": given(
+        r"`max_weight` of OrderDP must be a number in \[1, 1e\+30\], got '10'", "orderdp", max_weight="10"
+    ),
+    # EpsilonGreedy
+    "epsilon_greedy: no ratio": given(
+        "Pruning method 'epsilon_greedy' needs a value for ratio: set `prune_ratio`", "epsilon_greedy", epsilon=0.2
+    ),
+    "epsilon_greedy: ratio": given(
+        r"`ratio` of EpsilonGreedy must be a number in \[0, 1\), got 1\.0", "epsilon_greedy", 1.0
+    ),
+    "epsilon_greedy: epsilon above": given(
+        r"`epsilon` of EpsilonGreedy must be a number in \[0, 1\], got 10", "epsilon_greedy", 0.5, epsilon=10
+    ),
+    "epsilon_greedy: epsilon of a wrong type": given(
+        r"`epsilon` of EpsilonGreedy must be a number in \[0, 1\], got '0\.1'", "epsilon_greedy", 0.5, epsilon="0.1"
+    ),
+    "epsilon_greedy: alpha": given(
+        r"`alpha` of EpsilonGreedy must be a number in \(0, 1\], got 0", "epsilon_greedy", 0.5, alpha=0
+    ),
+    "epsilon_greedy: alpha of a wrong type": given(
+        r"`alpha` of EpsilonGreedy must be a number in \(0, 1\], got None", "epsilon_greedy", 0.5, alpha=None
+    ),
+    "epsilon_greedy: period": given(
+        "`period` of EpsilonGreedy must be a whole number of at least 1, got 0", "epsilon_greedy", 0.5, period=0
+    ),
+    "epsilon_greedy: period of a wrong type": given(
+        "`period` of EpsilonGreedy must be a whole number of at least 1, got '10'", "epsilon_greedy", 0.5, period="10"
+    ),
+    # UCB
+    "ucb: ratio": given(r"`ratio` of UCB must be a number in \[0, 1\), got -0\.1", "ucb", ratio=-0.1),
+    "ucb: ratio of a wrong type": given(r"`ratio` of UCB must be a number in \[0, 1\), got None", "ucb", ratio=None),
+    "ucb: c": given(r"`c` of UCB must be a number in \[0, 1e\+30\], got -1", "ucb", c=-1),
+    "ucb: c of a wrong type": given(r"`c` of UCB must be a number in \[0, 1e\+30\], got \[1\]", "ucb", c=[1]),
+    "ucb: alpha": given(r"`alpha` of UCB must be a number in \(0, 1\], got 1\.5", "ucb", alpha=1.5),
+    "ucb: alpha of a wrong type": given(r"`alpha` of UCB must be a number in \(0, 1\], got True", "ucb", alpha=True),
+    "ucb: period": given("`period` of UCB must be a whole number of at least 1, got -10", "ucb", period=-10),
+    "ucb: period of half an epoch": given(
+        "`period` of UCB must be a whole number of at least 1, got 2.5", "ucb", period=2.5
+    ),
+    # StaticPruning
+    "static: no scores": given("Pruning method 'static' needs a value for scores: set scores in", "static", 0.3),
+    "static: no file": given(
+        "nowhere.safetensors is no usable score file: there is no .*nowhere.safetensors. Make it anew with",
+        "static",
+        0.3,
+        error=ScoreFileError,
+        scores="nowhere.safetensors",
+    ),
+    "static: another file": given(
+        "path of a score file must end in .safetensors, got 'scores.csv'",
+        "static",
+        0.3,
+        error=ScoreFileError,
+        scores="scores.csv",
+    ),
+    "static: number for scores": given(
+        r"`scores` of StaticPruning must be numbers \[N\], N >= 1, got shape \(\)", "static", 0.3, scores=3
+    ),
+    "static: scores of a wrong type": given(
+        r"`scores` of StaticPruning must be the path of a score file or numbers \[N\], got \['high'\]",
+        "static",
+        0.3,
+        scores=["high"],
+    ),
+    "static: score NaN": given(
+        "`scores` of StaticPruning must be finite, got nan for sample 1", "static", 0.3, scores=[1.0, float("nan")]
+    ),
+    "static: scores of a checkpoint's array": given(
+        "`scores` of StaticPruning were given as an array, which its parameters do not hold: pass the array itself",
+        "static",
+        0.3,
+        scores="array",
+    ),
+    "static: too few scores": scored(
+        "StaticPruning has 21 scores in .*own.safetensors, the training set has 22 samples: one score per sample",
+        size=SIZE - 1,
+        steps=0,
+    ),
+    "static: ratio": scored(r"`ratio` of StaticPruning must be a number in \[0, 1\), got 1\.$", ratio=1),
+    "static: ratio of a wrong type": scored(
+        r"`ratio` of StaticPruning must be a number in \[0, 1\), got 'half'", ratio="half"
+    ),
+    "static: keep": scored("`keep` of StaticPruning must be 'highest' or 'lowest', got 'hardest'", keep="hardest"),
+    "static: keep of a wrong type": scored(
+        "`keep` of StaticPruning must be 'highest' or 'lowest', got True", keep=True
+    ),
+    "static: digest": scored(
+        "`digest` of StaticPruning is 'abc', the scores have '[0-9a-f]{16}': .* Use the same score file, or leave",
+        digest="abc",
     ),
     # RandomPruning
     "random: ratio": given(r"`ratio` of RandomPruning must be a number in \[0, 1\), got 1", "random", ratio=1),

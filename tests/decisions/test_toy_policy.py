@@ -52,13 +52,22 @@ import hf_dynprune
 print(hf_dynprune.__file__)
 print(hf_dynprune.list_policies())
 print(hf_dynprune.build_policy("toy", 0.5))
+from hf_dynprune.method_docs import method_facts, methods_page
+facts = method_facts("toy")
+print(facts.summary, facts.unbiased, facts.cost, *facts.parameters, sep=" | ")
+print(methods_page().count("\\n## toy\\n"))
 """
     done = run(with_toys, "-c", code)
     assert done.returncode == 0, done.stderr
-    file, names, policy = done.stdout.splitlines()
+    file, names, policy, facts, headings = done.stdout.splitlines()
     assert Path(file).is_relative_to(with_toys)
     assert "'toy'" in names
     assert policy == "toy(ratio=0.5)"
+    assert facts == (
+        "A uniform subset of the samples that have a score, weighted to make up for the others. | yes | not stated | "
+        "Parameter(name='ratio', default='`0.25`', meaning='share pruned of the scored samples, in `[0, 1)`.')"
+    )
+    assert headings == "1"
 
 
 def test_the_conformance_suite_finds_it_and_it_passes(conformance):

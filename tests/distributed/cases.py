@@ -31,6 +31,7 @@ SAME_AS_ONE_PROCESS = {
     for policy in ("none", "infobatch", "orderdp", "random")
     for accumulation in (1, 3)
 } | {
+    "period": Scenario("ucb"),
     "split_batches": Scenario(flags=SPLIT),
     "dispatch_batches": Scenario(flags=DISPATCH),
     "fsdp": Scenario(flags=FSDP),

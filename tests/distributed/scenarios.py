@@ -13,7 +13,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from transformers import TrainerCallback
 
-from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, InfoBatch, NoPruning, OrderDP, RandomPruning
+from hf_dynprune import UCB, DynPruneTrainer, DynPruneTrainingArguments, InfoBatch, NoPruning, OrderDP, RandomPruning
 from hf_dynprune.data import INDEX_KEY, WEIGHT_KEY
 from tests.helpers import Images, arguments, vit
 
@@ -23,6 +23,7 @@ POLICIES = {
     "infobatch": InfoBatch(ratio=0.7, delta=0.8),
     "orderdp": OrderDP(pool_ratio=0.8, top_ratio=0.6),
     "random": RandomPruning(0.4),
+    "ucb": UCB(0.4, period=2),
 }
 
 
@@ -77,7 +78,9 @@ class Recorder(TrainerCallback):
         # The scores this epoch's plan was made from: its own are folded in after this event.
         self.found[f"kept.{epoch}"] = run.plan.kept_indices
         self.found[f"weights.{epoch}"] = run.plan.weights
-        self.found[f"scores.{epoch}"] = run.store.view().score.copy()
+        view = run.store.view()
+        self.found[f"scores.{epoch}"] = view.score.copy()
+        self.found |= {f"{name}.{epoch}": array.copy() for name, array in view.statistics.items()}
         self.found[f"epoch.{epoch}"] = np.array([state.epoch, state.global_step, state.max_steps])
 
 

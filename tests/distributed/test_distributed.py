@@ -77,6 +77,9 @@ def assert_no_score_near_a_cut(result, scenario):
         if scenario.policy == "orderdp":
             kept = result[f"kept.{epoch}"]
             assert np.abs(np.delete(score, kept) - score[kept].min()).min() > CUT_DISTANCE
+        if scenario.policy == "ucb" and epoch % 2:  # where a period of two begins
+            bound, kept = result[f"mean.{epoch}"] + result[f"variance.{epoch}"], result[f"kept.{epoch}"]
+            assert np.delete(bound, kept).max() < bound[kept].min() - CUT_DISTANCE
 
 
 @pytest.mark.parametrize("name", SAME_AS_ONE_PROCESS)
@@ -135,6 +138,16 @@ def test_the_runs_prune_and_end_on_partial_batches(ranks):
         kept = ranks(name)[0]["history.kept"]
         assert kept[1] < SIZE
         assert any(count % 8 for count in kept)
+
+
+def test_a_selection_holds_for_its_period_on_both_ranks(ranks):
+    for result in ranks("period"):
+        kept = [result[f"kept.{epoch}"].tolist() for epoch in range(4)]
+        assert len(kept[0]) == SIZE
+        assert kept[1] == kept[2] != kept[3]
+        assert len(kept[1]) == len(kept[3]) == 25  # floor(0.6 * 43)
+        for name in ("mean", "variance"):
+            np.testing.assert_array_equal(result[f"{name}.3"], ranks("period")[0][f"{name}.3"])
 
 
 def test_forward_passes_count_ghosts_on_all_ranks(ranks):

@@ -215,6 +215,15 @@ class TestSurrogate:
         descending = gradients[np.argsort(scores)[::-1]]
         np.testing.assert_allclose(expected, np.array(gammas(5, s, q), float) @ descending / q, atol=1e-12)
 
+    def test_the_expected_loss_is_above_the_mean_by_hand(self, view_of, epoch_at, lots):
+        # n = 3, s = 2, q = 1: gamma = 2/3, 1/3, 0. Losses 6, 3, 0: the surrogate is 5, the mean 3.
+        policy, losses = OrderDP(2 / 3, 0.5), np.array([3.0, 0.0, 6.0])
+        pools = itertools.permutations([0.1, 0.5, 0.9])
+        plans = [policy.plan(view_of(losses), epoch_at(0), lots(pool, [0.0] * 3)) for pool in pools]
+        assert np.mean([losses[plan.kept_indices].mean() for plan in plans]) == pytest.approx(5.0)
+        assert losses.mean() == 3.0
+        assert not policy.unbiased
+
     def test_with_ties_the_expected_gradient_averages_the_tied_ranks(self, view_of, epoch_at, lots):
         gradients, scores = np.array([1.0, 0.5, -4.0, 2.0, 7.0]), [1.0, 3.0, 1.0, 0.2, 1.0]
         policy, view = OrderDP(0.8, 0.5), view_of(scores)  # s = 4, q = 2

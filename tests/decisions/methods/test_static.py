@@ -71,6 +71,16 @@ def test_ties_at_the_cut_are_drawn_by_lot(view, epoch_at, lots):
     np.testing.assert_allclose(lowest, [1, 0, 1 / 3, 1 / 3, 1 / 3, 1])
 
 
+def test_the_expected_sum_is_that_of_the_chosen_alone(view, epoch_at, lots):
+    # k = 3: sample 1, and two of the three tied ones, each kept in two of the three subsets; 0 and 5 never.
+    policy, gradients = StaticPruning(SCORES, 0.5), np.array([8.0, 1.0, 3.0, 6.0, 9.0, 16.0])
+    orders = itertools.permutations([0.1, 0.5, 0.9])
+    plans = [policy.plan(view, epoch_at(0), lots([0, 0, *order, 0])) for order in orders]
+    expected = np.mean([plan.weights @ gradients[plan.kept_indices] for plan in plans])
+    assert expected == pytest.approx(1 + 2 / 3 * (3 + 6 + 9))  # 13 of the 43 of all
+    assert not policy.unbiased
+
+
 def test_one_selection_holds_for_the_whole_run():
     policy = StaticPruning(SCORES, 0.5)
     assert {policy.period_start(epoch) for epoch in range(50)} == {0}
