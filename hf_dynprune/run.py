@@ -375,7 +375,8 @@ def describe_savings(
         annealing = "" if delta is None else f" (annealing, `delta` {delta:g})"
         reasons.append(f"{counts['annealing']:g} full by the method's schedule{annealing}")
     if best < policy.max_ratio * counts["pruned"] / total - 1e-9 and "max_unseen_epochs" in policy.parameters():
-        reasons.append(f"no sample unseen for more than {policy.parameters()['max_unseen_epochs']} epochs in a row")
+        unseen = policy.parameters()["max_unseen_epochs"]
+        reasons.append(f"no sample left out for more than {unseen} epoch{'s' if unseen > 1 else ''} in a row")
     text = (
         f"Data pruning ({policy}) can save at most {best:.1%} of the forward passes of {total:g} epochs: "
         f"{counts['pruned']:g} epochs prune up to {policy.max_ratio:.1%} each"
