@@ -180,9 +180,12 @@ class CoverEvery(_Wrapper):
         return (*self.base.statistics, LastVisit())
 
     def max_saved_epochs(self, epochs: float) -> float:
-        """After at most k epochs without a sample comes one with it, or a whole period of the base."""
-        k, cycle = self.max_unseen_epochs, self.max_unseen_epochs + (self.base.period or 1)
-        whole, rest = divmod(epochs, cycle)
+        """After at most k epochs without a sample comes one with it.
+
+        Not a whole period, where everything is due at once: a run does not hold a full plan, it selects again.
+        """
+        k = self.max_unseen_epochs
+        whole, rest = divmod(epochs, k + 1)
         return min(super().max_saved_epochs(epochs), float(whole * k + min(rest, k)))
 
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:

@@ -38,7 +38,7 @@ BASES = {
     "infobatch-annealed": InfoBatch(0.9, delta=0.6),
     "orderdp": OrderDP(0.5, 0.3),
     "epsilon_greedy": EpsilonGreedy(0.8, epsilon=0.2, period=2),
-    "ucb": UCB(0.7, period=3),
+    "ucb": UCB(0.9, period=3),
 }
 
 

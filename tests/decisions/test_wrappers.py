@@ -182,7 +182,7 @@ class TestCoverEvery:
         assert most(1, 10) == 5  # every second epoch
         assert most(4, 9) == pytest.approx(8)  # 4 without it, 1 with it, 4 without it
         assert most(4, 9, ratio=0.5) == 4.5
-        assert most(6, 18, period=3) == 12
+        assert most(6, 18, period=3) == 16
         assert most(30, 10, ratio=0.75) == 7.5
 
     @pytest.mark.parametrize(
