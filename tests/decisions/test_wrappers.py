@@ -252,9 +252,9 @@ class TestLastVisit:
         store = ScoreStore(4, [LastVisit()])
         store.record([0, 1, 2], [1.0, NAN, 2.0], epoch=0)
         store.end_epoch(0)
-        store.record([1], [1.0], epoch=4)
+        store.record([2], [1.0], epoch=4)
         store.end_epoch(4)
-        assert store.view().statistics["last_visit"].tolist() == [1, 5, 1, 0]
+        assert store.view().statistics["last_visit"].tolist() == [1, 1, 5, 0]
 
     def test_an_epoch_folded_in_two_parts_is_one_epoch(self):
         store = ScoreStore(3, [LastVisit()])
