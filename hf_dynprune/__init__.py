@@ -20,6 +20,8 @@ _EXPORTS = {
     "register_policy": "registry",
     "ScoreStore": "scores",
     "ScoreView": "scores",
+    "ClassFloor": "wrappers",
+    "CoverEvery": "wrappers",
     "NoPruning": "methods.none",
     "RandomPruning": "methods.random",
     "InfoBatch": "methods.infobatch",
@@ -78,6 +80,8 @@ if TYPE_CHECKING:
     from .training_args import DynPruneArguments as DynPruneArguments
     from .training_args import DynPruneSeq2SeqTrainingArguments as DynPruneSeq2SeqTrainingArguments
     from .training_args import DynPruneTrainingArguments as DynPruneTrainingArguments
+    from .wrappers import ClassFloor as ClassFloor
+    from .wrappers import CoverEvery as CoverEvery
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,8 @@ __all__ = ["TOLERANCE", "check_share", "check_target", "plan_for_ratio", "prunab
 
 TOLERANCE = 0.005
 """Share of the run's forward passes by which the saving may miss the target."""
+MAX_PLANS = 10
+"""Plans that are tried for one epoch."""
 
 
 def prunable(policy: PruningPolicy, num_epochs: float, warmup_epochs: int, first: int = 0) -> float:
@@ -65,12 +67,13 @@ def check_target(
         ) from error
     epochs = prunable(policy, num_epochs, warmup_epochs)
     spent = policy.scoring_forward_passes / num_samples if num_samples else 0.0
-    if target > (high * epochs - spent) / num_epochs + TOLERANCE:
+    most = policy.max_saved_epochs(epochs)
+    if target > (most - spent) / num_epochs + TOLERANCE:
         raise ValueError(
             f"`prune_target_saving` {target:g} cannot be reached: {policy.name} may prune in {epochs:g} of "
-            f"{num_epochs:g} epochs, at most {high:g} each"
+            f"{num_epochs:g} epochs, at most {most / max(epochs, 1e-9):g} each"
             + (f", and scoring cost {spent:.3g} epochs before" if spent else "")
-            + f", which saves {(high * epochs - spent) / num_epochs:.1%}. "
+            + f", which saves {(most - spent) / num_epochs:.1%}. "
             "Lower the target, raise `num_train_epochs`, or let more epochs prune (`prune_warmup_epochs`, `delta`)."
         )
     if epochs and target < low / num_epochs - TOLERANCE:
@@ -101,19 +104,46 @@ def plan_for_ratio(policy: PruningPolicy, view: ScoreView, info: EpochInfo, want
     """The method's plan that prunes nearest to the share `wanted` of all samples, or the full one.
 
     A method's own ratio refers to what it prunes from. How much that is shows in the plan, and the share pruned is
-    proportional to it, so two or three plans suffice. All are drawn from the same random numbers,
-    those of (seed, `key`).
+    mostly proportional to it, so two or three plans suffice. It is not where a wrapper takes back what the method
+    prunes first; then the share still grows with the ratio, and the search goes on between two that enclose it. All
+    plans are drawn from the same random numbers, those of (seed, `key`).
     """
     low, high = policy.ratio_range
     best = PrunePlan.full(len(view))
     ratio = min(max(wanted, low), high)
-    tried: set[float] = set()
-    while ratio not in tried and len(tried) < 8 and wanted > 0:
-        tried.add(ratio)
+    below: tuple[float, float] | None = None  # (ratio, share pruned)
+    above: tuple[float, float] | None = None
+    for _ in range(MAX_PLANS if wanted > 0 else 0):
         plan = policy.with_ratio(ratio).plan(view, info, info.generator("plan", key=key))
         if abs(plan.ratio - wanted) < abs(best.ratio - wanted):
             best = plan
-        if plan.is_full or abs(plan.ratio - wanted) * len(view) < 1:
+        if abs(plan.ratio - wanted) * len(view) < 1:
             break
-        ratio = min(max(ratio * wanted / plan.ratio, low), high)
+        if plan.ratio < wanted:
+            below = (ratio, plan.ratio)
+        else:
+            above = (ratio, plan.ratio)
+        guess = _next_ratio(wanted, below, above, low, high)
+        if guess is None:
+            break
+        ratio = guess
     return best
+
+
+def _next_ratio(
+    wanted: float, below: tuple[float, float] | None, above: tuple[float, float] | None, low: float, high: float
+) -> float | None:
+    """The ratio to try next, from the nearest known (ratio, share) on both sides; None where there is none to try.
+
+    Example:
+        >>> _next_ratio(0.3, (0.3, 0.15), None, 0.0, 0.9), _next_ratio(0.3, (0.5, 0.0), (0.9, 0.4), 0.0, 0.9)
+        (0.6, 0.8)
+    """
+    if below is not None and above is not None:
+        # On the line between them, but not so near to one that rounding would let it stand still.
+        part = (wanted - below[1]) / (above[1] - below[1])
+        guess = below[0] + min(max(part, 0.05), 0.95) * (above[0] - below[0])
+        return round(guess, 12) if below[0] < guess < above[0] else None
+    ratio, share = below or above or (low, 0.0)
+    guess = min(max(ratio * wanted / share, low), high) if share > 0 else high
+    return None if guess == ratio else guess

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import datasets
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "IndexedCollator",
     "IndexedDataset",
     "Slot",
+    "class_labels",
     "dataset_fingerprint",
     "seeded_generators",
 ]
@@ -163,18 +165,47 @@ def dataset_fingerprint(dataset: Any, label_names: Sequence[str] = ("labels", "l
     digest = hashlib.sha256(str(len(dataset)).encode())
     if isinstance(dataset, datasets.Dataset):
         digest.update("\n".join(dataset.column_names).encode())
-        for name in label_names:
-            feature = dataset.features.get(name)
-            if str(getattr(feature, "dtype", "")).startswith(("int", "uint", "bool")):
-                digest.update(np.ascontiguousarray(dataset.with_format("numpy", columns=[name])[:][name]).tobytes())
-    else:
-        for name in ("targets", *label_names):
-            values = getattr(dataset, name, None)
-            if isinstance(values, torch.Tensor):
-                values = values.cpu().numpy()
-            if isinstance(values, (list, tuple)) and all(isinstance(value, (int, np.integer)) for value in values):
-                values = np.array(values)
-            if isinstance(values, np.ndarray) and values.dtype.kind in "iub":
-                digest.update(np.ascontiguousarray(values, np.int64).tobytes())
-                break
+    for values in _integer_labels(dataset, label_names):
+        digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()[:16]
+
+
+def _integer_labels(dataset: Any, label_names: Sequence[str]) -> Iterator[NDArray[Any]]:
+    """Labels that can be read without decoding samples: all such columns of `datasets`, else the first attribute."""
+    if isinstance(dataset, datasets.Dataset):
+        for name in label_names:
+            if str(getattr(dataset.features.get(name), "dtype", "")).startswith(("int", "uint", "bool")):
+                yield dataset.with_format("numpy", columns=[name])[:][name]
+        return
+    for name in ("targets", *label_names):
+        values = getattr(dataset, name, None)
+        if isinstance(values, torch.Tensor):
+            values = values.cpu().numpy()
+        if isinstance(values, (list, tuple)) and all(isinstance(value, (int, np.integer)) for value in values):
+            values = np.array(values)
+        if isinstance(values, np.ndarray) and values.dtype.kind in "iub":
+            yield values.astype(np.int64)
+            return
+
+
+def class_labels(dataset: Any, label_names: Sequence[str] = ("labels", "label")) -> NDArray[Any]:
+    """`[N]`: the class number of each sample, found where `dataset_fingerprint` finds labels.
+
+    Raises:
+        ValueError: if there are none, or they are not one whole number per sample; says what is there instead.
+    """
+    labels = next(_integer_labels(dataset, label_names), None)
+    if labels is not None and labels.shape == (len(dataset),):
+        return labels
+    names = label_names if isinstance(dataset, datasets.Dataset) else ("targets", *label_names)
+    if labels is not None:
+        found = f"has labels of shape {labels.shape} for {len(dataset)} samples"
+    elif isinstance(dataset, datasets.Dataset):
+        types = ", ".join(f"{name} ({getattr(type_, 'dtype', type_)})" for name, type_ in dataset.features.items())
+        found = f"has no whole numbers in a column named {' or '.join(names)}, only: {types}"
+    else:
+        found = f"({type(dataset).__name__}) has no whole numbers in an attribute named {' or '.join(names)}"
+    raise ValueError(
+        f"`prune_class_floor` needs one class number per sample, but the training set {found}. Name them so, or pass "
+        "them: `policy=ClassFloor(policy, labels, floor)`."
+    )

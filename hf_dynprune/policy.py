@@ -105,6 +105,13 @@ class PruningPolicy(ABC):
     def max_ratio(self) -> float:
         """Upper bound of the share of the data that one epoch prunes, in `[0, 1)`."""
 
+    def max_saved_epochs(self, epochs: float) -> float:
+        """Upper bound of the epochs' worth of samples that so many epochs in a row, all of which may prune, leave out.
+
+        To be overridden where not all of them can prune `max_ratio`.
+        """
+        return self.max_ratio * epochs
+
     @property
     def ratio_range(self) -> tuple[float, float]:
         """Lowest and highest ratio that `with_ratio` is to be given when a run's saving is controlled."""

@@ -136,7 +136,7 @@ class PruningRun:
         wanted = wanted_ratio(target, total, self._saved(), now, later)
         plan = plan_for_ratio(self.policy, view, info, wanted, start) if held is None else held
         missing = target * total - self._saved() - plan.ratio * now
-        high = self.policy.ratio_range[1]
+        high = self.policy.with_ratio(self.policy.ratio_range[1]).max_ratio
         is_met = plan.ratio >= min(wanted, high) - 1.5 / len(view)
         self._later_ratio = min(missing / later, high) if later and is_met else plan.ratio
         short = missing - self._later_ratio * later
@@ -179,7 +179,7 @@ class PruningRun:
         if record is None or self.clock.current is None:
             raise RuntimeError("No epoch is open.")
         began = time.perf_counter()
-        summary = self.store.end_epoch()
+        summary = self.store.end_epoch(record.epoch)
         record.seconds_merge += time.perf_counter() - began
         record.nonfinite += len(summary.nonfinite)
         record.steps += step - self.clock.current.start_step
@@ -365,7 +365,7 @@ def describe_savings(
             counts["first"] += share
         else:
             counts["pruned"] += share
-    best = policy.max_ratio * counts["pruned"] / total
+    best = policy.max_saved_epochs(counts["pruned"]) / total
     if counts["warm-up"]:
         reasons.append(f"{counts['warm-up']:g} full for `prune_warmup_epochs`")
     if counts["first"]:
@@ -374,6 +374,9 @@ def describe_savings(
         delta = policy.parameters().get("delta")
         annealing = "" if delta is None else f" (annealing, `delta` {delta:g})"
         reasons.append(f"{counts['annealing']:g} full by the method's schedule{annealing}")
+    if best < policy.max_ratio * counts["pruned"] / total - 1e-9 and "max_unseen_epochs" in policy.parameters():
+        unseen = policy.parameters()["max_unseen_epochs"]
+        reasons.append(f"no sample left out for more than {unseen} epoch{'s' if unseen > 1 else ''} in a row")
     text = (
         f"Data pruning ({policy}) can save at most {best:.1%} of the forward passes of {total:g} epochs: "
         f"{counts['pruned']:g} epochs prune up to {policy.max_ratio:.1%} each"
@@ -384,7 +387,7 @@ def describe_savings(
     if best >= LOW_SAVING:
         return text, False
     if policy.max_ratio < LOW_SAVING:
-        advice = "raise `prune_ratio`"
+        advice = "raise `prune_ratio`" + (" or lower the floor" if "class_floor" in policy.parameters() else "")
     elif counts["warm-up"]:
         advice = "lower `prune_warmup_epochs` or raise `num_train_epochs`"
     elif counts["annealing"] and "delta" in policy.parameters():

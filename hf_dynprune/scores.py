@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["ExponentialMean", "ExponentialMoments", "FoldSummary", "ScoreStore", "ScoreView", "Statistic"]
+__all__ = ["ExponentialMean", "ExponentialMoments", "FoldSummary", "LastVisit", "ScoreStore", "ScoreView", "Statistic"]
 
 T = TypeVar("T", bound=np.generic)
 
@@ -85,6 +85,23 @@ class ExponentialMoments:
         variance = (1 - self.alpha) * variance + self.alpha * (score - mean) ** 2
         variance = np.where(first, 0.0, np.minimum(variance, np.finfo(np.float32).max))
         return *ExponentialMean(self.alpha).update(state[:1], score, first), variance.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class LastVisit:
+    """How many epochs had begun when the sample was last visited: 1 after a visit in epoch 0; 0 if it never was.
+
+    It follows visits, not scores: one whose score was not finite counts too. The epoch is written down rather than the
+    epochs since then counted, so that folding one epoch in two parts changes nothing.
+    """
+
+    names = ("last_visit",)
+
+    def update(
+        self, state: Sequence[NDArray[np.float32]], score: NDArray[np.float32], first: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], ...]:
+        """Scores leave it as it is: the store writes the epoch."""
+        return tuple(state)
 
 
 @dataclass(frozen=True)
@@ -186,9 +203,20 @@ class ScoreStore:
             raise ValueError(f"`indices` recorded in epoch {epoch} must lie in [0, {self.num_samples}), got {bad}.")
         self._pending.append((index, score))
 
-    def end_epoch(self) -> FoldSummary:
-        """Fold what was recorded into the scores. Of several scores of one sample the last one counts."""
+    def end_epoch(self, epoch: int | None = None) -> FoldSummary:
+        """Fold what was recorded into the scores. Of several scores of one sample the last one counts.
+
+        Args:
+            epoch: the one that ends; only `LastVisit` needs it.
+        """
         index, score = self.pending()
+        visits = [self._state[name] for each in self._statistics if isinstance(each, LastVisit) for name in each.names]
+        if visits and epoch is None:
+            raise ValueError(
+                "`end_epoch` needs the number of the epoch that ends, since `LastVisit` is kept, got None."
+            )
+        for last_visit in visits:
+            last_visit[index] = 1 + (epoch or 0)
         self._pending = []
         if len(index) != len(np.unique(index)):
             last = len(index) - 1 - np.unique(index[::-1], return_index=True)[1]

@@ -11,11 +11,14 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset
 
+from .data import class_labels
 from .dealing import Layout
 from .losses import FunctionLoss, LossTerms, PerSampleLoss, find_loss
 from .policy import PruningPolicy
+from .wrappers import ClassFloor, CoverEvery
 
 __all__ = [
+    "add_guarantees",
     "check_count",
     "check_policy",
     "check_terms",
@@ -43,6 +46,17 @@ def check_policy(policy: Any) -> None:
                 f"`{name}` of {type(policy).__name__} cannot be written to a checkpoint, got {value!r} ({error}): make "
                 "it a number, text, or a tuple of them, or override `parameters` to describe it."
             ) from error
+
+
+def add_guarantees(
+    policy: PruningPolicy, class_floor: float | None, max_unseen_epochs: int | None, dataset: Any
+) -> PruningPolicy:
+    """The policy with the guarantees that the flags ask for; as it is where they ask for none."""
+    if class_floor is not None:
+        policy = ClassFloor(policy, class_labels(dataset), class_floor)
+    if max_unseen_epochs is not None:
+        policy = CoverEvery(policy, max_unseen_epochs)
+    return policy
 
 
 def refuse_unsupported(dataset: Any, args: Any, compute_loss_func: Any) -> None:

@@ -40,6 +40,7 @@ from .run import PruningRun, RunFacts, describe_savings
 from .sampler import PlanBatchSampler, visiting_order
 from .schedule import RunLength
 from .support import (
+    add_guarantees,
     check_count,
     check_policy,
     check_terms,
@@ -67,7 +68,9 @@ class DynPruneMixin(Trainer):
     Takes the Trainer's arguments and:
 
     Args:
-        policy: what to prune; wins over the flags in `args`. Plain `TrainingArguments` mean the flags' defaults.
+        policy: what to prune; wins over `prune_method` and its parameters in `args`. The flags for the run as a whole
+            (warm-up, seed, target, class floor, longest time unseen) hold for it too. Plain `TrainingArguments` mean
+            the flags' defaults.
         per_sample_loss: a `PerSampleLoss`, or a function `(model, inputs, outputs) -> [B]`; default: by model and task.
 
     Raises:
@@ -88,6 +91,8 @@ class DynPruneMixin(Trainer):
         self.prune_flags = self.args if isinstance(self.args, DynPruneArguments) else DynPruneArguments()
         self.policy = policy if policy is not None else self.prune_flags.build_policy()
         check_policy(self.policy)
+        self._given_policy = self.policy
+        self._guaranteed_on: Any = None
         self._given_loss = per_sample_loss
         self._run: PruningRun | None = None
         self._scores = ScoreBuffer()
@@ -103,6 +108,7 @@ class DynPruneMixin(Trainer):
                     "plan decides what an epoch visits. Write it as a PruningPolicy, or remove it."
                 )
             self.per_sample_loss = self._resolve_loss()
+            self._add_guarantees()
         flags = self.prune_flags
         if flags.prune_target_saving is not None:
             epochs = float(self.args.num_train_epochs)
@@ -120,6 +126,13 @@ class DynPruneMixin(Trainer):
     def _resolve_loss(self) -> PerSampleLoss:
         smoothing = self.label_smoother.epsilon if self.label_smoother is not None else 0.0
         return resolve_loss(self._given_loss, self.accelerator.unwrap_model(self.model), smoothing)
+
+    def _add_guarantees(self) -> None:
+        """Wrap the given policy as the flags say, once per training set: the class floor takes its labels."""
+        floor, unseen = self.prune_flags.prune_class_floor, self.prune_flags.prune_max_unseen_epochs
+        if (floor is not None or unseen is not None) and self._guaranteed_on is not self.train_dataset:
+            self.policy = add_guarantees(self._given_policy, floor, unseen, self.train_dataset)
+            self._guaranteed_on = self.train_dataset
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """As the stock method; `resume_from_checkpoint=True` takes the newest checkpoint that was written to its end.
@@ -199,6 +212,7 @@ class DynPruneMixin(Trainer):
             logger.info("Starting over with batch size %d: scores, plans and history restart.", self._train_batch_size)
         fixed = self.args.max_steps > 0
         num_epochs = max_steps / num_update_steps_per_epoch if fixed else float(self.args.num_train_epochs)
+        self._add_guarantees()
         run = PruningRun(
             self.policy,
             self._facts(),

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
 from .budget import check_share
-from .policy import PruningPolicy
+from .policy import PruningPolicy, is_number
 from .registry import build_policy, list_policies, needs_ratio
 
 __all__ = ["DynPruneArguments", "DynPruneSeq2SeqTrainingArguments", "DynPruneTrainingArguments"]
@@ -39,6 +39,20 @@ class DynPruneArguments:
         },
     )
     prune_warmup_epochs: int = field(default=0, metadata={"help": "Full epochs at the start, before any pruning."})
+    prune_max_unseen_epochs: int | None = field(
+        default=None,
+        metadata={
+            "help": "Keep every sample that would otherwise be left out for more than so many epochs in a row. Holds "
+            "for a policy object too. Default: no limit."
+        },
+    )
+    prune_class_floor: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of each class to keep in every epoch, drawn uniformly, whatever the method prunes. Takes "
+            "the classes from the training set's integer label column. Holds for a policy object too. Default: none."
+        },
+    )
     prune_seed: int | None = field(
         default=None, metadata={"help": "Seed of the pruning draws. Default: data_seed, then seed."}
     )
@@ -87,10 +101,24 @@ class DynPruneArguments:
                 f"`prune_target_saving` ({self.prune_target_saving}) with `max_steps` ({max_steps}): a fixed number of "
                 "steps fixes the forward passes. Set `num_train_epochs` instead, or prune with `prune_ratio`."
             )
+        self._validate_guarantees()
         augmentation = self.prune_reproducible_augmentation
         if not isinstance(augmentation, bool):
             raise ValueError(f"`prune_reproducible_augmentation` must be True or False, got {augmentation!r}.")
         self.build_policy()
+
+    def _validate_guarantees(self) -> None:
+        unseen, floor = self.prune_max_unseen_epochs, self.prune_class_floor
+        if unseen is not None and (isinstance(unseen, bool) or not isinstance(unseen, int) or unseen < 1):
+            raise ValueError(
+                f"`prune_max_unseen_epochs` must be a whole number of at least 1, got {unseen!r}: leave it out for no "
+                "limit, or use `prune_method='none'` to see every sample in every epoch."
+            )
+        if floor is not None and (not is_number(floor) or not 0 < floor <= 1):
+            raise ValueError(
+                f"`prune_class_floor` must be a number in (0, 1], got {floor!r}: the share of each class to keep; "
+                "leave it out for no floor."
+            )
 
 
 @dataclass

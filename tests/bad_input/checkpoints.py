@@ -193,6 +193,13 @@ RESUMES = {
     "parameters": differs(
         "parameters: {'ratio': 0.7.* then, {'ratio': 0.6.* now", policy=InfoBatch(ratio=0.6, delta=0.8)
     ),
+    "class floor": differs(
+        r"pruning method: 'infobatch' then, 'infobatch\+class_floor' now; parameters: .* now", prune_class_floor=0.2
+    ),
+    "longest time unseen": differs(
+        r"pruning method: 'infobatch' then, 'infobatch\+cover_every' now; .*'max_unseen_epochs': 3} now",
+        prune_max_unseen_epochs=3,
+    ),
     "pruning seed": differs("pruning seed: 11 then, 99 now", prune_seed=99),
     "seed": differs("pruning seed: 11 then, 12 now; `data_seed` or `seed`: 11 then, 12 now", seed=12),
     "warm-up": differs("prune_warmup_epochs: 0 then, 1 now", prune_warmup_epochs=1),

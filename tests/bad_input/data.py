@@ -79,6 +79,25 @@ DATA_SETS = {
 }
 
 
+class Unlabelled(Images):
+    labels = property(lambda self: None, lambda self, value: None)
+
+    def __len__(self):
+        return len(self.pixels)
+
+
+class Floats(Images):
+    def __init__(self):
+        super().__init__()
+        self.labels = self.labels.float()
+
+
+def one_hot():
+    data = Images()
+    data.labels = torch.nn.functional.one_hot(data.labels, CLASSES)
+    return data
+
+
 def relabelled(label):
     data = Images()
     data.labels[:] = label
@@ -167,6 +186,29 @@ LABELS = {
         model=declared("regression", num_labels=1),
         data_collator=labels(lambda y: y.float()),
         label_smoothing_factor=0.1,
+    ),
+    # prune_class_floor
+    "none for the class floor": refused(
+        r"`prune_class_floor` needs one class number per sample, but the training set \(Unlabelled\) has no whole "
+        "numbers in an attribute named targets or labels or label. Name them so, or pass them: `policy=ClassFloor",
+        dataset=Unlabelled(),
+        prune_class_floor=0.1,
+    ),
+    "text for the class floor": refused(
+        "but the training set has no whole numbers in a column named labels or label, only: .*label .string.",
+        dataset=texts(),
+        prune_class_floor=0.1,
+    ),
+    "floats for the class floor": refused(
+        r"but the training set \(Floats\) has no whole numbers", dataset=Floats(), prune_class_floor=0.1
+    ),
+    "several for the class floor": refused(
+        r"but the training set has labels of shape \(22, 3\) for 22 samples", dataset=one_hot(), prune_class_floor=0.1
+    ),
+    "all -100 for the class floor": refused(
+        "`labels` of ClassFloor must hold a class number of at least 0, the largest is -100: labels below 0 belong",
+        dataset=relabelled(-100),
+        prune_class_floor=0.1,
     ),
 }
 

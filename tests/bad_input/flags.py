@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_dynprune import DynPruneTrainer, InfoBatch
+from hf_dynprune import DynPruneTrainer, InfoBatch, StaticPruning
 from hf_dynprune.score_file import ScoreFileError, StaticScores
 from tests.bad_input import Case, build, first_batch, plain, refused
 
 SIZE = 22
 """Of the data set that a trainer of the catalogue has."""
 
-KNOWN = "Known methods: epsilon_greedy, infobatch, none, orderdp, random, ucb"
+KNOWN = "Known methods: epsilon_greedy, infobatch, none, orderdp, random, static, ucb"
 
 
 def given(
@@ -162,6 +162,33 @@ FLAGS = {
     "warm-up as a switch": refused(
         "`prune_warmup_epochs` must be a whole number of at least 0, got True", prune_warmup_epochs=True
     ),
+    # prune_max_unseen_epochs
+    "no epoch unseen": refused(
+        "`prune_max_unseen_epochs` must be a whole number of at least 1, got 0: leave it out for no limit, or",
+        prune_max_unseen_epochs=0,
+    ),
+    "unseen for half an epoch": refused(
+        "`prune_max_unseen_epochs` must be a whole number of at least 1, got 2.5", prune_max_unseen_epochs=2.5
+    ),
+    "unseen as a switch": refused(
+        "`prune_max_unseen_epochs` must be a whole number of at least 1, got True", prune_max_unseen_epochs=True
+    ),
+    "unseen for less than the period": refused(
+        "`max_unseen_epochs` 3 cannot be kept with ucb, whose plan holds for 10 epochs: raise it to at least 10, or",
+        prune_method="ucb",
+        prune_max_unseen_epochs=3,
+    ),
+    "unseen in a static run": refused(
+        r"`max_unseen_epochs` 3 cannot be kept with static, whose plan holds for the whole run \(period None\): what",
+        policy=StaticPruning(range(22), 0.5),
+        prune_max_unseen_epochs=3,
+    ),
+    # prune_class_floor
+    "floor of nothing": refused(
+        r"`prune_class_floor` must be a number in \(0, 1\], got 0\.0: the share of each class", prune_class_floor=0.0
+    ),
+    "floor in percent": refused(r"`prune_class_floor` must be a number in \(0, 1\], got 30", prune_class_floor=30),
+    "floor as text": refused(r"`prune_class_floor` must be a number in \(0, 1\], got '0\.1'", prune_class_floor="0.1"),
     # prune_seed
     "fractional seed": refused("`prune_seed` must be a whole number, got 1.5", prune_seed=1.5),
     "seed as a switch": refused("`prune_seed` must be a whole number, got True", prune_seed=True),

@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from hf_dynprune import InfoBatch, NoPruning, PrunePlan, PruningPolicy, register_policy
+from hf_dynprune import (
+    ClassFloor,
+    CoverEvery,
+    InfoBatch,
+    NoPruning,
+    PrunePlan,
+    PruningPolicy,
+    RandomPruning,
+    register_policy,
+)
 from tests.bad_input import Case, build
 from tests.policies import FixedKeep
 
@@ -86,6 +95,28 @@ POLICIES = {
     ),
     "parameter that is NaN": policy(
         "`scores` of Static cannot be written to a checkpoint, got nan", lambda: Static(float("nan"))
+    ),
+    # Guarantees
+    "floor around a name": policy(
+        "`base` of ClassFloor must be a PruningPolicy object such as InfoBatch.., a frozen dataclass, got 'random'",
+        lambda: ClassFloor("random", [0, 1] * 11, 0.1),
+    ),
+    "cover around what can change": policy(
+        r"`base` of CoverEvery must be a PruningPolicy object .*, a frozen dataclass, got Mutable\(ratio=0\.5\)",
+        lambda: CoverEvery(Mutable(), 3),
+    ),
+    "floor with labels of another data set": policy(
+        "ClassFloor has 20 labels, the training set has 22 samples: one label per sample is needed, in the data set's",
+        lambda: ClassFloor(RandomPruning(0.5), [0, 1] * 10, 0.1),
+        steps=0,
+    ),
+    "floor with text for labels": policy(
+        r"`labels` of ClassFloor must be one whole number per sample \[N\], got dtype <U3 of shape \(22,\): give each",
+        lambda: ClassFloor(RandomPruning(0.5), ["cat", "dog"] * 11, 0.1),
+    ),
+    "limit given twice": Case(
+        lambda place: build(place, policy=CoverEvery(RandomPruning(0.5), 3), prune_max_unseen_epochs=4),
+        r"CoverEvery cannot wrap random\+cover_every\(.*which has `max_unseen_epochs` already: give it once",
     ),
     # The plan
     "indices for a plan": policy(

@@ -29,7 +29,7 @@ def view_of() -> Callable[..., ScoreView]:
         for epoch in range(max(map(len, visits))):
             there = [index for index, scores in enumerate(visits) if len(scores) > epoch]
             store.record(there, [visits[index][epoch] for index in there], epoch)
-            store.end_epoch()
+            store.end_epoch(epoch)
         return store.view()
 
     return make
