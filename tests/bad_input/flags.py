@@ -10,7 +10,7 @@ import torch
 from hf_dynprune import DynPruneTrainer, InfoBatch
 from tests.bad_input import Case, build, first_batch, plain, refused
 
-KNOWN = "Known methods: epsilon_greedy, infobatch, none, orderdp, random, ucb"
+KNOWN = "Known methods: epsilon_greedy, infobatch, none, orderdp, random, static, ucb"
 
 
 def given(message: str, method: str, ratio: Any = None, /, **parameters: Any) -> Case:
