@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .candidates import candidate_losses, evaluation_mode, number_rows, private_generators, take_rows
 from .checkpoint import load_state, save_state
@@ -86,7 +87,8 @@ class InBatchSelection:
             drop_last=trainer.args.dataloader_drop_last,
             sampling=str(trainer.args.train_sampling_strategy),
         )
-        run = SelectionRun(self.selector, facts, trainer._layout(), trainer.accelerator.process_index)
+        normalises = any(isinstance(module, _BatchNorm) for module in trainer.model.modules())
+        run = SelectionRun(self.selector, facts, trainer._layout(), trainer.accelerator.process_index, normalises)
         self.run = run
         epoch = done = 0
         if folder is not None:

@@ -49,10 +49,15 @@ class SelectionRun:
         facts: of the run.
         layout: batches, accumulation and processes; position and draws are by batch, so a resume needs the same.
         rank: of this process, which has draws and selector state of its own.
+        spare_single: whether a row that is chosen alone gets another one beside it, with weight 0: batch normalisation
+            fails on one.
     """
 
-    def __init__(self, selector: BatchSelector, facts: SelectionFacts, layout: Layout, rank: int = 0) -> None:
+    def __init__(
+        self, selector: BatchSelector, facts: SelectionFacts, layout: Layout, rank: int = 0, spare_single: bool = False
+    ) -> None:
         self.selector, self.facts, self.layout, self.rank = selector, facts, layout, rank
+        self.spare_single = spare_single
         self.state: State = selector.start()
         self.history = PruningHistory()
         self.record: EpochRecord | None = None
@@ -64,7 +69,7 @@ class SelectionRun:
         """Samples trained since the run began or was resumed, over all processes, as far as `book` was told."""
         self._batches_in_pass = 0
         self._first_step = 0
-        self._pending = np.zeros(3, np.int64)  # candidates, trained, non-finite; of this process
+        self._pending = np.zeros(4, np.int64)
         self._warned_nonfinite = self._warned_short = False
 
     # ---- Passes over the data ----
@@ -141,10 +146,13 @@ class SelectionRun:
         for number, (loss, counts) in enumerate(zip(losses, has_items, strict=True)):
             rng = np.random.Generator(np.random.PCG64(self.seed_sequence(step, number)))
             rows, weights = self._choose_one(step, loss, counts, rng)
-            self._pending += (len(loss), len(rows), int((counts & ~np.isfinite(loss)).sum()))
+            self._pending += (len(loss), len(rows), len(rows), int((counts & ~np.isfinite(loss)).sum()))
             if self.record is not None:
                 values = [*self.record.weight_range, float(weights.min()), float(weights.max())]
                 self.record.weight_range = [min(values), max(values)]
+            if self.spare_single and len(rows) == 1:
+                rows, weights = _with_ghost(int(rows[0]), weights, np.flatnonzero(np.isfinite(loss)))
+                self._pending[2] += len(rows) - 1
             chosen.append((rows, weights))
         self.batches += len(losses)
         return chosen
@@ -177,13 +185,13 @@ class SelectionRun:
     # ---- Counts ----
 
     def take_counts(self) -> NDArray[np.int64]:
-        """int64 [3]: candidates, trained, non-finite since the last call, of this process; for `book` to be summed."""
-        counts, self._pending = self._pending, np.zeros(3, np.int64)
+        """int64 [4]: candidates, trained, forwarded for training, non-finite; of this process since the last call."""
+        counts, self._pending = self._pending, np.zeros(4, np.int64)
         return counts
 
     def book(self, counts: Sequence[int], step: int) -> None:
-        """Add the counts of all processes to the open record."""
-        candidates, trained, nonfinite = map(int, counts)
+        """Add such counts, summed over the processes, to the open record."""
+        candidates, trained, forwarded, nonfinite = map(int, counts)
         self.trained += trained
         record = self.record
         if record is None:
@@ -191,7 +199,7 @@ class SelectionRun:
         record.num_samples += candidates
         record.candidate_forward_passes += candidates
         record.kept += trained
-        record.forward_passes += trained
+        record.forward_passes += forwarded
         record.nonfinite += nonfinite
         record.ratio = 1 - record.kept / max(record.num_samples, 1)
         record.steps = step - self._first_step
@@ -264,6 +272,16 @@ class SelectionRun:
                 + "; ".join(differs)
                 + ". Use the saved run's settings, or start a new run from its weights."
             )
+
+
+def _with_ghost(row: int, weights: Weights, usable: Rows) -> tuple[Rows, Weights]:
+    """The chosen row and the first other usable one, which gets weight 0; alone where there is none."""
+    others = usable[usable != row]
+    if len(others) == 0:
+        return np.array([row]), weights
+    rows = np.array([row, others[0]])
+    order = np.argsort(rows)
+    return rows[order], np.append(weights, np.float32(0))[order]
 
 
 def refuse_other_kind(facts: Mapping[str, Any], selector: BatchSelector | None) -> None:

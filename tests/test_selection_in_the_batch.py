@@ -264,8 +264,7 @@ def test_generators_are_private_and_the_same_for_the_same_source():
         assert draw_outside == before
     assert drawn[0] == drawn[1] != drawn[2]
     with pytest.raises(KeyError), private_generators(torch.device("cpu"), np.random.SeedSequence(0)):
-        draw()
-        raise KeyError
+        {}[draw()]
     assert rng_states() == before
 
 
@@ -305,7 +304,7 @@ def test_losses_that_are_not_finite_are_never_chosen_nor_remembered(caplog):
             ((rows, weights),) = run.choose(step, [losses], [np.ones(5, bool)])
             assert (rows.tolist(), weights.tolist()) == ([0, 2, 4], [1, 1, 1])
     assert run.state["losses"].tolist() == [1, 3, 5, 1, 3, 5]
-    assert run.take_counts().tolist() == [10, 6, 4]
+    assert run.take_counts().tolist() == [10, 6, 6, 4]
     assert caplog.text.count("the loss of 2 of 5 candidates was NaN or infinite") == 1
 
 
@@ -321,7 +320,22 @@ def test_samples_without_a_label_are_not_candidates():
     chosen = run.choose(0, [np.zeros(3, np.float32)] * 2, [np.array([False, True, False]), np.zeros(3, bool)])
     assert [rows.tolist() for rows, _ in chosen] == [[1], [0]]
     assert run.state["losses"].tolist() == [0]
-    assert run.take_counts().tolist() == [6, 2, 0]
+    assert run.take_counts().tolist() == [6, 2, 2, 0]
+
+
+def test_a_row_chosen_alone_gets_one_of_weight_0_beside_it_where_one_fails():
+    run = a_run(OrderDPSelector(1.0, 0.1))
+    run.spare_single = True
+    losses = [np.array(values, np.float32) for values in ([np.nan, 2, 3], [9, 2, 3], [4, np.inf], [1])]
+    chosen = run.choose(0, losses, [np.ones(len(each), bool) for each in losses])
+    assert [(rows.tolist(), weights.tolist()) for rows, weights in chosen] == [
+        ([1, 2], [0, 1]),
+        ([0, 1], [1, 0]),
+        ([0], [1]),
+        ([0], [1]),
+    ]
+    assert run.take_counts().tolist() == [9, 4, 6, 2]
+    assert run.record.weight_range == [1, 1]
 
 
 def test_a_stream_that_ends_inside_a_window_says_what_is_left_out(tmp_path, caplog):
