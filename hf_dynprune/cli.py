@@ -13,6 +13,7 @@ import typer
 from .policy import PruningPolicy
 from .registry import build_policy, get_policy, list_policies
 from .score_file import score_path
+from .selectors import get_selector, list_selectors
 
 __all__ = ["app"]
 
@@ -149,12 +150,16 @@ def score(
 
 @app.command()
 def methods() -> None:
-    """List the pruning methods: name, whether it claims to be unbiased, reference."""
-    names = list_policies()
-    width = max(map(len, names))
+    """List the pruning methods and the selectors: name, whether it claims to be unbiased, reference."""
+    names, selectors = list_policies(), list_selectors()
+    width = max(map(len, names + selectors))
     typer.echo(f"{'method':{width}}  unbiased  reference")
     for name in names:
         typer.echo(f"{name:{width}}  {_unbiased(name):8}  {get_policy(name).reference}")
+    typer.echo(f"\n{'selector':{width}}  unbiased  reference")
+    for name in selectors:
+        selector = get_selector(name)
+        typer.echo(f"{name:{width}}  {'yes' if selector.unbiased else 'no':8}  {selector.reference}")
 
 
 def _unbiased(name: str) -> str:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from hf_dynprune import get_policy, list_policies
 from hf_dynprune.cli import app
+from hf_dynprune.selectors import get_selector, list_selectors
 
 
 def run(*arguments: str):
@@ -41,7 +42,8 @@ def test_help_and_methods_load_no_heavy_library():
 def test_methods_lists_every_registered_one_in_a_line_each():
     result = run("methods")
     assert result.exit_code == 0
-    head, *lines = result.output.splitlines()
+    methods, selectors = result.output.split("\n\n")
+    head, *lines = methods.splitlines()
     assert head.split() == ["method", "unbiased", "reference"]
     assert [line.split()[0] for line in lines] == list_policies()
     for line in lines:
@@ -50,6 +52,10 @@ def test_methods_lists_every_registered_one_in_a_line_each():
         assert reference == get_policy(name).reference
     claims = dict(line.split()[:2] for line in lines)
     assert (claims["none"], claims["infobatch"], claims["orderdp"], claims["random"]) == ("yes", "yes", "no", "no")
+    head, *lines = selectors.splitlines()
+    assert head.split() == ["selector", "unbiased", "reference"]
+    assert [line.split()[:2] for line in lines] == [["orderdp", "no"], ["random", "yes"], ["selective_backprop", "no"]]
+    assert [line.split(maxsplit=2)[2] for line in lines] == [get_selector(name).reference for name in list_selectors()]
 
 
 @pytest.mark.parametrize(
