@@ -32,6 +32,12 @@ _EXPORTS = {
     "StaticScores": "score_file",
     "load_scores": "score_file",
     "score_dataset": "scoring",
+    "BatchSelector": "selectors",
+    "OrderDPSelector": "selectors",
+    "RandomSelector": "selectors",
+    "SelectiveBackprop": "selectors",
+    "list_selectors": "selectors",
+    "register_selector": "selectors",
     "EpochRecord": "history",
     "PruningHistory": "history",
     "LossTerms": "losses",
@@ -74,6 +80,12 @@ if TYPE_CHECKING:
     from .scores import ScoreStore as ScoreStore
     from .scores import ScoreView as ScoreView
     from .scoring import score_dataset as score_dataset
+    from .selectors import BatchSelector as BatchSelector
+    from .selectors import OrderDPSelector as OrderDPSelector
+    from .selectors import RandomSelector as RandomSelector
+    from .selectors import SelectiveBackprop as SelectiveBackprop
+    from .selectors import list_selectors as list_selectors
+    from .selectors import register_selector as register_selector
     from .trainer import DynPruneMixin as DynPruneMixin
     from .trainer import DynPruneSeq2SeqTrainer as DynPruneSeq2SeqTrainer
     from .trainer import DynPruneTrainer as DynPruneTrainer

@@ -39,6 +39,11 @@ class EpochRecord:
         scoring_forward_passes: in the first record, samples forwarded before the run to make the scores it prunes by
             (a score file); 0 for methods that read the losses of training itself.
         seconds_scoring: wall time of the same, in the first record.
+        candidate_forward_passes: with a selector, samples forwarded without gradient to choose from; 0 with a policy.
+
+    With a selector a record is one pass over the data, so far where it is not over: `num_samples` counts candidates,
+    `kept` and `forward_passes` the trained samples, `ratio` is the share of the candidates that was not trained,
+    `weight_range` is of the first process, and `seconds_plan` what choosing took, candidates' forward passes included.
     """
 
     epoch: int
@@ -56,10 +61,11 @@ class EpochRecord:
     seconds_merge: float = 0.0
     scoring_forward_passes: int = 0
     seconds_scoring: float = 0.0
+    candidate_forward_passes: int = 0
 
     @property
     def pruned(self) -> int:
-        """Samples the epoch did not load."""
+        """Samples the epoch did not load or, with a selector, did not train."""
         return self.num_samples - self.kept
 
 
@@ -94,9 +100,14 @@ class PruningHistory:
         return sum(record.scoring_forward_passes for record in self.records)
 
     @property
+    def candidate_forward_passes(self) -> int:
+        """Samples forwarded without gradient for a selector to choose from."""
+        return sum(record.candidate_forward_passes for record in self.records)
+
+    @property
     def charged_forward_passes(self) -> int:
-        """What the run cost in all: training and scoring. Savings are to be stated from this."""
-        return self.forward_passes + self.scoring_forward_passes
+        """What the run cost in all: training, scoring and choosing. Savings are to be stated from this."""
+        return self.forward_passes + self.scoring_forward_passes + self.candidate_forward_passes
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PruningHistory:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from .policy import PruningPolicy
 
-__all__ = ["build_policy", "get_policy", "list_policies", "needs_ratio", "register_policy"]
+__all__ = ["as_mapping", "build_policy", "get_policy", "list_policies", "needs_ratio", "register_policy"]
 
 P = TypeVar("P", bound=type[PruningPolicy])
 
@@ -88,7 +88,7 @@ def needs_ratio(name: str, parameters: Mapping[str, Any] | str | None = None) ->
     fields = {field.name: field for field in dataclasses.fields(get_policy(name))}  # type: ignore[arg-type]
     ratio = fields.get("ratio")
     is_required = ratio is not None and ratio.default is ratio.default_factory is dataclasses.MISSING
-    return is_required and "ratio" not in _as_mapping(parameters)
+    return is_required and "ratio" not in as_mapping(parameters)
 
 
 def build_policy(
@@ -109,7 +109,7 @@ def build_policy(
         OrderDP(pool_ratio=0.75, top_ratio=0.375, weighting='none', max_weight=10.0, delta=1.0)
     """
     cls = get_policy(name)
-    given = _as_mapping(parameters)
+    given = as_mapping(parameters)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(given) - set(fields))
     if unknown:
@@ -139,14 +139,15 @@ def build_policy(
     return scaled
 
 
-def _as_mapping(parameters: Mapping[str, Any] | str | None) -> dict[str, Any]:
+def as_mapping(parameters: Mapping[str, Any] | str | None, flag: str = "prune_kwargs") -> dict[str, Any]:
+    """The value of a flag for parameters, as a dictionary; messages name the flag."""
     if parameters is None:
         return {}
     if isinstance(parameters, str):
         try:
             parameters = json.loads(parameters)
         except json.JSONDecodeError as error:
-            raise ValueError(f"`prune_kwargs` must be a JSON object, got {parameters!r} ({error}).") from error
+            raise ValueError(f"`{flag}` must be a JSON object, got {parameters!r} ({error}).") from error
     if not isinstance(parameters, Mapping):
-        raise ValueError(f"`prune_kwargs` must be a mapping or a JSON object, got {parameters!r}.")
+        raise ValueError(f"`{flag}` must be a mapping or a JSON object, got {parameters!r}.")
     return dict(parameters)

@@ -15,13 +15,16 @@ from .data import class_labels
 from .dealing import Layout
 from .losses import FunctionLoss, LossTerms, PerSampleLoss, find_loss
 from .policy import PruningPolicy
+from .selectors import BatchSelector
 from .wrappers import ClassFloor, CoverEvery
 
 __all__ = [
     "add_guarantees",
+    "check_batch_size",
     "check_count",
     "check_policy",
     "check_terms",
+    "is_map_style",
     "loads_in_order",
     "loss_mismatch",
     "refuse_split",
@@ -59,7 +62,21 @@ def add_guarantees(
     return policy
 
 
-def refuse_unsupported(dataset: Any, args: Any, compute_loss_func: Any) -> None:
+def check_batch_size(selector: BatchSelector, batch_size: int) -> None:
+    """Raise a ValueError where a batch is too small to choose from."""
+    if batch_size == 1 and selector.share < 1:
+        raise ValueError(
+            f"{selector} is to train {selector.share:.1%} of each batch, but `per_device_train_batch_size` is 1: there "
+            "is nothing to choose from. Raise it; it is the number of candidates, not of trained samples."
+        )
+
+
+def is_map_style(dataset: Any) -> bool:
+    """Whether its samples can be addressed and counted."""
+    return not isinstance(dataset, IterableDataset) and isinstance(dataset, Sized) and hasattr(dataset, "__getitem__")
+
+
+def refuse_unsupported(dataset: Any, args: Any, compute_loss_func: Any, has_selector: bool = False) -> None:
     """Raise a ValueError, with what to do instead, where samples cannot be chosen or losses cannot be told apart."""
     if isinstance(dataset, str) or (isinstance(dataset, Mapping) and len(dataset) and 0 not in dataset):
         got = (
@@ -71,12 +88,13 @@ def refuse_unsupported(dataset: Any, args: Any, compute_loss_func: Any) -> None:
             f"`train_dataset` must be one data set whose items are samples, got {got}: pass one split, such as "
             "`data['train']`, or make a data set of columns with `datasets.Dataset.from_dict`."
         )
-    if isinstance(dataset, IterableDataset) or not (isinstance(dataset, Sized) and hasattr(dataset, "__getitem__")):
+    if not is_map_style(dataset) and not (has_selector and isinstance(dataset, IterableDataset)):
         raise ValueError(
             f"Data pruning chooses samples by index, got a {type(dataset).__name__} without length or indexing: "
-            "pass a map-style data set (for `datasets`, load it without `streaming=True`)."
+            "pass a map-style data set (for `datasets`, load it without `streaming=True`), or choose inside the batch: "
+            "`prune_selector` takes an iterable data set."
         )
-    if len(dataset) == 0:
+    if is_map_style(dataset) and len(dataset) == 0:
         raise ValueError("`train_dataset` is empty (length 0): there is nothing to train on.")
     if compute_loss_func is not None:
         raise ValueError(

@@ -3,6 +3,9 @@
 Order of calls in a run: `train`, `get_train_dataloader`, `set_initial_training_values`, `_init_training_state`,
 `create_scheduler`, then per epoch `_run_epoch` with `_get_num_items_in_batch` and `compute_loss` inside, and
 `_save_checkpoint` where one is due; at the end `_finalize_training`.
+
+With a selector (`in_batch.py`) data, steps and learning rate are the stock Trainer's: `get_batch_samples` chooses rows
+of each window's batches and gives them weights, which `compute_loss` applies as it does a plan's.
 """
 
 from __future__ import annotations
@@ -31,14 +34,18 @@ from .dealing import Layout
 from .distributed import ScoreBuffer, agree, sum_over_processes
 from .history import PruningHistory
 from .hooks import check_hooks
+from .in_batch import InBatchSelection
 from .logs import logger
 from .losses import LossTerms, PerSampleLoss, weighted_loss
+from .methods.none import NoPruning
 from .plan import PrunePlan
 from .policy import PruningPolicy
 from .resume import choose_checkpoint, remove_markers
 from .run import PruningRun, RunFacts, describe_savings
 from .sampler import PlanBatchSampler, visiting_order
 from .schedule import RunLength
+from .selection import refuse_other_kind
+from .selectors import BatchSelector
 from .support import (
     add_guarantees,
     check_count,
@@ -71,6 +78,7 @@ class DynPruneMixin(Trainer):
         policy: what to prune; wins over `prune_method` and its parameters in `args`. The flags for the run as a whole
             (warm-up, seed, target, class floor, longest time unseen) hold for it too. Plain `TrainingArguments` mean
             the flags' defaults.
+        selector: chooses inside each batch instead of a policy, also for iterable data sets; wins over the flags.
         per_sample_loss: a `PerSampleLoss`, or a function `(model, inputs, outputs) -> [B]`; default: by model and task.
 
     Raises:
@@ -84,11 +92,17 @@ class DynPruneMixin(Trainer):
         self,
         *args: Any,
         policy: PruningPolicy | None = None,
+        selector: BatchSelector | None = None,
         per_sample_loss: PerSampleLoss | Callable[..., torch.Tensor | LossTerms] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.prune_flags = self.args if isinstance(self.args, DynPruneArguments) else DynPruneArguments()
+        self.selector = selector if selector is not None else self.prune_flags.build_selector()
+        self._selection: InBatchSelection | None = None
+        if self.selector is not None:
+            self._selection = InBatchSelection(self, self.selector, policy)
+            policy = NoPruning()
         self.policy = policy if policy is not None else self.prune_flags.build_policy()
         check_policy(self.policy)
         self._given_policy = self.policy
@@ -98,11 +112,12 @@ class DynPruneMixin(Trainer):
         self._scores = ScoreBuffer()
         self._forwarded = 0
         self._in_training_step = False
+        self._is_fetching_candidates = False
         self._first_batch_checked = False
         self._weights_folder = ""
         if self.train_dataset is not None:
-            refuse_unsupported(self.train_dataset, self.args, self.compute_loss_func)
-            if type(self)._get_train_sampler is not Trainer._get_train_sampler:
+            self._refuse_unsupported()
+            if self.selector is None and type(self)._get_train_sampler is not Trainer._get_train_sampler:
                 raise ValueError(
                     f"{type(self).__name__} has a `_get_train_sampler` of its own, which pruning would not use: the "
                     "plan decides what an epoch visits. Write it as a PruningPolicy, or remove it."
@@ -110,7 +125,7 @@ class DynPruneMixin(Trainer):
             self.per_sample_loss = self._resolve_loss()
             self._add_guarantees()
         flags = self.prune_flags
-        if flags.prune_target_saving is not None:
+        if flags.prune_target_saving is not None and self.selector is None:
             epochs = float(self.args.num_train_epochs)
             num_samples = None if self.train_dataset is None else len(self.train_dataset)  # type: ignore[arg-type]
             check_target(self.policy, flags.prune_target_saving, epochs, flags.prune_warmup_epochs, num_samples)
@@ -118,9 +133,16 @@ class DynPruneMixin(Trainer):
             NominalStepping(self._extra_scheduler_steps, lambda: self.accelerator.optimizer_step_was_skipped)
         )
 
+    def _refuse_unsupported(self) -> None:
+        refuse_unsupported(self.train_dataset, self.args, self.compute_loss_func, self.selector is not None)
+        if self._selection is not None:
+            self._selection.check_batch_size()
+
     @property
     def pruning_history(self) -> PruningHistory:
         """The epochs of the last `train()`."""
+        if self._selection is not None:
+            return self._selection.history
         return PruningHistory() if self._run is None else self._run.history
 
     def _resolve_loss(self) -> PerSampleLoss:
@@ -157,7 +179,9 @@ class DynPruneMixin(Trainer):
         """The stock loader over the same data, with the plan's sampler and the index in each batch."""
         if self.train_dataset is None:
             return super().get_train_dataloader()
-        refuse_unsupported(self.train_dataset, self.args, self.compute_loss_func)
+        self._refuse_unsupported()
+        if self.selector is not None:
+            return super().get_train_dataloader()
         args: Any = self.args
         dataset: Any = self.train_dataset
         if isinstance(dataset, datasets.Dataset):
@@ -193,6 +217,8 @@ class DynPruneMixin(Trainer):
         """The stock values for full epochs; with `max_steps`, room for as many epochs as there are steps."""
         values = super().set_initial_training_values(args, dataloader)
         self._stock_epochs = values[0]
+        if self.selector is not None:
+            return values
         self._epoch_limit = max(values[0], args.max_steps) if args.max_steps > 0 else values[0]
         return (self._epoch_limit, *values[1:])
 
@@ -208,6 +234,10 @@ class DynPruneMixin(Trainer):
         super()._init_training_state(
             max_steps, num_update_steps_per_epoch, self._stock_epochs, resume_from_checkpoint, trial
         )
+        self.per_sample_loss = self._resolve_loss()
+        self._scores, self._first_batch_checked, self._forwarded = ScoreBuffer(), False, 0
+        if self._selection is not None:
+            return self._selection.begin(resume_from_checkpoint, trial, self._stock_epochs)
         if self._run is not None and self._run.record is not None:
             logger.info("Starting over with batch size %d: scores, plans and history restart.", self._train_batch_size)
         fixed = self.args.max_steps > 0
@@ -219,9 +249,8 @@ class DynPruneMixin(Trainer):
             self._layout(),
             RunLength(num_update_steps_per_epoch, max_steps, num_epochs, fixed),
         )
-        self.per_sample_loss = self._resolve_loss()
         self._lengths = sample_lengths(self.train_dataset, self.args, self.processing_class)
-        self._run, self._scores, self._first_batch_checked, self._forwarded = run, ScoreBuffer(), False, 0
+        self._run = run
         epoch = done = 0
         if resume_from_checkpoint is not None:
             epoch, done = self._resume(run, resume_from_checkpoint)
@@ -236,6 +265,7 @@ class DynPruneMixin(Trainer):
     def _resume(self, run: PruningRun, folder: str) -> tuple[int, int]:
         """(epoch to run next, optimizer steps of it already done), from a checkpoint's state."""
         arrays, facts = load_state(folder)
+        refuse_other_kind(facts, None)
         require(facts, ("global_step", "scheduler_steps", "in_order", "epoch_stopped"))
         run.load_state_dict(arrays, facts)
         step, skips, is_over = self.state.global_step, not self.args.ignore_data_skip, facts["epoch_stopped"]
@@ -292,6 +322,19 @@ class DynPruneMixin(Trainer):
         **rest: Any,
     ) -> None:
         """Plan the epoch, or take up the one that was interrupted, and run it at its true length."""
+        if self._selection is not None:
+            with self._selection.data_pass(
+                epoch, steps_in_epoch, rest["steps_trained_in_current_epoch"], rest.get("trial")
+            ):
+                super()._run_epoch(  # type: ignore[no-untyped-call]
+                    model=model,
+                    epoch=epoch,
+                    train_dataloader=train_dataloader,
+                    steps_in_epoch=steps_in_epoch,
+                    num_update_steps_per_epoch=num_update_steps_per_epoch,
+                    **rest,
+                )
+            return
         run = self._active_run()
         resumed = run.record is not None and run.clock.current is not None and run.clock.current.epoch == epoch
         if not resumed:
@@ -379,8 +422,12 @@ class DynPruneMixin(Trainer):
 
     def _finalize_training(self, trial: Any, num_train_samples: float, start_time: float) -> Any:
         """Close the last epoch, and let the throughput figures count the samples that were really forwarded."""
-        self._finish_epoch(trial)
-        num_train_samples = self._forwarded
+        if self._selection is None:
+            self._finish_epoch(trial)
+            num_train_samples = self._forwarded
+        else:
+            self._selection.finish_pass(trial)
+            num_train_samples = self._selection.trained
         first_step = getattr(self, "_initial_global_step", None)
         if first_step is not None and self.state.global_step > first_step:
             # Newer versions multiply by the share of the steps that this call made; this undoes it.
@@ -390,7 +437,15 @@ class DynPruneMixin(Trainer):
     # ---- Loss ----
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
-        """One accumulation window, which must carry the samples' indices."""
+        """One accumulation window, which must carry the samples' indices; with a selector, the chosen rows of one."""
+        if self._selection is not None:
+            self._is_fetching_candidates = True
+            try:
+                batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+            finally:
+                self._is_fetching_candidates = False
+            batches = self._selection.choose(batches, num_batches)
+            return batches, self._get_num_items_in_batch(batches, device)
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
         for batch in batches:
             if not isinstance(batch, Mapping) or INDEX_KEY not in batch or WEIGHT_KEY not in batch:
@@ -404,6 +459,8 @@ class DynPruneMixin(Trainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """D: the items that carry loss in the accumulation window, on the device; in evaluation, the stock count."""
+        if self._is_fetching_candidates:
+            return None  # counted again once rows are chosen
         if not all(isinstance(batch, Mapping) and INDEX_KEY in batch for batch in batch_samples):
             return super()._get_num_items_in_batch(batch_samples, device)
         total: Any = None
@@ -458,10 +515,11 @@ class DynPruneMixin(Trainer):
         outputs = model(**{key: value for key, value in inputs.items() if key not in loss.withheld})
         terms = loss(model, inputs, outputs)
         check_terms(terms, index)
-        self._scores.add(torch.where(count > 0, index, -1), terms.score.detach())
-        record = self._active_run().record
-        if record is not None:
-            record.forward_passes += len(index) * self.accelerator.num_processes
+        if self._selection is None:
+            self._scores.add(torch.where(count > 0, index, -1), terms.score.detach())
+            record = self._active_run().record
+            if record is not None:
+                record.forward_passes += len(index) * self.accelerator.num_processes
         self._forwarded += len(index) * self.accelerator.num_processes
         denominator = num_items_in_batch
         if self.accelerator.num_processes > 1:  # whose gradients are averaged, where a sum is meant
@@ -539,6 +597,8 @@ class DynPruneMixin(Trainer):
                     "epoch_stopped": bool(self.control.should_epoch_stop),
                 }
                 save_state(folder, arrays, facts)
+        if self._selection is not None and not self.args.save_only_model:
+            self._selection.save(folder, trial)
         super()._save_checkpoint(model, trial)
 
     def _save_rng_state(self, output_dir: str) -> None:

@@ -10,6 +10,7 @@ from transformers import Seq2SeqTrainingArguments, TrainingArguments
 from .budget import check_share
 from .policy import PruningPolicy, is_number
 from .registry import build_policy, list_policies, needs_ratio
+from .selectors import BatchSelector, build_selector, list_selectors
 
 __all__ = ["DynPruneArguments", "DynPruneSeq2SeqTrainingArguments", "DynPruneTrainingArguments"]
 
@@ -65,6 +66,51 @@ class DynPruneArguments:
         },
     )
 
+    prune_selector: str | None = field(
+        default=None,
+        metadata={
+            "help": "Choose inside each batch instead, from fresh losses, as for streamed data: one of "
+            f"{', '.join(list_selectors())}. Default: no selector."
+        },
+    )
+    prune_selector_kwargs: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "The selector's own parameters, as a JSON object or a dictionary."}
+    )
+
+    def build_selector(self) -> BatchSelector | None:
+        """The selector these flags describe, if any.
+
+        Raises:
+            ValueError: naming the flag, its value, and what is allowed.
+        """
+        if self.prune_selector is not None:
+            return build_selector(self.prune_selector, self.prune_selector_kwargs)
+        if self.prune_selector_kwargs is not None:
+            raise ValueError(
+                f"`prune_selector_kwargs` ({self.prune_selector_kwargs!r}) without `prune_selector`: name the selector."
+            )
+        return None
+
+    def refuse_beside_selector(self) -> None:
+        """Raise a ValueError where flags of pruning by epochs are set, which a selector would leave without effect."""
+        defaults = {
+            "prune_ratio": None,
+            "prune_kwargs": None,
+            "prune_target_saving": None,
+            "prune_warmup_epochs": 0,
+            "prune_reproducible_augmentation": False,
+        }
+        values = {name: getattr(self, name) for name, default in defaults.items() if getattr(self, name) != default}
+        if self.prune_method not in ("infobatch", "none"):  # the default cannot be told from a choice
+            values["prune_method"] = self.prune_method
+        if values:
+            name, value = next(iter(values.items()))
+            raise ValueError(
+                f"`{name}` ({value!r}) with a selector: a selector chooses inside each batch, a pruning method before "
+                f"each epoch, and a run has one of them. Remove `{name}`, or the selector; the selector's own "
+                "parameters go into `prune_selector_kwargs`."
+            )
+
     def build_policy(self) -> PruningPolicy:
         """The policy these flags describe.
 
@@ -106,6 +152,8 @@ class DynPruneArguments:
         if not isinstance(augmentation, bool):
             raise ValueError(f"`prune_reproducible_augmentation` must be True or False, got {augmentation!r}.")
         self.build_policy()
+        if self.build_selector() is not None:
+            self.refuse_beside_selector()
 
     def _validate_guarantees(self) -> None:
         unseen, floor = self.prune_max_unseen_epochs, self.prune_class_floor

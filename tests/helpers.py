@@ -148,7 +148,7 @@ def pruning_trainer(
     model: Any, dataset: Any, out: Path | str, callbacks: Any = (), policy: Any = None, **flags: Any
 ) -> DynPruneTrainer:
     """Ours, on the same flags; `prune_method` none unless told otherwise."""
-    names = ("eval_dataset", "optimizers", "data_collator", "per_sample_loss", "compute_loss_func")
+    names = ("eval_dataset", "optimizers", "data_collator", "per_sample_loss", "compute_loss_func", "selector")
     parts = {key: flags.pop(key) for key in list(flags) if key in names}
     flags.setdefault("prune_method", "none")
     return DynPruneTrainer(

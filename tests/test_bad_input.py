@@ -14,6 +14,7 @@ from tests.bad_input.data import COLLATORS, DATA_SETS, LABELS
 from tests.bad_input.flags import FLAGS, PARAMETERS, SETTINGS
 from tests.bad_input.losses import LOSSES
 from tests.bad_input.policies import POLICIES
+from tests.bad_input.selectors import SELECTORS
 from tests.helpers import Images, StepLog, arguments, vit
 
 KINDS = {
@@ -25,6 +26,7 @@ KINDS = {
     "collators": COLLATORS,
     "losses": LOSSES,
     "policies": POLICIES,
+    "selectors": SELECTORS,
     "checkpoints": CHECKPOINTS,
     "resumes": RESUMES,
 }
@@ -70,6 +72,7 @@ def test_size_of_the_catalogue():
         "collators": 5,
         "losses": 25,
         "policies": 32,
+        "selectors": 29,
         "checkpoints": 30,
         "resumes": 16,
     }

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from hf_dynprune import get_policy, list_policies
 from hf_dynprune.cli import app
+from hf_dynprune.selectors import get_selector, list_selectors
 
 
 def run(*arguments: str):
@@ -23,7 +24,7 @@ def test_help_lists_the_commands():
     result = run("--help")
     assert result.exit_code == 0
     assert re.search(r"quickstart\s+Train one small model with and without pruning", result.output)
-    assert re.search(r"methods\s+List the pruning methods", result.output)
+    assert re.search(r"methods\s+List methods and selectors", result.output)
 
 
 def test_help_and_methods_load_no_heavy_library():
@@ -41,15 +42,21 @@ def test_help_and_methods_load_no_heavy_library():
 def test_methods_says_of_every_registered_one_what_it_keeps_claims_and_costs():
     result = run("methods")
     assert result.exit_code == 0
-    blocks = re.findall(r"^(\w+): (.+)\n +unbiased: +(\w+).*\n +cost: +(.+)\n +source: +(.+)\n", result.output, re.M)
+    methods, said, selectors = result.output.split("\n\n")
+    assert "prune_selector" in said
+    blocks = re.findall(r"^(\w+): (.+)\n +unbiased: +(\w+).*\n +cost: +(.+)\n +source: +(.+)\n", methods + "\n", re.M)
     assert [name for name, *_ in blocks] == list_policies()
-    assert len(result.output.splitlines()) == 4 * len(blocks)
+    assert len(methods.splitlines()) == 4 * len(blocks)
     for name, keeps, _, cost, source in blocks:
         assert source == get_policy(name).reference
         assert "not stated" not in keeps + cost
     claims = {name: claim for name, _, claim, *_ in blocks}
     assert claims.pop("none") == claims.pop("infobatch") == "yes"
     assert set(claims.values()) == {"no"}
+    names = [line.split(":")[0] for line in selectors.splitlines() if not line.startswith(" ")]
+    assert names == list_selectors()
+    assert re.findall(r"unbiased: +(\w+)", selectors) == ["no", "yes", "no"]
+    assert re.findall(r"source: +(.+)", selectors) == [get_selector(name).reference for name in names]
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
 
-from hf_dynprune import RandomPruning
-from tests.distributed.scenarios import Scenario, run
+from hf_dynprune import RandomPruning, SelectiveBackprop
+from tests.distributed.scenarios import SIZE, Scenario, run
+from tests.helpers import Images, pruning_trainer, vit, weights_of
 
 STEPWISE = {"save_strategy": "steps", "save_steps": 1}
 DISPATCH = {"accelerator_config": {"dispatch_batches": True}}
@@ -135,6 +137,39 @@ def half_written(folder: Path, world_size: int) -> dict[str, np.ndarray]:
     return train(dataclasses.replace(scenario, resume=True), name, folder, world_size)
 
 
+class Stream(IterableDataset):
+    """The images one after the other."""
+
+    def __iter__(self):
+        images = Images(SIZE)
+        yield from (images[i] for i in range(SIZE))
+
+
+def selected(name: str, folder: Path, world_size: int, resume: str | None = None) -> dict[str, np.ndarray]:
+    """A stream with a selector that remembers losses, for more than one pass."""
+    trainer = pruning_trainer(
+        vit(dropout=0.2),
+        Stream(),
+        folder / name,
+        selector=SelectiveBackprop(beta=1, history=12),
+        per_device_train_batch_size=4,
+        max_steps=5,
+        gradient_accumulation_steps=2,
+        optim="sgd",
+        learning_rate=0.1,
+        ddp_find_unused_parameters=False,
+        **STEPWISE,
+    )
+    trainer.train(resume_from_checkpoint=resume and str(folder / resume))
+    rows = trainer.pruning_history.as_dicts()
+    return {
+        "world_size": np.array(world_size),
+        "remembered": trainer._selection.run.state["losses"],
+        **{key: np.array([row[key] for row in rows]) for key in ("num_samples", "kept", "forward_passes", "steps")},
+        **{f"model.{key}": value.numpy() for key, value in weights_of(trainer).items() if "." in key},
+    }
+
+
 CASES: dict[str, Callable[[Path, int], dict[str, np.ndarray]]] = {
     **{name: partial(train, scenario, name) for name, scenario in SAME_AS_ONE_PROCESS.items()},
     **{f"whole-{name}": partial(train, scenario, f"whole-{name}") for name, scenario in RESUMED.items()},
@@ -152,4 +187,6 @@ CASES: dict[str, Callable[[Path, int], dict[str, np.ndarray]]] = {
         Scenario(), "differs", folder, world_size, policy=DiffersByRank()
     ),
     "half-written": half_written,
+    "selector": partial(selected, "selector"),
+    "selector-resumed": partial(selected, "selector-resumed", resume="selector/checkpoint-4"),
 }

@@ -264,3 +264,18 @@ def test_a_checkpoint_without_every_ranks_random_state_is_passed_over_by_both(ra
         assert "error" not in result
         assert len(result["rates"]) == 1  # resumed from checkpoint-3 of 4 steps
     assert launched[1].count("checkpoint-4: rng_state_1.pth is missing") == 1
+
+
+def test_a_selector_on_a_stream_chooses_on_each_rank_and_resumes_exactly(ranks):
+    first, second = ranks("selector")
+    # 43 images are 5 batches of 8 and one of 3, which Accelerate fills up to 4; then two steps of the second pass.
+    assert first["num_samples"].tolist() == [44, 32]
+    assert first["steps"].tolist() == [3, 2]
+    assert (first["kept"] < first["num_samples"]).all()
+    assert not np.array_equal(first["remembered"], second["remembered"])
+    for key in first:
+        if key != "remembered":
+            np.testing.assert_array_equal(first[key], second[key], err_msg=key)
+    for whole, again in zip((first, second), ranks("selector-resumed"), strict=True):
+        for key in whole:
+            np.testing.assert_array_equal(again[key], whole[key], err_msg=key)

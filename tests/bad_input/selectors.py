@@ -1,0 +1,128 @@
+"""Selectors: flags, parameters, what they do not go with, and batches that have no rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import default_data_collator
+
+from hf_dynprune import InfoBatch, OrderDPSelector, RandomSelector
+from tests.bad_input import Case, first_batch, refused
+from tests.bad_input.data import Endless, Stream
+
+SELECTORS_KNOWN = "Known selectors: orderdp, random, selective_backprop"
+
+
+def selecting(message: str, name: Any = "random", /, **parameters: Any) -> Case:
+    """Parameters of a selector, given as flags."""
+    return refused(message, prune_selector=name, prune_selector_kwargs=parameters or None)
+
+
+def beside(message: str, **flags: Any) -> Case:
+    """A flag of pruning by epochs together with a selector."""
+    return refused(f"{message} with a selector: .* a run has one of them", selector=RandomSelector(), **flags)
+
+
+def row_batch(message: str, change: Any, error: type[Exception] = ValueError) -> Case:
+    """A collator that changes the batch of candidates."""
+    return first_batch(
+        message, error, selector=RandomSelector(), data_collator=lambda items: change(default_data_collator(items))
+    )
+
+
+SELECTORS = {
+    # prune_selector and its parameters
+    "misspelt": selecting(
+        rf"Unknown selector 'orderpd' in `prune_selector`\. Did you mean 'orderdp'\? {SELECTORS_KNOWN}", "orderpd"
+    ),
+    "policy's name": selecting(rf"Unknown selector 'infobatch' in `prune_selector`\. {SELECTORS_KNOWN}", "infobatch"),
+    "object for a name": selecting(
+        r"`prune_selector` is a selector's name, got RandomSelector\(ratio=0\.5\): pass an object .* as `selector=`",
+        RandomSelector(),
+    ),
+    "parameters alone": refused(
+        r"`prune_selector_kwargs` \({'ratio': 0\.5}\) without `prune_selector`: name the selector",
+        prune_selector_kwargs={"ratio": 0.5},
+    ),
+    "broken JSON": refused(
+        r"`prune_selector_kwargs` must be a JSON object, got '\{ratio: 1\}'",
+        prune_selector="random",
+        prune_selector_kwargs="{ratio: 1}",
+    ),
+    "unknown parameter": selecting("Unknown parameter 'top' for selector 'orderdp', which takes: p", "orderdp", top=1),
+    "random: ratio": selecting(r"`ratio` of RandomSelector must be a number in \[0, 1\), got 1", ratio=1),
+    "orderdp: pool": selecting(
+        r"`pool_ratio` of OrderDPSelector must be a number in \(0, 1\], got 0", "orderdp", pool_ratio=0
+    ),
+    "orderdp: top": selecting(
+        r"`top_ratio` of OrderDPSelector must be a number in \(0, 1\], got 30", "orderdp", top_ratio=30
+    ),
+    "selective_backprop: beta": selecting(
+        r"`beta` of SelectiveBackprop must be a number in \[0, 100\], got -1", "selective_backprop", beta=-1
+    ),
+    "selective_backprop: history": selecting(
+        "`history` of SelectiveBackprop must be a whole number of at least 1, got 0", "selective_backprop", history=0
+    ),
+    "class for an object": refused(
+        "`selector` must be a BatchSelector object such as OrderDPSelector.., .* got <class", selector=OrderDPSelector
+    ),
+    "policy for a selector": refused(
+        r"`selector` must be a BatchSelector object such as .* got InfoBatch", selector=InfoBatch()
+    ),
+    # What it does not go with
+    "policy and selector": refused(
+        r"Both a `policy` \(infobatch\(.*\)\) and a selector \(random\(ratio=0\.5\)\) are given: .* Give one",
+        selector=RandomSelector(),
+        policy=InfoBatch(),
+    ),
+    "ratio": beside(r"`prune_ratio` \(0\.3\)", prune_ratio=0.3, prune_method="infobatch"),
+    "ratio, as flags": refused(
+        r"`prune_ratio` \(0\.4\) with a selector: .* Remove `prune_ratio`, or the selector",
+        prune_selector="random",
+        prune_ratio=0.4,
+        prune_method="infobatch",
+    ),
+    "method's parameters": beside(
+        r"`prune_kwargs` \({'delta': 1\.0}\)", prune_kwargs={"delta": 1.0}, prune_method="infobatch"
+    ),
+    "method": beside(r"`prune_method` \('orderdp'\)", prune_method="orderdp"),
+    "saving": beside(
+        r"`prune_target_saving` \(0\.2\)", prune_target_saving=0.2, prune_method="infobatch", num_train_epochs=20
+    ),
+    "warm-up": beside(r"`prune_warmup_epochs` \(1\)", prune_warmup_epochs=1),
+    "augmentation": beside(r"`prune_reproducible_augmentation` \(True\)", prune_reproducible_augmentation=True),
+    "one candidate": refused(
+        r"random\(ratio=0\.5\) is to train 50\.0% of each batch, but `per_device_train_batch_size` is 1: there is",
+        selector=RandomSelector(),
+        per_device_train_batch_size=1,
+    ),
+    "stream without max_steps": refused(
+        "does not implement __len__, .*max_steps has to be specified", selector=RandomSelector(), dataset=Stream()
+    ),
+    "neither indexed nor iterable": refused(
+        "got a Endless without length or indexing: .* or choose inside the batch: `prune_selector` takes an iterable",
+        selector=RandomSelector(),
+        dataset=Endless(),
+        max_steps=3,
+    ),
+    # Batches
+    "no mapping": row_batch(
+        "must return a mapping of names to tensors, got list: .* and rows are chosen from them",
+        lambda batch: list(batch.values()),
+        TypeError,
+    ),
+    "packed": row_batch(
+        "has 4 rows, but 'cu_seq_lens' 3: .* cannot tell which entries belong to which sample. .* packed batches",
+        lambda batch: batch | {"cu_seq_lens": torch.tensor([0, 3, 7])},
+    ),
+    "list of another length": row_batch(
+        "has 4 rows, but 'names' 2: .* Let the collator give every tensor and list one entry per sample",
+        lambda batch: batch | {"names": ["a", "b"]},
+    ),
+    "no tensors": row_batch("has no tensor with rows, only: text", lambda batch: {"text": ["a"]}),
+    "soft labels": row_batch(
+        "labels are soft .each row sums to 1.*: switch the mixing off, or",
+        lambda batch: batch | {"labels": torch.tensor([0.7, 0.3, 0.0]).expand(4, 3)},
+    ),
+}
