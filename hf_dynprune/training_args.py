@@ -98,6 +98,8 @@ class DynPruneArguments:
             "prune_kwargs": None,
             "prune_target_saving": None,
             "prune_warmup_epochs": 0,
+            "prune_max_unseen_epochs": None,
+            "prune_class_floor": None,
             "prune_reproducible_augmentation": False,
         }
         values = {name: getattr(self, name) for name, default in defaults.items() if getattr(self, name) != default}

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_dynprune import DynPruneTrainer, InfoBatch, StaticPruning
+from hf_dynprune import DynPruneTrainer, InfoBatch, StaticPruning, list_policies
 from hf_dynprune.score_file import ScoreFileError, StaticScores
 from tests.bad_input import Case, build, first_batch, plain, refused
 
 SIZE = 22
 """Of the data set that a trainer of the catalogue has."""
 
-KNOWN = "Known methods: epsilon_greedy, infobatch, none, orderdp, random, static, ucb"
+KNOWN = f"Known methods: {', '.join(list_policies())}"
 
 
 def given(
