@@ -124,9 +124,10 @@ def test_a_stream_is_trained_and_resumed_exactly(name, stream, tmp_path):
     assert history.charged_forward_passes == history.forward_passes + 30
 
 
-def test_accumulation_over_a_stream_is_resumed_at_every_step(tmp_path):
+def test_accumulation_over_a_stream_is_resumed_exactly(tmp_path):
+    steps = [2, 3, 4, 7]  # inside the first pass, at its end, inside the second and third
     whole = resume_everywhere(
-        tmp_path, selector=HALF["selective_backprop"], dataset=Stream, gradient_accumulation_steps=2
+        tmp_path, steps, selector=HALF["selective_backprop"], dataset=Stream, gradient_accumulation_steps=2
     )
     assert [record.steps for record in whole.pruning_history] == [3, 3, 2]
     assert [record.num_samples for record in whole.pruning_history] == [22, 22, 16]
