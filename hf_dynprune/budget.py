@@ -13,10 +13,12 @@ import math
 
 from .plan import EpochInfo, PrunePlan
 from .policy import PruningPolicy, is_number
+from .schedule import RunLength
 from .scores import ScoreView
 
-__all__ = ["TOLERANCE", "check_share", "check_target", "plan_for_ratio", "prunable", "wanted_ratio"]
+__all__ = ["TOLERANCE", "check_share", "check_target", "describe_savings", "plan_for_ratio", "prunable", "wanted_ratio"]
 
+LOW_SAVING = 0.05
 TOLERANCE = 0.005
 """Share of the run's forward passes by which the saving may miss the target."""
 MAX_PLANS = 10
@@ -60,7 +62,7 @@ def check_target(
     low, high = policy.ratio_range
     try:
         policy = policy.with_ratio(high)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:  # a TypeError where a policy has no field `ratio`
         raise ValueError(
             f"`prune_target_saving` {target:g} is reached by setting a method's ratio, and {policy} has none that can "
             "be set. Choose another method or other parameters, or leave the target out."
@@ -83,8 +85,11 @@ def check_target(
         )
 
 
-def wanted_ratio(target: float, num_epochs: float, saved: float, share: float, later: float) -> float:
-    """The share of the data that an epoch is to prune.
+def wanted_ratio(target: float, num_epochs: float, saved: float, share: float, later: float, low: float = 0.0) -> float:
+    """The share of the data that an epoch is to prune, at least 0.
+
+    Where the even spread is less than the method's lowest ratio, as many epochs prune as can do so at that ratio or
+    above, beginning with this one; what is left for none of them is pruned where that is nearer to the target.
 
     Args:
         target: share of the whole run's forward passes.
@@ -92,12 +97,23 @@ def wanted_ratio(target: float, num_epochs: float, saved: float, share: float, l
         saved: epochs' worth of samples saved so far.
         share: this epoch's part of an epoch; below 1 where the run ends inside it.
         later: epochs after this one that may prune.
+        low: the method's lowest ratio.
 
     Example:
         >>> round(wanted_ratio(0.4, num_epochs=10, saved=1.0, share=1, later=5), 3)
         0.5
+        >>> round(wanted_ratio(0.05, num_epochs=10, saved=0.0, share=1, later=8, low=0.2), 3)
+        0.25
     """
-    return (target * num_epochs - saved) / (share + later)
+    missing = target * num_epochs - saved
+    if missing <= 0:
+        return 0.0
+    if missing >= low * (share + later):
+        return missing / (share + later)
+    epochs = math.floor(missing / low + 1e-9)
+    if epochs == 0:
+        return low if missing > low * share / 2 else 0.0
+    return missing / epochs
 
 
 def plan_for_ratio(policy: PruningPolicy, view: ScoreView, info: EpochInfo, wanted: float, key: int) -> PrunePlan:
@@ -147,3 +163,76 @@ def _next_ratio(
     ratio, share = below or above or (low, 0.0)
     guess = min(max(ratio * wanted / share, low), high) if share > 0 else high
     return None if guess == ratio else guess
+
+
+def describe_savings(
+    policy: PruningPolicy,
+    length: RunLength,
+    warmup_epochs: int,
+    target: float | None = None,
+    num_samples: int | None = None,
+) -> tuple[str, bool]:
+    """One line on what the run can save at most and why, and whether that is little enough to warn about."""
+    if target is not None:
+        steered = policy.with_ratio(policy.ratio_range[1])
+        epochs = prunable(steered, length.num_epochs, warmup_epochs)
+        spent = policy.scoring_forward_passes / num_samples if num_samples else 0.0
+        each = min((target * length.num_epochs + spent) / epochs, steered.max_ratio)
+        return (
+            f"Data pruning ({policy.name}): to save {target:.1%} of the forward passes of {length.num_epochs:g} epochs"
+            + (f" after the {spent:.3g} epochs' worth that scoring cost" if spent else "")
+            + f", the {epochs:g} that may prune leave out about {each:.1%} each.",
+            False,
+        )
+    if policy.max_ratio == 0:
+        return f"Data pruning ({policy}) is off: every epoch trains on all samples.", False
+    if length.fixed_steps:
+        return (
+            f"Data pruning ({policy}): `max_steps` fixes {length.max_steps} optimizer steps, so pruning does not "
+            f"shorten the run; it passes over the data more often, at up to {policy.max_ratio:.1%} less per epoch.",
+            False,
+        )
+    total = length.num_epochs
+    reasons: list[str] = []
+    counts = {"warm-up": 0.0, "first": 0.0, "annealing": 0.0, "pruned": 0.0}
+    for epoch in range(math.ceil(total)):
+        share = min(1.0, total - epoch)
+        info = EpochInfo(epoch, total, epoch / total, 0)
+        if epoch < warmup_epochs:
+            counts["warm-up"] += share
+        elif not policy.prunes_in(info):
+            counts["annealing"] += share
+        elif policy.reads_scores and epoch == 0:
+            counts["first"] += share
+        else:
+            counts["pruned"] += share
+    best = policy.max_saved_epochs(counts["pruned"]) / total
+    if counts["warm-up"]:
+        reasons.append(f"{counts['warm-up']:g} full for `prune_warmup_epochs`")
+    if counts["first"]:
+        reasons.append("the first full because nothing is scored yet")
+    if counts["annealing"]:
+        delta = policy.parameters().get("delta")
+        annealing = "" if delta is None else f" (annealing, `delta` {delta:g})"
+        reasons.append(f"{counts['annealing']:g} full by the method's schedule{annealing}")
+    if best < policy.max_ratio * counts["pruned"] / total - 1e-9 and "max_unseen_epochs" in policy.parameters():
+        unseen = policy.parameters()["max_unseen_epochs"]
+        reasons.append(f"no sample left out for more than {unseen} epoch{'s' if unseen > 1 else ''} in a row")
+    text = (
+        f"Data pruning ({policy}) can save at most {best:.1%} of the forward passes of {total:g} epochs: "
+        f"{counts['pruned']:g} epochs prune up to {policy.max_ratio:.1%} each"
+        + (f"; {', '.join(reasons)}." if reasons else ".")
+    )
+    if policy.scoring_forward_passes:
+        text += f" Not taken off: {policy.scoring_forward_passes:,} forward passes that scoring cost before the run."
+    if best >= LOW_SAVING:
+        return text, False
+    if policy.max_ratio < LOW_SAVING:
+        advice = "raise `prune_ratio`" + (" or lower the floor" if "class_floor" in policy.parameters() else "")
+    elif counts["warm-up"]:
+        advice = "lower `prune_warmup_epochs` or raise `num_train_epochs`"
+    elif counts["annealing"] and "delta" in policy.parameters():
+        advice = "raise `num_train_epochs`, or `delta` in `prune_kwargs`"
+    else:
+        advice = "raise `num_train_epochs`"
+    return f"{text} That is little: {advice}, or train without pruning (`prune_method='none'`).", True

@@ -114,8 +114,11 @@ class PruningPolicy(ABC):
 
     @property
     def ratio_range(self) -> tuple[float, float]:
-        """Lowest and highest ratio that `with_ratio` is to be given when a run's saving is controlled."""
-        return 0.0, 1.0 - 1e-9
+        """Lowest and highest ratio that `with_ratio` is to be given when a run's saving is controlled.
+
+        The highest leaves a twentieth of an epoch, lest the last epochs of a run train on next to nothing.
+        """
+        return 0.0, 0.95
 
     def with_ratio(self, ratio: float) -> Self:
         """A copy that prunes the share `ratio` of what the method prunes from; its other parameters stay."""

@@ -24,9 +24,8 @@ from .policy import PruningPolicy
 from .schedule import RunClock, RunLength
 from .scores import ScoreStore, ScoreView
 
-__all__ = ["PruningRun", "RunFacts", "describe_savings"]
+__all__ = ["PruningRun", "RunFacts"]
 
-LOW_SAVING = 0.05
 _NOT_EXACT = (
     "Scores and plan are those of the checkpoint, the learning rate goes on at the same share of the run; the result "
     "equals no uninterrupted run to the bit."
@@ -67,6 +66,8 @@ class PruningRun:
     def __init__(self, policy: PruningPolicy, facts: RunFacts, layout: Layout, length: RunLength) -> None:
         policy.check_data(facts.num_samples, facts.fingerprint)
         self.policy = policy
+        # What may prune under a target does not depend on the policy's own ratio, which the target replaces.
+        self._steered = policy if facts.target_saving is None else policy.with_ratio(policy.ratio_range[1])
         self.facts = facts
         self.layout = layout
         self.dealing = Dealing(layout.window)
@@ -127,16 +128,18 @@ class PruningRun:
         self, view: ScoreView, info: EpochInfo, target: float, held: PrunePlan | None, start: int
     ) -> PrunePlan:
         """The plan that keeps the run on its way to the target, with a warning once where it cannot be met any more."""
-        total, warmup = self.clock.length.num_epochs, self.facts.warmup_epochs
-        later = prunable(self.policy, total, warmup, info.epoch + 1)
-        now = prunable(self.policy, total, warmup, info.epoch) - later
+        total, warmup, low = self.clock.length.num_epochs, self.facts.warmup_epochs, self.policy.ratio_range[0]
+        later = prunable(self._steered, total, warmup, info.epoch + 1)
+        now = prunable(self._steered, total, warmup, info.epoch) - later
         if now == 0:
             self._later_ratio = wanted_ratio(target, total, self._saved(), 0, later) if later else 0.0
             return PrunePlan.full(len(view))
-        wanted = wanted_ratio(target, total, self._saved(), now, later)
-        plan = plan_for_ratio(self.policy, view, info, wanted, start) if held is None else held
+        wanted = wanted_ratio(target, total, self._saved(), now, later, low)
+        # A plan made when little was scored, or one whose batches were cut, would miss the target for its whole period.
+        leads = held is not None and abs(held.ratio - wanted) * (now + later) <= TOLERANCE * total / 2
+        plan = held if held is not None and leads else plan_for_ratio(self.policy, view, info, wanted, start)
         missing = target * total - self._saved() - plan.ratio * now
-        high = self.policy.with_ratio(self.policy.ratio_range[1]).max_ratio
+        high = self._steered.max_ratio
         is_met = plan.ratio >= min(wanted, high) - 1.5 / len(view)
         self._later_ratio = min(missing / later, high) if later and is_met else plan.ratio
         short = missing - self._later_ratio * later
@@ -161,7 +164,7 @@ class PruningRun:
         # Inside a period the plan in force is that of the epoch before. A full one was no selection: it came from
         # warm-up or annealing, or there was nothing to choose from.
         is_held = start < info.epoch and self.plan is not None and not self.plan.is_full
-        held = self.plan if is_held and is_warm and self.policy.prunes_in(info) else None
+        held = self.plan if is_held and is_warm and self._steered.prunes_in(info) else None
         if self.facts.target_saving is not None:
             return self._plan_on_budget(view, info, self.facts.target_saving, held, start)
         if not is_warm:
@@ -259,7 +262,7 @@ class PruningRun:
             return None
         total = length.num_epochs
         if self.facts.target_saving is not None:
-            to_come = prunable(self.policy, total, self.facts.warmup_epochs, info.epoch + 1)
+            to_come = prunable(self._steered, total, self.facts.warmup_epochs, info.epoch + 1)
             now = plan.ratio * min(1.0, total - info.epoch)
             return (self._saved() + now + self._later_ratio * to_come) / total
         saved = sum(record.ratio for record in self.history)
@@ -330,71 +333,6 @@ class PruningRun:
         self._last_pruned_ratio = facts["last_pruned_ratio"]
         self._warned_nonfinite = facts["warned_nonfinite"]
         self._warned_budget = facts["warned_budget"]
-
-
-def describe_savings(
-    policy: PruningPolicy, length: RunLength, warmup_epochs: int, target: float | None = None
-) -> tuple[str, bool]:
-    """One line on what the run can save at most and why, and whether that is little enough to warn about."""
-    if target is not None:
-        epochs = prunable(policy, length.num_epochs, warmup_epochs)
-        return (
-            f"Data pruning ({policy.name}): to save {target:.1%} of the forward passes of {length.num_epochs:g} "
-            f"epochs, the {epochs:g} that may prune leave out about {target * length.num_epochs / epochs:.1%} each.",
-            False,
-        )
-    if policy.max_ratio == 0:
-        return f"Data pruning ({policy}) is off: every epoch trains on all samples.", False
-    if length.fixed_steps:
-        return (
-            f"Data pruning ({policy}): `max_steps` fixes {length.max_steps} optimizer steps, so pruning does not "
-            f"shorten the run; it passes over the data more often, at up to {policy.max_ratio:.1%} less per epoch.",
-            False,
-        )
-    total = length.num_epochs
-    reasons: list[str] = []
-    counts = {"warm-up": 0.0, "first": 0.0, "annealing": 0.0, "pruned": 0.0}
-    for epoch in range(math.ceil(total)):
-        share = min(1.0, total - epoch)
-        info = EpochInfo(epoch, total, epoch / total, 0)
-        if epoch < warmup_epochs:
-            counts["warm-up"] += share
-        elif not policy.prunes_in(info):
-            counts["annealing"] += share
-        elif policy.reads_scores and epoch == 0:
-            counts["first"] += share
-        else:
-            counts["pruned"] += share
-    best = policy.max_saved_epochs(counts["pruned"]) / total
-    if counts["warm-up"]:
-        reasons.append(f"{counts['warm-up']:g} full for `prune_warmup_epochs`")
-    if counts["first"]:
-        reasons.append("the first full because nothing is scored yet")
-    if counts["annealing"]:
-        delta = policy.parameters().get("delta")
-        annealing = "" if delta is None else f" (annealing, `delta` {delta:g})"
-        reasons.append(f"{counts['annealing']:g} full by the method's schedule{annealing}")
-    if best < policy.max_ratio * counts["pruned"] / total - 1e-9 and "max_unseen_epochs" in policy.parameters():
-        unseen = policy.parameters()["max_unseen_epochs"]
-        reasons.append(f"no sample left out for more than {unseen} epoch{'s' if unseen > 1 else ''} in a row")
-    text = (
-        f"Data pruning ({policy}) can save at most {best:.1%} of the forward passes of {total:g} epochs: "
-        f"{counts['pruned']:g} epochs prune up to {policy.max_ratio:.1%} each"
-        + (f"; {', '.join(reasons)}." if reasons else ".")
-    )
-    if policy.scoring_forward_passes:
-        text += f" Not taken off: {policy.scoring_forward_passes:,} forward passes that scoring cost before the run."
-    if best >= LOW_SAVING:
-        return text, False
-    if policy.max_ratio < LOW_SAVING:
-        advice = "raise `prune_ratio`" + (" or lower the floor" if "class_floor" in policy.parameters() else "")
-    elif counts["warm-up"]:
-        advice = "lower `prune_warmup_epochs` or raise `num_train_epochs`"
-    elif counts["annealing"] and "delta" in policy.parameters():
-        advice = "raise `num_train_epochs`, or `delta` in `prune_kwargs`"
-    else:
-        advice = "raise `num_train_epochs`"
-    return f"{text} That is little: {advice}, or train without pruning (`prune_method='none'`).", True
 
 
 def _quantiles(view: ScoreView) -> list[float] | None:

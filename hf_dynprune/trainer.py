@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from transformers import Seq2SeqTrainer, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, seed_worker
 
-from .budget import check_target
+from .budget import check_target, describe_savings
 from .callbacks import NominalStepping, is_stepped_by_metric, set_progress_total
 from .checkpoint import CheckpointError, load_state, require, save_state
 from .data import INDEX_KEY, WEIGHT_KEY, IndexedCollator, IndexedDataset, dataset_fingerprint
@@ -41,7 +41,7 @@ from .methods.none import NoPruning
 from .plan import PrunePlan
 from .policy import PruningPolicy
 from .resume import choose_checkpoint, remove_markers
-from .run import PruningRun, RunFacts, describe_savings
+from .run import PruningRun, RunFacts
 from .sampler import PlanBatchSampler, visiting_order
 from .schedule import RunLength
 from .selection import refuse_other_kind
@@ -256,7 +256,11 @@ class DynPruneMixin(Trainer):
             epoch, done = self._resume(run, resume_from_checkpoint)
         if self.is_world_process_zero():
             text, is_little = describe_savings(
-                self.policy, run.clock.length, run.facts.warmup_epochs, run.facts.target_saving
+                self.policy,
+                run.clock.length,
+                run.facts.warmup_epochs,
+                run.facts.target_saving,
+                run.facts.num_samples,
             )
             logger.log(logging.WARNING if is_little else logging.INFO, text)
             run.history.save(self._get_output_dir(trial))

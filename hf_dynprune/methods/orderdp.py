@@ -197,7 +197,8 @@ class OrderDP(PruningPolicy):
     @property
     def ratio_range(self) -> tuple[float, float]:
         """The pool alone leaves out 1 - a."""
-        return max(0.0, 1 - self.pool_ratio), 1.0 - 1e-9
+        low = max(0.0, 1 - self.pool_ratio)
+        return low, max(low, super().ratio_range[1])
 
     def with_ratio(self, ratio: float) -> OrderDP:
         """A copy that prunes `ratio` of the scored samples: b = (1 - ratio) / a."""
