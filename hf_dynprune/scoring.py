@@ -28,7 +28,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from . import __version__
 from .data import dataset_fingerprint
 from .score_file import StaticScores
-from .scoring_run import PAPER_RUNS, ScoringJob, ScoringOutcome, score_once
+from .scoring_run import PAPER_RUNS, ScoringJob, ScoringOutcome, is_whole, score_once
 from .weights import private_torch_rng
 
 __all__ = ["score_dataset"]
@@ -80,7 +80,7 @@ def score_dataset(
     """
     job = ScoringJob(method, model_init, dataset, plain_dataset, data_collator, args, epochs, gradients, chunk)
     runs = PAPER_RUNS[method] if runs is None else runs
-    if isinstance(runs, bool) or not isinstance(runs, int) or runs < 1:
+    if not is_whole(runs) or runs < 1:
         raise ValueError(f"`runs` must be a whole number of at least 1, got {runs!r}.")
     seeds = [(args.seed if seed is None else seed) + run for run in range(runs)]
     began = time.perf_counter()
@@ -107,7 +107,7 @@ def _facts(
         "method": job.method,
         "model": outcomes[0].model,
         "model_config_sha256": outcomes[0].config_digest,
-        "epochs": job.last_epoch,
+        "epochs": int(job.last_epoch),
         "runs": len(seeds),
         "seeds": seeds,
         "training": {
