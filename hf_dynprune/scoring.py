@@ -54,7 +54,7 @@ def score_dataset(
         method: "forgetting", "el2n" or "grand".
         model_init: builds the model; called once per run, with the global generators seeded.
         dataset: map-style training set of N samples.
-        args: of the training, as for the Trainer, `num_train_epochs` being whole. Saving, evaluating, logging,
+        args: of the training, as for the Trainer, `num_train_epochs` being whole. Pruning, saving, evaluating, logging,
             reporting and `dataloader_drop_last` are off, and nothing is written to `output_dir`.
         epochs: epochs after which EL2N and GraNd score, the learning rate being that of the whole run that `args`
             describes; GraNd takes 0, at initialisation. For forgetting None: the whole run.

@@ -183,7 +183,7 @@ class OrderDP(PruningPolicy):
 
     @property
     def unbiased(self) -> bool:
-        """Large losses are favoured: unless `top_ratio` is 1 the last ranks cannot be kept; `"ipw"` weights are capped."""
+        """Large losses are favoured; below `top_ratio` 1 the last ranks are never kept; `"ipw"` weights are capped."""
         return False
 
     @property
