@@ -12,7 +12,7 @@ import typer
 
 from .method_docs import method_facts
 from .registry import get_policy, list_policies
-from .score_file import score_path
+from .score_file import new_score_path
 from .selectors import get_selector, list_selectors
 
 __all__ = ["app"]
@@ -126,7 +126,7 @@ def score(
 ) -> None:
     """Score every training image once, for the method static: forgetting counts, EL2N or GraNd."""
     with one_line_errors():
-        score_path(out)  # told before anything is computed
+        new_score_path(out)  # told before anything is computed
         _choose_threads(data)
         from .quickstart import QuickstartSettings
         from .quickstart_score import run_scoring

@@ -129,6 +129,10 @@ class PruningPolicy(ABC):
         fields = dataclasses.asdict(self)  # type: ignore[call-overload]
         return {key: value.item() if isinstance(value, np.generic) else value for key, value in fields.items()}
 
+    def identity(self) -> dict[str, Any]:
+        """Those of `parameters` that a run is resumed with: left out is what does not change plans, such as a path."""
+        return self.parameters()
+
     def __str__(self) -> str:
         inside = ", ".join(f"{key}={value!r}" for key, value in self.parameters().items())
         return f"{self.name}({inside})"

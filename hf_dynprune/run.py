@@ -299,15 +299,19 @@ class PruningRun:
             CheckpointError: naming everything that differs between the saved run and this one.
         """
         require(facts, self.state_dict()[1])
+        identity = self.policy.identity()
+        free = self.policy.parameters().keys() - identity.keys()
         saved = {
             "pruning method": facts["policy"]["name"],
-            "parameters": facts["policy"]["parameters"],
+            "parameters": {key: value for key, value in facts["policy"]["parameters"].items() if key not in free},
+            "forward passes of scoring": _scoring_passes(facts, self.policy.scoring_forward_passes),
             "run fixed by `max_steps`": facts["clock"]["length"]["fixed_steps"],
             **facts["run"],
         }
         own = {
             "pruning method": self.policy.name,
-            "parameters": _plain(self.policy.parameters()),
+            "parameters": _plain(identity),
+            "forward passes of scoring": self.policy.scoring_forward_passes,
             "run fixed by `max_steps`": self.clock.length.fixed_steps,
             **vars(self.facts),
         }
@@ -338,6 +342,12 @@ class PruningRun:
 def _quantiles(view: ScoreView) -> list[float] | None:
     scores = view.score[view.scored]
     return [float(q) for q in np.quantile(scores, [0, 0.25, 0.5, 0.75, 1])] if len(scores) else None
+
+
+def _scoring_passes(facts: Mapping[str, Any], otherwise: int) -> int:
+    """What the saved run was charged with, in its first record; `otherwise` where it has none."""
+    records = [*facts["history"], *([] if facts["open_record"] is None else [facts["open_record"]])]
+    return int(records[0].get("scoring_forward_passes", 0)) if records else otherwise
 
 
 def _plain(value: Any) -> Any:

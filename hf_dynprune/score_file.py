@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 
 from .files import json_digest, write_atomically
 
-__all__ = ["FORMAT_VERSION", "ScoreFileError", "StaticScores", "load_scores", "score_digest", "score_path"]
+__all__ = [
+    "FORMAT_VERSION",
+    "ScoreFileError",
+    "StaticScores",
+    "load_scores",
+    "new_score_path",
+    "score_digest",
+    "score_path",
+]
 
 FORMAT = "hf_dynprune scores"
 FORMAT_VERSION = 1
@@ -41,6 +49,11 @@ class StaticScores:
     runs: NDArray[np.float32]
     facts: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        reason = _what_is_wrong(self.score, self.runs, self.facts)
+        if reason:
+            raise ValueError(f"StaticScores: {reason}.")
+
     def __len__(self) -> int:
         return len(self.score)
 
@@ -48,11 +61,15 @@ class StaticScores:
         """Write `path` and the JSON file beside it, each whole or not at all; the JSON file comes last.
 
         Raises:
-            ValueError: the path does not end in .safetensors.
+            ScoreFileError: the path does not end in .safetensors, or the JSON file there is another program's.
+            ValueError: the arrays were changed, and are no scores any more.
         """
         from safetensors.numpy import save
 
-        file = score_path(path)
+        file = new_score_path(path)
+        reason = _what_is_wrong(self.score, self.runs, self.facts)
+        if reason:
+            raise ValueError(f"StaticScores: {reason}.")
         tensors = save({"score": np.ascontiguousarray(self.score), "runs": np.ascontiguousarray(self.runs)})
         content = {
             "format": FORMAT,
@@ -100,6 +117,40 @@ def score_path(path: str | os.PathLike[str]) -> Path:
     return file
 
 
+def new_score_path(path: str | os.PathLike[str]) -> Path:
+    """The path, if a score file may be written there; an older score file is replaced.
+
+    Raises:
+        ScoreFileError: it does not end in .safetensors, or beside it lies a JSON file that is not a score file's.
+    """
+    file = score_path(path)
+    beside = file.with_suffix(".json")
+    if beside.exists() and not _is_ours(beside):
+        raise ScoreFileError(f"{beside} is another program's, and a score file would replace it: choose another name.")
+    return file
+
+
+def _is_ours(beside: Path) -> bool:
+    try:
+        return bool(json.loads(beside.read_text(encoding="utf-8"))["format"] == FORMAT)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _what_is_wrong(score: Any, runs: Any, facts: Any) -> str:
+    """Why these are no scores; empty where they are."""
+    for name, values, axes in (("score", score, "[N]"), ("runs", runs, "[R, N]")):
+        if not isinstance(values, np.ndarray) or values.dtype != np.float32 or values.size == 0:
+            got = f"{values.dtype} {list(values.shape)}" if isinstance(values, np.ndarray) else type(values).__name__
+            return f"`{name}` must be a float32 array {axes} of at least one sample, got {got}"
+        if not np.isfinite(values).all():
+            at = int(np.argmin(np.isfinite(values).reshape(-1, values.shape[-1]).all(0)))
+            return f"`{name}` must be finite, but that of sample {at} is not"
+    if score.ndim != 1 or runs.ndim != 2 or runs.shape[1] != len(score):
+        return f"`score` must be [N] and `runs` [R, N], got shapes {score.shape} and {runs.shape}"
+    return "" if isinstance(facts, dict) else f"`facts` must be a dictionary, got {type(facts).__name__}"
+
+
 def _read(file: Path) -> tuple[str, StaticScores | None]:
     """(why it cannot be used, None) or ("", the scores)."""
     beside = file.with_suffix(".json")
@@ -120,7 +171,11 @@ def _read(file: Path) -> tuple[str, StaticScores | None]:
     tensors = file.read_bytes()
     if hashlib.sha256(tensors).hexdigest() != digest:
         return f"its SHA-256 is not the one in {beside.name}, so it is damaged or of other scores", None
+    from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    arrays = load(tensors)
-    return "", StaticScores(arrays["score"], arrays["runs"], facts)
+    try:
+        arrays = load(tensors)
+        return "", StaticScores(arrays["score"], arrays["runs"], facts)
+    except (SafetensorError, KeyError, ValueError) as error:
+        return f"it does not hold scores ({error})", None

@@ -28,7 +28,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from . import __version__
 from .data import dataset_fingerprint
 from .score_file import StaticScores
-from .scoring_run import PAPER_RUNS, ScoringJob, ScoringOutcome, score_once
+from .scoring_run import PAPER_RUNS, ScoringJob, ScoringOutcome, is_whole, score_once
 from .weights import private_torch_rng
 
 __all__ = ["score_dataset"]
@@ -54,7 +54,7 @@ def score_dataset(
         method: "forgetting", "el2n" or "grand".
         model_init: builds the model; called once per run, with the global generators seeded.
         dataset: map-style training set of N samples.
-        args: of the training, as for the Trainer, `num_train_epochs` being whole. Saving, evaluating, logging,
+        args: of the training, as for the Trainer, `num_train_epochs` being whole. Pruning, saving, evaluating, logging,
             reporting and `dataloader_drop_last` are off, and nothing is written to `output_dir`.
         epochs: epochs after which EL2N and GraNd score, the learning rate being that of the whole run that `args`
             describes; GraNd takes 0, at initialisation. For forgetting None: the whole run.
@@ -80,7 +80,7 @@ def score_dataset(
     """
     job = ScoringJob(method, model_init, dataset, plain_dataset, data_collator, args, epochs, gradients, chunk)
     runs = PAPER_RUNS[method] if runs is None else runs
-    if isinstance(runs, bool) or not isinstance(runs, int) or runs < 1:
+    if not is_whole(runs) or runs < 1:
         raise ValueError(f"`runs` must be a whole number of at least 1, got {runs!r}.")
     seeds = [(args.seed if seed is None else seed) + run for run in range(runs)]
     began = time.perf_counter()
@@ -107,7 +107,7 @@ def _facts(
         "method": job.method,
         "model": outcomes[0].model,
         "model_config_sha256": outcomes[0].config_digest,
-        "epochs": job.last_epoch,
+        "epochs": int(job.last_epoch),
         "runs": len(seeds),
         "seeds": seeds,
         "training": {

@@ -21,11 +21,13 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from .data import INDEX_KEY
+from .data import INDEX_KEY, same_labels
 from .logs import logger
 from .methods.none import NoPruning
 from .scoring_rules import GRADIENTS, choose_gradients, el2n_scores, forgetting_counts
+from .support import is_map_style
 from .trainer import DynPruneTrainer
+from .training_args import DynPruneArguments
 
 __all__ = ["PAPER_RUNS", "ScoringJob", "ScoringOutcome", "score_once"]
 
@@ -51,6 +53,12 @@ class ScoringJob:
     def __post_init__(self) -> None:
         if self.method not in PAPER_RUNS:
             raise ValueError(f"`method` must be one of {', '.join(PAPER_RUNS)}, got {self.method!r}.")
+        for name, dataset in (("dataset", self.dataset), ("plain_dataset", self.plain)):
+            if not is_map_style(dataset) and (name == "dataset" or dataset is not None):
+                raise ValueError(
+                    f"`{name}` must be a map-style data set, got a {type(dataset).__name__} without length or "
+                    "indexing, but every sample gets a score. For `datasets`, load it without `streaming=True`."
+                )
         if not isinstance(self.args, TrainingArguments):
             raise ValueError(f"`args` must be TrainingArguments, got {type(self.args).__name__}.")
         whole = float(self.args.num_train_epochs)
@@ -59,18 +67,22 @@ class ScoringJob:
             raise ValueError(f"Scores are taken after whole epochs, got {got}: give a whole `num_train_epochs` alone.")
         low = {"grand": 0}.get(self.method, 1)
         needed = self.epochs is None and self.method != "forgetting"
-        if needed or not isinstance(self.last_epoch, int) or not low <= self.last_epoch <= whole:
+        if needed or not is_whole(self.last_epoch) or not low <= self.last_epoch <= whole:
             raise ValueError(
                 f"`epochs` of {self.method} must be a whole number in [{low}, {whole:g}], the end being "
                 f"`num_train_epochs`, got {self.epochs!r}."
             )
         if self.gradients not in ("auto", *GRADIENTS):
             raise ValueError(f"`gradients` must be auto, {' or '.join(GRADIENTS)}, got {self.gradients!r}.")
-        if isinstance(self.chunk, bool) or not isinstance(self.chunk, int) or self.chunk < 1:
+        if not is_whole(self.chunk) or self.chunk < 1:
             raise ValueError(f"`chunk` must be a whole number of at least 1, got {self.chunk!r}.")
         if self.plain is not None and len(self.plain) != len(self.dataset):
             raise ValueError(
                 f"`plain_dataset` must hold the {len(self.dataset)} samples of `dataset`, got {len(self.plain)}."
+            )
+        if self.plain is not None and not same_labels(self.dataset, self.plain):
+            raise ValueError(
+                "`plain_dataset` must hold the samples of `dataset` in the same order, but its labels are others."
             )
         if self.args.world_size > 1:
             raise ValueError(
@@ -81,6 +93,11 @@ class ScoringJob:
     @property
     def last_epoch(self) -> int:
         return int(self.args.num_train_epochs) if self.epochs is None else self.epochs
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is a whole number, Python's or numpy's; True and False are none."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -117,6 +134,7 @@ def score_once(job: ScoringJob, seed: int, number: str) -> ScoringOutcome:
             callbacks=[watch],
         )
         trainer.watch = watch if job.method == "forgetting" else None
+        trainer.needs_one_label = job.method != "grand"
         for standard in (ProgressCallback, PrinterCallback):
             trainer.remove_callback(standard)
         if job.last_epoch:
@@ -129,8 +147,10 @@ def score_once(job: ScoringJob, seed: int, number: str) -> ScoringOutcome:
 
 
 def _own_arguments(args: TrainingArguments, seed: int, folder: str) -> TrainingArguments:
-    """A copy for one run: its seed, and nothing that writes, evaluates or leaves samples out."""
+    """A copy for one run: its seed, and nothing that writes, evaluates, prunes or leaves samples out."""
     own: Any = copy.copy(args)
+    if isinstance(own, DynPruneArguments):
+        vars(own).update(vars(DynPruneArguments()))
     own.seed, own.data_seed, own.output_dir, own.report_to = seed, None, folder, []
     for name in ("save_strategy", "eval_strategy", "logging_strategy"):
         setattr(own, name, type(getattr(args, name))("no"))
@@ -185,14 +205,16 @@ class _ScoringTrainer(DynPruneTrainer):
     """Trains on everything, and lets `watch` see the answers of the training forward passes."""
 
     watch: _Watch | None = None
+    needs_one_label = False
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The loss of the pruning trainer, unchanged."""
+        if self.needs_one_label:
+            _require_one_label(self.accelerator.unwrap_model(model))
         if self.watch is None or INDEX_KEY not in inputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        _require_one_label(self.accelerator.unwrap_model(model))
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         self.watch.note(inputs[INDEX_KEY], inputs["labels"], _logits(outputs))
         return (loss, outputs) if return_outputs else loss

@@ -57,6 +57,11 @@ class _Wrapper(PruningPolicy):
                 )
         return parameters | own
 
+    def identity(self) -> dict[str, Any]:
+        """The base's and all of this one's own."""
+        dropped = self.base.parameters().keys() - self.base.identity().keys()
+        return {key: value for key, value in self.parameters().items() if key not in dropped}
+
     @property
     def reads_scores(self) -> bool:  # type: ignore[override]
         """The base's."""

@@ -13,7 +13,16 @@ from torch.utils.data import Subset
 from transformers import BatchEncoding, TrainingArguments, default_data_collator
 
 from hf_dynprune import EpochInfo, PrunePlan
-from hf_dynprune.data import INDEX_KEY, WEIGHT_KEY, IndexedCollator, IndexedDataset, Slot, dataset_fingerprint
+from hf_dynprune.data import (
+    INDEX_KEY,
+    WEIGHT_KEY,
+    IndexedCollator,
+    IndexedDataset,
+    Slot,
+    class_labels,
+    dataset_fingerprint,
+    same_labels,
+)
 from hf_dynprune.dealing import Dealing, Layout
 from hf_dynprune.sampler import PlanBatchSampler, visiting_order
 from tests.helpers import CLASSES, Images, bert, pruning_trainer, vit
@@ -153,6 +162,36 @@ class TestFingerprint:
     )
     def test_other_data_other_print(self, other):
         assert dataset_fingerprint(other) != dataset_fingerprint(hf_rows())
+
+    def test_any_integer_column_shows_the_order(self):
+        rows = hf_rows().rename_column("labels", "fine_label")
+        assert dataset_fingerprint(rows.shuffle(seed=1)) != dataset_fingerprint(rows)
+        gaps = HFDataset.from_dict({"a": [1, None, 3], "b": [True, None, False]})
+        assert dataset_fingerprint(gaps) == dataset_fingerprint(HFDataset.from_dict(gaps.to_dict()))
+        assert dataset_fingerprint(gaps.select([1, 0, 2])) != dataset_fingerprint(gaps)
+        text = hf_rows().select_columns(["name"])  # nothing to tell the order by
+        assert dataset_fingerprint(text.shuffle(seed=1)) == dataset_fingerprint(text)
+
+    @pytest.mark.parametrize("base", [Numbered, hf_rows, lambda: [{"x": i} for i in range(N)]])
+    def test_a_subset_is_known_by_its_indices_and_what_it_is_of(self, base):
+        order = np.random.default_rng(0).permutation(N)
+        straight = dataset_fingerprint(Subset(base(), range(N)))
+        assert straight == dataset_fingerprint(Subset(base(), list(range(N))))
+        assert straight == dataset_fingerprint(Subset(base(), torch.arange(N)))
+        prints = {dataset_fingerprint(Subset(base(), indices)) for indices in (order, order[::-1].tolist())}
+        assert len(prints | {straight, dataset_fingerprint(Subset(Numbered(), order[::-1][1:]))}) == 4
+
+    def test_labels_of_a_subset_are_those_below_it(self):
+        assert class_labels(Subset(Numbered(), [4, 2])).tolist() == Numbered().labels[[4, 2]].tolist()
+        assert class_labels(Subset(hf_rows(), [4, 2])).tolist() == [4 % CLASSES, 2 % CLASSES]
+
+    def test_labels_are_compared_where_both_can_be_read(self):
+        rows, order = hf_rows().rename_column("labels", "fine_label"), list(range(N))[::-1]
+        assert same_labels(rows, rows.with_transform(as_tensors).remove_columns("name"))
+        assert not same_labels(rows, rows.select(order))
+        assert same_labels(Numbered(), Subset(Numbered(), range(N)))
+        assert not same_labels(Numbered(), Subset(Numbered(), order))
+        assert same_labels(Numbered(), [{"labels": 0}] * N)
 
     @pytest.mark.parametrize("labels", [[[1], [1, 2]], torch.tensor([0.5]), "text", [None, 1]])
     def test_labels_that_cannot_be_read_are_passed_over(self, labels):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import random
@@ -14,8 +15,9 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments, ViTForImageClassification
 from typer.testing import CliRunner
 
-from hf_dynprune import PruningHistory, StaticPruning, load_scores, score_dataset
+from hf_dynprune import DynPruneTrainingArguments, PruningHistory, StaticPruning, load_scores, score_dataset
 from hf_dynprune.cli import app
+from hf_dynprune.files import json_digest
 from hf_dynprune.score_file import ScoreFileError, StaticScores
 from hf_dynprune.scoring_rules import el2n_scores, forgetting_counts
 from hf_dynprune.scoring_run import _Watch
@@ -83,6 +85,20 @@ def naive(method, model, dataset, collator=None) -> np.ndarray:
     return np.array(scores)
 
 
+class Counted:
+    """A method, and how often it was called."""
+
+    def __init__(self, method) -> None:
+        self.method, self.calls = method, 0
+
+    def __get__(self, owner, kind=None):
+        def call(*args, **kwargs):
+            self.calls += 1
+            return self.method(owner, *args, **kwargs)
+
+        return call
+
+
 # ---- The three scores ----
 
 CASES = {"vit": (vit, None, "vmap"), "resnet": (resnet, None, "vmap"), "bert": (bert, padded, "loop")}
@@ -131,9 +147,18 @@ def test_grand_of_several_labels(tmp_path):
 
     scores = score("grand", tmp_path, model, Several(SIZE), epochs=0)
     np.testing.assert_allclose(scores.score, naive("grand", model().eval(), Several(SIZE)), rtol=1e-5, atol=1e-5)
-    for method in ("el2n", "forgetting"):
-        with pytest.raises(ValueError, match="defined for one label per sample, `problem_type` is 'multi_label_class"):
-            score(method, tmp_path, model, Several(SIZE), epochs=1)
+
+
+@pytest.mark.parametrize("method", ["el2n", "forgetting"])
+def test_scores_for_one_label_refuse_several_at_the_first_batch(method, tmp_path, monkeypatch):
+    class Several(Images):
+        def __getitem__(self, index):
+            return {"pixel_values": self.pixels[index], "labels": torch.eye(CLASSES)[self.labels[index]]}
+
+    monkeypatch.setattr(Trainer, "training_step", counted := Counted(Trainer.training_step))
+    with pytest.raises(ValueError, match="defined for one label per sample, `problem_type` is 'multi_label_class"):
+        score(method, tmp_path, lambda: vit(problem_type=None), Several(SIZE), epochs=1)
+    assert counted.calls == 1
 
 
 def test_forgetting_counts_of_a_hand_made_trace():
@@ -212,6 +237,25 @@ def test_augmentation_is_for_training_only(tmp_path):
 
     scores = score("grand", tmp_path, dataset=Noisy(SIZE), plain_dataset=Images(SIZE), epochs=0)
     assert scores.score.tolist() == score("grand", tmp_path, epochs=0).score.tolist()
+
+
+def test_the_arguments_of_the_training_serve_for_scoring(tmp_path):
+    flags = {
+        "prune_target_saving": 0.2,
+        "prune_method": "ucb",
+        "prune_max_unseen_epochs": 20,
+        "prune_class_floor": 0.1,
+        "prune_warmup_epochs": 1,
+        "prune_seed": 5,
+    }
+    pruning = DynPruneTrainingArguments(**arguments(tmp_path / "never", per_device_eval_batch_size=4, **flags))
+    selecting = DynPruneTrainingArguments(
+        **arguments(tmp_path / "never", per_device_eval_batch_size=4, prune_selector="orderdp")
+    )
+    expected = score("el2n", tmp_path, epochs=1).score.tolist()
+    for given in (pruning, selecting):
+        assert score_dataset("el2n", vit, Images(SIZE), given, epochs=1, runs=1).score.tolist() == expected
+    assert pruning.prune_target_saving == 0.2
 
 
 # ---- Runs, seeds, generators ----
@@ -347,6 +391,50 @@ def test_a_damaged_or_foreign_file_is_refused(damage, message, tmp_path):
         load_scores(file)
 
 
+BAD_SCORES = {
+    "not finite": ([1.0, np.nan], [[1.0, 2.0]], "`score` must be finite, but that of sample 1 is not"),
+    "a run not finite": ([1.0, 2.0], [[np.inf, 2.0]], "`runs` must be finite, but that of sample 0 is not"),
+    "shape": ([[1.0, 2.0]], [[1.0, 2.0]], r"`score` must be \[N\] and `runs` \[R, N\], got shapes \(1, 2\) and"),
+    "lengths": ([1.0], [[1.0, 2.0]], r"`score` must be \[N\] and .*, got shapes \(1,\) and \(1, 2\)"),
+    "none": ([], [[]], r"`score` must be a float32 array \[N\] of at least one sample, got float32 \[0\]"),
+    "dtype": (np.ones(2), [[1.0, 2.0]], r"`score` must be a float32 array \[N\] .*, got float64 \[2\]"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SCORES)
+def test_what_is_no_score_is_refused_in_memory_and_in_a_file(case, tmp_path):
+    from safetensors.numpy import save
+
+    score, runs, message = BAD_SCORES[case]
+    score = score if isinstance(score, np.ndarray) else np.array(score, np.float32)
+    runs = np.array(runs, np.float32)
+    with pytest.raises(ValueError, match=f"StaticScores: {message}"):
+        StaticScores(score, runs, {})
+    tensors, file = save({"score": score, "runs": runs}), tmp_path / "s.safetensors"
+    StaticScores(np.ones(2, np.float32), np.ones((1, 2), np.float32), {}).save(file)
+    file.write_bytes(tensors)
+    change_json(file, tensors_sha256=hashlib.sha256(tensors).hexdigest(), facts_sha256=json_digest({}))
+    with pytest.raises(ScoreFileError, match=f"no usable score file: it does not hold scores .*{message}"):
+        load_scores(file)
+
+
+def test_scores_that_were_changed_are_not_saved(tmp_path):
+    scores = StaticScores(np.ones(3, np.float32), np.ones((1, 3), np.float32), {})
+    scores.score[1] = np.nan
+    with pytest.raises(ValueError, match="`score` must be finite, but that of sample 1 is not"):
+        scores.save(tmp_path / "s.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_another_program_is_not_replaced(tmp_path):
+    scores = StaticScores(np.ones(3, np.float32), np.ones((1, 3), np.float32), {})
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    with pytest.raises(ScoreFileError, match=r"config\.json is another program's, and a score file would replace it"):
+        scores.save(tmp_path / "config.safetensors")
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
+    scores.save(scores.save(tmp_path / "mine.safetensors"))
+
+
 # ---- Training by a file ----
 
 
@@ -406,6 +494,20 @@ def test_resumed_equals_uninterrupted_and_is_charged_once(file, tmp_path):
     assert resumed.pruning_history.charged_forward_passes == whole.pruning_history.charged_forward_passes
 
 
+def test_resumed_from_the_same_file_elsewhere(file, tmp_path, monkeypatch):
+    flags = {"save_strategy": "epoch"}
+    pruning_trainer(vit(), Images(SIZE), tmp_path / "a", policy=StaticPruning(file, 0.3), **flags).train()
+    monkeypatch.chdir(tmp_path)
+    moved = load_scores(file).save(tmp_path / "moved.safetensors")
+    for scores in (f"./{file.name}", moved, load_scores(file)):
+        again = pruning_trainer(vit(), Images(SIZE), tmp_path / "a", policy=StaticPruning(scores, 0.3), **flags)
+        again.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-2"))
+        assert len(again.pruning_history) == 3
+    free = pruning_trainer(vit(), Images(SIZE), tmp_path / "a", policy=StaticPruning(load_scores(file).score, 0.3))
+    with pytest.raises(ValueError, match=r"exactly\. forward passes of scoring: 20 then, 0 now\. Use the saved"):
+        free.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-2"))
+
+
 def test_a_file_that_changed_under_a_checkpoint_is_named(file, tmp_path):
     flags = {"save_strategy": "epoch"}
     pruning_trainer(vit(), Images(SIZE), tmp_path / "a", policy=StaticPruning(file, 0.3), **flags).train()
@@ -425,6 +527,16 @@ def test_another_data_set_is_refused_before_the_first_step(file, tmp_path):
 # ---- Mistakes ----
 
 
+class Endless(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        yield from Images(SIZE)
+
+
+def test_whole_numbers_may_be_of_numpy(tmp_path):
+    scores = score("el2n", tmp_path, epochs=np.int64(1), runs=np.int64(1))
+    assert load_scores(scores.save(tmp_path / "s.safetensors")).facts["epochs"] == 1
+
+
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
@@ -439,6 +551,11 @@ def test_another_data_set_is_refused_before_the_first_step(file, tmp_path):
         ("grand", {"epochs": 0, "gradients": "fast"}, "`gradients` must be auto, vmap or loop, got 'fast'"),
         ("grand", {"epochs": 0, "chunk": 0}, "`chunk` must be a whole number of at least 1, got 0"),
         ("grand", {"epochs": 0, "plain_dataset": Images(9)}, "`plain_dataset` must hold the 10 samples .* got 9"),
+        ("grand", {"epochs": 0, "plain_dataset": Images(SIZE, seed=3)}, "same order, but its labels are others"),
+        ("grand", {"epochs": True}, r"`epochs` of grand .*got True"),
+        ("el2n", {"epochs": 1, "runs": True}, "`runs` must be a whole number of at least 1, got True"),
+        ("el2n", {"epochs": 1, "dataset": Endless()}, "`dataset` must be a map-style data set, got a Endless without"),
+        ("grand", {"epochs": 0, "plain_dataset": Endless()}, "`plain_dataset` must be a map-style data set, got a End"),
     ],
 )
 def test_bad_arguments_are_named(method, options, message, tmp_path):

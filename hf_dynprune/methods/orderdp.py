@@ -18,8 +18,9 @@ sharing their average gamma, so that
     E[sum over kept of w_i L_i] = sum_j min(1, max_weight gamma_j) L_(j),   at most sum_j L_(j) for losses of at least 0
 
 The weights are not normalised further: inverse probabilities alone make the sum over the kept an estimate of the sum
-over all. It stays biased, since no weight makes up for the last s - q ranks, which have gamma 0, nor for those whose
-weight is capped: what is missing are the smallest losses.
+over all. Where q < s it stays biased, since no weight makes up for the last s - q ranks, which have gamma 0, nor for
+those whose weight is capped: what is missing are the smallest losses. With q = s each weight is n / s, if the cap lets
+it; `unbiased` is False for that case too, which is cautious.
 
 Source: Jin et al., "OrderDP", ICLR 2026, arXiv 2606.08574; selection per epoch and on stored losses as in the authors'
 code (the paper's figure selects per iteration), and like that code without annealing unless asked (`delta`). We differ
@@ -182,7 +183,7 @@ class OrderDP(PruningPolicy):
 
     @property
     def unbiased(self) -> bool:
-        """Large losses are favoured by design; the last ranks cannot be kept, and the weights of `"ipw"` are capped."""
+        """Large losses are favoured; below `top_ratio` 1 the last ranks are never kept; `"ipw"` weights are capped."""
         return False
 
     @property

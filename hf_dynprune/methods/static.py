@@ -15,6 +15,7 @@ run, since forgetting counts are mostly equal and class-sorted data would lose w
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,7 +34,7 @@ from ..scores import ScoreView
 __all__ = ["StaticPruning"]
 
 ARRAY = "array"
-"""Stands in `parameters` for scores that were given as an array; `digest` tells which."""
+"""Stands in `parameters` for scores that were not given as a path; `digest` tells which."""
 
 
 @register_policy("static")
@@ -42,7 +43,7 @@ class StaticPruning(PruningPolicy):
     """The samples with the highest (or lowest) of scores made before the run: the same ones in every epoch.
 
     Args:
-        scores: path of a score file (`hf-dynprune score` writes one), or numbers `[N]`, finite.
+        scores: path of a score file (`hf-dynprune score` writes one), a `StaticScores`, or numbers `[N]`, finite.
         ratio: share pruned of all samples, in `[0, 1)`.
         keep: "highest" or "lowest": which end of the scores is trained on.
         digest: of the scores; found out where it is not given, and refused where it is another, so that a checkpoint
@@ -55,7 +56,7 @@ class StaticPruning(PruningPolicy):
         array([1, 3])
     """
 
-    scores: str | os.PathLike[str] | ArrayLike
+    scores: str | os.PathLike[str] | StaticScores | ArrayLike
     ratio: float
     keep: str = "highest"
     digest: str | None = None
@@ -72,8 +73,12 @@ class StaticPruning(PruningPolicy):
         if self.keep not in ("highest", "lowest"):
             raise ValueError(f"`keep` of StaticPruning must be 'highest' or 'lowest', got {self.keep!r}.")
         given: Any = self.scores
-        is_path = isinstance(given, (str, os.PathLike))
-        object.__setattr__(self, "scores", os.fspath(given) if is_path else _checked_scores(given))
+        if isinstance(given, StaticScores):
+            score = _checked_scores(given.score)
+            object.__setattr__(self, "scores", StaticScores(score, given.runs, dict(given.facts)))
+        else:
+            is_path = isinstance(given, (str, os.PathLike))
+            object.__setattr__(self, "scores", os.fspath(given) if is_path else _checked_scores(given))
         digest = score_digest(self.stored.score)
         if self.digest not in (None, digest):
             raise ValueError(
@@ -90,6 +95,8 @@ class StaticPruning(PruningPolicy):
     @cached_property
     def stored(self) -> StaticScores:
         """The scores, read once; an array comes with no facts."""
+        if isinstance(self.scores, StaticScores):
+            return self.scores
         if not isinstance(self.scores, str):
             score = np.asarray(self.scores)
             return StaticScores(score, score[None], {})
@@ -107,9 +114,20 @@ class StaticPruning(PruningPolicy):
         return hash((self.digest, self.ratio, self.keep))
 
     def parameters(self) -> dict[str, Any]:
-        """Field values; for scores given as an array the word 'array'."""
+        """Field values; for scores not given as a path the word 'array'."""
         scores = self.scores if isinstance(self.scores, str) else ARRAY
         return {"scores": scores, "ratio": float(self.ratio), "keep": self.keep, "digest": self.digest}
+
+    def identity(self) -> dict[str, Any]:
+        """Without where the scores lie: `digest` says which they are."""
+        return {key: value for key, value in self.parameters().items() if key != "scores"}
+
+    def with_ratio(self, ratio: float) -> StaticPruning:
+        """A copy that prunes another share, of the same scores: a file is not read again."""
+        twin = copy.copy(self)
+        object.__setattr__(twin, "ratio", ratio)
+        check_range(twin, "ratio", 0, 1, high_open=True)
+        return twin
 
     @property
     def max_ratio(self) -> float:
@@ -118,12 +136,12 @@ class StaticPruning(PruningPolicy):
 
     @property
     def scoring_forward_passes(self) -> int:
-        """As the score file says; 0 for an array, whose cost is not known here."""
+        """As the scores' facts say; 0 for an array, whose cost is not known here."""
         return int(self.stored.facts.get("forward_passes", 0))
 
     @property
     def scoring_seconds(self) -> float:
-        """As the score file says."""
+        """As the scores' facts say."""
         return float(self.stored.facts.get("seconds", 0.0))
 
     def check_data(self, num_samples: int, fingerprint: str) -> None:
@@ -131,10 +149,12 @@ class StaticPruning(PruningPolicy):
         self._check_length(num_samples)
         scored = self.stored.facts.get("fingerprint", fingerprint)
         if scored != fingerprint:
+            what = f"score file {self.scores}" if isinstance(self.scores, str) else "`StaticScores` given"
             raise ValueError(
-                f"The score file {self.scores!s} was made for another data set or order: fingerprint {scored} there, "
+                f"The {what} was made for another data set or order: fingerprint {scored} there, "
                 f"{fingerprint} here (length, columns and labels). Score this data set; or, if you know that the "
-                "samples are the same in the same order, pass `load_scores(path).score`, which is not compared."
+                "samples are the same in the same order, pass their `score` array (`load_scores(path).score`), which "
+                "is not compared."
             )
 
     def prunes_in(self, epoch: EpochInfo) -> bool:
@@ -178,7 +198,7 @@ def _checked_scores(given: Any) -> NDArray[np.float32]:
             score = np.array(given, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"`scores` of StaticPruning must be the path of a score file or numbers [N], got {given!r}."
+            f"`scores` of StaticPruning must be the path of a score file, a StaticScores or numbers [N], got {given!r}."
         ) from error
     if score.ndim != 1 or score.size == 0:
         raise ValueError(f"`scores` of StaticPruning must be numbers [N], N >= 1, got shape {score.shape}.")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import save
 
 from hf_dynprune import DynPruneTrainer, InfoBatch, StaticPruning, list_policies
 from hf_dynprune.score_file import ScoreFileError, StaticScores
@@ -40,6 +44,24 @@ def scored(message: str, size: int = SIZE, steps: int | None = None, **parameter
         return build(place, prune_method="static", prune_kwargs={"scores": str(file), "ratio": 0.3, **parameters})
 
     return Case(act, message, steps=steps)
+
+
+def in_memory(**facts: Any) -> StaticScores:
+    """Sound scores with these facts."""
+    score = np.arange(SIZE, dtype=np.float32)
+    return StaticScores(score, score[None], facts)
+
+
+def file_of(place: Path, values: Any) -> Path:
+    """A score file with digests that are right, of what is no score."""
+    file = in_memory().save(place / "bad.safetensors")
+    array = np.array(values, np.float32)
+    tensors = save({"score": array, "runs": np.ones((1, 2), np.float32)})
+    file.write_bytes(tensors)
+    beside = file.with_suffix(".json")
+    content = json.loads(beside.read_text()) | {"tensors_sha256": hashlib.sha256(tensors).hexdigest()}
+    beside.write_text(json.dumps(content))
+    return file
 
 
 FLAGS = {
@@ -362,7 +384,7 @@ PARAMETERS = {
         r"`scores` of StaticPruning must be numbers \[N\], N >= 1, got shape \(\)", "static", 0.3, scores=3
     ),
     "static: scores of a wrong type": given(
-        r"`scores` of StaticPruning must be the path of a score file or numbers \[N\], got \['high'\]",
+        r"`scores` of StaticPruning must be the path of a score file, a StaticScores or numbers \[N\], got \['high'\]",
         "static",
         0.3,
         scores=["high"],
@@ -379,6 +401,21 @@ PARAMETERS = {
     "static: too few scores": scored(
         "StaticPruning has 21 scores in .*own.safetensors, the training set has 22 samples: one score per sample",
         size=SIZE - 1,
+        steps=0,
+    ),
+    "static: score NaN in a file": Case(
+        lambda place: StaticPruning(file_of(place, [1.0, float("nan")]), 0.3),
+        "bad.safetensors is no usable score file: it does not hold scores .*but that of sample 1 is not.*Make it anew",
+        ScoreFileError,
+    ),
+    "static: table of scores in a file": Case(
+        lambda place: StaticPruning(file_of(place, [[1.0, 2.0]]), 0.3),
+        r"bad.safetensors is no usable score file: .*`score` must be \[N\] and `runs` \[R, N\], got shapes \(1, 2\)",
+        ScoreFileError,
+    ),
+    "static: scores in memory of other data": Case(
+        lambda place: build(place, policy=StaticPruning(in_memory(fingerprint="abc"), 0.3)),
+        "The `StaticScores` given was made for another data set or order: fingerprint abc there, [0-9a-f]{16} here",
         steps=0,
     ),
     "static: ratio": scored(r"`ratio` of StaticPruning must be a number in \[0, 1\), got 1\.$", ratio=1),

@@ -13,7 +13,8 @@ import pytest
 from hf_dynprune.methods.static import StaticPruning
 from hf_dynprune.plan import PrunePlan
 from hf_dynprune.registry import build_policy
-from hf_dynprune.score_file import StaticScores
+from hf_dynprune.score_file import StaticScores, load_scores
+from hf_dynprune.wrappers import ClassFloor
 
 SCORES = [0.5, 3.0, 1.0, 1.0, 1.0, 0.1]
 
@@ -106,6 +107,33 @@ def test_parameters_name_the_file_and_its_scores(file):
         build_policy("static", None, array.parameters())
 
 
+def test_what_a_run_is_resumed_with_is_the_digest_not_the_path(file, tmp_path):
+    policy, moved = StaticPruning(file, 0.3), StaticPruning(load_scores(file).save(tmp_path / "b.safetensors"), 0.3)
+    assert policy.parameters() != moved.parameters()
+    assert policy.identity() == moved.identity() == {"ratio": 0.3, "keep": "highest", "digest": policy.digest}
+    floors = [ClassFloor(base, [0, 0, 0, 1, 1, 1], 0.5).identity() for base in (policy, moved)]
+    assert floors[0] == floors[1]
+    assert set(floors[0]) == {"ratio", "keep", "digest", "class_floor", "class_labels"}
+
+
+def test_scores_in_memory_bring_their_facts(file):
+    policy = StaticPruning(load_scores(file), 0.3)
+    assert (policy.scoring_forward_passes, policy.scoring_seconds) == (72, 1.5)
+    assert policy.digest == StaticPruning(file, 0.3).digest
+    assert policy == replace(policy)
+    with pytest.raises(ValueError, match="The `StaticScores` given was made for another data set or order"):
+        policy.check_data(6, "xyz")
+
+
+def test_a_file_is_read_once(file, monkeypatch):
+    policy = StaticPruning(file, 0.3)
+    monkeypatch.setattr("hf_dynprune.methods.static.load_scores", lambda path: pytest.fail("read again"))
+    assert policy.with_ratio(0.5).with_ratio(0.2).stored is policy.stored
+    assert policy.ratio == 0.3
+    with pytest.raises(ValueError, match=r"`ratio` of StaticPruning must be a number in \[0, 1\), got 1"):
+        policy.with_ratio(1)
+
+
 @pytest.mark.parametrize("scores", [SCORES, "file"])
 def test_copies_prune_alike(scores, file, view, epoch_at):
     policy = StaticPruning(file if scores == "file" else scores, 0.5)
@@ -147,7 +175,7 @@ def test_another_data_set_is_refused(file, view_of, epoch_at):
         (([1.0, 1e300], 0.5), "`scores` of StaticPruning must be finite, got inf for sample 1"),
         (([[1.0]], 0.5), r"`scores` of StaticPruning must be numbers \[N\], N >= 1, got shape \(1, 1\)"),
         (([], 0.5), r"got shape \(0,\)"),
-        ((["a"], 0.5), r"must be the path of a score file or numbers \[N\], got \['a'\]"),
+        ((["a"], 0.5), r"must be the path of a score file, a StaticScores or numbers \[N\], got \['a'\]"),
         (("nowhere.safetensors", 0.5), r"nowhere\.safetensors is no usable score file: there is no nowhere"),
         (("scores.txt", 0.5), r"must end in \.safetensors, got 'scores\.txt'"),
     ],
