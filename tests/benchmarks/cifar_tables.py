@@ -18,12 +18,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from .cifar_methods import EPOCHS, HALF, TRAIN, Arm, hard_arms
+from .cifar_methods import EPOCHS, HALF, PARTS, TRAIN, Arm, hard_arms
 
 FULL = "full data"
 Runs = dict[str, dict[int, dict[str, Any]]]
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999")
 """That colour-blind readers tell apart (Okabe and Ito)."""
+MARKERS = "osD^vP<Xho*"
 
 
 def read_runs(out: Path) -> Runs:
@@ -120,33 +121,45 @@ def tables(runs: Runs) -> str:
 
 
 def draw(runs: Runs, file: Path) -> None:
-    """Accuracy over forward passes, of training alone and with those of scoring."""
-    figure = Figure(figsize=(12, 5), layout="constrained")
+    """Accuracy over forward passes, of training alone and with those of scoring.
+
+    Arms of equal cost are set a little apart, since they would cover each other.
+    """
+    kinds = list(dict.fromkeys(kind_of(arm.name) for part in PARTS.values() for arm in part))
+    figure = Figure(figsize=(11, 6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    colours: dict[str, str] = {}
     for panel, charged in zip(panels, (False, True), strict=True):
         for name, by_seed in runs.items():
-            kind = name.removesuffix(" 70%").removesuffix(" 85%")
-            colour = colours.setdefault(kind, COLOURS[len(colours) % len(COLOURS)])
-            marker = "osD^v"[len(colours) // len(COLOURS)] if not kind.startswith("static") else "X"
+            kind = kind_of(name)
+            place = kinds.index(kind) if kind in kinds else 0
             values = list(accuracies(runs, name).values())
-            passes = [share(r["forward_passes"] + charged * scoring_passes(r)) for r in by_seed.values()]
-            label = kind if name == kind or name.endswith("70%") else None
-            error = np.std(values, ddof=1) if len(values) > 1 else 0.0
+            passes = np.mean([share(r["forward_passes"] + charged * scoring_passes(r)) for r in by_seed.values()])
             panel.errorbar(
-                np.mean(passes), np.mean(values), error, fmt=marker, color=colour, capsize=3, label=label, alpha=0.85
+                passes * 1.015 ** (place % 8 - 3.5),
+                np.mean(values),
+                np.std(values, ddof=1) if len(values) > 1 else None,
+                fmt=MARKERS[place % len(MARKERS)],
+                color=COLOURS[place % len(COLOURS)],
+                capsize=3,
+                label=kind,
             )
         panel.set_xscale("log")
-        panel.set_xlabel("forward passes, % of the full run's" + (", scoring included" if charged else ""))
         panel.set_xticks([10, 20, 50, 100, 200, 500] if charged else [15, 30, 50, 100])
         panel.xaxis.set_major_formatter("{x:g}")
         panel.minorticks_off()
         panel.grid(alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.set_xlabel("forward passes, % of the full run's" + (", scoring included" if charged else ""))
     panels[0].set_ylabel("test accuracy %, mean ± standard deviation over seeds")
-    handles, labels = panels[0].get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    panels[1].legend(unique.values(), unique.keys(), loc="lower right", fontsize="small")
+    unique = {label: handle for handle, label in zip(*panels[0].get_legend_handles_labels(), strict=True)}
+    figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=4, frameon=False)
+    figure.suptitle("CIFAR-10, 10,000 images, small ResNet, 10 epochs")
     figure.savefig(file, dpi=110)
+
+
+def kind_of(arm: str) -> str:
+    """The method of an arm, without its saving."""
+    return arm.removesuffix(" 70%").removesuffix(" 85%")
 
 
 def main() -> None:
