@@ -141,7 +141,12 @@ class PruningRun:
         missing = target * total - self._saved() - plan.ratio * now
         high = self._steered.max_ratio
         is_met = plan.ratio >= min(wanted, high) - 1.5 / len(view)
-        self._later_ratio = min(missing / later, high) if later and is_met else plan.ratio
+        # Where not all epochs can prune as much (samples come due), one that could not says little of the next.
+        is_uneven = self._steered.max_saved_epochs(total) < high * total - 1e-9
+        if later and (is_met or is_uneven):
+            self._later_ratio = min(missing, self._steered.max_saved_epochs(later)) / later
+        else:
+            self._later_ratio = plan.ratio
         short = missing - self._later_ratio * later
         if short > TOLERANCE * total and not self._warned_budget:
             self._warned_budget = True

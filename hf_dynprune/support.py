@@ -15,6 +15,7 @@ from .data import class_labels
 from .dealing import Layout
 from .losses import FunctionLoss, LossTerms, PerSampleLoss, find_loss
 from .policy import PruningPolicy
+from .scores import LastVisit
 from .selectors import BatchSelector
 from .wrappers import ClassFloor, CoverEvery
 
@@ -28,6 +29,7 @@ __all__ = [
     "loads_in_order",
     "loss_mismatch",
     "refuse_split",
+    "refuse_dropped_visits",
     "refuse_unsupported",
     "resolve_loss",
     "sample_lengths",
@@ -60,6 +62,16 @@ def add_guarantees(
     if max_unseen_epochs is not None:
         policy = CoverEvery(policy, max_unseen_epochs)
     return policy
+
+
+def refuse_dropped_visits(policy: PruningPolicy, drop_last: bool) -> None:
+    """Raise a ValueError where a limit on the epochs without a visit could not be kept."""
+    if drop_last and any(isinstance(statistic, LastVisit) for statistic in policy.statistics):
+        raise ValueError(
+            "`dataloader_drop_last` (True) with a limit on the epochs that a sample may stay unseen "
+            "(`prune_max_unseen_epochs`, CoverEvery): a sample that is kept may be dropped with the last batch, any "
+            "number of times. Set `dataloader_drop_last=False`, or leave the limit out."
+        )
 
 
 def check_batch_size(selector: BatchSelector, batch_size: int) -> None:

@@ -53,6 +53,7 @@ from .support import (
     check_terms,
     loads_in_order,
     loss_mismatch,
+    refuse_dropped_visits,
     refuse_split,
     refuse_unsupported,
     resolve_loss,
@@ -155,6 +156,7 @@ class DynPruneMixin(Trainer):
         if (floor is not None or unseen is not None) and self._guaranteed_on is not self.train_dataset:
             self.policy = add_guarantees(self._given_policy, floor, unseen, self.train_dataset)
             self._guaranteed_on = self.train_dataset
+        refuse_dropped_visits(self.policy, self.args.dataloader_drop_last)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """As the stock method; `resume_from_checkpoint=True` takes the newest checkpoint that was written to its end.

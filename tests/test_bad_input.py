@@ -64,7 +64,7 @@ def test_bad_input(name, tmp_path, saved):
 
 def test_size_of_the_catalogue():
     assert {kind: len(cases) for kind, cases in KINDS.items()} == {
-        "flags": 51,
+        "flags": 52,
         "parameters": 66,
         "settings": 9,
         "data sets": 11,

@@ -203,6 +203,13 @@ class TestTargets:
         saved = (~train(run, range(12))).sum() / (12 * self.SIZE)
         assert saved == pytest.approx(target, abs=0.005)
 
+    @pytest.mark.parametrize(("base", "k", "target"), [(OrderDP(0.9, 0.5), 3, 0.6), (OrderDP(0.9, 0.5), 2, 0.5)])
+    def test_an_epoch_in_which_many_come_due_is_no_shortage(self, base, k, target, caplog):
+        run = run_of(CoverEvery(base, k), 12, target=target, n=self.SIZE)
+        saved = (~train(run, range(12))).sum() / (12 * self.SIZE)
+        assert saved == pytest.approx(target, abs=0.005)
+        assert "will be missed" not in caplog.text
+
     @pytest.mark.parametrize("wanted", [0.1, 0.3, 0.5])
     def test_the_search_sees_through_what_a_wrapper_takes_back(self, wanted):
         """All that UCB would prune first is due: its plans are full up to a ratio of 0.4."""

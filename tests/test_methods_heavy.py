@@ -28,7 +28,9 @@ def default(name: str) -> PruningPolicy:
     return build_policy(name, ratio=0.4 if "ratio" in required else None)
 
 
-POLICIES = {name: default(name) for name in list_policies()} | {
+# Methods that bring scores of their own are in `test_coverage.py` and the conformance suite.
+NAMES = [name for name in list_policies() if "scores" not in {f.name for f in dataclasses.fields(get_policy(name))}]
+POLICIES = {name: default(name) for name in NAMES} | {
     "epsilon_greedy-half_explored": EpsilonGreedy(0.7, epsilon=0.5),
     "orderdp-small_pool": OrderDP(0.5, 0.6),
     "orderdp-ipw": OrderDP(0.8, 0.7, weighting="ipw", max_weight=3),

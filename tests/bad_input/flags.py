@@ -185,6 +185,13 @@ FLAGS = {
         "`prune_warmup_epochs` must be a whole number of at least 0, got True", prune_warmup_epochs=True
     ),
     # prune_max_unseen_epochs
+    "a limit on epochs unseen beside dropped batches": refused(
+        r"`dataloader_drop_last` \(True\) with a limit on the epochs that a sample may stay unseen .* Set",
+        prune_max_unseen_epochs=3,
+        prune_method="random",
+        prune_ratio=0.5,
+        dataloader_drop_last=True,
+    ),
     "no epoch unseen": refused(
         "`prune_max_unseen_epochs` must be a whole number of at least 1, got 0: leave it out for no limit, or",
         prune_max_unseen_epochs=0,
