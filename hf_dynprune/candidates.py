@@ -70,6 +70,13 @@ def number_rows(batch: Any) -> dict[str, Any]:
             f"The data collator must return a mapping of names to tensors, got {type(batch).__name__}: the model is "
             "called with its entries, and rows are chosen from them."
         )
+    for name, value in batch.items():
+        if isinstance(value, Mapping) or (isinstance(value, np.ndarray) and value.ndim):
+            raise ValueError(
+                f"The training batch has {name!r} as {type(value).__name__}: in-batch selection takes rows of tensors "
+                "and lists only. Let the collator give tensors at the batch's top level; the model's `forward` may put "
+                "them together."
+            )
     sizes = {name: len(value) for name, value in batch.items() if isinstance(value, torch.Tensor) and value.dim()}
     if not sizes:
         raise ValueError(

@@ -46,7 +46,7 @@ def save_state(folder: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]
         arrays: by name; the tensors file's SHA-256 goes into the JSON file, which is written last.
         facts: JSON-serialisable.
     """
-    tensors = save_tensors({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    tensors = save_tensors({name: np.asarray(array, order="C") for name, array in arrays.items()})
     text = json.dumps(
         {
             "format_version": FORMAT_VERSION,

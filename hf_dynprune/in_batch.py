@@ -12,14 +12,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .candidates import candidate_losses, evaluation_mode, number_rows, private_generators, take_rows
 from .checkpoint import load_state, save_state
-from .data import dataset_fingerprint
+from .data import INDEX_KEY, dataset_fingerprint
 from .distributed import collect, sum_over_processes
 from .history import PruningHistory
 from .logs import logger
 from .policy import PruningPolicy
 from .selection import SelectionFacts, SelectionRun, describe_selection, refuse_other_kind
 from .selectors import BatchSelector, check_selector
-from .support import check_batch_size, is_map_style
+from .support import check_batch_size, check_first_batch, is_map_style, refuse_dispatch
 
 __all__ = ["InBatchSelection"]
 
@@ -48,9 +48,11 @@ class InBatchSelection:
         self.selector = selector
         self.run: SelectionRun | None = None
 
-    def check_batch_size(self) -> None:
-        """Raise a ValueError where a batch is too small to choose from."""
-        check_batch_size(self.selector, self.trainer._train_batch_size)
+    def refuse_unsupported(self) -> None:
+        """Raise a ValueError where a batch is too small to choose from, or a resume would go wrong."""
+        trainer = self.trainer
+        check_batch_size(self.selector, trainer._train_batch_size)
+        refuse_dispatch(trainer.train_dataset, trainer._layout(), bool(trainer.accelerator.dispatch_batches))
 
     @property
     def history(self) -> PruningHistory:
@@ -162,9 +164,12 @@ class InBatchSelection:
             return []
         began, step = time.perf_counter(), trainer.state.global_step
         batches = [number_rows(trainer._prepare_input(batch)) for batch in batches]
+        if run.is_untouched:
+            check_first_batch(self.selector, len(batches[0][INDEX_KEY]), trainer._layout(), trainer.train_dataset)
         is_sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
         # A wrapper for several processes would exchange buffers; one that holds the weights in shards is needed.
         model = trainer.model_wrapped if is_sharded else trainer.accelerator.unwrap_model(trainer.model)
+        _training_weights(trainer.optimizer)
         with evaluation_mode(model), private_generators(trainer.args.device, run.seed_sequence(step)):
             losses, has_items = candidate_losses(
                 batches, model, trainer.per_sample_loss, trainer.compute_loss_context_manager
@@ -186,3 +191,13 @@ class InBatchSelection:
             save_state(folder, arrays, {**facts, "global_step": trainer.state.global_step})
         if trainer.is_world_process_zero():
             run.history_so_far.save(trainer._get_output_dir(trial))
+
+
+def _training_weights(optimizer: Any) -> None:
+    """Let a schedule-free optimizer put its training weights back, which an evaluation has replaced by averaged ones.
+
+    The Trainer does so in `training_step`, after the candidates' pass.
+    """
+    train = getattr(optimizer, "train", None)
+    if callable(train):
+        train()

@@ -17,7 +17,7 @@ from .checkpoint import CheckpointError, require
 from .dealing import Layout
 from .history import EpochRecord, PruningHistory
 from .logs import logger
-from .selectors import BatchSelector, Rows, State, Weights, check_choice
+from .selectors import BatchSelector, Rows, State, Weights, check_choice, check_state
 
 __all__ = ["SelectionFacts", "SelectionRun", "describe_selection", "refuse_other_kind"]
 
@@ -58,7 +58,7 @@ class SelectionRun:
     ) -> None:
         self.selector, self.facts, self.layout, self.rank = selector, facts, layout, rank
         self.spare_single = spare_single
-        self.state: State = selector.start()
+        self.state: State = check_state(selector, "start", selector.start())
         self.history = PruningHistory()
         self.record: EpochRecord | None = None
         self.batches = 0
@@ -93,8 +93,17 @@ class SelectionRun:
 
         Such a window gets no optimizer step in the stock loop, whose gradient of it would leak into the next pass; so
         its batches are left out.
+
+        Raises:
+            ValueError: if that is all there is in the first pass, so that no pass would ever train anything.
         """
         self.pass_ended = got < wanted
+        if self.pass_ended and got and self.is_untouched:
+            raise ValueError(
+                f"The training data ended after {got} batches of a process, before the first accumulation window of "
+                f"{wanted} was full: nothing would be trained. Set `gradient_accumulation_steps` to at most {got}, "
+                "lower `per_device_train_batch_size`, or pass more data."
+            )
         if self.pass_ended and got and not self._warned_short:
             self._warned_short = True
             logger.warning(
@@ -103,6 +112,11 @@ class SelectionRun:
                 *(got, wanted),
             )
         return not self.pass_ended
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing was chosen yet, in this run or the one that it resumes."""
+        return not (self.batches or len(self.history) or (self.record is not None and self.record.num_samples))
 
     def is_pass_over(self, is_stopped: bool) -> bool:
         """Whether a checkpoint now lies at the end of the pass, so that a resume begins with the next one."""
@@ -178,7 +192,7 @@ class SelectionRun:
             )
         losses = loss[eligible]
         losses.flags.writeable = False
-        self.state = self.selector.observe(losses, self.state)
+        self.state = check_state(self.selector, "observe", self.selector.observe(losses, self.state))
         rows, weights = check_choice(self.selector, self.selector.select(losses, self.state, rng), len(losses))
         return eligible[rows], weights
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ __all__ = [
     "build_selector",
     "check_choice",
     "check_selector",
+    "check_state",
     "get_selector",
     "list_selectors",
     "register_selector",
@@ -70,7 +72,7 @@ class BatchSelector(ABC):
         """Expected share of the candidates that is trained, in (0, 1]; for the log."""
 
     def start(self) -> State:
-        """The state before the first batch."""
+        """The state before the first batch: arrays of numbers or truth values by name."""
         return {}
 
     def observe(self, losses: NDArray[np.float32], state: State) -> State:
@@ -212,6 +214,31 @@ def check_selector(selector: Any) -> None:
                 f"`{name}` of {type(selector).__name__} cannot be written to a checkpoint, got {value!r} ({error}): "
                 "make it a number, text, or a tuple of them, or override `parameters` to describe it."
             ) from error
+    share = selector.share
+    if not (isinstance(share, numbers.Real) and 0 < float(share) <= 1):
+        raise ValueError(
+            f"`share` of {type(selector).__name__} must be a number in (0, 1], the expected share of the candidates "
+            f"that is trained, got {share!r}."
+        )
+
+
+def check_state(selector: BatchSelector, method: str, state: Any) -> State:
+    """What `start` or `observe` gave, numpy's scalars as 0-dimensional arrays, which is how a checkpoint returns them.
+
+    Raises:
+        ValueError: naming the selector, the method and the offending entry.
+    """
+    by = f"`{method}` of {type(selector).__name__} must return a mapping of names to numpy arrays of numbers"
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{by}, {{}} for none, got {type(state).__name__}: a checkpoint holds nothing else.")
+    for name, value in state.items():
+        if not isinstance(name, str):
+            raise ValueError(f"{by}, got the name {name!r}: make it text.")
+        if not isinstance(value, (np.ndarray, np.generic)):
+            raise ValueError(f"{by}, got {name!r} as {type(value).__name__}: `np.asarray` makes one of numbers.")
+        if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
+            raise ValueError(f"{by}, got {name!r} as {value.dtype}: bool, integers and floats up to 64 bits are saved.")
+    return {name: np.asarray(value) for name, value in state.items()}
 
 
 def check_choice(selector: BatchSelector, choice: Any, size: int) -> tuple[Rows, Weights]:
@@ -232,8 +259,11 @@ def check_choice(selector: BatchSelector, choice: Any, size: int) -> tuple[Rows,
     rows = rows.astype(np.intp)
     if (np.diff(rows) <= 0).any() or rows[0] < 0 or rows[-1] >= size:
         raise ValueError(f"{by} must choose strictly increasing rows in [0, {size}), got {rows.tolist()}.")
+    given = np.asarray(choice[1])
+    if given.dtype.kind not in "biuf":
+        raise ValueError(f"{by} must give weights that are numbers, got {given.dtype}.")
     with np.errstate(over="ignore"):  # refused below, by value
-        weights = np.array(choice[1], dtype=np.float32)
+        weights = given.astype(np.float32)
     if weights.shape != rows.shape:
         raise ValueError(f"{by} must give a weight per chosen row, {rows.shape}, got shape {weights.shape}.")
     valid = (weights > 0) & (weights < np.inf)  # False for NaN

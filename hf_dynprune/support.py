@@ -23,11 +23,13 @@ __all__ = [
     "add_guarantees",
     "check_batch_size",
     "check_count",
+    "check_first_batch",
     "check_policy",
     "check_terms",
     "is_map_style",
     "loads_in_order",
     "loss_mismatch",
+    "refuse_dispatch",
     "refuse_split",
     "refuse_dropped_visits",
     "refuse_unsupported",
@@ -80,6 +82,26 @@ def check_batch_size(selector: BatchSelector, batch_size: int) -> None:
         raise ValueError(
             f"{selector} is to train {selector.share:.1%} of each batch, but `per_device_train_batch_size` is 1: there "
             "is nothing to choose from. Raise it; it is the number of candidates, not of trained samples."
+        )
+
+
+def check_first_batch(selector: BatchSelector, rows: int, layout: Layout, dataset: Any) -> None:
+    """Raise a ValueError where a run's first batch has one row that should have several, such as a packed one.
+
+    Args:
+        selector: chooses.
+        rows: of the batch.
+        layout: says how many it should have.
+        dataset: map-style data too small for that is passed over; of a stream the size is not known.
+    """
+    wanted = layout.batch_size // (layout.world_size if layout.split_batches else 1)
+    if is_map_style(dataset):
+        wanted = min(wanted, len(dataset) - (layout.world_size - 1) * wanted)  # of the last process
+    if rows == 1 and wanted > 1 and selector.share < 1:
+        raise ValueError(
+            f"{selector} is to train {selector.share:.1%} of each batch, but the first batch has 1 row where "
+            f"`per_device_train_batch_size` is {layout.batch_size}: there is nothing to choose from. The collator "
+            "probably packs the samples into one row (`DataCollatorWithFlattening`, `packing=True`): use one that pads."
         )
 
 
@@ -139,6 +161,20 @@ def refuse_split(layout: Layout) -> None:
         raise ValueError(
             f"`split_batches` splits each batch over the processes, but a batch of {layout.batch_size} does not divide "
             f"by {layout.world_size} processes: set `per_device_train_batch_size` to a multiple of {layout.world_size}."
+        )
+
+
+def refuse_dispatch(dataset: Any, layout: Layout, is_dispatched: bool) -> None:
+    """Raise a ValueError where Accelerate's skipping would resume a selector's run at the wrong place in an epoch.
+
+    Of map-style data under `dispatch_batches` each step takes a batch per process from the sampler, but as many batches
+    are skipped as steps (accelerate 1.10 to 1.15, `data_loader.skip_first_batches`). Streams are skipped rightly.
+    """
+    if is_dispatched and layout.shards > 1 and is_map_style(dataset):
+        raise ValueError(
+            f"`dispatch_batches=True` in `accelerator_config` with a selector, map-style data and {layout.world_size} "
+            "processes: a resume inside an epoch would train samples again, since Accelerate skips too few batches. "
+            "Leave `dispatch_batches` off, so that each process loads its own batches."
         )
 
 

@@ -137,7 +137,7 @@ class DynPruneMixin(Trainer):
     def _refuse_unsupported(self) -> None:
         refuse_unsupported(self.train_dataset, self.args, self.compute_loss_func, self.selector is not None)
         if self._selection is not None:
-            self._selection.check_batch_size()
+            self._selection.refuse_unsupported()
 
     @property
     def pruning_history(self) -> PruningHistory:

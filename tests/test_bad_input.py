@@ -72,7 +72,7 @@ def test_size_of_the_catalogue():
         "collators": 5,
         "losses": 25,
         "policies": 32,
-        "selectors": 29,
+        "selectors": 38,
         "checkpoints": 30,
         "resumes": 16,
     }

@@ -127,3 +127,11 @@ def test_a_run_loaded_between_two_batches_goes_on_as_it_would_have(scores, cut, 
         each.make_plan(each.epoch_info(1, len(scores)))
     assert again.store.checksum() == run.store.checksum()
     assert again.plan.checksum() == run.plan.checksum()
+
+
+def test_a_single_number_comes_back_as_one(tmp_path):
+    transposed = np.arange(6.0).reshape(2, 3).T
+    save_state(tmp_path, {"number": np.array(3.5), "turned": transposed}, {})
+    loaded, _ = load_state(tmp_path)
+    assert (loaded["number"].shape, float(loaded["number"])) == ((), 3.5)
+    np.testing.assert_array_equal(loaded["turned"], transposed)

@@ -26,8 +26,9 @@ from hf_dynprune import (
 from hf_dynprune.candidates import evaluation_mode, number_rows, private_generators, take_rows
 from hf_dynprune.checkpoint import CheckpointError
 from hf_dynprune.data import INDEX_KEY, WEIGHT_KEY
+from hf_dynprune.dealing import Layout
 from hf_dynprune.selection import SelectionFacts, SelectionRun
-from hf_dynprune.support import is_map_style
+from hf_dynprune.support import check_first_batch, is_map_style, refuse_dispatch
 from tests.helpers import (
     Images,
     StepLog,
@@ -149,6 +150,28 @@ def test_a_map_style_data_set_is_resumed_exactly(name, tmp_path):
         (0, 3, 22),
         (1, 3, 22),
     ]
+
+
+@dataclasses.dataclass(frozen=True)
+class AboveRunningMean(BatchSelector):
+    """Remembers two single numbers."""
+
+    share = 0.5
+
+    def start(self):
+        return {"sum": np.array(0.0), "count": np.array(0)}
+
+    def observe(self, losses, state):
+        assert all(isinstance(value, np.ndarray) and value.shape == () for value in state.values())
+        return {"sum": state["sum"] + losses.sum(), "count": state["count"] + len(losses)}
+
+    def select(self, losses, state, rng):
+        rows = np.flatnonzero(losses >= min(state["sum"] / state["count"], losses.max()))
+        return rows, np.ones(len(rows))
+
+
+def test_a_state_of_single_numbers_is_resumed_exactly(tmp_path):
+    resume_everywhere(tmp_path, [3], selector=AboveRunningMean(), dataset=Stream)
 
 
 # ---- Nothing but the rows changes ----
@@ -296,6 +319,40 @@ def test_rows_of_every_tensor_and_list_are_taken():
     assert whole["x"] is batch["x"]
 
 
+class WithModes(torch.optim.SGD):
+    """Has the modes of a schedule-free optimizer."""
+
+    mode = "none"
+
+    def train(self):
+        self.mode = "train"
+
+    def eval(self):
+        self.mode = "eval"
+
+
+def test_candidates_are_scored_with_the_optimizers_training_weights(tmp_path):
+    model, modes = vit(), []
+    optimizer = WithModes(model.parameters(), lr=0.01)
+
+    def loss(model, inputs, outputs):
+        modes.append((torch.is_grad_enabled(), optimizer.mode))
+        return torch.nn.functional.cross_entropy(outputs.logits, inputs["labels"], reduction="none")
+
+    flags = {"eval_dataset": Images(4), "eval_strategy": "steps", "eval_steps": 1, "max_steps": 2}
+    build(
+        tmp_path,
+        HALF["random"],
+        model=model,
+        per_sample_loss=loss,
+        optimizers=(optimizer, None),
+        save_strategy="no",
+        **flags,
+    ).train()
+    assert modes == [(False, "train"), (True, "train")] * 2
+    assert optimizer.mode == "eval"
+
+
 # ---- Losses that are not finite, labels that are not there ----
 
 
@@ -357,6 +414,50 @@ def test_a_stream_that_ends_inside_a_window_says_what_is_left_out(tmp_path, capl
 
 
 # ---- Flags, logs, refusals that are not in the catalogue ----
+
+
+@pytest.mark.parametrize(
+    ("dataset", "layout", "is_dispatched"),
+    [
+        (Stream(), Layout(4, 1, 2), True),
+        (Images(), Layout(4, 1, 2), False),
+        (Images(), Layout(4, 1, 1), True),
+        (Images(), Layout(4, 1, 2, split_batches=True), True),  # one batch per step, as many as are skipped
+    ],
+    ids=["stream", "not dispatched", "one process", "split"],
+)
+def test_dispatched_batches_are_refused_only_where_a_resume_goes_wrong(dataset, layout, is_dispatched):
+    refuse_dispatch(dataset, layout, is_dispatched)
+    with pytest.raises(ValueError, match="map-style data and 3 processes"):
+        refuse_dispatch(Images(), Layout(4, 1, 3), True)
+
+
+@pytest.mark.parametrize(
+    ("size", "layout", "is_refused"),
+    [
+        (2, Layout(4, 1, 1), True),
+        (1, Layout(4, 1, 1), False),
+        (6, Layout(4, 1, 2), True),
+        (5, Layout(4, 1, 2), False),  # the last process may get one sample
+        (22, Layout(2, 1, 2, split_batches=True), False),
+        (22, Layout(4, 1, 2, split_batches=True), True),
+    ],
+)
+def test_a_first_batch_of_one_row_is_refused_where_it_should_have_more(size, layout, is_refused):
+    check_first_batch(RandomSelector(0.0), 1, layout, Images(size))
+    check_first_batch(RandomSelector(), 2, layout, Images(size))
+    if not is_refused:
+        check_first_batch(RandomSelector(), 1, layout, Images(size))
+        return
+    with pytest.raises(ValueError, match="the first batch has 1 row where"):
+        check_first_batch(RandomSelector(), 1, layout, Images(size))
+
+
+def test_a_last_batch_of_one_row_is_trained(tmp_path):
+    for dataset in (Images(9), Stream(9)):
+        trainer = build(tmp_path, HALF["random"], dataset, save_strategy="no", max_steps=6)
+        trainer.train()
+        assert [record.num_samples for record in trainer.pruning_history] == [9, 9]
 
 
 def test_flags_choose_a_selector_and_an_object_wins_over_them(tmp_path):

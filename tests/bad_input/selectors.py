@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import default_data_collator
 
-from hf_dynprune import InfoBatch, OrderDPSelector, RandomSelector
-from tests.bad_input import Case, first_batch, refused
+from hf_dynprune import DynPruneTrainer, InfoBatch, OrderDPSelector, RandomSelector
+from hf_dynprune.dealing import Layout
+from tests.bad_input import Case, build, first_batch, refused
 from tests.bad_input.data import Endless, Stream
 
 SELECTORS_KNOWN = "Known selectors: orderdp, random, selective_backprop"
@@ -22,6 +26,34 @@ def selecting(message: str, name: Any = "random", /, **parameters: Any) -> Case:
 def beside(message: str, **flags: Any) -> Case:
     """A flag of pruning by epochs together with a selector."""
     return refused(f"{message} with a selector: .* a run has one of them", selector=RandomSelector(), **flags)
+
+
+@dataclass(frozen=True)
+class Own(RandomSelector):
+    """A selector of the user's that breaks one rule."""
+
+    wrong: str = ""
+
+    @property
+    def share(self):
+        return 50 if self.wrong == "share" else super().share
+
+    def start(self):
+        return {"seen": 0} if self.wrong == "start" else {}
+
+    def observe(self, losses, state):
+        return [losses] if self.wrong == "observe" else state
+
+    def select(self, losses, state, rng):
+        rows, weights = super().select(losses, state, rng)
+        return rows, weights.astype(str) if self.wrong == "weights" else weights
+
+
+def on_two_processes(place: Path) -> DynPruneTrainer:
+    """Dispatched map-style data, as on two processes."""
+    trainer = build(place, selector=RandomSelector(), accelerator_config={"dispatch_batches": True})
+    trainer._layout = lambda: Layout(4, 1, 2)
+    return trainer
 
 
 def row_batch(message: str, change: Any, error: type[Exception] = ValueError) -> Case:
@@ -106,6 +138,33 @@ SELECTORS = {
         dataset=Endless(),
         max_steps=3,
     ),
+    "dispatched map-style data": Case(
+        on_two_processes,
+        "`dispatch_batches=True` in .* with a selector, map-style data and 2 processes: a resume inside an epoch would "
+        "train samples again, .* Leave `dispatch_batches` off",
+        steps=0,
+    ),
+    "less data than a window": first_batch(
+        r"data ended after 2 batches .* before the first accumulation window of 4 was full: nothing would be trained\. "
+        "Set `gradient_accumulation_steps` to at most 2, lower `per_device_train_batch_size`, or pass more data",
+        selector=RandomSelector(),
+        dataset=Stream(),
+        max_steps=3,
+        gradient_accumulation_steps=4,
+    ),
+    # Selectors of the user's
+    "share above 1": refused(r"`share` of Own must be a number in \(0, 1\], .* got 50", selector=Own(wrong="share")),
+    "state at the start": first_batch(
+        "`start` of Own must return a mapping of names to numpy arrays of numbers, got 'seen' as int",
+        selector=Own(wrong="start"),
+    ),
+    "state": first_batch(
+        "`observe` of Own must return a mapping of names to numpy arrays of numbers, {} for none, got list",
+        selector=Own(wrong="observe"),
+    ),
+    "text for weights": first_batch(
+        "`select` of Own must give weights that are numbers, got <U", selector=Own(wrong="weights")
+    ),
     # Batches
     "no mapping": row_batch(
         "must return a mapping of names to tensors, got list: .* and rows are chosen from them",
@@ -115,6 +174,19 @@ SELECTORS = {
     "packed": row_batch(
         "has 4 rows, but 'cu_seq_lens' 3: .* cannot tell which entries belong to which sample. .* packed batches",
         lambda batch: batch | {"cu_seq_lens": torch.tensor([0, 3, 7])},
+    ),
+    "packed into one row": row_batch(
+        r"random\(ratio=0\.5\) is to train 50\.0% of each batch, but the first batch has 1 row where "
+        "`per_device_train_batch_size` is 4: .* packs the samples into one row .* use one that pads",
+        lambda batch: {name: value[:1] for name, value in batch.items()},
+    ),
+    "nested mapping": row_batch(
+        "has 'vision' as dict: in-batch selection takes rows of tensors and lists only. .* at the batch's top level",
+        lambda batch: batch | {"vision": {"size": torch.ones(4)}},
+    ),
+    "numpy array": row_batch(
+        "has 'extra' as ndarray: in-batch selection takes rows of tensors and lists only",
+        lambda batch: batch | {"extra": np.ones(4)},
     ),
     "list of another length": row_batch(
         "has 4 rows, but 'names' 2: .* Let the collator give every tensor and list one entry per sample",

@@ -18,7 +18,7 @@ from hf_dynprune import (
     register_selector,
 )
 from hf_dynprune.methods.orderdp import surrogate_weights
-from hf_dynprune.selectors import build_selector, check_choice, check_selector, get_selector
+from hf_dynprune.selectors import build_selector, check_choice, check_selector, check_state, get_selector
 
 RUNS = 20_000
 
@@ -222,6 +222,8 @@ class Own(BatchSelector):
         (([0, 1], [1, 0]), "weights that are finite and above 0, got 0.0"),
         (([0], [np.nan]), "above 0, got nan"),
         (([0], [1e300]), "above 0, got inf"),
+        (([0], ["1"]), "weights that are numbers, got <U1"),
+        (([0], [None]), "weights that are numbers, got object"),
     ],
 )
 def test_a_choice_outside_the_contract_is_refused(choice, message):
@@ -241,3 +243,43 @@ def test_a_choice_outside_the_contract_is_refused(choice, message):
 def test_what_is_no_selector_is_refused(selector, message):
     with pytest.raises(ValueError, match=message):
         check_selector(selector)
+
+
+@pytest.mark.parametrize("share", [0, -0.5, 1.5, 50, float("nan"), "0.5", None])
+def test_a_share_outside_the_contract_is_refused(share):
+    @dataclass(frozen=True)
+    class Shared(Own):
+        pass
+
+    Shared.share = share
+    with pytest.raises(ValueError, match=rf"`share` of Shared must be a number in \(0, 1\], .* got {share!r}"):
+        check_selector(Shared())
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (None, "{} for none, got NoneType: a checkpoint holds nothing else"),
+        ([np.zeros(2)], "got list"),
+        ({1: np.zeros(2)}, "got the name 1: make it text"),
+        ({"seen": 3}, "got 'seen' as int: `np.asarray`"),
+        ({"seen": [1.0]}, "got 'seen' as list"),
+        ({"name": np.array(["a"])}, "got 'name' as <U1"),
+        ({"things": np.array([None])}, "got 'things' as object"),
+        ({"z": np.zeros(2, complex)}, "got 'z' as complex128"),
+    ],
+)
+def test_a_state_outside_the_contract_is_refused(state, message):
+    with pytest.raises(ValueError, match=f"`observe` of Own must return a mapping .* {message}"):
+        check_state(Own(), "observe", state)
+
+
+def test_a_state_may_hold_single_numbers():
+    state = check_state(
+        Own(), "start", {"seen": np.float32(2), "on": np.array(True), "losses": np.zeros(3, np.float16)}
+    )
+    assert {name: (type(value), value.shape, value.dtype) for name, value in state.items()} == {
+        "seen": (np.ndarray, (), np.float32),
+        "on": (np.ndarray, (), np.bool_),
+        "losses": (np.ndarray, (3,), np.float16),
+    }
