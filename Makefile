@@ -40,7 +40,7 @@ test-decisions: $(DEV_ENV)  ## run only the tests of methods and plans; torch ca
 test-oldest: $(OLDEST)/.stamp  ## run the tests that need torch with the oldest supported transformers and accelerate
 	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python $(RUN_TESTS) $(NEWEST_ONLY:%=--ignore=%) $(ARGS)
 
-soak: $(DEV_ENV)  ## slow tests: kill -9 and start again, three and four processes, inductor (half an hour)
+soak: $(DEV_ENV)  ## slow tests: kill -9 and start again, three and four processes, compiled runs (half an hour)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
 
 check: $(DEV_ENV)  ## lint, check the format, check the types

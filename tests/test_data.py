@@ -71,6 +71,9 @@ LOADERS = {
 }
 CASES = [(d, "no workers") for d in DATASETS] + [("torch", name) for name in LOADERS if name != "no workers"]
 CASES += [("hf torch format", "persistent"), ("hf transform", "two workers")]
+# A spawned worker imports everything anew; `test_traps.py` starts one in the default suite.
+SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in CASES if case[1] == "spawn"]
+CASES = [case for case in CASES if case[1] != "spawn"] + SLOW
 
 
 @pytest.mark.parametrize(("dataset", "loading"), CASES)
