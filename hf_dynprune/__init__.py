@@ -40,6 +40,7 @@ _EXPORTS = {
     "register_selector": "selectors",
     "EpochRecord": "history",
     "PruningHistory": "history",
+    "SavingsAccount": "history",
     "LossTerms": "losses",
     "PerSampleLoss": "losses",
     "register_loss": "losses",
@@ -57,6 +58,7 @@ __all__ = [*_EXPORTS, "__version__"]
 if TYPE_CHECKING:
     from .history import EpochRecord as EpochRecord
     from .history import PruningHistory as PruningHistory
+    from .history import SavingsAccount as SavingsAccount
     from .losses import LossTerms as LossTerms
     from .losses import PerSampleLoss as PerSampleLoss
     from .losses import register_loss as register_loss

@@ -11,7 +11,7 @@ from typing import Any
 
 from .files import write_atomically
 
-__all__ = ["HISTORY_FILE", "EpochRecord", "PruningHistory"]
+__all__ = ["HISTORY_FILE", "EpochRecord", "PruningHistory", "SavingsAccount"]
 
 HISTORY_FILE = "dynprune_history.jsonl"
 
@@ -69,6 +69,42 @@ class EpochRecord:
         return self.num_samples - self.kept
 
 
+@dataclasses.dataclass(frozen=True)
+class SavingsAccount:
+    """The forward passes of a run against those of the full data, with everything it spent on choosing.
+
+    Args:
+        full: forward passes of the full data over the same epochs.
+        training: of the samples that were trained on.
+        scoring: before the run, to make the scores it prunes by; charged in full.
+        candidates: without gradient, for a selector to choose from.
+        seconds_train: wall time of training, since the last resume only.
+        seconds_scoring: wall time of scoring.
+
+    Example:
+        >>> account = SavingsAccount(full=1000, training=600, scoring=200)
+        >>> round(account.saved_in_training, 3), round(account.saved, 3)
+        (0.4, 0.2)
+    """
+
+    full: int
+    training: int
+    scoring: int = 0
+    candidates: int = 0
+    seconds_train: float = 0.0
+    seconds_scoring: float = 0.0
+
+    @property
+    def saved_in_training(self) -> float:
+        """Share of the full data's forward passes that training did without."""
+        return 1 - self.training / self.full if self.full else 0.0
+
+    @property
+    def saved(self) -> float:
+        """The same, less what scoring and choosing cost: below 0 where that was more than training saved."""
+        return 1 - (self.training + self.scoring + self.candidates) / self.full if self.full else 0.0
+
+
 class PruningHistory:
     """The epochs of a run, in order.
 
@@ -108,6 +144,25 @@ class PruningHistory:
     def charged_forward_passes(self) -> int:
         """What the run cost in all: training, scoring and choosing. Savings are to be stated from this."""
         return self.forward_passes + self.scoring_forward_passes + self.candidate_forward_passes
+
+    def account(self, num_epochs: float | None = None) -> SavingsAccount:
+        """What was spent and saved, against full data over as many epochs.
+
+        Args:
+            num_epochs: length of the run; default: the number of records, so an epoch that the run ended inside counts
+                as a whole one.
+        """
+        full = sum(record.num_samples for record in self.records)
+        if num_epochs is not None and self.records:
+            full = round(full / len(self.records) * num_epochs)
+        return SavingsAccount(
+            full,
+            self.forward_passes,
+            self.scoring_forward_passes,
+            self.candidate_forward_passes,
+            sum(record.seconds_train for record in self.records),
+            sum(record.seconds_scoring for record in self.records),
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PruningHistory:

@@ -455,6 +455,11 @@ def test_a_run_is_charged_for_scoring_once(file, tmp_path):
     assert history[0].seconds_scoring == load_scores(file).facts["seconds"]
     assert (history.forward_passes, history.scoring_forward_passes) == (21, 2 * SIZE)
     assert history.charged_forward_passes == 21 + 2 * SIZE
+    account = history.account()
+    assert (account.training, account.scoring, account.candidates) == (21, 2 * SIZE, 0)
+    assert account.saved == pytest.approx(1 - (21 + 2 * SIZE) / account.full)
+    assert account.saved < 0 < account.saved_in_training
+    assert history.account(num_epochs=len(history) / 2).full == account.full / 2
     # Of 30 forward passes 9 are not made, and 20 were made before.
     assert history[-1].projected_saving == pytest.approx((9 - 20) / 30)
 
