@@ -142,7 +142,7 @@ def candidate_losses(
             check_count(count, batch[INDEX_KEY])
             inputs = {key: value for key, value in batch.items() if key != INDEX_KEY}
             with autocast():
-                outputs = model(**{key: value for key, value in inputs.items() if key not in loss.withheld})
+                outputs = loss.forward(model, inputs)
                 terms = loss(model, inputs, outputs)
             check_terms(terms, batch[INDEX_KEY])
             found.append(torch.stack([terms.score.detach().float(), (count > 0).float()]))

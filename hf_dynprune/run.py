@@ -45,6 +45,7 @@ class RunFacts:
     sampling: str
     reproducible_augmentation: bool
     target_saving: float | None = None
+    loss_options: Mapping[str, Any] | None = None
 
 
 _SAID_AS = {
@@ -56,6 +57,7 @@ _SAID_AS = {
     "sampling": "train_sampling_strategy",
     "reproducible_augmentation": "prune_reproducible_augmentation",
     "target_saving": "prune_target_saving",
+    "loss_options": "parameters of the per-sample loss",
 }
 """The flags' names for what a message says differs, where those of `RunFacts` are others."""
 

@@ -117,8 +117,7 @@ def _sample_loss(
     model: torch.nn.Module, loss: PerSampleLoss, one: Mapping[str, Any], forward: Callable[..., Any]
 ) -> Tensor:
     """S_i of the only sample in `one`."""
-    outputs = forward(**{key: value for key, value in one.items() if key not in loss.withheld})
-    return loss(model, one, outputs).total.sum()
+    return loss(model, one, loss.forward(forward, one)).total.sum()
 
 
 def _split(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -236,7 +236,7 @@ def _score_with(trainer: DynPruneTrainer, job: ScoringJob, number: str) -> tuple
         if job.method == "el2n":
             _require_one_label(model)
             with torch.no_grad():
-                outputs = model(**{key: value for key, value in batch.items() if key not in loss.withheld})
+                outputs = loss.forward(model, batch)
             parts.append(el2n_scores(_logits(outputs), batch["labels"].view(-1)).cpu())
             continue
         if way == "auto":

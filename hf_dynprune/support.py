@@ -187,14 +187,15 @@ def resolve_loss(
     given: PerSampleLoss | Callable[..., torch.Tensor | LossTerms] | None,
     model: torch.nn.Module,
     label_smoothing: float,
+    options: Mapping[str, Any] | None = None,
 ) -> PerSampleLoss:
-    """The user's loss if there is one, else the registered one for the model.
+    """The user's loss if there is one, else the registered one for the model, with `options` as its parameters.
 
     Raises:
         ValueError: if there is none, or what was given is neither a `PerSampleLoss` nor a function.
     """
     if given is None:
-        return find_loss(model, label_smoothing)
+        return find_loss(model, label_smoothing, options)
     if isinstance(given, PerSampleLoss):
         return given
     if isinstance(given, type):

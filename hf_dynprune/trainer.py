@@ -148,7 +148,9 @@ class DynPruneMixin(Trainer):
 
     def _resolve_loss(self) -> PerSampleLoss:
         smoothing = self.label_smoother.epsilon if self.label_smoother is not None else 0.0
-        return resolve_loss(self._given_loss, self.accelerator.unwrap_model(self.model), smoothing)
+        return resolve_loss(
+            self._given_loss, self.accelerator.unwrap_model(self.model), smoothing, self.prune_flags.loss_options
+        )
 
     def _add_guarantees(self) -> None:
         """Wrap the given policy as the flags say, once per training set: the class floor takes its labels."""
@@ -306,6 +308,7 @@ class DynPruneMixin(Trainer):
             sampling=str(args.train_sampling_strategy),
             reproducible_augmentation=self.prune_flags.prune_reproducible_augmentation,
             target_saving=self.prune_flags.prune_target_saving,
+            loss_options=self.per_sample_loss.options,
         )
 
     def _layout(self) -> Layout:
@@ -518,7 +521,7 @@ class DynPruneMixin(Trainer):
         if not self._first_batch_checked:
             self._first_batch_checked = self._check_loss(model, inputs)
         loss = self.per_sample_loss
-        outputs = model(**{key: value for key, value in inputs.items() if key not in loss.withheld})
+        outputs = loss.forward(model, inputs)
         terms = loss(model, inputs, outputs)
         check_terms(terms, index)
         if self._selection is None:
@@ -549,7 +552,7 @@ class DynPruneMixin(Trainer):
         plain.eval()
         with torch.no_grad(), private_torch_rng(self.args.device), self.compute_loss_context_manager():
             expected = super().compute_loss(plain, dict(inputs)).item()  # type: ignore[union-attr]
-            outputs = plain(**{key: value for key, value in inputs.items() if key not in loss.withheld})
+            outputs = loss.forward(plain, inputs)
             terms = loss(plain, inputs, outputs)
             # The model reduces its loss in the precision of its weights, ours is reduced in float32.
             halves = (torch.float16, torch.bfloat16)

@@ -9,7 +9,7 @@ from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
 from .budget import check_share
 from .policy import PruningPolicy, is_number
-from .registry import build_policy, list_policies, needs_ratio
+from .registry import as_mapping, build_policy, list_policies, needs_ratio
 from .selectors import BatchSelector, build_selector, list_selectors
 
 __all__ = ["DynPruneArguments", "DynPruneSeq2SeqTrainingArguments", "DynPruneTrainingArguments"]
@@ -66,6 +66,14 @@ class DynPruneArguments:
         },
     )
 
+    prune_loss_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Parameters of the model's per-sample loss, as a JSON object or a dictionary, such as "
+            '\'{"score": "top_share"}\' in segmentation. A loss object given to the trainer has its own.'
+        },
+    )
+
     prune_selector: str | None = field(
         default=None,
         metadata={
@@ -76,6 +84,11 @@ class DynPruneArguments:
     prune_selector_kwargs: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "The selector's own parameters, as a JSON object or a dictionary."}
     )
+
+    @property
+    def loss_options(self) -> dict[str, Any]:
+        """`prune_loss_kwargs` as a dictionary."""
+        return as_mapping(self.prune_loss_kwargs, "prune_loss_kwargs")
 
     def build_selector(self) -> BatchSelector | None:
         """The selector these flags describe, if any.
@@ -150,6 +163,7 @@ class DynPruneArguments:
                 "steps fixes the forward passes. Set `num_train_epochs` instead, or prune with `prune_ratio`."
             )
         self._validate_guarantees()
+        as_mapping(self.prune_loss_kwargs, "prune_loss_kwargs")
         augmentation = self.prune_reproducible_augmentation
         if not isinstance(augmentation, bool):
             raise ValueError(f"`prune_reproducible_augmentation` must be True or False, got {augmentation!r}.")

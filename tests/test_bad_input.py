@@ -14,6 +14,7 @@ from tests.bad_input.data import COLLATORS, DATA_SETS, LABELS
 from tests.bad_input.flags import FLAGS, PARAMETERS, SETTINGS
 from tests.bad_input.losses import LOSSES
 from tests.bad_input.policies import POLICIES
+from tests.bad_input.segmentation_losses import SEGMENTATION_LOSSES
 from tests.bad_input.selectors import SELECTORS
 from tests.helpers import Images, StepLog, arguments, vit
 
@@ -25,6 +26,7 @@ KINDS = {
     "labels": LABELS,
     "collators": COLLATORS,
     "losses": LOSSES,
+    "segmentation losses": SEGMENTATION_LOSSES,
     "policies": POLICIES,
     "selectors": SELECTORS,
     "checkpoints": CHECKPOINTS,

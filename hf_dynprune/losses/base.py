@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
@@ -42,14 +43,20 @@ class PerSampleLoss(ABC):
     """Batch keys the training forward does not get: without labels the model computes no loss of its own."""
     equals_model_loss = True
     """Whether the first batch is to be checked against the loss the stock Trainer would have used."""
+    options: Mapping[str, Any] | None = None
+    """Parameters that are not at their defaults, if any, as JSON takes them: a resumed run must have the same."""
 
     @abstractmethod
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
         """int64 `[B]`: n_i, the items of each sample that carry loss, from the batch alone, before any forward."""
 
+    def forward(self, model: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
+        """The model's outputs for a batch, without what is withheld from it."""
+        return model(**{key: value for key, value in inputs.items() if key not in self.withheld})
+
     @abstractmethod
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
-        """The losses of a batch from the model's outputs."""
+        """The losses of a batch from the model's outputs; once after each forward pass."""
 
 
 class FunctionLoss(PerSampleLoss):
@@ -78,7 +85,7 @@ class FunctionLoss(PerSampleLoss):
         return LossTerms(total=result, score=result)
 
 
-Factory = Callable[[torch.nn.Module, float], PerSampleLoss]
+Factory = Callable[..., PerSampleLoss]
 F = TypeVar("F", bound=Factory)
 
 _LOSSES: list[tuple[Callable[[torch.nn.Module], bool], Factory]] = []
@@ -87,7 +94,8 @@ _LOSSES: list[tuple[Callable[[torch.nn.Module], bool], Factory]] = []
 def register_loss(matches: Callable[[torch.nn.Module], bool]) -> Callable[[F], F]:
     """Decorator: makes `factory(model, label_smoothing)` the loss of models for which `matches(model)` holds.
 
-    A user's loss is asked before the package's own, and of several the one registered last.
+    Further parameters of the factory, keyword-only, are what the flag `prune_loss_kwargs` takes. A user's loss is asked
+    before the package's own, and of several the one registered last.
     """
 
     def register(factory: F) -> F:
@@ -105,20 +113,38 @@ def _scan_losses() -> None:
         importlib.import_module(f"{package.__name__}.{module.name}")
 
 
-def find_loss(model: torch.nn.Module, label_smoothing: float = 0.0) -> PerSampleLoss:
+def find_loss(
+    model: torch.nn.Module, label_smoothing: float = 0.0, options: Mapping[str, Any] | None = None
+) -> PerSampleLoss:
     """The registered loss for this model.
 
+    Args:
+        model: unwrapped.
+        label_smoothing: epsilon in [0, 1).
+        options: the loss's own parameters.
+
     Raises:
-        ValueError: there is none; the message says how to pass one.
+        ValueError: there is none, and the message says how to pass one; or it does not have one of the parameters.
     """
     _scan_losses()
     for matches, factory in _LOSSES:
         if matches(model):
-            return factory(model, label_smoothing)
+            _check_options(factory, options or {}, model)
+            return factory(model, label_smoothing, **(options or {}))
     raise ValueError(
         f"No per-sample loss is known for {type(model).__name__}. Pass `per_sample_loss=fn` to the trainer, with "
         "fn(model, inputs, outputs) returning one loss per sample [B], or register one with `register_loss`."
     )
+
+
+def _check_options(factory: Factory, options: Mapping[str, Any], model: torch.nn.Module) -> None:
+    takes = [name for name, p in signature(factory).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    unknown = sorted(options.keys() - set(takes))
+    if unknown:
+        raise ValueError(
+            f"Unknown parameter {unknown[0]!r} in `prune_loss_kwargs`: the per-sample loss of {type(model).__name__} "
+            f"takes: {', '.join(takes) or 'no parameters'}."
+        )
 
 
 def weighted_loss(terms: LossTerms, weight: Tensor, denominator: Tensor | int, micro_batches: int = 1) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .base import LossTerms, PerSampleLoss, register_loss
+from .labels import RangeCheck, labels_of
 
 __all__ = ["ClassificationLoss"]
 
@@ -49,24 +50,25 @@ class ClassificationLoss(PerSampleLoss):
                 f"{type(model).__name__} was given a `loss_function` of its own. Pass the same loss per sample to the "
                 "trainer as `per_sample_loss=fn`, with fn(model, inputs, outputs) returning [B]."
             )
-        self.config: Any = model.config
+        config: Any = model.config
+        self.config = config
         self.label_smoothing = label_smoothing
-        self._range_checked = False
+        self._check_range = RangeCheck(config.num_labels, IGNORE, "Check `num_labels` of the model's config.")
 
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
         """1 for each sample; 0 where its only label is -100."""
-        labels = self._labels(inputs)
+        labels = labels_of(inputs)
         problem = self._problem_type(labels)
         self._check_form(labels, problem)
         if problem == _SINGLE:
-            self._check_range(labels)
+            self._check_range(labels.view(-1))
             return labels.view(-1).ne(IGNORE).long()
         return torch.ones(len(labels), dtype=torch.int64, device=labels.device)
 
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
         """Losses from the logits `[B, C]`."""
         logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
-        labels = self._labels(inputs).to(logits.device)
+        labels = labels_of(inputs).to(logits.device)
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
         problem = self._problem_type(labels)
@@ -86,16 +88,6 @@ class ClassificationLoss(PerSampleLoss):
             flat = labels.to(logits.dtype).view(len(labels), -1)
             total = functional.mse_loss(logits.view(len(labels), -1), flat, reduction="none").mean(1)
         return LossTerms(total=total, score=total.detach())
-
-    def _labels(self, inputs: Mapping[str, Any]) -> Tensor:
-        labels = inputs.get("labels")
-        if not isinstance(labels, Tensor):
-            has = ", ".join(key for key in inputs if not key.startswith("__"))
-            raise ValueError(
-                f"The training batch has no `labels` tensor, only: {has or 'nothing'}. Name the data set's column "
-                "'label' or 'labels', and see that the collator passes it on."
-            )
-        return labels
 
     def _problem_type(self, labels: Tensor) -> str:
         if self.config.problem_type is None:
@@ -151,17 +143,4 @@ class ClassificationLoss(PerSampleLoss):
                 "The labels are soft (each row sums to 1), as mixup or cutmix makes them. Data pruning needs one loss "
                 "per sample: switch the mixing off, or set the config's `problem_type` to 'multi_label_classification' "
                 "if the labels really are independent."
-            )
-
-    def _check_range(self, labels: Tensor) -> None:
-        """A clear error instead of CUDA's assertion; on a device, only the first batch waits for it."""
-        if not len(labels) or (self._range_checked and labels.device.type != "cpu"):
-            return
-        self._range_checked = True
-        flat, classes = labels.view(-1), self.config.num_labels
-        wrong = ((flat < 0) & (flat != IGNORE)) | (flat >= classes)
-        if wrong.any():
-            raise ValueError(
-                f"Label {int(flat[wrong][0])} is out of range: the model has {classes} classes, so labels must be in "
-                f"[0, {classes}) or {IGNORE} for none. Check `num_labels` of the model's config."
             )

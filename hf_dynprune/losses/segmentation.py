@@ -1,0 +1,276 @@
+"""Semantic segmentation: one class per pixel, from models named `...ForSemanticSegmentation`.
+
+With z the logits upsampled to the labels' size (bilinear, corners not aligned), V_i the pixels of image i whose label
+is not the ignore index, and z' the logits of an auxiliary head where the model has one, of weight lambda:
+
+    l_p = -log softmax(z_p)[y_p] + lambda * -log softmax(z'_p)[y_p]     (one label: BCE(sigmoid(z_p), y_p))
+    S_i = sum over p in V_i of l_p
+    n_i = |V_i|, the model's own denominator; for one label the model divides by all H * W pixels instead
+
+InfoBatch's published recipe for ADE20K divides by all pixels, ignored ones included, and adds the auxiliary loss times
+0.4 to the score (Qin et al., ICLR 2024, the authors' mmsegmentation fork): `denominator="all"`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from .base import LossTerms, PerSampleLoss, register_loss
+from .labels import RangeCheck, labels_of
+
+__all__ = ["SegmentationLoss", "pixel_losses", "share_of_classes", "share_of_pixels"]
+
+WHOLE_BATCH = 2**22
+"""Upsampled logits of up to so many numbers (16 MiB) are made for the whole batch at once: less overhead."""
+
+
+def _classifies_pixels(model: torch.nn.Module) -> bool:
+    return any(base.__name__.endswith("ForSemanticSegmentation") for base in type(model).__mro__)
+
+
+@register_loss(_classifies_pixels)
+class SegmentationLoss(PerSampleLoss):
+    """The loss of SegFormer, UPerNet, DPT, BEiT, Data2Vec-Vision, MobileViT, MobileNetV2 and models of their form.
+
+    Args:
+        model: its config gives `num_labels`, the ignore index, and the weight of its auxiliary head.
+        label_smoothing: must be 0: the Trainer's smoothing takes the last axis for classes, which here is the width.
+        denominator: "valid" divides losses by pixels that have a label, "all" by all of them. Default: as the model
+            does, which is "valid", and "all" for one label. Another than the model's changes the training loss.
+        score: what the policy sees of an image's pixel losses: "mean" of the valid ones (of all with
+            `denominator="all"`); "top_share", the mean of the largest ones; "class_balanced", the mean over the classes
+            in the image of each class's mean.
+        top_share: of the valid pixels, for `score="top_share"`, in (0, 1].
+
+    Raises:
+        ValueError: naming the parameter, its value, and what is allowed.
+    """
+
+    withheld = ("labels",)
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        label_smoothing: float = 0.0,
+        *,
+        denominator: str | None = None,
+        score: str = "mean",
+        top_share: float = 0.2,
+    ) -> None:
+        config: Any = model.config
+        _refuse_smoothing(label_smoothing, config.num_labels)
+        _check_parameters(denominator, score, top_share)
+        _check_model(model)
+        self.is_binary = config.num_labels == 1
+        self.ignore_index = int(
+            getattr(config, "semantic_loss_ignore_index", getattr(config, "loss_ignore_index", 255))
+        )
+        own = "all" if self.is_binary else "valid"
+        self.denominator = own if denominator is None else denominator
+        self.equals_model_loss = self.denominator == own
+        self.score = score
+        self.top_share = top_share
+        self._averages_all = denominator == "all"
+        defaults = {"denominator": (denominator, None), "score": (score, "mean"), "top_share": (top_share, 0.2)}
+        self.options = {name: value for name, (value, default) in defaults.items() if value != default} or None
+        self.classes = max(2, config.num_labels)
+        self.auxiliary_head: torch.nn.Module | None = getattr(model, "auxiliary_head", None)
+        self.auxiliary_weight = float(getattr(config, "auxiliary_loss_weight", 0.0))
+        self._tap = _Tap()
+        if self.auxiliary_head is not None:
+            # For as long as this loss lives. Put on for single passes, compiled ones would not notice: no guard of
+            # theirs looks for hooks.
+            weakref.finalize(self, self.auxiliary_head.register_forward_hook(self._tap).remove)
+        self._check_range = RangeCheck(
+            self.classes,
+            self.ignore_index,
+            "Check `num_labels` of the model's config, and whether the masks' label 0 means none (ADE20K: "
+            "`do_reduce_labels` of the image processor, `reduce_labels` of `load_segmentation_data`).",
+        )
+
+    def count(self, inputs: Mapping[str, Any]) -> Tensor:
+        """Pixels by which each image's loss is divided: the valid ones, or all."""
+        labels = labels_of(inputs)
+        if labels.dim() != 3 or labels.dtype != torch.int64:
+            raise ValueError(
+                f"Segmentation needs one class number per pixel, `labels` torch.int64 [B, H, W], got {labels.dtype} of "
+                f"shape {tuple(labels.shape)}: use `.long()`, and one channel without an axis of its own."
+            )
+        self._check_range(labels)
+        valid = labels.ne(self.ignore_index).flatten(1).sum(1)
+        return torch.full_like(valid, labels[0].numel()) if self.denominator == "all" and len(labels) else valid
+
+    def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
+        """Losses from the logits `[B, C, h, w]`."""
+        logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
+        labels = labels_of(inputs).to(logits.device)
+        losses = pixel_losses(logits, labels, self.ignore_index)
+        if self.auxiliary_head is not None:
+            losses = losses + self.auxiliary_weight * pixel_losses(
+                self._take_auxiliary(labels), labels, self.ignore_index
+            )
+        total = losses.flatten(1).sum(1)
+        return LossTerms(total=total, score=self._scores(losses.detach(), labels, total.detach()))
+
+    def _take_auxiliary(self, labels: Tensor) -> Tensor:
+        logits, self._tap.output = self._tap.output, None
+        if logits is None or len(logits) != len(labels):
+            raise RuntimeError(
+                f"The auxiliary head gave logits for {0 if logits is None else len(logits)} of {len(labels)} images: "
+                "call this loss once after each forward pass of the model it was made for; where "
+                "torch.nn.DataParallel splits the batch, start one process per device instead (torchrun)."
+            )
+        return logits
+
+    def _scores(self, losses: Tensor, labels: Tensor, total: Tensor) -> Tensor:
+        """`[B]` from pixel losses `[B, H, W]`; 0 for an image without a valid pixel."""
+        valid = labels.ne(self.ignore_index)
+        if self.score == "top_share":
+            return share_of_pixels(losses, valid, self.top_share)
+        if self.score == "class_balanced":
+            return share_of_classes(losses, torch.where(valid, labels, -1), self.classes)
+        if self._averages_all:
+            return total / losses[0].numel()
+        return total / valid.flatten(1).sum(1).clamp(min=1)
+
+
+class _Tap:
+    """A forward hook that keeps what its module gave last: no output of the models holds the auxiliary logits."""
+
+    def __init__(self) -> None:
+        self.output: Tensor | None = None
+
+    def __call__(self, module: torch.nn.Module, args: Any, output: Tensor) -> None:
+        self.output = output
+
+
+# ---- Losses of pixels ----
+
+
+def pixel_losses(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
+    """`[B, H, W]`: each pixel's cross-entropy, at least in float32; 0 where the label is `ignore_index`.
+
+    Logits at full size are never held for the whole batch, unless they come so: image by image they are upsampled and
+    reduced to losses, and made again for the backward pass. Small batches are taken at once.
+
+    Args:
+        logits: `[B, C, h, w]` of any size; C = 1 is one label against none, with labels 0 and 1.
+        labels: int64 `[B, H, W]`.
+        ignore_index: the label of pixels that count nothing.
+    """
+    reduce = partial(_upsampled_losses, ignore_index=ignore_index)
+    if len(logits) < 2 or logits.shape[1] * labels.numel() <= WHOLE_BATCH:
+        return reduce(logits, labels)
+    if torch.is_grad_enabled() and logits.requires_grad:
+        reduce = partial(checkpoint, reduce, use_reentrant=False, preserve_rng_state=False)
+    # `split`, not single indices: the gradients of slices would each be as large as the whole batch's.
+    images = zip(torch.split(logits, 1), torch.split(labels, 1), strict=True)
+    return torch.cat([reduce(image, label) for image, label in images])
+
+
+def _upsampled_losses(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    if logits.shape[-2:] != labels.shape[-2:]:
+        logits = functional.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    if logits.shape[1] > 1:
+        return functional.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none")
+    losses = functional.binary_cross_entropy_with_logits(logits.squeeze(1), labels.to(logits.dtype), reduction="none")
+    return torch.where(labels.ne(ignore_index), losses, 0)
+
+
+# ---- Scores of images ----
+
+
+def share_of_pixels(losses: Tensor, valid: Tensor, share: float) -> Tensor:
+    """`[B]`: the mean of each image's `ceil(share * valid pixels)` largest pixel losses; 0 without a valid pixel.
+
+    Args:
+        losses: `[B, H, W]`.
+        valid: bool `[B, H, W]`, the pixels that count.
+        share: in (0, 1].
+
+    Example:
+        >>> share_of_pixels(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.ones(1, 2, 2, dtype=torch.bool), 0.5)
+        tensor([3.5000])
+    """
+    taken = torch.ceil(share * valid.flatten(1).sum(1, keepdim=True))
+    largest = torch.where(valid, losses, -torch.inf).flatten(1).sort(1, descending=True).values
+    is_taken = torch.arange(largest.shape[1], device=losses.device) < taken
+    return torch.where(is_taken, largest, 0).sum(1) / taken.squeeze(1).clamp(min=1)
+
+
+def share_of_classes(losses: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """`[B]`: the mean over the classes in each image of the class's mean pixel loss; 0 without a valid pixel.
+
+    Args:
+        losses: `[B, H, W]`.
+        labels: int64 `[B, H, W]` in [0, classes), or -1 for pixels that do not count.
+        classes: their number.
+
+    Example:
+        >>> share_of_classes(torch.tensor([[[1.0, 2.0], [3.0, 6.0]]]), torch.tensor([[[0, 0], [0, 1]]]), 2)
+        tensor([4.])
+    """
+    batch = len(losses)
+    # One flat axis, of which torch has a deterministic sum on every device; the last place is of what does not count.
+    image = torch.arange(batch, device=losses.device).view(-1, 1, 1)
+    place = torch.where(labels < 0, batch * classes, image * classes + labels).flatten()
+    sums, pixels = (losses.new_zeros(batch * classes + 1) for _ in range(2))
+    sums.index_add_(0, place, losses.flatten())
+    pixels.index_add_(0, place, torch.ones_like(losses).flatten())
+    means = (sums / pixels.clamp(min=1))[:-1].view(batch, classes)
+    present = (pixels[:-1] > 0).view(batch, classes).sum(1)
+    return means.sum(1) / present.clamp(min=1)
+
+
+# ---- Refusals ----
+
+
+def _refuse_smoothing(label_smoothing: float, num_labels: int) -> None:
+    if label_smoothing:
+        raise ValueError(
+            f"`label_smoothing_factor` {label_smoothing} does not apply to segmentation: the Trainer's smoothing takes "
+            f"the last axis for the {num_labels} classes, which here is the image's width. Set it to 0, or pass a "
+            "smoothed loss as `per_sample_loss=fn`."
+        )
+
+
+def _check_parameters(denominator: str | None, score: str, top_share: float) -> None:
+    if denominator not in (None, "valid", "all"):
+        raise ValueError(f"`denominator` must be 'valid' or 'all', got {denominator!r}.")
+    if score not in ("mean", "top_share", "class_balanced"):
+        raise ValueError(f"`score` must be 'mean', 'top_share' or 'class_balanced', got {score!r}.")
+    if isinstance(top_share, bool) or not isinstance(top_share, (int, float)) or not 0 < top_share <= 1:
+        raise ValueError(f"`top_share` must be a number in (0, 1], got {top_share!r}.")
+    if score != "top_share" and top_share != 0.2:
+        raise ValueError(f"`top_share` ({top_share}) has no effect with score {score!r}: set `score` to 'top_share'.")
+
+
+def _check_model(model: torch.nn.Module) -> None:
+    """Raise a ValueError for what the model cannot compute a loss of, in training or in evaluation."""
+    name = type(model).__name__
+    config: Any = model.config
+    if hasattr(model, "_loss_function"):
+        raise ValueError(
+            f"{name} was given a `loss_function` of its own. Pass the same loss per sample to the trainer as "
+            "`per_sample_loss=fn`, with fn(model, inputs, outputs) returning [B]."
+        )
+    if config.num_labels == 1 and config.model_type != "segformer":
+        raise ValueError(
+            f"{name} has `num_labels` 1, which it refuses itself: use 2 classes, or SegFormer, whose one label means "
+            "this or nothing."
+        )
+    if config.model_type == "dpt" and getattr(model, "auxiliary_head", None) is None:
+        raise ValueError(
+            f"{name} with `use_auxiliary_head=False` fails to compute its own loss (transformers 5.14 to 5.23), so "
+            "nothing could be evaluated: set it to True, with `auxiliary_loss_weight=0` if it is not to count."
+        )
