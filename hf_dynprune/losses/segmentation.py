@@ -158,8 +158,9 @@ class _Tap:
 def pixel_losses(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
     """`[B, H, W]`: each pixel's cross-entropy, at least in float32; 0 where the label is `ignore_index`.
 
-    Logits at full size are never held for the whole batch, unless they come so: image by image they are upsampled and
-    reduced to losses, and made again for the backward pass. Small batches are taken at once.
+    Logits smaller than the labels are upsampled and reduced to losses image by image, and again for the backward pass:
+    at full size they are never held for the whole batch. Small batches, and logits that come at full size, where this
+    would save nothing, are taken at once.
 
     Args:
         logits: `[B, C, h, w]` of any size; C = 1 is one label against none, with labels 0 and 1.
@@ -167,7 +168,8 @@ def pixel_losses(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Ten
         ignore_index: the label of pixels that count nothing.
     """
     reduce = partial(_upsampled_losses, ignore_index=ignore_index)
-    if len(logits) < 2 or logits.shape[1] * labels.numel() <= WHOLE_BATCH:
+    comes_at_full_size = logits.shape[-2:] == labels.shape[-2:]
+    if len(logits) < 2 or comes_at_full_size or logits.shape[1] * labels.numel() <= WHOLE_BATCH:
         return reduce(logits, labels)
     if torch.is_grad_enabled() and logits.requires_grad:
         reduce = partial(checkpoint, reduce, use_reentrant=False, preserve_rng_state=False)
