@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from .accuracy import Accuracy
+from .mean_iou import MeanIoU, predicted_classes
 
-__all__ = ["Accuracy"]
+__all__ = ["Accuracy", "MeanIoU", "predicted_classes"]
