@@ -1,4 +1,4 @@
-"""ADE20K SceneParsing in its original folder layout: the 150 names, the pairs of files, and what can be wrong with them.
+"""ADE20K SceneParsing in its original folders: the 150 names, the pairs of files, and what can be wrong with them.
 
     ADEChallengeData2016/
       images/training/*.jpg          annotations/training/*.png
@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from .segmentation_pairs import MASK_MODES
+from .segmentation_tables import contents
 
 __all__ = ["NAMES", "RELEASE", "class_names", "find_root", "looks_like", "pairs", "upright_bytes"]
 
@@ -77,7 +77,7 @@ def find_root(folder: Path) -> Path:
             )
     raise ValueError(
         f"{folder} is no ADE20K folder: looked there and in {RELEASE} below it for {', '.join(parts)}, "
-        f"found {_contents(folder)}."
+        f"found {contents(folder)}."
     )
 
 
@@ -94,8 +94,8 @@ def class_names(root: Path) -> tuple[str, ...]:
     rows = {row[0].strip(): row[-1] for row in lines[1:]}
     if list(rows) != [str(number) for number in range(1, 151)] or len(lines) != 151 or min(map(len, lines)) < 6:
         raise ValueError(
-            f"{file} must hold a heading and the classes 1 to 150, one a line with the columns Idx, Ratio, Train, Val, "
-            f"Stuff, Name between tabs, got {len(lines) - 1} lines: copy it anew, or delete it to use the built-in names."
+            f"{file} must hold a heading and the classes 1 to 150, one a line with Idx, Ratio, Train, Val, Stuff, Name "
+            f"between tabs, got {len(lines) - 1} lines: copy it anew, or delete it to use the built-in names."
         )
     names: list[str] = []
     for number, synonyms in rows.items():
@@ -120,7 +120,7 @@ def pairs(root: Path, split: str) -> tuple[list[tuple[Path, Path]], list[bool]]:
     images, masks = _files(root / "images" / split, ".jpg"), _files(root / "annotations" / split, ".png")
     _check_partners(images, masks, root, split)
     found = [(images[stem], masks[stem]) for stem in sorted(images)]
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(8) as pool:  # for disks that answer late; where all is cached, one thread is as fast
         checks = pool.map(_checked_header, found)
         turned = list(tqdm(checks, total=len(found), desc=f"checking {split} images", disable=len(found) < MANY_FILES))
     return found, turned
@@ -151,11 +151,6 @@ def _places(folder: Path) -> tuple[Path, Path]:
     return folder, folder / RELEASE
 
 
-def _contents(folder: Path) -> str:
-    names = sorted(entry.name + "/" * entry.is_dir() for entry in islice(folder.iterdir(), 1000))
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "") if names else "nothing"
-
-
 def _full_scenes(place: Path) -> str:
     """What to say where the folder is the full release, whose annotations are colour images beside the pictures."""
     if next((place / "images").rglob("*_seg.png"), None) is None:
@@ -174,7 +169,7 @@ def _check_partners(images: dict[str, Path], masks: dict[str, Path], root: Path,
     if not images and not masks:
         raise ValueError(
             f"{root / 'images' / split} holds no .jpg files and {root / 'annotations' / split} no .png files, found "
-            f"{_contents(root / 'images' / split)}.{_full_scenes(root)}"
+            f"{contents(root / 'images' / split)}.{_full_scenes(root)}"
         )
     for these, those, what, lacks in ((images, masks, "image", "annotation"), (masks, images, "annotation", "image")):
         alone = sorted(these.keys() - those.keys())
@@ -202,12 +197,12 @@ def _checked_header(pair: Sequence[Path]) -> bool:
         raise ValueError(f"{current} cannot be read as an image, it may be cut off: copy it anew. ({error})") from error
     if mode not in MASK_MODES:
         raise ValueError(
-            f"{pair[1]} is an image of mode {mode}: an annotation has one channel, 0 to 150. The full ADE20K has annotations "
-            f"in colour: {NEEDED}."
+            f"{pair[1]} is an image of mode {mode}: an annotation has one channel, 0 to 150. The full ADE20K has "
+            f"annotations in colour: {NEEDED}."
         )
     if size != mask_size:
         raise ValueError(
-            f"{pair[1]} is {mask_size[0]} x {mask_size[1]} pixels, its image {pair[0]} {size[0]} x {size[1]}: both must "
-            f"be of one size. Copy both anew from one release."
+            f"{pair[1]} is {mask_size[0]} x {mask_size[1]} pixels, its image {pair[0]} {size[0]} x {size[1]}: both "
+            f"must be of one size. Copy both anew from one release."
         )
     return turned

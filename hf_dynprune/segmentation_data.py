@@ -76,8 +76,8 @@ def read_ade20k(folder: str | os.PathLike[str]) -> SegmentationData:
     """ADE20K SceneParsing (150 classes) in its original layout, or other data laid out in that way.
 
     Masks hold 0 for no class and 1 to 150 for the classes; the class ids are 0 to 149. Only headers are read:
-    seconds for 20,210 images. Where an image carries an EXIF orientation, its bytes are held with it made unknown: the masks
-    follow the stored pixels.
+    seconds for 20,210 images. Where an image carries an EXIF orientation, its bytes are held with it made
+    unknown: the masks follow the stored pixels.
 
     Args:
         folder: `ADEChallengeData2016`, or the folder that it is in.

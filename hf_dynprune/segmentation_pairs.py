@@ -131,17 +131,15 @@ class SegmentationData:
                 f"{where} must hold whole numbers [H, W], got {values.dtype} {list(values.shape)}: one value a pixel."
             )
         values = values.astype(np.int64)
-        known = (values >= 0) & (values < len(self._ids_by_value))
-        ids = self._ids_by_value[np.where(known, values, 0)]
-        wrong = ~known | (ids < 0)
-        if wrong.any():
-            raise ValueError(self._unknown_values(np.unique(values[wrong]), where))
+        ids: NDArray[np.int64] = self._ids_by_value[values.clip(-1, MASK_VALUES)]
+        if ids.min(initial=0) < 0:
+            raise ValueError(self._unknown_values(np.unique(values[ids < 0]), where))
         return ids
 
     @cached_property
     def _ids_by_value(self) -> NDArray[np.int64]:
-        """Class id of each mask value, -1 where there is none."""
-        ids = np.full(max(IGNORE_INDEX, *self.ignored, 0) + 1, -1)
+        """Class id of each mask value, -1 where there is none; the last entry is for all other values."""
+        ids = np.full(MASK_VALUES + 1, -1)
         ids[self.offset : self.offset + len(self.classes)] = np.arange(len(self.classes))
         ids[[*self.ignored, IGNORE_INDEX]] = IGNORE_INDEX
         return ids

@@ -1,14 +1,15 @@
-"""Data sets with a column of pictures and one of masks, as `datasets` loads them: checked, and their columns renamed."""
+"""Data sets with a column of pictures and one of masks, as `datasets` loads them: checked, columns renamed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import datasets
 
-__all__ = ["load_splits", "parquet_files", "pick_splits", "pictures"]
+__all__ = ["contents", "load_splits", "parquet_files", "pick_splits", "pictures"]
 
 VALIDATION = ("validation", "val", "test")
 """Names of the split to measure on; the first that there is counts."""
@@ -21,6 +22,15 @@ def pictures(images: list[Any], annotations: list[Any], files: list[str]) -> dat
     return datasets.Dataset.from_dict(columns, features=features)
 
 
+def contents(folder: Path) -> str:
+    """Some of the names in a folder, for messages."""
+    if not folder.is_dir():
+        return "no such folder"
+    names = sorted(entry.name + "/" * entry.is_dir() for entry in islice(folder.iterdir(), 1000))
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    return ", ".join(names[:6]) + more or "nothing"
+
+
 def parquet_files(folder: Path) -> dict[str, list[str]]:
     """Files by split; val*.parquet before test*.parquet, the folder itself before its folder `data`.
 
@@ -31,10 +41,9 @@ def parquet_files(folder: Path) -> dict[str, list[str]]:
         train, val, test = (sorted(map(str, place.glob(f"{kind}*.parquet"))) for kind in ("train", "val", "test"))
         if train and (val or test):
             return {"train": train, "validation": val or test}
-    found = sorted(entry.name for entry in folder.iterdir())[:6] if folder.is_dir() else []
     raise ValueError(
         f"{folder} needs train*.parquet and val*.parquet or test*.parquet, itself or in a folder `data`, or the "
-        f"folders `images` and `annotations` of ADE20K; found {', '.join(found) or 'nothing'}."
+        f"folders `images` and `annotations` of ADE20K; found {contents(folder)}."
     )
 
 
