@@ -77,7 +77,7 @@ def find_root(folder: Path) -> Path:
             )
     raise ValueError(
         f"{folder} is no ADE20K folder: looked there and in {RELEASE} below it for {', '.join(parts)}, "
-        f"found {contents(folder)}."
+        f"found {contents(folder)}.{_full_scenes(folder)}"
     )
 
 

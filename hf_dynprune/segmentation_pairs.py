@@ -41,6 +41,7 @@ class SegmentationData:
         offset: mask value of class 0; the class ids are the values less this.
 
     Example:
+        >>> from hf_dynprune.segmentation_data import load_digit_scenes
         >>> data = load_digit_scenes(train_size=2, validation_size=1)
         >>> image, ids = data.pair(data.train[0])
         >>> image.shape, ids.shape, data.id2label[1]

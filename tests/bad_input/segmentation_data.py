@@ -47,6 +47,17 @@ def full_release(place):
     load_segmentation_data(place / "ADE20K_2016_07_26")
 
 
+def full_release_of_2021(place):
+    scenes = place / "images" / "ADE" / "training"
+    scenes.mkdir(parents=True)
+    picture().save(scenes / "ADE_train_00000970_seg.png")
+    load_segmentation_data(place)
+
+
+def bad_exif(root):
+    picture().save(root / "images" / "training" / f"{FIRST}.jpg", exif=b"Exif\0\0nothing of the kind")
+
+
 def only_training(root):
     shutil.rmtree(root / "images" / "validation")
     shutil.rmtree(root / "annotations" / "validation")
@@ -100,6 +111,11 @@ FOLDERS = {
         r"is no complete ADE20K folder, it lacks images/validation, annotations/training, .*"
         r"the SceneParsing release \(150 classes, ADEChallengeData2016\) is needed",
     ),
+    "the full release of 2021": Case(
+        full_release_of_2021,
+        r"found images/\. Its _seg\.png files are those of the full ADE20K: the SceneParsing release",
+    ),
+    "EXIF data that are none": folder(rf"{FIRST}\.jpg cannot be read as an image, .*TIFF", bad_exif),
     "without files": folder(
         r"images/training holds no \.jpg files and .*annotations/training no \.png files, found abbey/\.", no_files
     ),
@@ -261,8 +277,8 @@ def named_annotation(place):
 
 MASKS = {
     "a value too high": values(
-        r"street\.png holds the value 3: allowed are 0 to 2 \(3 classes\) and 255 \(ignored\)\. Name all `classes`, and "
-        r"in `ignored` the values that are no class; if 0 means no class, pass `reduce_labels=True`\.$",
+        r"street\.png holds the value 3: allowed are 0 to 2 \(3 classes\) and 255 \(ignored\)\. Name all `classes`, "
+        r"and in `ignored` the values that are no class; if 0 means no class, pass `reduce_labels=True`\.$",
         mask([[0, 3], [1, 255]]),
     ),
     "many values": values(
