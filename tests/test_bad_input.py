@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 
+import datasets
 import pytest
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments
@@ -14,6 +15,7 @@ from tests.bad_input.data import COLLATORS, DATA_SETS, LABELS
 from tests.bad_input.flags import FLAGS, PARAMETERS, SETTINGS
 from tests.bad_input.losses import LOSSES
 from tests.bad_input.policies import POLICIES
+from tests.bad_input.segmentation_data import CLASS_LISTS, FOLDERS, MASKS, SCENES, TABLES
 from tests.bad_input.segmentation_losses import SEGMENTATION_LOSSES
 from tests.bad_input.selectors import SELECTORS
 from tests.helpers import Images, StepLog, arguments, vit
@@ -31,8 +33,18 @@ KINDS = {
     "selectors": SELECTORS,
     "checkpoints": CHECKPOINTS,
     "resumes": RESUMES,
+    "segmentation folders": FOLDERS,
+    "segmentation tables": TABLES,
+    "class lists": CLASS_LISTS,
+    "masks": MASKS,
+    "digit scenes": SCENES,
 }
 CATALOGUE = {f"{kind}: {name}": case for kind, cases in KINDS.items() for name, case in cases.items()}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +89,11 @@ def test_size_of_the_catalogue():
         "selectors": 38,
         "checkpoints": 30,
         "resumes": 16,
+        "segmentation folders": 20,
+        "segmentation tables": 11,
+        "class lists": 7,
+        "masks": 19,
+        "digit scenes": 3,
     }
     assert len(CATALOGUE) >= 60
 
