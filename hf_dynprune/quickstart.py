@@ -177,10 +177,16 @@ MODELS = {"vit": (small_vit, 2e-3), "resnet": (small_resnet, 3e-3)}
 
 
 class RunProgress(ProgressCallback):
-    """The Trainer's bar, with the accuracy in it instead of a line per log, and a clock that leaves evaluations out."""
+    """The Trainer's bar, with a metric in it instead of a line per log, and a clock that leaves evaluations out.
 
-    def __init__(self, title: str) -> None:
+    Args:
+        title: shown in front of the bar.
+        metric: name of the evaluation's value to show, in [0, 1].
+    """
+
+    def __init__(self, title: str, metric: str = "accuracy") -> None:
         super().__init__()
+        self.metric = metric
         self.training_bar: Any = None
         self.title = title
         self.seconds = 0.0
@@ -206,9 +212,9 @@ class RunProgress(ProgressCallback):
         """No second bar."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Show the last accuracy."""
-        if self.training_bar is not None and "eval_accuracy" in logs:
-            self.training_bar.set_postfix_str(f"accuracy {logs['eval_accuracy']:.1%}")
+        """Show its last value."""
+        if self.training_bar is not None and f"eval_{self.metric}" in logs:
+            self.training_bar.set_postfix_str(f"{self.metric} {logs[f'eval_{self.metric}']:.1%}")
 
 
 def run_facts(settings: QuickstartSettings, method: str, task: ImageTask) -> dict[str, Any]:

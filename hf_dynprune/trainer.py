@@ -146,6 +146,11 @@ class DynPruneMixin(Trainer):
             return self._selection.history
         return PruningHistory() if self._run is None else self._run.history
 
+    @property
+    def pruning_plan(self) -> PrunePlan | None:
+        """The plan of the epoch under way, or of the last one; None before training and with a selector."""
+        return None if self._run is None else self._run.plan
+
     def _resolve_loss(self) -> PerSampleLoss:
         smoothing = self.label_smoother.epsilon if self.label_smoother is not None else 0.0
         return resolve_loss(

@@ -1,0 +1,332 @@
+"""Train a model that classifies pixels, with data pruning, and compare methods.
+
+With no arguments: scenes of handwritten digits, made on the spot; a small SegFormer on full data and with InfoBatch, two
+seeds each, in a few minutes on two CPU cores.
+
+    python examples/semantic_segmentation.py
+
+ADE20K in its original folder, with the settings of the SegFormer paper (flags after the recipe win over it):
+
+    python examples/semantic_segmentation.py --recipe examples/recipes/ade20k_segformer_b0.args \
+        --data ADEChallengeData2016 --prune_method infobatch --output_dir segformer_b0_infobatch
+
+Parquet files or a hub data set with a column of images and one of masks:
+
+    python examples/semantic_segmentation.py --data DIR --classes road,car,sky --ignored 3 --crop_size 120 160
+
+Finished runs are kept in the output folder (`result.json`) and not repeated; an interrupted one goes on from its newest
+checkpoint (`--save_strategy epoch`). Needs `pip install "hf_dynprune[examples]"`.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from kornia.augmentation import AugmentationSequential, ColorJiggle, Normalize, RandomHorizontalFlip, RandomResizedCrop
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForSemanticSegmentation,
+    HfArgumentParser,
+    PreTrainedModel,
+    ResNetConfig,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    SegformerImageProcessorPil,
+    TrainerCallback,
+    UperNetConfig,
+    UperNetForSemanticSegmentation,
+    set_seed,
+)
+from transformers.trainer_callback import ProgressCallback
+
+from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, newest_usable_checkpoint
+from hf_dynprune.losses.segmentation import pixel_losses
+from hf_dynprune.metrics import MeanIoU, predicted_classes
+from hf_dynprune.quickstart import RunProgress
+from hf_dynprune.segmentation_data import SegmentationData, load_digit_scenes, load_segmentation_data
+from hf_dynprune.segmentation_report import Example, SegmentationResult, draw_examples, report
+
+# ---- Settings ----
+
+
+@dataclass
+class ExampleArguments:
+    """What to train on, and what."""
+
+    data: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of ADE20K (ADEChallengeData2016), folder of parquet files, or name of a hub data set. "
+            "Without it: scenes of handwritten digits, made on the spot."
+        },
+    )
+    image_column: str = field(default="image", metadata={"help": "Column of the images."})
+    annotation_column: str = field(default="annotation", metadata={"help": "Column of the masks."})
+    classes: str | None = field(
+        default=None, metadata={"help": "Class names by id, separated by commas, or their number. ADE20K has its own."}
+    )
+    ignored: str = field(default="", metadata={"help": "Mask values that are no class, separated by commas."})
+    reduce_labels: bool = field(default=False, metadata={"help": "0 means no class, the classes begin at 1."})
+    model: str = field(
+        default="segformer_small",
+        metadata={"help": "From scratch: segformer_small, segformer_b0, upernet_r50. Else: name or folder of a model."},
+    )
+    crop_size: list[int] = field(default_factory=lambda: [64, 64], metadata={"help": "Training crops: height, width."})
+    eval_size: list[int] = field(default_factory=lambda: [64, 64], metadata={"help": "Evaluation: height, width."})
+    scale: list[float] = field(
+        default_factory=lambda: [0.5, 1.0], metadata={"help": "Least and largest share of the image in a crop."}
+    )
+    flip: float = field(default=0.0, metadata={"help": "Probability of a horizontal flip."})
+    colour: float = field(default=0.1, metadata={"help": "Strength of random brightness, contrast and saturation."})
+    methods: str | None = field(
+        default=None,
+        metadata={"help": "Pruning methods to compare, separated by commas. Default: `prune_method` alone."},
+    )
+    seeds: str | None = field(default=None, metadata={"help": "One run each, separated by commas. Default: `seed`."})
+
+
+def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArguments]:
+    """Flags, those of a `--recipe` file first; the defaults suit the digit scenes."""
+    parser = HfArgumentParser((ExampleArguments, DynPruneTrainingArguments))
+    parser.set_defaults(
+        output_dir="segmentation_out",
+        num_train_epochs=16,
+        per_device_train_batch_size=16,
+        per_device_eval_batch_size=32,
+        learning_rate=3e-3,
+        lr_scheduler_type="polynomial",
+        warmup_steps=0.05,  # a share of the run
+        weight_decay=0.01,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        dataloader_pin_memory=False,
+        prune_reproducible_augmentation=True,
+        remove_unused_columns=False,  # the transforms below read them
+        batch_eval_metrics=True,  # one batch at a time: nothing of an evaluation is gathered
+    )
+    example, training = parser.parse_args_into_dataclasses(arguments, args_file_flag="--recipe")
+    if example.data is None:
+        example.methods, example.seeds = example.methods or "none,infobatch", example.seeds or "0,1"
+    return example, training
+
+
+# ---- Data ----
+
+
+def load_data(example: ExampleArguments) -> SegmentationData:
+    """The images and masks."""
+    if example.data is None:
+        return load_digit_scenes(train_size=600, validation_size=200, size=64)
+    names = example.classes.split(",") if example.classes else None
+    return load_segmentation_data(
+        example.data,
+        example.image_column,
+        example.annotation_column,
+        classes=int(names[0]) if names and len(names) == 1 and names[0].isdigit() else names,
+        ignored=[int(value) for value in example.ignored.split(",") if value],
+        reduce_labels=example.reduce_labels,
+    )
+
+
+def pairs(data: SegmentationData, rows: dict[str, list[Any]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Images uint8 `[H, W, 3]` and class ids `[H, W]` of a batch of rows."""
+    return [data.pair(dict(zip(rows, row, strict=True))) for row in zip(*rows.values(), strict=True)]
+
+
+class Augment:
+    """Rows to random crops, flips and colours: the same crop of image and mask, the mask by nearest neighbour.
+
+    Draws from torch's global generator, which `prune_reproducible_augmentation` makes a function of seed and batch.
+    """
+
+    def __init__(self, data: SegmentationData, example: ExampleArguments, processor: Any) -> None:
+        self.data = data
+        strength = example.colour
+        self.both = AugmentationSequential(
+            RandomResizedCrop(tuple(example.crop_size), scale=tuple(example.scale), ratio=(0.75, 1.33)),
+            RandomHorizontalFlip(p=example.flip),
+            ColorJiggle(strength, strength, strength, 0.0, p=1.0 if strength else 0.0),
+            Normalize(torch.tensor(processor.image_mean), torch.tensor(processor.image_std)),
+            data_keys=["input", "mask"],
+        )
+
+    def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[torch.Tensor]]:
+        images, masks = [], []
+        for image, ids in pairs(self.data, rows):
+            pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+            crop, mask = self.both(pixels, torch.from_numpy(ids)[None, None].float())
+            images.append(crop[0])
+            masks.append(mask[0, 0].long())
+        return {"pixel_values": images, "labels": masks}
+
+
+class Resize:
+    """Rows to whole images and masks of one size, as the image processor prepares them."""
+
+    def __init__(self, data: SegmentationData, processor: Any) -> None:
+        self.data = data
+        self.processor = processor
+
+    def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[torch.Tensor]]:
+        found = pairs(self.data, rows)
+        batch = self.processor(
+            images=[image for image, _ in found],
+            segmentation_maps=[ids.astype(np.uint8) for _, ids in found],
+            return_tensors="pt",
+        )
+        return {"pixel_values": list(batch["pixel_values"]), "labels": list(batch["labels"].long())}
+
+
+# ---- Models ----
+
+
+def segformer_small(**labels: Any) -> PreTrainedModel:
+    """0.35 million parameters."""
+    widths = {"hidden_sizes": [16, 32, 64, 96], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 3]}
+    return SegformerForSemanticSegmentation(
+        SegformerConfig(**widths, decoder_hidden_size=64, drop_path_rate=0.0, classifier_dropout_prob=0.0, **labels)
+    )
+
+
+def segformer_b0(**labels: Any) -> PreTrainedModel:
+    """The paper's smallest: the defaults of its config."""
+    return SegformerForSemanticSegmentation(SegformerConfig(**labels))
+
+
+def upernet_r50(**labels: Any) -> PreTrainedModel:
+    """UPerNet on a ResNet-50, with its auxiliary head on the third stage."""
+    backbone = ResNetConfig(out_features=["stage1", "stage2", "stage3", "stage4"])
+    return UperNetForSemanticSegmentation(UperNetConfig(backbone_config=backbone, auxiliary_in_channels=1024, **labels))
+
+
+MODELS: dict[str, Callable[..., PreTrainedModel]] = {
+    build.__name__: build for build in (segformer_small, segformer_b0, upernet_r50)
+}
+
+
+def build_model(example: ExampleArguments, data: SegmentationData) -> tuple[PreTrainedModel, Any]:
+    """The model, and the image processor that goes with it."""
+    size = {"height": example.eval_size[0], "width": example.eval_size[1]}
+    labels = {"id2label": data.id2label, "label2id": data.label2id}
+    if example.model in MODELS:
+        # Labels are shifted on reading; the flag tells users of the saved processor that they are.
+        return MODELS[example.model](**labels), SegformerImageProcessorPil(size=size, do_reduce_labels=False)
+    processor = AutoImageProcessor.from_pretrained(example.model, size=size, do_reduce_labels=False)
+    model = AutoModelForSemanticSegmentation.from_pretrained(example.model, **labels, ignore_mismatched_sizes=True)
+    return model, processor
+
+
+# ---- One run ----
+
+
+class KeptCounts(TrainerCallback):
+    """In how many epochs each training image was kept."""
+
+    def __init__(self, size: int) -> None:
+        self.counts = np.zeros(size, np.int64)
+        self.trainer: DynPruneTrainer | None = None
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count the epoch's plan."""
+        self.counts[self.trainer.pruning_plan.kept_indices] += 1
+
+
+def run_arguments(training: DynPruneTrainingArguments, method: str, seed: int, folder: Path) -> Any:
+    """The given arguments for one method and seed; full data take no ratio and no target."""
+    args = copy.copy(training)
+    args.prune_method, args.seed, args.output_dir = method, seed, str(folder)
+    if method == "none":
+        args.prune_ratio = args.prune_kwargs = args.prune_target_saving = None
+    return args
+
+
+def train(example: ExampleArguments, args: Any, data: SegmentationData, picture: Path | None) -> SegmentationResult:
+    """Train, evaluate, and draw what the model makes of the most and least kept images."""
+    set_seed(args.seed)  # the same initial weights for every method
+    model, processor = build_model(example, data)
+    kept, clock = KeptCounts(len(data.train)), RunProgress(f"{args.prune_method}, seed {args.seed}", "mean_iou")
+    resize = Resize(data, processor)
+    trainer = kept.trainer = DynPruneTrainer(
+        model=model,
+        args=args,
+        train_dataset=data.train.with_transform(Augment(data, example, processor)),
+        eval_dataset=data.validation.with_transform(resize),
+        processing_class=processor,
+        compute_metrics=MeanIoU(len(data.classes), class_names=data.classes).batch_metrics,
+        preprocess_logits_for_metrics=predicted_classes,
+        callbacks=[kept],
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(clock)
+    trainer.train(resume_from_checkpoint=newest_usable_checkpoint(args.output_dir))
+    metrics = trainer.evaluate()
+    if args.save_strategy != "no":
+        trainer.save_model()
+    if picture is not None:
+        draw_examples(look_at(model, data, resize, kept.counts), data.classes, picture)
+    return SegmentationResult.of(args.prune_method, args.seed, metrics, trainer.pruning_history, clock.seconds)
+
+
+@torch.no_grad()
+def look_at(model: PreTrainedModel, data: SegmentationData, resize: Resize, counts: np.ndarray) -> list[Example]:
+    """The three training images kept most often and the three kept least, as the model sees them."""
+    order = np.argsort(-counts, kind="stable")
+    chosen = [int(row) for row in (*order[:3], *order[-3:])]
+    model.eval()
+    examples = []
+    for row in chosen:
+        batch = {key: torch.stack(value).to(model.device) for key, value in resize(data.train[[row]]).items()}
+        logits = model(pixel_values=batch["pixel_values"]).logits
+        examples.append(
+            Example(
+                title=f"kept in {counts[row]} epochs",
+                image=data.pair(data.train[row])[0],
+                truth=batch["labels"][0].cpu().numpy(),
+                prediction=predicted_classes(logits, batch["labels"])[0].cpu().numpy(),
+                loss=pixel_losses(logits, batch["labels"])[0].float().cpu().numpy(),
+            )
+        )
+    return examples
+
+
+# ---- All runs ----
+
+
+def main(arguments: list[str]) -> list[SegmentationResult]:
+    """Run what has no result yet, then print tables; they and a picture per method are in the output folder."""
+    example, training = parse(arguments)
+    data = load_data(example)
+    out = Path(training.output_dir)
+    methods = (example.methods or training.prune_method).split(",")
+    seeds = [int(seed) for seed in (example.seeds or str(training.seed)).split(",")]
+    runs = [(method, seed) for seed in seeds for method in methods]
+    print(f"{len(data.train)} training and {len(data.validation)} validation images, {len(data.classes)} classes")
+    results = []
+    for number, (method, seed) in enumerate(runs, 1):
+        folder = out if len(runs) == 1 else out / f"{method}-seed{seed}"
+        args = run_arguments(training, method, seed, folder)
+        settings = {**asdict(example), **args.to_dict()}
+        settings = {key: settings[key] for key in settings if key not in ("methods", "seeds", "logging_dir")}
+        print(f"\n[{number}/{len(runs)}] {method}, seed {seed}", flush=True)
+        result = SegmentationResult.read(folder / "result.json", settings)
+        if result is None:
+            picture = out / f"examples_{method}.png" if seed == seeds[0] else None
+            result = train(example, args, data, picture)
+            result.write(folder / "result.json", settings)
+        results.append(result)
+    text = report(results, data.classes)
+    (out / "results.md").write_text(text, encoding="utf-8")
+    print(f"\n{text}\nresults.md and examples_*.png are in {out}/")
+    return results
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
