@@ -89,7 +89,7 @@ def test_size_of_the_catalogue():
         "selectors": 38,
         "checkpoints": 30,
         "resumes": 16,
-        "segmentation folders": 20,
+        "segmentation folders": 19,
         "segmentation tables": 11,
         "class lists": 7,
         "masks": 19,

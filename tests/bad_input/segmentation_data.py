@@ -54,10 +54,6 @@ def full_release_of_2021(place):
     load_segmentation_data(place)
 
 
-def bad_exif(root):
-    picture().save(root / "images" / "training" / f"{FIRST}.jpg", exif=b"Exif\0\0nothing of the kind")
-
-
 def only_training(root):
     shutil.rmtree(root / "images" / "validation")
     shutil.rmtree(root / "annotations" / "validation")
@@ -115,7 +111,6 @@ FOLDERS = {
         full_release_of_2021,
         r"found images/\. Its _seg\.png files are those of the full ADE20K: the SceneParsing release",
     ),
-    "EXIF data that are none": folder(rf"{FIRST}\.jpg cannot be read as an image, .*TIFF", bad_exif),
     "without files": folder(
         r"images/training holds no \.jpg files and .*annotations/training no \.png files, found abbey/\.", no_files
     ),
