@@ -91,7 +91,8 @@ class SegmentationResult:
         if differs:
             said = "; ".join(f"{key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in differs[:3])
             raise ValueError(
-                f"{file} is the result of a run with other settings ({said}): use another `output_dir`, or move it away."
+                f"{file} is the result of a run with other settings ({said}): use another `output_dir`, or "
+                "move it away."
             )
         return result
 
@@ -121,8 +122,8 @@ def report(results: Sequence[SegmentationResult], classes: Sequence[str]) -> str
     seeds = ", ".join(str(seed) for seed in dict.fromkeys(result.seed for result in results))
     return (
         f"{_table(head, rows)}\n\n"
-        f"Mean (each seed: {seeds}). Time is wall time of training and planning, without evaluations; other work on the "
-        f"machine shows in it.\n\nIoU by class, in %, mean over seeds:\n\n{_by_class(by_method, classes)}\n"
+        f"Mean (each seed: {seeds}). Time is wall time of training and planning, without evaluations; other work on "
+        f"the machine shows in it.\n\nIoU by class, in %, mean over seeds:\n\n{_by_class(by_method, classes)}\n"
     )
 
 
