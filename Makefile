@@ -16,10 +16,11 @@ DEV_ENV  := $(VENV)/.stamp-examples,dev
 DOCS_ENV := $(VENV)/.stamp-docs
 OLDEST   := .venv-oldest
 
-# Tests that need numpy alone: the policies' conformance suite, the methods, and the modules they are built from.
+# Tests that need numpy alone: the policies' conformance suite, the methods, and the modules they are built from. They take
+# seconds: only the plug-in they use is loaded, since pytest rewrites the assertions of every installed plug-in's package.
 DECISION_TESTS := tests/decisions
 # What depends on no version of transformers is not run again with the oldest one.
-NEWEST_ONLY := $(DECISION_TESTS) $(addprefix tests/test_,benchmarks.py budget.py decision_properties.py method_docs.py methods_heavy.py paper_index.py)
+NEWEST_ONLY := $(DECISION_TESTS) $(addprefix tests/test_,benchmarks.py budget.py decision_properties.py method_docs.py methods_heavy.py paper_index.py toy_policy.py)
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help quickstart test test-decisions test-oldest soak check format docs methods build clean
@@ -35,7 +36,8 @@ test: $(DEV_ENV)  ## run the default test suite on two workers (WORKERS=n, ARGS=
 	@OMP_NUM_THREADS=1 $(BIN)/python $(RUN_TESTS) $(ARGS)
 
 test-decisions: $(DEV_ENV)  ## run only the tests of methods and plans; torch cannot be imported there
-	@HF_DYNPRUNE_TEST_WITHOUT_TORCH=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(DECISION_TESTS) $(ARGS)
+	@HF_DYNPRUNE_TEST_WITHOUT_TORCH=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -p _hypothesis_pytestplugin $(DECISION_TESTS) $(ARGS)
 
 test-oldest: $(OLDEST)/.stamp  ## run the tests that need torch with the oldest supported transformers and accelerate
 	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python $(RUN_TESTS) $(NEWEST_ONLY:%=--ignore=%) $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import functools
 import importlib
 
 import pytest
@@ -14,13 +15,15 @@ MODULES = ["plan", "draws", "policy", "registry", "scores", "method_docs"] + [
 ]
 
 
+@functools.cache
+def results(name: str) -> doctest.TestResults:
+    return doctest.testmod(importlib.import_module(f"hf_dynprune.{name}"))
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_run(name):
-    module = importlib.import_module(f"hf_dynprune.{name}")
-    failures = doctest.testmod(module).failed
-    assert failures == 0
+    assert results(name).failed == 0
 
 
 def test_there_are_examples():
-    modules = [importlib.import_module(f"hf_dynprune.{name}") for name in MODULES]
-    assert sum(doctest.testmod(module).attempted for module in modules) >= 10
+    assert sum(results(name).attempted for name in MODULES) >= 10

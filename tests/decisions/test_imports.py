@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import re
 import subprocess
@@ -75,6 +76,7 @@ def _module_of(name: str) -> str:
     return ".".join(parts) or hf_dynprune._EXPORTS.get(name, "")
 
 
+@functools.cache
 def imports(module: str) -> tuple[set[str], set[str]]:
     file = FILES[module]
     return imports_of(module, file.read_text(encoding="utf-8"), is_package=file.name == "__init__.py")

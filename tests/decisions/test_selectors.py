@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +22,6 @@ from hf_dynprune import (
 from hf_dynprune.methods.orderdp import surrogate_weights
 from hf_dynprune.selectors import build_selector, check_choice, check_selector, check_state, get_selector
 
-RUNS = 20_000
-
 
 def rng(seed=0):
     return np.random.default_rng(seed)
@@ -36,19 +36,19 @@ def chosen(selector, values, seed=0, state=None):
     return selector.select(values, state, rng(seed))[0].tolist()
 
 
-def frequency(selector, values, runs=RUNS):
-    """`[M]`: how often each row is chosen, always from the state before it."""
-    generator, state = rng(5), selector.observe(values, selector.start())
-    counts = np.zeros(len(values))
-    for _ in range(runs):
-        counts[selector.select(values, state, generator)[0]] += 1
-    return counts / runs
+def every_choice(selector, values, rows_of_lots, lots):
+    """Rows and weights for each of the equally likely lots, always from the state before."""
+    state = selector.observe(values, selector.start())
+    return [selector.select(values, state, lots(*rows)) for rows in rows_of_lots]
 
 
-def assert_frequencies(selector, values, expected):
-    expected = np.asarray(expected, float)
-    error = np.sqrt(np.maximum(expected * (1 - expected), 1e-9) / RUNS)
-    assert (np.abs(frequency(selector, values) - expected) < 5 * error + 1e-12).all()
+def frequency(choices, size):
+    """`[M]`: the share of the choices in which each row is. Draws of the generator are in `test_methods_heavy.py`."""
+    return np.bincount(np.concatenate([rows for rows, _ in choices]), minlength=size) / len(choices)
+
+
+def orders(size):
+    return list(itertools.permutations(np.linspace(0.1, 0.9, size)))
 
 
 # ---- OrderDP ----
@@ -63,17 +63,27 @@ def test_orderdp_takes_the_largest_of_the_pool():
     assert OrderDPSelector().share == pytest.approx(0.3)
 
 
-def test_orderdp_chooses_each_rank_as_often_as_its_surrogate_says():
+def test_orderdp_chooses_each_rank_as_often_as_its_surrogate_says(lots):
     # M = 5, s = 4, q = 2: the rank is in the pool (4/5), and at most one of those above it is. Rank 1 and 2: 4/5.
     # Rank 3: one of the two above is left out, P = C(2,1) of the 5 pools: 2/5. Ranks 4 and 5: never.
     by_hand = [0.8, 0.8, 0.4, 0.0, 0.0]
     np.testing.assert_allclose(surrogate_weights(5, 4, 2), by_hand, atol=1e-12)
-    values = losses(1, 5, 3, 2, 4)
-    assert_frequencies(OrderDPSelector(0.8, 0.5), values, [0.0, 0.8, 0.4, 0.0, 0.8])
+    every_pool = [(pool, ties) for pool in orders(5) for ties in (orders(5)[0], orders(5)[-1])]  # there are no ties
+    choices = every_choice(OrderDPSelector(0.8, 0.5), losses(1, 5, 3, 2, 4), every_pool, lots)
+    np.testing.assert_allclose(frequency(choices, 5), [0.0, 0.8, 0.4, 0.0, 0.8], rtol=1e-12)
 
 
-def test_orderdp_breaks_ties_by_lot():
-    assert_frequencies(OrderDPSelector(1.0, 0.5), losses(7, 7, 7, 9), [1 / 3, 1 / 3, 1 / 3, 1])
+def test_orderdp_breaks_ties_by_lot(lots):
+    every_lot = itertools.product(orders(4), repeat=2)
+    choices = every_choice(OrderDPSelector(1.0, 0.5), losses(7, 7, 7, 9), every_lot, lots)
+    np.testing.assert_allclose(frequency(choices, 4), [1 / 3, 1 / 3, 1 / 3, 1], rtol=1e-12)
+
+
+def test_orderdp_breaks_ties_within_the_pool_by_lot(lots):
+    # s = 3 of 4, q = 1: the 9 if it is in the pool (3/4), else one of the three 7s.
+    every_lot = itertools.product(orders(4), repeat=2)
+    choices = every_choice(OrderDPSelector(0.75, 1 / 3), losses(7, 7, 7, 9), every_lot, lots)
+    np.testing.assert_allclose(frequency(choices, 4), [1 / 12, 1 / 12, 1 / 12, 3 / 4], rtol=1e-12)
 
 
 # ---- Selective backprop ----
@@ -91,9 +101,12 @@ def test_selective_backprop_by_hand():
     assert selector.start()["losses"].tolist() == []
 
 
-def test_selective_backprop_chooses_as_often_as_it_says():
-    # beta 1: 1/4, 2/4, 3/4, 1; the largest is certain, so some row is always chosen by chance.
-    assert_frequencies(SelectiveBackprop(beta=1), losses(4, 1, 3, 2), [1, 0.25, 0.75, 0.5])
+def test_selective_backprop_chooses_as_often_as_it_says(lots):
+    # beta 1: 1/4, 2/4, 3/4, 1; the largest is certain, so some row is always chosen by chance. One lot in each quarter
+    # of [0, 1) stands for all of that quarter.
+    every_lot = [(quarters,) for quarters in itertools.product([0.125, 0.375, 0.625, 0.875], repeat=4)]
+    choices = every_choice(SelectiveBackprop(beta=1), losses(4, 1, 3, 2), every_lot, lots)
+    assert frequency(choices, 4).tolist() == [1, 0.25, 0.75, 0.5]
 
 
 def test_selective_backprop_trains_the_nearest_row_where_chance_takes_none():
@@ -118,14 +131,14 @@ def test_selective_backprop_trains_the_share_it_says():
 # ---- Random ----
 
 
-def test_random_is_uniform_and_its_mean_unbiased():
+def test_random_is_uniform_and_its_mean_unbiased(lots):
     values = losses(1, 2, 3, 4, 50)
-    assert_frequencies(RandomSelector(0.6), values, [0.4] * 5)
-    generator, means = rng(1), []
-    for _ in range(RUNS):
-        rows, weights = RandomSelector(0.6).select(values, {}, generator)
-        means.append((values[rows] * weights).sum() / len(rows))
-    assert np.mean(means) == pytest.approx(12, abs=5 * np.std(means) / np.sqrt(RUNS))
+    choices = every_choice(RandomSelector(0.6), values, [(order,) for order in orders(5)], lots)
+    np.testing.assert_allclose(frequency(choices, 5), [0.4] * 5, rtol=1e-12)
+    means = [(values[rows] * weights).sum() / len(rows) for rows, weights in choices]
+    assert np.mean(means) == pytest.approx(12, rel=1e-6)
+    pairs = collections.Counter(tuple(rows.tolist()) for rows, _ in choices)
+    assert pairs == dict.fromkeys(itertools.combinations(range(5), 2), 12)  # of 120 orders
     assert RandomSelector().unbiased
     assert not OrderDPSelector().unbiased
     assert not SelectiveBackprop().unbiased

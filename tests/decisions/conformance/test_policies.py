@@ -239,18 +239,8 @@ class TestInclusionProbability:
             assert p.sum() == pytest.approx(plan.num_kept, abs=1e-9 * len(samples))
 
 
-# Left out are those that draw as others do and differ in weights, score, epochs or sizes only.
-SIMULATED = {name: POLICIES[name] for name in list_policies()} | {
-    name: POLICIES[name]
-    for name in (
-        "infobatch-bernoulli",
-        "infobatch-quantile-paper_weights",
-        "orderdp-whole_pool",
-    )
-}
-
-
-@over(SIMULATED)
+# The default of each method; other ways to draw are simulated in `test_methods_heavy.py`.
+@over({name: POLICIES[name] for name in list_policies()})
 def test_inclusion_probability_equals_the_measured_frequency(policy, view_of, epoch_at):
     # Ties at both percentiles and at every cut of OrderDP, one unseen sample, one that must be kept.
     view = view_of([1.0, 5.0, 2.0, None, 1.0, 2.0, 5.0, (1.0, NAN), 2.0, 1.0, 5.0, 2.0], policy.statistics)

@@ -1,4 +1,4 @@
-"""OrderDP by hand, its probabilities by binomials, its expected gradient by enumeration, its surrogate shrinking."""
+"""OrderDP by hand, its probabilities by binomials, its expected gradient by enumeration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 
 from hf_dynprune.methods.orderdp import OrderDP, surrogate_weights
 from hf_dynprune.plan import PrunePlan
-from hf_dynprune.scores import ScoreView
 
 NAN = float("nan")
 
@@ -238,29 +237,3 @@ class TestSurrogate:
         first, *tied, last = map(float, gammas(5, 4, 2))
         by_hand = first * 0.5 + np.mean(tied) * (1.0 - 4.0 + 7.0) + last * 2.0
         assert expected == pytest.approx(by_hand / 2)
-
-    def test_on_a_convex_problem_the_gap_shrinks_like_one_over_root_t(self, epoch_at):
-        # Least absolute deviations |theta - x_i|: convex, 1-Lipschitz. Steps of 1 / sqrt(T), the best iterate, fresh
-        # scores; theorem 3 of the paper.
-        x = np.random.default_rng(0).standard_cauchy(15)
-        policy, everyone = OrderDP(pool_ratio=0.8, top_ratio=0.5), np.ones(15, bool)
-        s, q = policy.sizes(15)
-        gamma = np.array(gammas(15, s, q), float)
-
-        def surrogate(theta: float) -> float:
-            return gamma @ np.sort(np.abs(theta - x))[::-1] / q
-
-        def best_gap(steps: int, rng: np.random.Generator) -> float:
-            theta, best = 5.0, np.inf
-            for _ in range(steps):
-                best = min(best, surrogate(theta))
-                loss = np.abs(theta - x).astype(np.float32)
-                plan = policy.plan(ScoreView(loss, everyone, ~everyone), epoch_at(0), rng)
-                theta -= np.sign(theta - x[plan.kept_indices]).mean() / np.sqrt(steps)
-            return best - minimum
-
-        minimum = min(map(surrogate, np.linspace(x.min(), x.max(), 20_001)))
-        gaps = [np.mean([best_gap(steps, np.random.default_rng(seed)) for seed in range(4)]) for steps in (4, 40, 400)]
-        assert gaps[1] < gaps[0] / 2
-        assert gaps[2] < gaps[1] / 2
-        assert gaps[2] < 0.05 * (surrogate(5.0) - minimum)

@@ -13,7 +13,7 @@ import pytest
 
 import hf_dynprune
 
-HERE = Path(__file__).parent
+DECISIONS = Path(__file__).parent / "decisions"
 BY_LOT, BY_POSITION = "rng.random(len(view))", "np.arange(len(view))"
 
 
@@ -23,19 +23,21 @@ def with_toys(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("toy")
     source = Path(hf_dynprune.__file__).parent
     shutil.copytree(source, root / "hf_dynprune", ignore=shutil.ignore_patterns("__pycache__"))
-    toy = (HERE / "toy.py").read_text()
+    toy = (DECISIONS / "toy.py").read_text()
     (root / "hf_dynprune" / "methods" / "toy.py").write_text(toy)
     broken = toy.replace('"toy"', '"broken_toy"').replace(BY_LOT, BY_POSITION)
     assert BY_POSITION in broken
     (root / "hf_dynprune" / "methods" / "broken_toy.py").write_text(broken)
     (root / "tests").mkdir()
-    shutil.copy(HERE / "conftest.py", root / "tests")
-    shutil.copytree(HERE / "conformance", root / "tests" / "conformance")
+    shutil.copy(DECISIONS / "conftest.py", root / "tests")
+    shutil.copytree(DECISIONS / "conformance", root / "tests" / "conformance")
     return root
 
 
 def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command, environment = [sys.executable, *arguments], os.environ | {"PYTHONPATH": str(root)}
+    # No plug-in is needed there, and pytest would rewrite the assertions of each one's whole package.
+    environment = os.environ | {"PYTHONPATH": str(root), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    command = [sys.executable, *arguments]
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
