@@ -11,10 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CLASSES", "SMALLEST", "digits_of", "draw_scenes"]
+__all__ = ["SMALLEST", "class_names", "digits_of", "draw_scenes"]
 
-CLASSES = ("background", *(f"digit {digit}" for digit in range(10)))
-"""By class id."""
+
+def class_names(digits: int) -> tuple[str, ...]:
+    """By class id, for the digits 0 to `digits - 1`."""
+    return ("background", *(f"digit {digit}" for digit in range(digits)))
+
 
 SMALLEST = 32
 """Least side of a scene, in pixels: digits would be a few pixels high below it."""
@@ -22,7 +25,7 @@ SMALLEST = 32
 VALIDATION_SHARE = 0.2
 STROKE = 0.5
 """Ink, of 1, above which a pixel is the digit's."""
-MOST_DIGITS = 4
+MOST_DIGITS = 2
 TRIES = 20
 """Places tried for a digit before it is left out."""
 
@@ -44,8 +47,14 @@ class Digits:
     labels: NDArray[np.int64]
 
 
-def digits_of(split: str, seed: int) -> Digits:
-    """The digit images that a split's scenes are made of; those of `"train"` and `"validation"` share none."""
+def digits_of(split: str, seed: int, kinds: int = 10) -> Digits:
+    """The digit images that a split's scenes are made of; those of `"train"` and `"validation"` share none.
+
+    Args:
+        split: one of the two.
+        seed: chooses which are of which.
+        kinds: only the digits below this.
+    """
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -54,26 +63,29 @@ def digits_of(split: str, seed: int) -> Digits:
     order = np.random.default_rng([seed, 0]).permutation(len(digits.target))
     first = int(VALIDATION_SHARE * len(order))
     rows = np.sort(order[:first] if split == "validation" else order[first:])
+    rows = rows[digits.target[rows] < kinds]
     return Digits(rows, digits.images[rows] / 16, digits.target[rows].astype(np.int64))
 
 
-def draw_scenes(split: str, count: int, size: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Images uint8 `[count, size, size, 3]` and masks uint8 `[count, size, size]` of class ids, 0 to 10.
+def draw_scenes(
+    split: str, count: int, size: int, seed: int, kinds: int = 10
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Images uint8 `[count, size, size, 3]` and masks uint8 `[count, size, size]` of class ids, 0 to `kinds`.
 
     The first scenes are the same whatever the count.
     """
-    digits = digits_of(split, seed)
+    digits = digits_of(split, seed, kinds)
     rng = np.random.default_rng([seed, 1 if split == "train" else 2])
     images, masks = zip(*(_scene(digits, size, rng) for _ in range(count)), strict=True)
     return np.stack(images), np.stack(masks)
 
 
 def _scene(digits: Digits, size: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    contrast, noise = np.exp(rng.uniform(np.log([0.15, 0.01]), np.log([0.8, 0.2])))
+    contrast, noise = np.exp(rng.uniform(np.log([0.25, 0.01]), np.log([0.7, 0.12])))
     canvas = _canvas(size, rng)
     mask = np.zeros((size, size), np.uint8)
     for digit in rng.integers(len(digits.rows), size=rng.integers(1, MOST_DIGITS + 1)):
-        ink = _resized(digits.ink[digit], int(rng.uniform(0.28, 0.55) * size))
+        ink = _resized(digits.ink[digit], int(rng.uniform(0.55, 0.8) * size))
         place = _free_place(mask, ink > STROKE, rng)
         if place is not None:
             canvas[place] = _inked(canvas[place], ink, contrast, rng)
@@ -96,21 +108,18 @@ def _free_place(
 
 
 def _inked(canvas: Array, ink: Array, contrast: float, rng: np.random.Generator) -> Array:
-    """The canvas `[S, S, 3]` under ink `[S, S]` of a random colour, `contrast` from the canvas' mean."""
-    mean = canvas.mean((0, 1))
-    step = rng.normal(size=3)
-    step *= contrast / np.abs(step).max()
-    colour = np.where((mean + step < 0) | (mean + step > 1), mean - step, mean + step).clip(0, 1)
+    """The canvas `[S, S, 3]` under ink `[S, S]` of a colour lighter than the canvas, by `contrast` more or less."""
+    colour = (canvas.mean((0, 1)) + contrast * rng.uniform(0.6, 1.4, 3)).clip(0, 1)
     cover = ((ink - STROKE) / 0.3 + 0.5).clip(0, 1)[..., None]
     inked: Array = (1 - cover) * canvas + cover * colour
     return inked
 
 
 def _canvas(size: int, rng: np.random.Generator) -> Array:
-    """`[size, size, 3]` in [0, 1]: two colours, mixed by one of the textures."""
+    """`[size, size, 3]` in [0, 0.6]: two colours, mixed by one of the textures."""
     mixture = _TEXTURES[rng.integers(len(_TEXTURES))](size, rng)[..., None]
-    one = rng.uniform(0, 1, 3)
-    other = (one + rng.uniform(0.05, 0.4) * rng.choice([-1, 1], 3)).clip(0, 1)
+    one = rng.uniform(0, 0.5, 3)
+    other = (one + rng.uniform(0.05, 0.3) * rng.choice([-1, 1], 3)).clip(0, 0.6)
     canvas: Array = mixture * one + (1 - mixture) * other
     return canvas
 

@@ -128,18 +128,19 @@ def read_parquet(
 
 
 def load_digit_scenes(
-    train_size: int = 1000, validation_size: int = 200, size: int = 64, seed: int = 0
+    train_size: int = 1000, validation_size: int = 200, size: int = 64, seed: int = 0, digits: int = 10
 ) -> SegmentationData:
-    """Scenes with one to four of scikit-learn's handwritten digits, drawn into memory: nothing is downloaded.
+    """Scenes with one or two of scikit-learn's handwritten digits, drawn into memory: nothing is downloaded.
 
     The canvases are textured; contrast and noise vary from scene to scene, so that some are much harder than others.
-    Digits of training scenes are not in validation scenes. Class 0 is the background, 1 to 10 are the digits.
+    Digits of training scenes are not in validation scenes. Class 0 is the background, the digits follow.
 
     Args:
         train_size: number of training scenes.
         validation_size: number of validation scenes.
         size: height and width in pixels, 32 or more.
         seed: chooses everything; the first scenes are the same whatever their number.
+        digits: how many kinds, from 0 on, up to 10: fewer are learned sooner.
     """
     for name, value, least in (
         ("train_size", train_size, 1),
@@ -148,11 +149,14 @@ def load_digit_scenes(
     ):
         if value < least:
             raise ValueError(f"`{name}` must be {least} or more, got {value}.")
+    if not 1 <= digits <= 10:
+        raise ValueError(f"`digits` must be from 1 to 10, got {digits}.")
     _require_pillow()
     train, validation = (
-        _scenes(split, count, size, seed) for split, count in (("train", train_size), ("validation", validation_size))
+        _scenes(split, count, size, seed, digits)
+        for split, count in (("train", train_size), ("validation", validation_size))
     )
-    return SegmentationData(train, validation, digit_scenes.CLASSES)
+    return SegmentationData(train, validation, digit_scenes.class_names(digits))
 
 
 def _ade20k_split(root: Path, split: str) -> datasets.Dataset:
@@ -164,8 +168,8 @@ def _ade20k_split(root: Path, split: str) -> datasets.Dataset:
     return pictures(images, [str(mask) for _, mask in pairs], [str(image) for image, _ in pairs])
 
 
-def _scenes(split: str, count: int, size: int, seed: int) -> datasets.Dataset:
-    images, masks = digit_scenes.draw_scenes(split, count, size, seed)
+def _scenes(split: str, count: int, size: int, seed: int, digits: int) -> datasets.Dataset:
+    images, masks = digit_scenes.draw_scenes(split, count, size, seed, digits)
     return pictures(list(images), list(masks), [f"digit scenes {split}[{row}]" for row in range(count)])
 
 
