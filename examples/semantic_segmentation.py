@@ -100,8 +100,8 @@ def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArgum
     parser = HfArgumentParser((ExampleArguments, DynPruneTrainingArguments))
     parser.set_defaults(
         output_dir="segmentation_out",
-        num_train_epochs=12,
-        per_device_train_batch_size=8,
+        num_train_epochs=16,
+        per_device_train_batch_size=10,
         per_device_eval_batch_size=50,
         learning_rate=6e-3,
         lr_scheduler_type="polynomial",
@@ -127,7 +127,7 @@ def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArgum
 def load_data(example: ExampleArguments) -> SegmentationData:
     """The images and masks."""
     if example.data is None:
-        return load_digit_scenes(train_size=800, validation_size=200, size=32, digits=5)
+        return load_digit_scenes(train_size=600, validation_size=200, size=32, digits=3)
     names = example.classes.split(",") if example.classes else None
     return load_segmentation_data(
         example.data,

@@ -81,7 +81,7 @@ def draw_scenes(
 
 
 def _scene(digits: Digits, size: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    contrast, noise = np.exp(rng.uniform(np.log([0.25, 0.01]), np.log([0.7, 0.12])))
+    contrast, noise = np.exp(rng.uniform(np.log([0.4, 0.01]), np.log([0.9, 0.08])))
     canvas = _canvas(size, rng)
     mask = np.zeros((size, size), np.uint8)
     for digit in rng.integers(len(digits.rows), size=rng.integers(1, MOST_DIGITS + 1)):

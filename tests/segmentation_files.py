@@ -11,6 +11,8 @@ from PIL import Image
 
 from hf_dynprune.ade20k import NAMES, RELEASE
 
+ADE20K = Path(__file__).parents[2] / "shared" / "data" / "ade20k_tiny"
+ADE20K_MISSING = "ADE20K's pairs are not in ../shared/data/ade20k_tiny"
 HEADING = "Idx\tRatio\tTrain\tVal\tStuff\tName"
 
 
@@ -62,3 +64,28 @@ def parquet_folder(place: Path, train: datasets.Dataset | None = None, name: str
     (table(**options) if train is None else train).to_parquet(folder / "train.parquet")
     table(2).to_parquet(folder / f"{name}.parquet")
     return folder
+
+
+def has_ade20k() -> bool:
+    """Whether a few genuine pairs of ADE20K are at hand."""
+    return (ADE20K / "train.parquet").is_file()
+
+
+def genuine_ade20k() -> datasets.DatasetDict:
+    """Their rows as published, with the masks' values as they are in the files."""
+    return datasets.load_dataset(
+        "parquet", data_files={split: str(ADE20K / f"{split}.parquet") for split in ("train", "test")}
+    )
+
+
+def written_out(raw: datasets.DatasetDict, place: Path) -> Path:
+    """Such rows in the original layout, file by file, bytes as they are."""
+    root = place / RELEASE
+    for split, folder, short in (("train", "training", "train"), ("test", "validation", "val")):
+        encoded = raw[split].cast_column("image", datasets.Image(decode=False))
+        encoded = encoded.cast_column("annotation", datasets.Image(decode=False))
+        for kind, column, ending in (("images", "image", "jpg"), ("annotations", "annotation", "png")):
+            (root / kind / folder).mkdir(parents=True)
+            for number, row in enumerate(encoded, 1):
+                (root / kind / folder / f"ADE_{short}_{number:08d}.{ending}").write_bytes(row[column]["bytes"])
+    return root

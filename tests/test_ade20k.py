@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import datasets
 import numpy as np
 import pytest
@@ -12,13 +10,17 @@ from transformers import SegformerImageProcessorPil
 
 from hf_dynprune import ade20k
 from hf_dynprune.segmentation_data import IGNORE_INDEX, load_segmentation_data, read_ade20k
-from tests.segmentation_files import ade20k_folder, object_info, picture
-
-ADE20K = Path(__file__).parents[2] / "shared" / "data" / "ade20k_tiny"
-
-needs_ade20k = pytest.mark.skipif(
-    not (ADE20K / "train.parquet").is_file(), reason="ADE20K's pairs are not in ../shared/data/ade20k_tiny"
+from tests.segmentation_files import (
+    ADE20K_MISSING,
+    ade20k_folder,
+    genuine_ade20k,
+    has_ade20k,
+    object_info,
+    picture,
+    written_out,
 )
+
+needs_ade20k = pytest.mark.skipif(not has_ade20k(), reason=ADE20K_MISSING)
 
 
 @pytest.fixture(autouse=True)
@@ -90,23 +92,7 @@ def test_a_bar_is_shown_for_many_files(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def raw(tmp_path):
-    """Rows as published, with the masks' values as they are in the files."""
-    return datasets.load_dataset(
-        "parquet", data_files={split: str(ADE20K / f"{split}.parquet") for split in ("train", "test")}
-    )
-
-
-def written_out(raw, place: Path) -> Path:
-    """The original layout, file by file, bytes as they are."""
-    root = place / ade20k.RELEASE
-    for split, folder, short in (("train", "training", "train"), ("test", "validation", "val")):
-        encoded = raw[split].cast_column("image", datasets.Image(decode=False))
-        encoded = encoded.cast_column("annotation", datasets.Image(decode=False))
-        for kind, column, ending in (("images", "image", "jpg"), ("annotations", "annotation", "png")):
-            (root / kind / folder).mkdir(parents=True)
-            for number, row in enumerate(encoded, 1):
-                (root / kind / folder / f"ADE_{short}_{number:08d}.{ending}").write_bytes(row[column]["bytes"])
-    return root
+    return genuine_ade20k()
 
 
 @needs_ade20k

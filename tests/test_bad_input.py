@@ -85,6 +85,7 @@ def test_size_of_the_catalogue():
         "labels": 19,
         "collators": 5,
         "losses": 25,
+        "segmentation losses": 18,
         "policies": 32,
         "selectors": 38,
         "checkpoints": 30,
