@@ -41,6 +41,7 @@ SAME_AS_ONE_PROCESS = {
     "workers": Scenario(flags={"dataloader_num_workers": 1, "num_train_epochs": 2}),
     "unlabelled": Scenario("random", flags={"gradient_accumulation_steps": 3}, data="unlabelled"),
     "broken": Scenario(data="broken"),
+    "pixels": Scenario("random", flags={"gradient_accumulation_steps": 3, "num_train_epochs": 2}, data="scenes"),
     "one-per-process": Scenario("none", batch=2, flags={"num_train_epochs": 2}),
     "fewer-than-a-batch": Scenario("random", batch=64, flags={"num_train_epochs": 2}),
     "max_steps": Scenario("orderdp", flags={"max_steps": 13}),

@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 from hf_dynprune import UCB, DynPruneTrainer, DynPruneTrainingArguments, InfoBatch, NoPruning, OrderDP, RandomPruning
 from hf_dynprune.data import INDEX_KEY, WEIGHT_KEY
 from tests.helpers import Images, arguments, vit
+from tests.segmenters import Scenes, upernet
 
 SIZE = 43  # prime: divisible by no batch size
 POLICIES = {
@@ -53,6 +54,13 @@ class Broken(Images):
     def __init__(self) -> None:
         super().__init__(SIZE)
         self.pixels[[5, 30], 0, 0, 0] = 1000.0
+
+
+def frozen_upernet() -> Any:
+    """With an auxiliary head, in evaluation mode and staying there: batch statistics are of a process's own images."""
+    model = upernet().eval()
+    model.train = lambda mode=True: model
+    return model
 
 
 def nan_where_marked(model: Any, inputs: Any, outputs: Any) -> torch.Tensor:
@@ -120,9 +128,10 @@ def build(scenario: Scenario, out: Path, world_size: int, callbacks: Any = (), p
         "per_device_train_batch_size": scenario.batch if split else scenario.batch // world_size,
         **scenario.flags,
     }
-    data = {"plain": lambda: Images(SIZE), "unlabelled": Unlabelled, "broken": Broken}[scenario.data]()
+    kinds = {"plain": lambda: Images(SIZE), "unlabelled": Unlabelled, "broken": Broken, "scenes": lambda: Scenes(SIZE)}
+    data = kinds[scenario.data]()
     trainer = (ShardedTrainer if "fsdp" in scenario.flags else RecordingTrainer)(
-        model=vit(dropout=scenario.dropout),
+        model=frozen_upernet() if scenario.data == "scenes" else vit(dropout=scenario.dropout),
         args=DynPruneTrainingArguments(**arguments(out, **flags)),
         train_dataset=data,
         callbacks=[recorder, *callbacks],
