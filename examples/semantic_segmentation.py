@@ -5,7 +5,8 @@ two seeds each, in a few minutes on two CPU cores.
 
     python examples/semantic_segmentation.py
 
-ADE20K in its original folder, with the settings of the SegFormer paper (flags after the recipe win over it):
+ADE20K in its original folder, with schedule, batch and crop of the SegFormer paper, from scratch unless `--model` names
+a pretrained one (what differs is in docs/segmentation.md); flags after the recipe win over it:
 
     python examples/semantic_segmentation.py --recipe examples/recipes/ade20k_segformer_b0.args \
         --data ADEChallengeData2016 --prune_method infobatch --output_dir segformer_b0_infobatch
@@ -14,8 +15,8 @@ Parquet files or a hub data set with a column of images and one of masks:
 
     python examples/semantic_segmentation.py --data DIR --classes road,car,sky --ignored 3 --crop_size 120 160
 
-Finished runs are kept in the output folder (`result.json`) and not repeated; an interrupted one goes on from its newest
-checkpoint (`--save_strategy epoch`). Needs `pip install "hf_dynprune[examples]"`.
+Each run has a folder of its own in the output folder. Finished ones are not repeated, an interrupted one goes on from
+its newest checkpoint (`--save_strategy epoch`). Needs `pip install "hf_dynprune[examples]"`.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ from transformers import (
 )
 from transformers.trainer_callback import ProgressCallback
 
-from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, newest_usable_checkpoint
+from hf_dynprune import DynPruneArguments, DynPruneTrainer, DynPruneTrainingArguments, newest_usable_checkpoint
 from hf_dynprune.losses.segmentation import pixel_losses
 from hf_dynprune.metrics import MeanIoU, predicted_classes
 from hf_dynprune.quickstart import RunProgress
 from hf_dynprune.segmentation_data import SegmentationData, load_digit_scenes, load_segmentation_data
-from hf_dynprune.segmentation_report import Example, SegmentationResult, draw_examples, report
+from hf_dynprune.segmentation_report import Example, SegmentationResult, draw_examples, keep_settings, report
 
 # ---- Settings ----
 
@@ -111,13 +112,16 @@ def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArgum
         logging_strategy="no",
         report_to="none",
         dataloader_pin_memory=False,
-        prune_reproducible_augmentation=True,
         remove_unused_columns=False,  # the transforms below read them
         batch_eval_metrics=True,  # one batch at a time: nothing of an evaluation is gathered
     )
     example, training = parser.parse_args_into_dataclasses(arguments, args_file_flag="--recipe")
-    if example.data is None:
+    if training.prune_selector is None:
+        training.prune_reproducible_augmentation = True  # so that an interrupted run ends as it would have
+    if example.data is None and training.prune_selector is None:
         example.methods, example.seeds = example.methods or "none,infobatch", example.seeds or "0,1"
+    if example.methods and training.prune_selector is not None:
+        raise ValueError(f"`methods` ({example.methods}) with `prune_selector`: a run has one of them.")
     return example, training
 
 
@@ -153,11 +157,14 @@ class Augment:
     def __init__(self, data: SegmentationData, example: ExampleArguments, processor: Any) -> None:
         self.data = data
         strength = example.colour
+        has_norm = getattr(processor, "do_normalize", True)
+        mean, std = (processor.image_mean, processor.image_std) if has_norm else ([0.0] * 3, [1.0] * 3)
+        self.flips_channels = bool(getattr(processor, "do_flip_channel_order", False))
         self.both = AugmentationSequential(
             RandomResizedCrop(tuple(example.crop_size), scale=tuple(example.scale), ratio=(0.75, 1.33)),
             RandomHorizontalFlip(p=example.flip),
             ColorJiggle(strength, strength, strength, 0.0, p=1.0 if strength else 0.0),
-            Normalize(torch.tensor(processor.image_mean), torch.tensor(processor.image_std)),
+            Normalize(torch.tensor(mean), torch.tensor(std)),
             data_keys=["input", "mask"],
         )
 
@@ -171,7 +178,7 @@ class Augment:
         for start in range(0, len(found), together):
             part = slice(start, start + together)
             crop, mask = self.both(torch.stack(images[part]), torch.stack(masks[part]))
-            crops += list(crop)
+            crops += list(crop.flip(1) if self.flips_channels else crop)
             classes += list(mask[:, 0].long())
         return {"pixel_values": crops, "labels": classes}
 
@@ -182,6 +189,7 @@ class Resize:
     def __init__(self, data: SegmentationData, processor: Any) -> None:
         self.data = data
         self.processor = processor
+        self.size = torch.Size((processor.size["height"], processor.size["width"]))
 
     def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[torch.Tensor]]:
         found = pairs(self.data, rows)
@@ -190,6 +198,12 @@ class Resize:
             segmentation_maps=[ids.astype(np.uint8) for _, ids in found],
             return_tensors="pt",
         )
+        if batch["pixel_values"].shape[-2:] != batch["labels"].shape[-2:] or batch["labels"].shape[-2:] != self.size:
+            raise ValueError(
+                f"{type(self.processor).__name__} makes images {tuple(batch['pixel_values'].shape[-2:])} and masks "
+                f"{tuple(batch['labels'].shape[-2:])} where `eval_size` is {tuple(self.size)}: choose another "
+                "`eval_size`, such as a multiple of 32."
+            )
         return {"pixel_values": list(batch["pixel_values"]), "labels": list(batch["labels"].long())}
 
 
@@ -237,7 +251,9 @@ def build_model(example: ExampleArguments, data: SegmentationData) -> tuple[PreT
     if example.model in MODELS:
         # Labels are shifted on reading; the flag tells users of the saved processor that they are.
         return MODELS[example.model](**labels), SegformerImageProcessorPil(size=size, do_reduce_labels=False)
-    processor = AutoImageProcessor.from_pretrained(example.model, size=size, do_reduce_labels=False)
+    # Whole images at one size: a processor's own centre crop would evaluate on a part, and fill masks with class 0.
+    whole = {"size": size, "do_resize": True, "do_center_crop": False, "do_pad": False, "do_reduce_labels": False}
+    processor = AutoImageProcessor.from_pretrained(example.model, **whole)
     model = AutoModelForSemanticSegmentation.from_pretrained(example.model, **labels, ignore_mismatched_sizes=True)
     return model, processor
 
@@ -246,31 +262,41 @@ def build_model(example: ExampleArguments, data: SegmentationData) -> tuple[PreT
 
 
 class KeptCounts(TrainerCallback):
-    """In how many epochs each training image was kept."""
+    """In how many of the epochs seen each training image was kept; after a resume, of those since then."""
 
     def __init__(self, size: int) -> None:
         self.counts = np.zeros(size, np.int64)
+        self.epochs = 0
         self.trainer: DynPruneTrainer | None = None
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count the epoch's plan."""
-        self.counts[self.trainer.pruning_plan.kept_indices] += 1
+        plan = self.trainer.pruning_plan
+        if plan is not None:  # with a selector there is none
+            self.counts[plan.kept_indices] += 1
+            self.epochs += 1
 
 
-def run_arguments(training: DynPruneTrainingArguments, method: str, seed: int, folder: Path) -> Any:
-    """The given arguments for one method and seed; full data take no ratio and no target."""
+def run_arguments(training: DynPruneTrainingArguments, method: str, seed: int) -> Any:
+    """The given arguments for one method and seed, in a folder of its own; full data take no ratio and no target."""
     args = copy.copy(training)
-    args.prune_method, args.seed, args.output_dir = method, seed, str(folder)
+    args.prune_method, args.seed = method, seed
+    args.output_dir = str(Path(training.output_dir) / f"{run_name(args)}-seed{seed}")
     if method == "none":
         args.prune_ratio = args.prune_kwargs = args.prune_target_saving = None
     return args
+
+
+def run_name(args: Any) -> str:
+    """What chooses the samples."""
+    return args.prune_method if args.prune_selector is None else f"selector_{args.prune_selector}"
 
 
 def train(example: ExampleArguments, args: Any, data: SegmentationData, picture: Path | None) -> SegmentationResult:
     """Train, evaluate, and draw what the model makes of the most and least kept images."""
     set_seed(args.seed)  # the same initial weights for every method
     model, processor = build_model(example, data)
-    kept, clock = KeptCounts(len(data.train)), RunProgress(f"{args.prune_method}, seed {args.seed}", "mean_iou")
+    kept, name = KeptCounts(len(data.train)), run_name(args)
     resize = Resize(data, processor)
     trainer = kept.trainer = DynPruneTrainer(
         model=model,
@@ -283,20 +309,20 @@ def train(example: ExampleArguments, args: Any, data: SegmentationData, picture:
         callbacks=[kept],
     )
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(clock)
+    trainer.add_callback(RunProgress(f"{name}, seed {args.seed}", "mean_iou"))
     trainer.train(resume_from_checkpoint=newest_usable_checkpoint(args.output_dir))
     metrics = trainer.evaluate()
     if args.save_strategy != "no":
         trainer.save_model()
     if picture is not None:
-        draw_examples(look_at(model, data, resize, kept.counts), data.classes, picture)
-    return SegmentationResult.of(args.prune_method, args.seed, metrics, trainer.pruning_history, clock.seconds)
+        draw_examples(look_at(model, data, resize, kept), data.classes, picture)
+    return SegmentationResult.of(name, args.seed, metrics, trainer.pruning_history, trainer.state.epoch)
 
 
 @torch.no_grad()
-def look_at(model: PreTrainedModel, data: SegmentationData, resize: Resize, counts: np.ndarray) -> list[Example]:
+def look_at(model: PreTrainedModel, data: SegmentationData, resize: Resize, kept: KeptCounts) -> list[Example]:
     """The three training images kept most often and the three kept least, as the model sees them."""
-    order = np.argsort(-counts, kind="stable")
+    order = np.argsort(-kept.counts, kind="stable")
     chosen = [int(row) for row in (*order[:3], *order[-3:])]
     model.eval()
     examples = []
@@ -305,7 +331,7 @@ def look_at(model: PreTrainedModel, data: SegmentationData, resize: Resize, coun
         logits = model(pixel_values=batch["pixel_values"]).logits
         examples.append(
             Example(
-                title=f"kept in {counts[row]} epochs",
+                title=f"kept in {kept.counts[row]} of {kept.epochs} epochs",
                 image=data.pair(data.train[row])[0],
                 truth=batch["labels"][0].cpu().numpy(),
                 prediction=predicted_classes(logits, batch["labels"])[0].cpu().numpy(),
@@ -317,32 +343,57 @@ def look_at(model: PreTrainedModel, data: SegmentationData, resize: Resize, coun
 
 # ---- All runs ----
 
+DEPENDS_ON = (
+    *("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate"),
+    *("weight_decay", "optim", "optim_args", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"),
+    *("max_grad_norm", "bf16", "fp16", "seed", "data_seed", *DynPruneArguments.__dataclass_fields__),
+)
+"""Training arguments that change a result; with others, a finished run is read back and an interrupted one goes on."""
+
+
+def run_settings(example: ExampleArguments, args: Any) -> dict[str, Any]:
+    """What the result of one run depends on."""
+    own = {key: value for key, value in asdict(example).items() if key not in ("methods", "seeds")}
+    own["data"] = own["data"] and str(Path(own["data"]).resolve() if Path(own["data"]).exists() else own["data"])
+    return own | {key: getattr(args, key) for key in DEPENDS_ON}
+
+
+def planned_runs(example: ExampleArguments, training: DynPruneTrainingArguments) -> list[Any]:
+    """The arguments of each run, seed by seed; mistakes in any of them show before the first begins."""
+    methods = (example.methods or training.prune_method).split(",")
+    try:
+        seeds = [int(seed) for seed in (example.seeds or str(training.seed)).split(",")]
+    except ValueError as error:
+        raise ValueError(f"`seeds` must be whole numbers between commas, got {example.seeds!r}.") from error
+    runs = [run_arguments(training, method, seed) for seed in seeds for method in methods]
+    for args in runs:
+        args.build_policy()
+    return runs
+
 
 def main(arguments: list[str]) -> list[SegmentationResult]:
     """Run what has no result yet, then print tables; they and a picture per method are in the output folder."""
     example, training = parse(arguments)
-    data = load_data(example)
-    out = Path(training.output_dir)
-    methods = (example.methods or training.prune_method).split(",")
-    seeds = [int(seed) for seed in (example.seeds or str(training.seed)).split(",")]
-    runs = [(method, seed) for seed in seeds for method in methods]
+    data, out, is_first = load_data(example), Path(training.output_dir), training.process_index == 0
+    runs = planned_runs(example, training)
     print(f"{len(data.train)} training and {len(data.validation)} validation images, {len(data.classes)} classes")
     results = []
-    for number, (method, seed) in enumerate(runs, 1):
-        folder = out if len(runs) == 1 else out / f"{method}-seed{seed}"
-        args = run_arguments(training, method, seed, folder)
-        settings = {**asdict(example), **args.to_dict()}
-        settings = {key: settings[key] for key in settings if key not in ("methods", "seeds", "logging_dir")}
-        print(f"\n[{number}/{len(runs)}] {method}, seed {seed}", flush=True)
-        result = SegmentationResult.read(folder / "result.json", settings)
+    for number, args in enumerate(runs, 1):
+        folder = Path(args.output_dir)
+        print(f"\n[{number}/{len(runs)}] {run_name(args)}, seed {args.seed}", flush=True)
+        result = SegmentationResult.read(folder / "result.json")
+        if is_first:
+            keep_settings(folder / "settings.json", run_settings(example, args))
         if result is None:
-            picture = out / f"examples_{method}.png" if seed == seeds[0] else None
-            result = train(example, args, data, picture)
-            result.write(folder / "result.json", settings)
+            is_drawn = is_first and args.seed == runs[0].seed
+            result = train(example, args, data, out / f"examples_{run_name(args)}.png" if is_drawn else None)
+            if is_first:
+                result.write(folder / "result.json")
         results.append(result)
-    text = report(results, data.classes)
-    (out / "results.md").write_text(text, encoding="utf-8")
-    print(f"\n{text}\nresults.md and examples_*.png are in {out}/")
+    if is_first:
+        text = report(results, data.classes)
+        (out / "results.md").write_text(text, encoding="utf-8")
+        print(f"\n{text}\nresults.md and the pictures are in {out}/")
     return results
 
 

@@ -88,6 +88,7 @@ class InBatchSelection:
             stock_seed=stock_seed,
             drop_last=trainer.args.dataloader_drop_last,
             sampling=str(trainer.args.train_sampling_strategy),
+            loss_options=trainer.per_sample_loss.options,
         )
         normalises = any(isinstance(module, _BatchNorm) for module in trainer.model.modules())
         run = SelectionRun(self.selector, facts, trainer._layout(), trainer.accelerator.process_index, normalises)

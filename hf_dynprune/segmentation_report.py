@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from .files import write_atomically
 from .history import PruningHistory
 
-__all__ = ["Example", "SegmentationResult", "draw_examples", "report"]
+__all__ = ["Example", "SegmentationResult", "draw_examples", "keep_settings", "report"]
 
 FULL = "none"
 """The method that the others are compared with: all data."""
@@ -37,7 +37,8 @@ class SegmentationResult:
         forward_passes: images forwarded for training.
         full_passes: what the full data would have taken in as many epochs.
         steps: optimizer steps.
-        seconds: wall time of training and planning, evaluations left out; since the last resume only.
+        seconds: wall time of training, planning and scoring, evaluations during training included; of an epoch that
+            was resumed, what came after.
     """
 
     method: str
@@ -52,19 +53,21 @@ class SegmentationResult:
 
     @classmethod
     def of(
-        cls, method: str, seed: int, metrics: Mapping[str, Any], history: PruningHistory, seconds: float
+        cls, method: str, seed: int, metrics: Mapping[str, Any], history: PruningHistory, epochs: float
     ) -> SegmentationResult:
-        """From the Trainer's metrics, with its prefix `eval_`, and the run's history."""
+        """From the Trainer's metrics, with its prefix `eval_`, the run's history, and the epochs that it made."""
+        charged = [r.forward_passes + r.scoring_forward_passes + r.candidate_forward_passes for r in history]
+        seconds = [r.seconds_train + r.seconds_plan + r.seconds_merge + r.seconds_scoring for r in history]
         return cls(
             method=method,
             seed=seed,
             mean_iou=metrics["eval_mean_iou"],
             overall_accuracy=metrics["eval_overall_accuracy"],
             iou={key.removeprefix("eval_iou_"): value for key, value in metrics.items() if key.startswith("eval_iou_")},
-            forward_passes=sum(record.forward_passes for record in history),
-            full_passes=sum(record.num_samples for record in history),
+            forward_passes=sum(charged),
+            full_passes=round(history.records[0].num_samples * epochs),
             steps=sum(record.steps for record in history),
-            seconds=seconds + sum(record.seconds_merge for record in history),
+            seconds=sum(seconds),
         )
 
     @property
@@ -73,33 +76,40 @@ class SegmentationResult:
         return 1 - self.forward_passes / self.full_passes
 
     @classmethod
-    def read(cls, file: Path, settings: Mapping[str, Any]) -> SegmentationResult | None:
-        """The result of a run that finished with these settings, or None.
+    def read(cls, file: Path) -> SegmentationResult | None:
+        """The result in a file, or None where it is not.
 
         Raises:
-            ValueError: the file is no result, or one of other settings; names those that differ.
+            ValueError: the file is no result.
         """
         if not file.is_file():
             return None
         try:
-            saved = json.loads(file.read_text(encoding="utf-8"))
-            result, then = cls(**saved["result"]), saved["settings"]
-        except (KeyError, TypeError, ValueError) as error:
+            return cls(**json.loads(file.read_text(encoding="utf-8")))
+        except (TypeError, ValueError) as error:
             raise ValueError(f"{file} is no result of this version: move it away.") from error
-        now = _plain(settings)
+
+    def write(self, file: Path) -> None:
+        """Keep it."""
+        write_atomically(file, json.dumps(dataclasses.asdict(self), indent=1).encode())
+
+
+def keep_settings(file: Path, settings: Mapping[str, Any]) -> None:
+    """Write down what a run is made with, before it begins; a run that is there already must have been made alike.
+
+    Raises:
+        ValueError: it was not; names what differs.
+    """
+    now = _plain(settings)
+    if file.is_file():
+        then = json.loads(file.read_text(encoding="utf-8"))
         differs = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
         if differs:
             said = "; ".join(f"{key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in differs[:3])
             raise ValueError(
-                f"{file} is the result of a run with other settings ({said}): use another `output_dir`, or "
-                "move it away."
+                f"{file.parent} holds a run with other settings ({said}): use another `output_dir`, or move it away."
             )
-        return result
-
-    def write(self, file: Path, settings: Mapping[str, Any]) -> None:
-        """Keep it, with the settings that it depends on."""
-        facts = {"result": dataclasses.asdict(self), "settings": _plain(settings)}
-        write_atomically(file, json.dumps(facts, indent=1).encode())
+    write_atomically(file, json.dumps(now, indent=1).encode())
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,7 +132,7 @@ def report(results: Sequence[SegmentationResult], classes: Sequence[str]) -> str
     seeds = ", ".join(str(seed) for seed in dict.fromkeys(result.seed for result in results))
     return (
         f"{_table(head, rows)}\n\n"
-        f"Mean (each seed: {seeds}). Time is wall time of training and planning, without evaluations; other work on "
+        f"Mean (each seed: {seeds}). Time is wall time of training and planning; other work on "
         f"the machine shows in it.\n\nIoU by class, in %, mean over seeds:\n\n{_by_class(by_method, classes)}\n"
     )
 

@@ -27,6 +27,7 @@ _SAID_AS = {
     "stock_seed": "`data_seed` or `seed`",
     "drop_last": "dataloader_drop_last",
     "sampling": "train_sampling_strategy",
+    "loss_options": "parameters of the per-sample loss",
 }
 
 
@@ -39,6 +40,7 @@ class SelectionFacts:
     stock_seed: int
     drop_last: bool
     sampling: str
+    loss_options: Mapping[str, Any] | None = None
 
 
 class SelectionRun:

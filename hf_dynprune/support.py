@@ -196,6 +196,11 @@ def resolve_loss(
     """
     if given is None:
         return find_loss(model, label_smoothing, options)
+    if options:
+        raise ValueError(
+            f"`prune_loss_kwargs` ({dict(options)!r}) with a `per_sample_loss` of your own, which they cannot reach: "
+            "set its parameters where you make it, and leave the flag out."
+        )
     if isinstance(given, PerSampleLoss):
         return given
     if isinstance(given, type):

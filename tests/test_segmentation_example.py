@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from hf_dynprune.history import EpochRecord, PruningHistory
 from hf_dynprune.segmentation_data import IGNORE_INDEX, load_digit_scenes
 from hf_dynprune.segmentation_report import Example, SegmentationResult, draw_examples, report
 from tests.segmentation_files import ADE20K_MISSING, genuine_ade20k, has_ade20k, written_out
+from tests.segmenters import segformer
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 if Version(transformers.__version__) < Version("5.15"):
@@ -56,8 +59,81 @@ def test_without_arguments_methods_are_compared(example, tmp_path, monkeypatch, 
             assert picture.width > 500
     monkeypatch.setattr(example, "train", lambda *_: pytest.fail("trained again"))
     assert example.main(arguments) == [full, pruned]
-    with pytest.raises(ValueError, match=r"result of a run with other settings \(learning_rate: 0.006 then, 0.5 now\)"):
+    with pytest.raises(ValueError, match=r"a run with other settings \(learning_rate: 0.006 then, 0.5 now\)"):
         example.main([*arguments, "--learning_rate", "0.5"])
+
+
+def few_scenes(example, monkeypatch):
+    monkeypatch.setattr(example, "load_digit_scenes", lambda **_: load_digit_scenes(24, 6, size=32, digits=3))
+
+
+def test_an_interrupted_run_goes_on_with_its_own_settings_only(example, tmp_path, monkeypatch):
+    few_scenes(example, monkeypatch)
+    arguments = [*FEW, "--output_dir", str(tmp_path), "--methods", "random", "--prune_ratio", "0.4", "--seeds", "3"]
+    arguments += ["--save_strategy", "epoch", "--per_device_eval_batch_size", "3"]
+    (whole,) = example.main([*arguments, "--output_dir", str(tmp_path / "whole")])
+    (folder,) = (tmp_path / "whole").glob("*-seed3")
+    for name in ("checkpoint-4", "result.json"):
+        assert (folder / name).exists()
+    (folder / "result.json").unlink()
+    for checkpoint in folder.glob("checkpoint-*"):
+        if checkpoint.name != "checkpoint-2":
+            shutil.rmtree(checkpoint)
+    with pytest.raises(ValueError, match=r"run with other settings \(colour: 0.1 then, 0.4 now\)"):
+        example.main([*arguments, "--output_dir", str(tmp_path / "whole"), "--colour", "0.4"])
+    (resumed,) = example.main(
+        [*arguments, "--output_dir", str(tmp_path / "whole"), "--per_device_eval_batch_size", "6"]
+    )
+    assert dataclasses.replace(resumed, seconds=0) == dataclasses.replace(whole, seconds=0)
+
+
+def test_a_selector_instead_of_a_method(example, tmp_path, monkeypatch):
+    few_scenes(example, monkeypatch)
+    arguments = [*FEW, "--output_dir", str(tmp_path), "--prune_selector", "orderdp"]
+    (result,) = example.main(arguments)
+    assert result.method == "selector_orderdp"
+    assert result.forward_passes > result.full_passes, "candidates count"
+    with pytest.raises(ValueError, match=r"`methods` \(none\) with `prune_selector`"):
+        example.main([*arguments, "--methods", "none"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--methods", "none,bogus"], "bogus"),
+        (["--methods", "none,random"], "set `prune_ratio`"),
+        (["--seeds", "0,x"], "`seeds` must be whole numbers between commas, got '0,x'"),
+    ],
+)
+def test_mistakes_show_before_the_first_run(example, tmp_path, monkeypatch, flags, message):
+    few_scenes(example, monkeypatch)
+    monkeypatch.setattr(example, "train", lambda *_: pytest.fail("trained"))
+    with pytest.raises(ValueError, match=message):
+        example.main(["--output_dir", str(tmp_path), *flags])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "SegformerImageProcessorPil",
+        "MobileViTImageProcessorPil",
+        "MobileNetV2ImageProcessorPil",
+        "BeitImageProcessorPil",
+    ],
+)
+def test_training_and_validation_images_are_prepared_alike(example, tmp_path, kind):
+    """Also where the processor of a pretrained model would crop, keep the range, or take colours in another order."""
+    segformer(num_labels=4).save_pretrained(tmp_path)
+    getattr(transformers, kind)().save_pretrained(tmp_path)
+    flags = ["--model", str(tmp_path), "--scale", "1", "1", "--colour", "0"]
+    settings, _ = example.parse(flags)
+    data = load_digit_scenes(2, 3, size=32, digits=3)
+    _, processor = example.build_model(settings, data)
+    augmented = data.validation.with_transform(example.Augment(data, settings, processor))[:]
+    resized = data.validation.with_transform(example.Resize(data, processor))[:]
+    for key in ("pixel_values", "labels"):
+        for one, other in zip(augmented[key], resized[key], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.skipif(not has_ade20k(), reason=ADE20K_MISSING)
@@ -71,7 +147,7 @@ def test_genuine_ade20k_is_trained_with_150_classes(example, tmp_path, monkeypat
     assert result.forward_passes == 2
     assert 0 <= result.mean_iou <= 1
     assert "wall" in result.iou
-    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    config = json.loads((tmp_path / "out" / "infobatch-seed42" / "config.json").read_text())
     assert len(config["id2label"]) == 150
     assert config["id2label"]["0"] == "wall"
     data = example.load_data(example.parse(["--data", str(root)])[0])
@@ -199,14 +275,14 @@ def test_a_result_is_made_of_metrics_and_history():
         [EpochRecord(e, 10, kept, kept, 2, 0, 1 - kept / 10, None, [1, 1], None) for e, kept in enumerate([10, 6])]
     )
     metrics = {"eval_mean_iou": 0.4, "eval_overall_accuracy": 0.8, "eval_iou_road": 0.3, "eval_loss": 1.0}
-    made = SegmentationResult.of("random", 3, metrics, history, 5.0)
+    made = SegmentationResult.of("random", 3, metrics, history, 2.0)
     assert (made.iou, made.forward_passes, made.full_passes, made.saved) == ({"road": 0.3}, 16, 20, pytest.approx(0.2))
 
 
 def test_a_broken_result_is_named(tmp_path):
     (tmp_path / "result.json").write_text("{}")
     with pytest.raises(ValueError, match=r"result.json is no result of this version: move it away"):
-        SegmentationResult.read(tmp_path / "result.json", {})
+        SegmentationResult.read(tmp_path / "result.json")
 
 
 def test_a_picture_of_many_classes_and_no_loss(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import math
 
@@ -240,9 +241,13 @@ class TestScores:
         got = share_of_pixels(losses, labels >= 0, share)
         for i in range(3):
             valid = sorted(losses[i][labels[i] >= 0].tolist(), reverse=True)
-            largest = valid[: math.ceil(torch.tensor(share) * len(valid))]
+            largest = valid[: math.ceil(share * len(valid) - 1e-9)]
             expected = sum(largest) / len(largest) if largest else 0.0
             assert got[i].item() == pytest.approx(expected)
+
+    def test_a_share_that_is_a_whole_number_of_pixels(self):
+        losses = torch.arange(25.0).view(1, 5, 5)
+        assert share_of_pixels(losses, torch.ones_like(losses, dtype=torch.bool), 0.6).item() == 17.0
 
     @given(seed=st.integers(0, 10**6))
     @settings(max_examples=60, deadline=None)
@@ -299,7 +304,14 @@ class TestFlag:
             CheckpointError, match="parameters of the per-sample loss: .'score': 'class_balanced'. then"
         ):
             self.trainer(tmp_path).train(resume_from_checkpoint=True)
-        self.trainer(tmp_path, prune_loss_kwargs={"score": "class_balanced"}).train(resume_from_checkpoint=True)
+        same = {"score": "class_balanced", "denominator": "valid"}  # what is the default needs not be said
+        self.trainer(tmp_path, prune_loss_kwargs=same).train(resume_from_checkpoint=True)
+
+    def test_nor_a_selectors(self, tmp_path):
+        flags = {"prune_selector": "orderdp", "prune_method": "none"}
+        self.trainer(tmp_path, prune_loss_kwargs={"score": "class_balanced"}, **flags).train()
+        with pytest.raises(CheckpointError, match="parameters of the per-sample loss"):
+            self.trainer(tmp_path, **flags).train(resume_from_checkpoint=True)
 
 
 def test_auxiliary_logits_are_taken_once():
@@ -321,3 +333,12 @@ def test_the_hook_leaves_with_the_loss():
     losses.pop()
     gc.collect()
     assert len(model.auxiliary_head._forward_hooks) == 1
+
+
+def test_nothing_is_kept_of_other_forward_passes():
+    model, batch = model_and_batch("upernet", torch.float32)
+    loss = find_loss(model)
+    model(pixel_values=batch["pixel_values"]).logits.sum().backward()
+    copy.deepcopy(model)
+    with pytest.raises(RuntimeError, match="auxiliary head gave logits for 0 of 4 images"):
+        loss(model, batch, model(pixel_values=batch["pixel_values"]))

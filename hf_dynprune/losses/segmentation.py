@@ -14,7 +14,7 @@ InfoBatch's published recipe for ADE20K divides by all pixels, ignored ones incl
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -79,15 +79,18 @@ class SegmentationLoss(PerSampleLoss):
         self.score = score
         self.top_share = top_share
         self._averages_all = denominator == "all"
-        defaults = {"denominator": (denominator, None), "score": (score, "mean"), "top_share": (top_share, 0.2)}
+        defaults = {
+            "denominator": (self.denominator, None if self._averages_all else own),
+            "score": (score, "mean"),
+            "top_share": (top_share, 0.2),
+        }
         self.options = {name: value for name, (value, default) in defaults.items() if value != default} or None
         self.classes = max(2, config.num_labels)
         self.auxiliary_head: torch.nn.Module | None = getattr(model, "auxiliary_head", None)
         self.auxiliary_weight = float(getattr(config, "auxiliary_loss_weight", 0.0))
         self._tap = _Tap()
         if self.auxiliary_head is not None:
-            # For as long as this loss lives. Put on for single passes, compiled ones would not notice: no guard of
-            # theirs looks for hooks.
+            # For as long as this loss lives, and not for single passes: no guard of a compiled model looks for hooks.
             weakref.finalize(self, self.auxiliary_head.register_forward_hook(self._tap).remove)
         self._check_range = RangeCheck(
             self.classes,
@@ -108,6 +111,14 @@ class SegmentationLoss(PerSampleLoss):
         valid = labels.ne(self.ignore_index).flatten(1).sum(1)
         return torch.full_like(valid, labels[0].numel()) if self.denominator == "all" and len(labels) else valid
 
+    def forward(self, model: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
+        """The outputs; beside them, the auxiliary logits are kept for one call of this loss."""
+        self._tap.output, self._tap.is_open = None, True
+        try:
+            return super().forward(model, inputs)
+        finally:
+            self._tap.is_open = False
+
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
         """Losses from the logits `[B, C, h, w]`."""
         logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
@@ -125,8 +136,9 @@ class SegmentationLoss(PerSampleLoss):
         if logits is None or len(logits) != len(labels):
             raise RuntimeError(
                 f"The auxiliary head gave logits for {0 if logits is None else len(logits)} of {len(labels)} images: "
-                "call this loss once after each forward pass of the model it was made for; where "
-                "torch.nn.DataParallel splits the batch, start one process per device instead (torchrun)."
+                "call this loss once after each of its own `forward`. A model compiled and used before the trainer was "
+                "built needs `torch._dynamo.reset()`; where torch.nn.DataParallel splits the batch, start one process "
+                "per device instead (torchrun)."
             )
         return logits
 
@@ -143,13 +155,19 @@ class SegmentationLoss(PerSampleLoss):
 
 
 class _Tap:
-    """A forward hook that keeps what its module gave last: no output of the models holds the auxiliary logits."""
+    """A forward hook that keeps what its module gave, while it is open: no output of the models holds those logits."""
 
     def __init__(self) -> None:
         self.output: Tensor | None = None
+        self.is_open = False
 
     def __call__(self, module: torch.nn.Module, args: Any, output: Tensor) -> None:
-        self.output = output
+        if self.is_open:
+            self.output = output
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Tap:
+        """On a copy of the model nobody listens."""
+        return _Tap()
 
 
 # ---- Losses of pixels ----
@@ -160,7 +178,7 @@ def pixel_losses(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Ten
 
     Logits smaller than the labels are upsampled and reduced to losses image by image, and again for the backward pass:
     at full size they are never held for the whole batch. Small batches, and logits that come at full size, where this
-    would save nothing, are taken at once.
+    would save little, are taken at once.
 
     Args:
         logits: `[B, C, h, w]` of any size; C = 1 is one label against none, with labels 0 and 1.
@@ -169,7 +187,7 @@ def pixel_losses(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Ten
     """
     reduce = partial(_upsampled_losses, ignore_index=ignore_index)
     comes_at_full_size = logits.shape[-2:] == labels.shape[-2:]
-    if len(logits) < 2 or comes_at_full_size or logits.shape[1] * labels.numel() <= WHOLE_BATCH:
+    if comes_at_full_size or logits.shape[1] * labels.numel() <= WHOLE_BATCH:
         return reduce(logits, labels)
     if torch.is_grad_enabled() and logits.requires_grad:
         reduce = partial(checkpoint, reduce, use_reentrant=False, preserve_rng_state=False)
@@ -204,10 +222,11 @@ def share_of_pixels(losses: Tensor, valid: Tensor, share: float) -> Tensor:
         >>> share_of_pixels(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.ones(1, 2, 2, dtype=torch.bool), 0.5)
         tensor([3.5000])
     """
-    taken = torch.ceil(share * valid.flatten(1).sum(1, keepdim=True))
+    # In double precision and less a hair: 0.6 of 25 are 15.
+    taken = torch.ceil(valid.flatten(1).sum(1, keepdim=True).double() * share - 1e-9)
     largest = torch.where(valid, losses, -torch.inf).flatten(1).sort(1, descending=True).values
     is_taken = torch.arange(largest.shape[1], device=losses.device) < taken
-    return torch.where(is_taken, largest, 0).sum(1) / taken.squeeze(1).clamp(min=1)
+    return torch.where(is_taken, largest, 0).sum(1) / taken.squeeze(1).clamp(min=1).to(losses.dtype)
 
 
 def share_of_classes(losses: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -223,7 +242,7 @@ def share_of_classes(losses: Tensor, labels: Tensor, classes: int) -> Tensor:
         tensor([4.])
     """
     batch = len(losses)
-    # One flat axis, of which torch has a deterministic sum on every device; the last place is of what does not count.
+    # One flat axis, so that `torch.use_deterministic_algorithms` has a way; the last place is of what does not count.
     image = torch.arange(batch, device=losses.device).view(-1, 1, 1)
     place = torch.where(labels < 0, batch * classes, image * classes + labels).flatten()
     sums, pixels = (losses.new_zeros(batch * classes + 1) for _ in range(2))

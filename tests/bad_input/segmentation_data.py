@@ -24,6 +24,11 @@ from tests.segmentation_files import ade20k_folder, mask, object_info, parquet_f
 FIRST = "ADE_train_00000001"
 
 
+def shorten(file):
+    """As a copy that broke off: the header is whole."""
+    file.write_bytes(file.read_bytes()[:-12])
+
+
 def folder(message: str, spoil: Callable[[Path], Any]) -> Case:
     """The reader refuses an ADE20K folder after this has been done to it."""
 
@@ -135,6 +140,14 @@ FOLDERS = {
     "cut off": folder(
         rf"{FIRST}\.jpg cannot be read as an image, it may be cut off: copy it anew",
         lambda root: (root / "images" / "training" / f"{FIRST}.jpg").write_bytes(b"\xff\xd8\xff\xe0\x00"),
+    ),
+    "pixels cut off": folder(
+        rf"{FIRST}\.jpg cannot be read as an image, .* lack the mark of the end",
+        lambda root: shorten(root / "images" / "training" / f"{FIRST}.jpg"),
+    ),
+    "pixels of an annotation cut off": folder(
+        rf"{FIRST}\.png cannot be read as an image, .* lack the mark of the end",
+        lambda root: shorten(root / "annotations" / "training" / f"{FIRST}.png"),
     ),
     "empty annotation": folder(
         rf"{FIRST}\.png cannot be read as an image",

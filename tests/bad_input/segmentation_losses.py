@@ -73,6 +73,11 @@ SEGMENTATION_LOSSES = {
     "parameters of a loss that has none": refused(
         "of ViTForImageClassification takes: no parameters", prune_loss_kwargs={"x": 1}
     ),
+    "parameters beside a loss of one's own": refused(
+        "with a `per_sample_loss` of your own, which they cannot reach",
+        prune_loss_kwargs={"score": "mean"},
+        per_sample_loss=lambda model, inputs, outputs: outputs.logits.sum(1),
+    ),
     "loss parameters that are no JSON": refused(
         "`prune_loss_kwargs` must be a JSON object, got 'mean'", prune_loss_kwargs="mean"
     ),
