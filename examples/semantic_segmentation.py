@@ -249,7 +249,7 @@ def build_model(example: ExampleArguments, data: SegmentationData) -> tuple[PreT
     size = {"height": example.eval_size[0], "width": example.eval_size[1]}
     labels = {"id2label": data.id2label, "label2id": data.label2id}
     if example.model in MODELS:
-        # Labels are shifted on reading; the flag tells users of the saved processor that they are.
+        # Class ids are made on reading, so the processor has none to shift.
         return MODELS[example.model](**labels), SegformerImageProcessorPil(size=size, do_reduce_labels=False)
     # Whole images at one size: a processor's own centre crop would evaluate on a part, and fill masks with class 0.
     whole = {"size": size, "do_resize": True, "do_center_crop": False, "do_pad": False, "do_reduce_labels": False}
