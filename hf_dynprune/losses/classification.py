@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .base import LossTerms, PerSampleLoss, register_loss
-from .labels import RangeCheck, labels_of
+from .labels import RangeCheck, labels_of, logits_of, refuse_own_loss_function
 
 __all__ = ["ClassificationLoss"]
 
@@ -44,12 +44,7 @@ class ClassificationLoss(PerSampleLoss):
     withheld = ("labels",)
 
     def __init__(self, model: torch.nn.Module, label_smoothing: float = 0.0) -> None:
-        if hasattr(model, "_loss_function"):
-            # Such as class weights, which a first batch may not show.
-            raise ValueError(
-                f"{type(model).__name__} was given a `loss_function` of its own. Pass the same loss per sample to the "
-                "trainer as `per_sample_loss=fn`, with fn(model, inputs, outputs) returning [B]."
-            )
+        refuse_own_loss_function(model)
         config: Any = model.config
         self.config = config
         self.label_smoothing = label_smoothing
@@ -67,7 +62,7 @@ class ClassificationLoss(PerSampleLoss):
 
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
         """Losses from the logits `[B, C]`."""
-        logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
+        logits = logits_of(outputs)
         labels = labels_of(inputs).to(logits.device)
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()

@@ -1,13 +1,14 @@
-"""Labels of a batch: where they are, and whether the model has a class for each."""
+"""What losses of classes share: labels and whether the model has a class for each, logits, a refusal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-__all__ = ["RangeCheck", "labels_of"]
+__all__ = ["RangeCheck", "labels_of", "logits_of", "refuse_own_loss_function"]
 
 
 def labels_of(inputs: Mapping[str, Any]) -> Tensor:
@@ -24,6 +25,21 @@ def labels_of(inputs: Mapping[str, Any]) -> Tensor:
             "'label' or 'labels', and see that the collator passes it on."
         )
     return labels
+
+
+def logits_of(outputs: Any) -> Tensor:
+    """The logits in a model's outputs: by name, or the first of a tuple."""
+    logits: Tensor = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
+    return logits
+
+
+def refuse_own_loss_function(model: torch.nn.Module) -> None:
+    """Raise a ValueError where the model was given a loss, as with class weights, which a first batch may not show."""
+    if hasattr(model, "_loss_function"):
+        raise ValueError(
+            f"{type(model).__name__} was given a `loss_function` of its own. Pass the same loss per sample to the "
+            "trainer as `per_sample_loss=fn`, with fn(model, inputs, outputs) returning [B]."
+        )
 
 
 class RangeCheck:

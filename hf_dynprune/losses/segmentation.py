@@ -24,7 +24,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from .base import LossTerms, PerSampleLoss, register_loss
-from .labels import RangeCheck, labels_of
+from .labels import RangeCheck, labels_of, logits_of, refuse_own_loss_function
 
 __all__ = ["SegmentationLoss", "pixel_losses", "share_of_classes", "share_of_pixels"]
 
@@ -121,7 +121,7 @@ class SegmentationLoss(PerSampleLoss):
 
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
         """Losses from the logits `[B, C, h, w]`."""
-        logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
+        logits = logits_of(outputs)
         labels = labels_of(inputs).to(logits.device)
         losses = pixel_losses(logits, labels, self.ignore_index)
         if self.auxiliary_head is not None:
@@ -280,11 +280,7 @@ def _check_model(model: torch.nn.Module) -> None:
     """Raise a ValueError for what the model cannot compute a loss of, in training or in evaluation."""
     name = type(model).__name__
     config: Any = model.config
-    if hasattr(model, "_loss_function"):
-        raise ValueError(
-            f"{name} was given a `loss_function` of its own. Pass the same loss per sample to the trainer as "
-            "`per_sample_loss=fn`, with fn(model, inputs, outputs) returning [B]."
-        )
+    refuse_own_loss_function(model)
     if config.num_labels == 1 and config.model_type != "segformer":
         raise ValueError(
             f"{name} has `num_labels` 1, which it refuses itself: use 2 classes, or SegFormer, whose one label means "
