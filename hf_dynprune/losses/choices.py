@@ -11,6 +11,7 @@ number in the batch, as in the model.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import torch
@@ -64,7 +65,8 @@ class MultipleChoiceLoss(PerSampleLoss):
 
 
 def _marks_spans(model: torch.nn.Module) -> bool:
-    return _has_head("ForQuestionAnswering", model) and getattr(model, "loss_type", None) == "ForQuestionAnswering"
+    """Those about images choose an answer instead."""
+    return _has_head("ForQuestionAnswering", model) and "start_positions" in signature(model.forward).parameters
 
 
 @register_loss(_marks_spans)
