@@ -9,7 +9,7 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
-WORDS = tuple("the quick brown fox jumps over lazy dog cat sat on mat and then ran far away from here".split())
+WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "cat", "sat", "on", "mat", "and", "then")
 PAD, EOS = 0, 1
 
 
