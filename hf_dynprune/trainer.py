@@ -578,18 +578,20 @@ class DynPruneMixin(Trainer):
             logger.warning("The per-sample loss was not checked against the model's own: the model is sharded.")
             return True
         plain = self.accelerator.unwrap_model(model)
+        # The model reduces its loss in the precision of its weights, ours is reduced in float32.
+        halves = (torch.float16, torch.bfloat16)
+        is_half = self.args.fp16 or self.args.bf16 or any(p.dtype in halves for p in plain.parameters())
+        rel_tol = 2e-2 if is_half else 1e-4
         plain.eval()
         quiet = private_torch_rng(self.args.device), metrics_set_aside(self)
         with torch.no_grad(), quiet[0], quiet[1], self.compute_loss_context_manager():
             expected = super().compute_loss(plain, dict(inputs)).item()  # type: ignore[union-attr]
             outputs = loss.forward(plain, inputs)
             terms = loss(plain, inputs, outputs)
-            # The model reduces its loss in the precision of its weights, ours is reduced in float32.
-            halves = (torch.float16, torch.bfloat16)
-            is_half = self.args.fp16 or self.args.bf16 or any(p.dtype in halves for p in plain.parameters())
             got = float(terms.total.sum() / loss.count(inputs).sum().clamp(min=1) + (terms.extra or 0.0))
+            loss_mismatch(loss, plain, got, expected, rel_tol)
+            loss.verify(plain, inputs, terms, rel_tol)
         plain.train()
-        loss_mismatch(loss, plain, got, expected, rel_tol=2e-2 if is_half else 1e-4)
         return math.isfinite(expected)
 
     # ---- Learning rate ----
