@@ -62,8 +62,8 @@ class SFTLoss(PerSampleLoss):
     def __init__(self, trainer: Any) -> None:
         if not hasattr(sys.modules["trl.trainer.sft_trainer"], "add_fused_lm_head"):
             raise ValueError(
-                f"Data pruning takes SFTTrainer's loss apart as TRL 1.16 makes it, got trl {sys.modules['trl'].__version__}"
-                ": install trl>=1.16, or pass `per_sample_loss=fn`."
+                "Data pruning takes SFTTrainer's loss apart as TRL 1.16 makes it, got trl "
+                f"{sys.modules['trl'].__version__}: install trl>=1.16, or pass `per_sample_loss=fn`."
             )
         if trainer.prune_flags.loss_options:
             raise ValueError(

@@ -64,7 +64,7 @@ def test_pruning_off_is_the_stock_trainer(task, tmp_path):
     logs, runs = [], []
     for build in (stock_trainer, pruning_trainer):
         logs.append(StepLog())
-        runs.append(build(make(), data(SIZE), tmp_path / build.__name__, [logs[-1]], gradient_accumulation_steps=2))
+        runs.append(build(make(), data(SIZE), tmp_path / build.__name__, [logs[-1]]))
         runs[-1].train()
     assert isinstance(runs[1].per_sample_loss, ClassificationLoss)
     assert_same_bits(weights_of(runs[0]), weights_of(runs[1]))
