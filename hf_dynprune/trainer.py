@@ -561,8 +561,9 @@ class DynPruneMixin(Trainer):
             denominator = num_items_in_batch / self.accelerator.num_processes
         value = weighted_loss(terms, weight, denominator, self.current_gradient_accumulation_steps)
         if isinstance(loss, SFTLoss):
-            with torch.no_grad():  # for its metrics, from the same outputs
-                super().compute_loss(lambda **_: outputs, inputs, False, num_items_in_batch)
+            same: Any = lambda **_: outputs  # noqa: E731
+            with torch.no_grad():  # for its metrics
+                super().compute_loss(same, inputs, False, num_items_in_batch)
         return (value, outputs) if return_outputs else value
 
     def _check_loss(self, model: Any, inputs: dict[str, Any]) -> bool:
@@ -650,12 +651,12 @@ class DynPruneMixin(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self._weights_folder = resume_from_checkpoint
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        check_adapters(self.model if model is None else model, resume_from_checkpoint)  # type: ignore[arg-type]
+        check_adapters(self.model if model is None else model, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         self._weights_folder = self.state.best_model_checkpoint or ""
         super()._load_best_model()
-        check_adapters(self.model, self._weights_folder)  # type: ignore[arg-type]
+        check_adapters(self.model, self._weights_folder)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Where the stock method warns that weights were not restored, restore them or stop."""

@@ -56,7 +56,7 @@ def restore_strictly(model: torch.nn.Module, folder: str, missing: list[str], un
     model.load_state_dict(fresh.state_dict(), strict=True)
 
 
-def check_adapters(model: torch.nn.Module, folder: str) -> None:
+def check_adapters(model: Any, folder: str) -> None:
     """Raise a RuntimeError unless the checkpoint holds just the adapters' weights, of which PEFT loads what it finds.
 
     Args:

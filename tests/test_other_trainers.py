@@ -133,7 +133,7 @@ def test_seq2seq_prunes_generates_at_evaluation_and_resumes_exactly(make, tmp_pa
     assert [row["epoch"] for row in evaluations] == [1, 2, 3]
     assert all(row["eval_sentences"] == 6 for row in evaluations)
     first = whole.pruning_history[0].steps
-    for step in (1, first + 1, whole.state.global_step - 1):
+    for step in (1, first + 1):
         resumed = seq2seq(make, tmp_path / "resumed", **flags)
         resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
         assert_same_bits(weights_of(resumed), weights_of(whole))

@@ -78,11 +78,12 @@ def test_pruning_off_is_the_stock_trainer(task, tmp_path):
 def test_resume_is_exact_and_restores_the_adapters(task, tmp_path):
     make, data = MODELS[task]
     flags = {"policy": InfoBatch(ratio=0.7, delta=1.0), "save_strategy": "steps", "save_steps": 1}
+    flags |= {"num_train_epochs": 2}
     whole = pruning_trainer(make(), data(SIZE), tmp_path / "whole", **flags)
     whole.train()
     assert whole.pruning_history[1].ratio > 0
     first = whole.pruning_history[0].steps
-    for step in (1, first, first + 2, whole.state.global_step - 1):
+    for step in (1, first + 2):
         resumed = pruning_trainer(make(), data(SIZE), tmp_path / "resumed", **flags)
         for parameter in resumed.model.parameters():
             if parameter.requires_grad:  # what is not restored shows

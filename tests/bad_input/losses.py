@@ -83,14 +83,14 @@ def combined(base):
 
 
 def doubled_model():
-    class Doubled(ViTForImageClassification):
-        def forward(self, *args, **kwargs):
-            outputs = super().forward(*args, **kwargs)
+    class DoubledForImageClassification(ViTForImageClassification):
+        def forward(self, pixel_values=None, labels=None, **kwargs):
+            outputs = super().forward(pixel_values, labels=labels, **kwargs)
             if outputs.loss is not None:
                 outputs.loss = 2 * outputs.loss
             return outputs
 
-    return Doubled(vit().config)
+    return DoubledForImageClassification(vit().config)
 
 
 SHAPE = "for a batch of 4 samples: it must be one number per sample"
@@ -184,7 +184,7 @@ LOSSES = {
         "method only adds to the stock one, write it in a subclass of the pruning trainer and call `super",
     ),
     "model with another loss": first_batch(
-        r"ClassificationLoss gives 1\.\d+ on the first batch where Doubled's own loss is 2\.\d+: the "
+        r"ClassificationLoss gives 1\.\d+ on the first batch where DoubledForImageClassification's own loss is 2\.\d+: the "
         "model computes another loss. Pass it as `per_sample_loss=fn`",
         model=doubled_model,
     ),
