@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import datasets
 import pytest
@@ -273,8 +275,10 @@ def test_the_example_of_the_docs_runs(tmp_path, monkeypatch):
     page = (Path(__file__).parents[1] / "docs" / "other_trainers.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"run by tests/test_sft_trainer.py -->\n+```python\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    names = {"model": llama(), "dataset": texts(SIZE), "tokenizer": tokenizer(), "__name__": __name__}
-    exec(code, names)
+    script = ModuleType("script_of_the_docs")
+    monkeypatch.setitem(sys.modules, script.__name__, script)  # checkpoints name the arguments' class and its module
+    vars(script).update(model=llama(), dataset=texts(SIZE), tokenizer=tokenizer())
+    exec(code, vars(script))
     history = PruningHistory.load(tmp_path / "out")
     assert [record.num_samples for record in history] == [SIZE] * 3
     assert history[1].kept < SIZE

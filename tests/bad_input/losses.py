@@ -184,8 +184,8 @@ LOSSES = {
         "method only adds to the stock one, write it in a subclass of the pruning trainer and call `super",
     ),
     "model with another loss": first_batch(
-        r"ClassificationLoss gives 1\.\d+ on the first batch where DoubledForImageClassification's own loss is 2\.\d+: the "
-        "model computes another loss. Pass it as `per_sample_loss=fn`",
+        r"ClassificationLoss gives 1\.\d+ on the first batch where DoubledForImageClassification's own loss is "
+        r"2\.\d+: the model computes another loss. Pass it as `per_sample_loss=fn`",
         model=doubled_model,
     ),
     # The epoch's end is the first moment at which all losses are known.
