@@ -16,10 +16,9 @@ from typing import Any
 from torch import Tensor
 
 from .losses import LossTerms, PerSampleLoss
+from .losses.labels import IGNORE
 
 __all__ = ["SFTLoss", "is_sft", "refuse_sft_settings"]
-
-IGNORE = -100
 
 
 def is_sft(trainer_class: type) -> bool:
