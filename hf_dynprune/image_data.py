@@ -27,7 +27,14 @@ from .image_folders import read_class_folders
 from .pictures import as_rgb, check_end, with_eight_bits
 from .sources import load_splits, named_columns, parquet_files, train_and_validation
 
-__all__ = ["ImageData", "load_digit_images", "load_image_data", "read_image_folder", "read_image_parquet", "without_bad"]
+__all__ = [
+    "ImageData",
+    "load_digit_images",
+    "load_image_data",
+    "read_image_folder",
+    "read_image_parquet",
+    "without_bad",
+]
 
 MANY_IMAGES = 5_000
 """From so many on, a bar shows how far a check is."""
@@ -85,8 +92,8 @@ class ImageData:
     def picture(self, row: Mapping[str, Any]) -> NDArray[np.uint8]:
         """A row's picture as uint8 RGB `[H, W, 3]`, upright.
 
-        Grey, palette, CMYK and transparent pictures become RGB (what is under a transparent pixel shows), of 16-bit grey
-        ones the upper 8 bits count, of several frames the first, and an EXIF orientation is applied.
+        Grey, palette, CMYK and transparent pictures become RGB (what is under a transparent pixel shows), of 16-bit
+        grey ones the upper 8 bits count, of several frames the first, and an EXIF orientation is applied.
 
         Raises:
             ValueError: it cannot be decoded, or has another number of bits. The message says which file or row.
@@ -241,9 +248,7 @@ def _table(images: Sequence[Any], labels: Sequence[int], where: str | None = Non
     return datasets.Dataset.from_dict({"image": stored, "label": list(labels), "file": named}, features=features)
 
 
-def _of_splits(
-    splits: Mapping[str, datasets.Dataset], source: str, image_column: str, label_column: str
-) -> ImageData:
+def _of_splits(splits: Mapping[str, datasets.Dataset], source: str, image_column: str, label_column: str) -> ImageData:
     """The columns by their names here, labels as class ids."""
     columns = {"image": image_column, "label": label_column}
     pairs = train_and_validation(splits, source)
@@ -254,7 +259,7 @@ def _of_splits(
     dtype = str(getattr(kind, "dtype", ""))
     if dtype == "string":
         names = tuple(sorted(set(train.unique("label")) | set(validation.unique("label"))))
-        return ImageData(*(_numbered(rows, names) for rows in (train, validation)), names)
+        return ImageData(_numbered(train, names), _numbered(validation, names), names)
     if not dtype.startswith(("int", "uint")):
         raise ValueError(
             f"The column `{label_column}` of {source} holds {kind}, not one class: name a column of whole numbers or "

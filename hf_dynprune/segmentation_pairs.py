@@ -105,7 +105,9 @@ class SegmentationData:
                 f"{where}: the image is {image.size[0]} x {image.size[1]} pixels, its annotation {mask.size[0]} x "
                 f"{mask.size[1]}. Both must be of one size, also after turning the image upright by its EXIF data."
             )
-        return np.array(as_rgb(image, where)), self.class_ids(mask, getattr(mask, "filename", "") or f"The annotation of {where}")
+        return np.array(as_rgb(image, where)), self.class_ids(
+            mask, getattr(mask, "filename", "") or f"The annotation of {where}"
+        )
 
     def class_ids(self, mask: Image | NDArray[Any], where: str = "The mask") -> NDArray[np.int64]:
         """Class ids int64 `[H, W]`, each in [0, C) or 255, of a mask's values.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def contents(folder: Path) -> str:
     return ", ".join(names[:6]) + more or "nothing"
 
 
-def parquet_files(folder: Path, or_else: str) -> dict[str, list[str]]:
+def parquet_files(folder: Path, or_else: str) -> dict[str, Sequence[str]]:
     """Files by split; val*.parquet before test*.parquet, the folder itself before its folder `data`.
 
     Args:

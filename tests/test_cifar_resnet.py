@@ -41,10 +41,16 @@ def test_stages_halve_the_size_and_the_stem_does_not(options):
         for block in model.blocks:
             x = block(x)
             sides.append(x.shape[-1])
-    expected = [side for side, depth in zip((32, 16, 8, 4), options.get("depths", (2, 2, 2, 2)), strict=True) for _ in range(depth)]
+    expected = [
+        side
+        for side, depth in zip((32, 16, 8, 4), options.get("depths", (2, 2, 2, 2)), strict=True)
+        for _ in range(depth)
+    ]
     assert sides == expected
     convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    on_the_way = [module for name, module in model.named_modules() if isinstance(module, nn.Conv2d) and "shortcut" not in name]
+    on_the_way = [
+        module for name, module in model.named_modules() if isinstance(module, nn.Conv2d) and "shortcut" not in name
+    ]
     assert len(on_the_way) + 1 == (50 if options else 18)
     strided = [module.kernel_size for module in convolutions if module.stride == (2, 2)]
     assert sorted(strided) == [(1, 1)] * 3 + [(3, 3)] * 3, "a stage halves in its 3x3 convolution and its shortcut"

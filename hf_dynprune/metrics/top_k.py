@@ -111,9 +111,7 @@ def _ranked(logits: Tensor, count: int) -> Tensor:
     """Ids `[B, count]` by falling logit; a tie goes to the lower id."""
     if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.is_floating_point():
         got = f"{logits.dtype} of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(
-            f"`predictions` must be floating-point logits [B, C], or integer class ids [B, K], got {got}."
-        )
+        raise ValueError(f"`predictions` must be floating-point logits [B, C], or integer class ids [B, K], got {got}.")
     if logits.shape[1] < count:
         raise ValueError(f"Top {count} of {logits.shape[1]} classes is undefined: name a smaller k in `top`.")
     return logits.sort(dim=1, descending=True, stable=True).indices[:, :count]

@@ -1,8 +1,8 @@
-"""ResNets for images of about 32 x 32 pixels: ResNet-18, ResNet-50 and others with a first layer that keeps the size.
+"""ResNets for images of about 32 x 32 pixels: ResNet-18, ResNet-50 and others whose first layer keeps the size.
 
-The ResNet of transformers begins with a 7 x 7 convolution and a pooling, which leave 8 x 8 of 32 x 32 pixels. Here, as in
-the tables on CIFAR of the papers on data pruning, the first layer is a 3 x 3 convolution of stride 1 without pooling;
-the stages are those of He et al.'s models for ImageNet:
+The ResNet of transformers begins with a 7 x 7 convolution and a pooling, which leave 8 x 8 of 32 x 32 pixels. Here, as
+in the tables on CIFAR of the papers on data pruning, the first layer is a 3 x 3 convolution of stride 1 without
+pooling; the stages are those of He et al.'s models for ImageNet:
 
     x_0 = relu(norm(conv3x3(image)))
     x_l = relu(x_{l-1}' + F(x_{l-1})),   F: conv3x3, conv3x3 (basic) or conv1x1, conv3x3, conv1x1 (bottleneck), each
@@ -12,8 +12,8 @@ the stages are those of He et al.'s models for ImageNet:
 
 The first block of each stage but the first halves the size, in its 3 x 3 convolution.
 
-Source: He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, arXiv:1512.03385, section 3.3, table
-1 and figure 5 (blocks), section 4.2 (CIFAR). First weights: He et al., Delving Deep into Rectifiers, ICCV 2015.
+Source: He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, arXiv:1512.03385, section 3.3,
+table 1 and figure 5 (blocks), section 4.2 (CIFAR). First weights: He et al., Delving Deep into Rectifiers, ICCV 2015.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ class CifarResNetForImageClassification(PreTrainedModel):
     config_class = CifarResNetConfig
     base_model_prefix = "resnet"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
-    _no_split_modules = ["_Block"]
+    input_modalities = "image"
+    _no_split_modules = ["_Block"]  # noqa: RUF012, as declared by transformers
 
     def __init__(self, config: CifarResNetConfig) -> None:
         super().__init__(config)
@@ -120,8 +120,8 @@ class CifarResNetForImageClassification(PreTrainedModel):
                 blocks.append(_Block(config.layer_type, channels, width, stride))
                 channels = width * EXPANSION[config.layer_type]
         self.blocks = nn.Sequential(*blocks)
-        self.classifier = nn.Linear(channels, config.num_labels)
-        self.post_init()
+        self.classifier = nn.Linear(channels, config.num_labels or 0)
+        self.post_init()  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -129,7 +129,7 @@ class CifarResNetForImageClassification(PreTrainedModel):
         if isinstance(module, nn.Conv2d):
             initialization.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, nn.BatchNorm2d):
-            super()._init_weights(module)
+            super()._init_weights(module)  # type: ignore[no-untyped-call]
         elif isinstance(module, nn.Linear):
             bound = module.in_features**-0.5
             initialization.uniform_(module.weight, -bound, bound)
