@@ -34,6 +34,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from kornia.augmentation import RandomCrop, RandomErasing, RandomHorizontalFlip, RandomResizedCrop
 from kornia.augmentation.auto import RandAugment
@@ -206,15 +207,21 @@ class Prepare:
     def __init__(self, data: ImageData, processor: Any) -> None:
         self.data = data
         self.processor = processor
-        black, white = (self.pixels([torch.full((256, 256, 3), value, dtype=torch.uint8)])[0] for value in (0, 255))
+        black, white = (self.pixels([np.full((256, 256, 3), value, np.uint8)])[0] for value in (0, 255))
         self.size = tuple(black.shape[-2:])
-        self.offset, self.slope = black[:, :1, :1], (white - black)[:, :1, :1]
+        middle = (
+            slice(None),
+            slice(self.size[0] // 2, None, self.size[0]),
+            slice(self.size[1] // 2, None, self.size[1]),
+        )
+        self.offset, self.slope = black[middle], (white - black)[middle]  # at the edge there may be padding
         self.flips_channels = bool(getattr(processor, "do_flip_channel_order", False))
 
     def pixels(self, pictures: list[Any], **options: Any) -> list[torch.Tensor]:
         """`[C, H, W]` of pictures `[H, W, C]`."""
-        images = [torch.as_tensor(picture).numpy() for picture in pictures]
-        return [self.processor(images=[image], return_tensors="pt", **options)["pixel_values"][0] for image in images]
+        # Said, since an image of three pixels' width could be taken for one whose channels come first.
+        options |= {"input_data_format": "channels_last", "return_tensors": "pt"}
+        return [self.processor(images=[np.asarray(image)], **options)["pixel_values"][0] for image in pictures]
 
     def pictures(self, rows: dict[str, list[Any]]) -> list[Any]:
         """uint8 RGB `[H, W, 3]`."""
@@ -275,7 +282,7 @@ class Augment(Prepare):
     def fitted(self, image: torch.Tensor) -> torch.Tensor:
         """Resized and cropped as for evaluation, values as they are."""
         whole = {"do_rescale": False, "do_normalize": False}
-        fitted = self.pixels([image.permute(1, 2, 0)], **whole)[0]
+        fitted = self.pixels([image.permute(1, 2, 0).numpy()], **whole)[0]
         return fitted.flip(0) if self.flips_channels else fitted
 
 

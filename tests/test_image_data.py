@@ -84,7 +84,9 @@ def test_tiny_imagenets_list_of_validation_files(tmp_path):
         lines.append(f"{moved.name}\t{file.parent.name}\t0\t0\t62\t62")
     (root / "val" / "val_annotations.txt").write_text("\n".join(lines) + "\n")
     data = read_image_folder(root)
-    assert [(Path(row["file"]).name[:3], row["label"]) for row in data.validation] == [("cat", 0)] * 2 + [("dog", 1)] * 2
+    assert [(Path(row["file"]).name[:3], row["label"]) for row in data.validation] == [("cat", 0)] * 2 + [
+        ("dog", 1)
+    ] * 2
     assert data.picture(data.validation[0]).shape == (10, 12, 3)
 
 
@@ -171,7 +173,9 @@ def test_a_file_that_breaks_later_is_named(tmp_path):
 
 def test_bad_rows_of_parquet_files_show_when_decoded(tmp_path):
     table = image_table().cast_column("image", datasets.Image(decode=False))
-    table = table.map(lambda row, i: {"image": {"bytes": b"no" if i == 2 else row["image"]["bytes"]}}, with_indices=True)
+    table = table.map(
+        lambda row, i: {"image": {"bytes": b"no" if i == 2 else row["image"]["bytes"]}}, with_indices=True
+    )
     data = load_image_data(image_parquet(tmp_path, table.cast_column("image", datasets.Image(decode=False))))
     assert without_bad(data, "files")[1] == []
     kept, bad = without_bad(data, "all", "skip")
@@ -185,7 +189,9 @@ def test_bad_rows_of_parquet_files_show_when_decoded(tmp_path):
 def test_labels_are_numbers_names_or_class_labels(tmp_path):
     assert load_image_data(image_parquet(tmp_path)).classes == ("0", "1", "2")
     named = image_table(fine=["tree", "car", "tree", "bus"]).remove_columns("label")
-    data = load_image_data(image_parquet(tmp_path / "a", named) if (tmp_path / "a").mkdir() is None else "", label_column="fine")
+    data = load_image_data(
+        image_parquet(tmp_path / "a", named) if (tmp_path / "a").mkdir() is None else "", label_column="fine"
+    )
     assert data.classes == ("bus", "car", "tree")
     assert list(data.train["label"]) == [2, 1, 2, 0]
     (tmp_path / "b").mkdir()
