@@ -103,7 +103,7 @@ class ImageData:
             return _decoded(row["image"], where)
         except _UNREADABLE as error:
             raise ValueError(
-                f"{where} cannot be decoded ({error}). `--check_images all` looks for such files before training, and "
+                f"{where} cannot be decoded ({_reason(error, where)}). `--check_images all` looks for such files before training, and "
                 "`--bad_files skip` leaves them out."
             ) from error
 
@@ -314,14 +314,17 @@ def _bad_rows(rows: datasets.Dataset, look: Callable[[Mapping[str, Any]], None],
         try:
             look(row)
         except _UNREADABLE as error:
-            reason = str(error).removeprefix(f"{row['file']}: ")
-            return f"{row['file']}: {reason}"
+            return f"{row['file']}: {_reason(error, row['file'])}"
         return None
 
     with ThreadPoolExecutor(_processors()) as pool:  # Pillow decodes without Python's lock
         found = pool.map(problem, range(len(rows)))
         shown = tqdm(found, total=len(rows), desc=title, disable=len(rows) < MANY_IMAGES)
         return {row: said for row, said in enumerate(shown) if said is not None}
+
+
+def _reason(error: Exception, where: str) -> str:
+    return str(error).removeprefix(f"{where}: ")
 
 
 def _processors() -> int:

@@ -92,8 +92,10 @@ TABLES = {
         label_column="x",
     ),
     "pictures for labels": parquet(
-        r"The column `copy` of things holds Image\(.*\), not one class: name a column of whole numbers or of class names",
-        lambda: image_table().add_column("copy", image_table()["image"], feature=datasets.Image()),
+        r"The column `copy` of things holds Image\(.*\), not one class: name a column of whole numbers or",
+        lambda: datasets.concatenate_datasets(
+            [image_table(), image_table().select_columns("image").rename_column("image", "copy")], axis=1
+        ),
         label_column="copy",
     ),
     "fractions for labels": parquet(
