@@ -103,8 +103,8 @@ class ImageData:
             return _decoded(row["image"], where)
         except _UNREADABLE as error:
             raise ValueError(
-                f"{where} cannot be decoded ({_reason(error, where)}). `--check_images all` looks for such files before training, and "
-                "`--bad_files skip` leaves them out."
+                f"{where} cannot be decoded ({_reason(error, where)}). `--check_images all` looks for such files "
+                "before training, and `--bad_files skip` leaves them out."
             ) from error
 
     def subset(self, train: int | None, validation: int | None) -> ImageData:
