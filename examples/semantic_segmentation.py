@@ -8,7 +8,7 @@ two seeds each, in a few minutes on two CPU cores.
 ADE20K in its original folder, with schedule, batch and crop of the SegFormer paper, from scratch unless `--model` names
 a pretrained one (what differs is in docs/segmentation.md); flags after the recipe win over it:
 
-    python examples/semantic_segmentation.py --recipe examples/recipes/ade20k_segformer_b0.args \
+    python examples/semantic_segmentation.py --recipe ade20k_segformer_b0 \
         --data ADEChallengeData2016 --prune_method infobatch --output_dir segformer_b0_infobatch
 
 Parquet files or a hub data set with a column of images and one of masks:
@@ -21,10 +21,9 @@ its newest checkpoint (`--save_strategy epoch`). Needs `pip install "hf_dynprune
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +46,19 @@ from transformers import (
 )
 from transformers.trainer_callback import ProgressCallback
 
-from hf_dynprune import DynPruneArguments, DynPruneTrainer, DynPruneTrainingArguments, newest_usable_checkpoint
+from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, newest_usable_checkpoint
+from hf_dynprune.comparison import ComparisonArguments, PlannedRun, RunResult, planned_runs, run_all, with_recipes
 from hf_dynprune.losses.segmentation import pixel_losses
 from hf_dynprune.metrics import MeanIoU, predicted_classes
 from hf_dynprune.quickstart import RunProgress
 from hf_dynprune.segmentation_data import SegmentationData, load_digit_scenes, load_segmentation_data
-from hf_dynprune.segmentation_report import Example, SegmentationResult, draw_examples, keep_settings, report
+from hf_dynprune.segmentation_report import Example, draw_examples, report
 
 # ---- Settings ----
 
 
 @dataclass
-class ExampleArguments:
+class ExampleArguments(ComparisonArguments):
     """What to train on, and what."""
 
     data: str | None = field(
@@ -89,15 +89,13 @@ class ExampleArguments:
     )
     flip: float = field(default=0.0, metadata={"help": "Probability of a horizontal flip."})
     colour: float = field(default=0.1, metadata={"help": "Strength of random brightness, contrast and saturation."})
-    methods: str | None = field(
-        default=None,
-        metadata={"help": "Pruning methods to compare, separated by commas. Default: `prune_method` alone."},
-    )
-    seeds: str | None = field(default=None, metadata={"help": "One run each, separated by commas. Default: `seed`."})
+
+
+RECIPES = Path(__file__).parent / "recipes"
 
 
 def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArguments]:
-    """Flags, those of a `--recipe` file first; the defaults suit the digit scenes."""
+    """Flags, those of a `--recipe` first; the defaults suit the digit scenes."""
     parser = HfArgumentParser((ExampleArguments, DynPruneTrainingArguments))
     parser.set_defaults(
         output_dir="segmentation_out",
@@ -115,13 +113,11 @@ def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArgum
         remove_unused_columns=False,  # the transforms below read them
         batch_eval_metrics=True,  # one batch at a time: nothing of an evaluation is gathered
     )
-    example, training = parser.parse_args_into_dataclasses(arguments, args_file_flag="--recipe")
+    example, training = parser.parse_args_into_dataclasses(with_recipes(arguments, RECIPES), look_for_args_file=False)
     if training.prune_selector is None:
         training.prune_reproducible_augmentation = True  # so that an interrupted run ends as it would have
     if example.data is None and training.prune_selector is None:
         example.methods, example.seeds = example.methods or "none,infobatch", example.seeds or "0,1"
-    if example.methods and training.prune_selector is not None:
-        raise ValueError(f"`methods` ({example.methods}) with `prune_selector`: a run has one of them.")
     return example, training
 
 
@@ -277,26 +273,12 @@ class KeptCounts(TrainerCallback):
             self.epochs += 1
 
 
-def run_arguments(training: DynPruneTrainingArguments, method: str, seed: int) -> Any:
-    """The given arguments for one method and seed, in a folder of its own; full data take no ratio and no target."""
-    args = copy.copy(training)
-    args.prune_method, args.seed = method, seed
-    args.output_dir = str(Path(training.output_dir) / f"{run_name(args)}-seed{seed}")
-    if method == "none":
-        args.prune_ratio = args.prune_kwargs = args.prune_target_saving = None
-    return args
-
-
-def run_name(args: Any) -> str:
-    """What chooses the samples."""
-    return args.prune_method if args.prune_selector is None else f"selector_{args.prune_selector}"
-
-
-def train(example: ExampleArguments, args: Any, data: SegmentationData, picture: Path | None) -> SegmentationResult:
+def train(example: ExampleArguments, run: PlannedRun, data: SegmentationData, picture: Path | None) -> RunResult:
     """Train, evaluate, and draw what the model makes of the most and least kept images."""
+    args = run.args
     set_seed(args.seed)  # the same initial weights for every method
     model, processor = build_model(example, data)
-    kept, name = KeptCounts(len(data.train)), run_name(args)
+    kept = KeptCounts(len(data.train))
     resize = Resize(data, processor)
     trainer = kept.trainer = DynPruneTrainer(
         model=model,
@@ -309,14 +291,14 @@ def train(example: ExampleArguments, args: Any, data: SegmentationData, picture:
         callbacks=[kept],
     )
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(RunProgress(f"{name}, seed {args.seed}", "mean_iou"))
+    trainer.add_callback(RunProgress(f"{run.name}, seed {args.seed}", "mean_iou"))
     trainer.train(resume_from_checkpoint=newest_usable_checkpoint(args.output_dir))
     metrics = trainer.evaluate()
     if args.save_strategy != "no":
         trainer.save_model()
     if picture is not None:
         draw_examples(look_at(model, data, resize, kept), data.classes, picture)
-    return SegmentationResult.of(name, args.seed, metrics, trainer.pruning_history, trainer.state.epoch)
+    return RunResult.of(run, metrics, trainer.pruning_history, trainer.state.epoch)
 
 
 @torch.no_grad()
@@ -343,53 +325,19 @@ def look_at(model: PreTrainedModel, data: SegmentationData, resize: Resize, kept
 
 # ---- All runs ----
 
-DEPENDS_ON = (
-    *("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate"),
-    *("weight_decay", "optim", "optim_args", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"),
-    *("max_grad_norm", "bf16", "fp16", "seed", "data_seed", *DynPruneArguments.__dataclass_fields__),
-)
-"""Training arguments that change a result; with others, a finished run is read back and an interrupted one goes on."""
 
-
-def run_settings(example: ExampleArguments, args: Any) -> dict[str, Any]:
-    """What the result of one run depends on."""
-    own = {key: value for key, value in asdict(example).items() if key not in ("methods", "seeds")}
-    own["data"] = own["data"] and str(Path(own["data"]).resolve() if Path(own["data"]).exists() else own["data"])
-    return own | {key: getattr(args, key) for key in DEPENDS_ON}
-
-
-def planned_runs(example: ExampleArguments, training: DynPruneTrainingArguments) -> list[Any]:
-    """The arguments of each run, seed by seed; mistakes in any of them show before the first begins."""
-    methods = (example.methods or training.prune_method).split(",")
-    try:
-        seeds = [int(seed) for seed in (example.seeds or str(training.seed)).split(",")]
-    except ValueError as error:
-        raise ValueError(f"`seeds` must be whole numbers between commas, got {example.seeds!r}.") from error
-    runs = [run_arguments(training, method, seed) for seed in seeds for method in methods]
-    for args in runs:
-        args.build_policy()
-    return runs
-
-
-def main(arguments: list[str]) -> list[SegmentationResult]:
+def main(arguments: list[str]) -> list[RunResult]:
     """Run what has no result yet, then print tables; they and a picture per method are in the output folder."""
     example, training = parse(arguments)
-    data, out, is_first = load_data(example), Path(training.output_dir), training.process_index == 0
-    runs = planned_runs(example, training)
+    runs, out, is_first = planned_runs(example, training), Path(training.output_dir), training.process_index == 0
+    data = load_data(example)
     print(f"{len(data.train)} training and {len(data.validation)} validation images, {len(data.classes)} classes")
-    results = []
-    for number, args in enumerate(runs, 1):
-        folder = Path(args.output_dir)
-        print(f"\n[{number}/{len(runs)}] {run_name(args)}, seed {args.seed}", flush=True)
-        result = SegmentationResult.read(folder / "result.json")
-        if is_first:
-            keep_settings(folder / "settings.json", run_settings(example, args))
-        if result is None:
-            is_drawn = is_first and args.seed == runs[0].seed
-            result = train(example, args, data, out / f"examples_{run_name(args)}.png" if is_drawn else None)
-            if is_first:
-                result.write(folder / "result.json")
-        results.append(result)
+
+    def train_and_draw(run: PlannedRun) -> RunResult:
+        is_drawn = is_first and run.args.seed == runs[0].args.seed
+        return train(example, run, data, out / f"examples_{run.name.replace(' ', '_')}.png" if is_drawn else None)
+
+    results = run_all(runs, example, train_and_draw)
     if is_first:
         text = report(results, data.classes)
         (out / "results.md").write_text(text, encoding="utf-8")

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from .pictures import check_end
 from .segmentation_pairs import MASK_MODES
-from .segmentation_tables import contents
+from .sources import contents
 
 __all__ = ["NAMES", "RELEASE", "class_names", "find_root", "looks_like", "pairs", "upright_bytes"]
 
@@ -147,12 +148,6 @@ def upright_bytes(file: Path) -> bytes:
     return content
 
 
-_ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}
-"""Marks of the end by a file's first two bytes."""
-_NEAR_END = 4096
-"""Some programs write a few bytes behind the end."""
-
-
 def _places(folder: Path) -> tuple[Path, Path]:
     return folder, folder / RELEASE
 
@@ -187,27 +182,18 @@ def _check_partners(images: dict[str, Path], masks: dict[str, Path], root: Path,
             )
 
 
-def _check_end(file: Path) -> None:
-    """Raise an OSError where a JPEG or PNG file lacks the mark of its end near its end, as a broken copy does."""
-    with open(file, "rb") as content:
-        end = _ENDS.get(content.read(2))
-        content.seek(max(0, file.stat().st_size - _NEAR_END))
-        if end is not None and end not in content.read():
-            raise OSError(f"the last {_NEAR_END} bytes lack the mark of the end")
-
-
 def _checked_header(pair: Sequence[Path]) -> bool:
     """Whether the image carries an orientation; from the headers of image and annotation."""
     from PIL import Image
 
     try:
         current = pair[0]
-        _check_end(current)
+        check_end(current)
         with Image.open(current) as picture:
             size = picture.size
             turned = bool({"exif", "xmp"} & picture.info.keys()) and picture.getexif().get(_ORIENTATION, 1) != 1
         current = pair[1]
-        _check_end(current)
+        check_end(current)
         with Image.open(current) as mask:
             mask_size, mode = mask.size, mask.mode
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -35,7 +35,7 @@ from .registry import build_policy, get_policy
 from .trainer import DynPruneTrainer
 from .training_args import DynPruneTrainingArguments
 
-__all__ = ["QuickstartSettings", "run_quickstart"]
+__all__ = ["QuickstartSettings", "RunProgress", "run_quickstart", "small_vit_config"]
 
 OWN_RATIO = ("none", "infobatch")
 """Methods left at their own defaults: what InfoBatch saves follows from the losses. The others are set to `saving`."""
@@ -130,12 +130,12 @@ class QuickstartSettings:
 # ---- Models ----
 
 
-def small_vit(channels: int, height: int, width: int, classes: int) -> PreTrainedModel:
+def small_vit_config(channels: int, height: int, width: int) -> ViTConfig:
     """Four layers of width 64 on 16 to 64 patches: 0.14 million parameters."""
     patch = max(2, min(height, width) // 8)
     if height % patch or width % patch:
         raise ValueError(f"The ViT needs sides that are multiples of {patch}, got {height} x {width}: use the ResNet.")
-    config = ViTConfig(
+    return ViTConfig(
         hidden_size=64,
         num_hidden_layers=4,
         num_attention_heads=4,
@@ -147,6 +147,11 @@ def small_vit(channels: int, height: int, width: int, classes: int) -> PreTraine
         attention_probs_dropout_prob=0.0,
         initializer_range=0.1,  # about 1 / sqrt(width); the stock 0.02 suits 768 and starts slowly here
     )
+
+
+def small_vit(channels: int, height: int, width: int, classes: int) -> PreTrainedModel:
+    """A model of that size."""
+    config = small_vit_config(channels, height, width)
     config.num_labels = classes
     return ViTForImageClassification(config)
 

@@ -18,7 +18,8 @@ import datasets
 
 from . import ade20k, digit_scenes
 from .segmentation_pairs import IGNORE_INDEX, SegmentationData
-from .segmentation_tables import load_splits, parquet_files, pick_splits, pictures
+from .segmentation_tables import pick_splits, pictures
+from .sources import load_splits, parquet_files
 
 __all__ = [
     "IGNORE_INDEX",
@@ -121,7 +122,7 @@ def read_parquet(
         name, files = "parquet files", dict(source)
     else:
         folder = Path(source).expanduser().resolve()
-        name, files = folder.name, dict(parquet_files(folder))
+        name, files = folder.name, parquet_files(folder, "the folders `images` and `annotations` of ADE20K")
     meaning = _meaning(classes, ignored, reduce_labels)
     splits = load_splits(f"The parquet files of {name} cannot be read", "parquet", data_files=files)
     return SegmentationData(*pick_splits(splits, name, image_column, annotation_column), **meaning)

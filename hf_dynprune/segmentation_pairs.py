@@ -11,6 +11,8 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
+from .pictures import as_rgb
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -24,9 +26,6 @@ MASK_VALUES = 2**16
 
 MASK_MODES = ("1", "L", "P", "I", "I;16")
 """Of one channel; that of a palette image is its index."""
-
-PICTURE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
-"""Of 8 bits a channel: those that become RGB without a choice of range."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,9 @@ class SegmentationData:
                 f"{where}: the image is {image.size[0]} x {image.size[1]} pixels, its annotation {mask.size[0]} x "
                 f"{mask.size[1]}. Both must be of one size, also after turning the image upright by its EXIF data."
             )
-        return _rgb(image, where), self.class_ids(mask, getattr(mask, "filename", "") or f"The annotation of {where}")
+        return np.array(as_rgb(image, where)), self.class_ids(
+            mask, getattr(mask, "filename", "") or f"The annotation of {where}"
+        )
 
     def class_ids(self, mask: Image | NDArray[Any], where: str = "The mask") -> NDArray[np.int64]:
         """Class ids int64 `[H, W]`, each in [0, C) or 255, of a mask's values.
@@ -155,12 +156,3 @@ class SegmentationData:
             f"({len(self.classes)} classes) and {ignored} (ignored). Name all `classes`, and in `ignored` the values "
             f"that are no class{shift}."
         )
-
-
-def _rgb(image: Image, where: str) -> NDArray[np.uint8]:
-    """`[H, W, 3]`, an array of its own."""
-    if image.mode not in PICTURE_MODES:
-        raise ValueError(f"{where}: the image has mode {image.mode}, more than 8 bits a channel: save it with 8.")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))

@@ -13,6 +13,9 @@ from tests.bad_input import build
 from tests.bad_input.checkpoints import CHECKPOINTS, NAME, RESUMES, SAVED
 from tests.bad_input.data import COLLATORS, DATA_SETS, LABELS
 from tests.bad_input.flags import FLAGS, PARAMETERS, SETTINGS
+from tests.bad_input.image_data import FILES as IMAGE_FILES
+from tests.bad_input.image_data import FOLDERS as IMAGE_FOLDERS
+from tests.bad_input.image_data import TABLES as IMAGE_TABLES
 from tests.bad_input.losses import LOSSES
 from tests.bad_input.policies import POLICIES
 from tests.bad_input.segmentation_data import CLASS_LISTS, FOLDERS, MASKS, SCENES, TABLES
@@ -33,6 +36,9 @@ KINDS = {
     "selectors": SELECTORS,
     "checkpoints": CHECKPOINTS,
     "resumes": RESUMES,
+    "image folders": IMAGE_FOLDERS,
+    "image tables": IMAGE_TABLES,
+    "image files": IMAGE_FILES,
     "segmentation folders": FOLDERS,
     "segmentation tables": TABLES,
     "class lists": CLASS_LISTS,
@@ -90,6 +96,9 @@ def test_size_of_the_catalogue():
         "selectors": 38,
         "checkpoints": 30,
         "resumes": 16,
+        "image folders": 7,
+        "image tables": 13,
+        "image files": 9,
         "segmentation folders": 21,
         "segmentation tables": 11,
         "class lists": 7,

@@ -20,9 +20,11 @@ import transformers
 from packaging.version import Version
 from PIL import Image
 
+from hf_dynprune import DynPruneTrainingArguments
+from hf_dynprune.comparison import PlannedRun, RunResult
 from hf_dynprune.history import EpochRecord, PruningHistory
 from hf_dynprune.segmentation_data import IGNORE_INDEX, load_digit_scenes
-from hf_dynprune.segmentation_report import Example, SegmentationResult, draw_examples, report
+from hf_dynprune.segmentation_report import Example, draw_examples, report
 from tests.segmentation_files import ADE20K_MISSING, genuine_ade20k, has_ade20k, written_out
 from tests.segmenters import segformer
 
@@ -48,7 +50,7 @@ def test_without_arguments_methods_are_compared(example, tmp_path, monkeypatch, 
     monkeypatch.setattr(example, "load_digit_scenes", lambda **_: load_digit_scenes(24, 6, size=32, digits=3))
     arguments = [*FEW, "--output_dir", str(tmp_path), "--seeds", "0"]
     full, pruned = example.main(arguments)
-    assert (full.method, pruned.method) == ("none", "infobatch")
+    assert (full.name, pruned.name) == ("none", "infobatch")
     assert full.forward_passes == full.full_passes == 48
     printed = capsys.readouterr().out
     assert "time saved / passes saved" in printed
@@ -91,7 +93,7 @@ def test_a_selector_instead_of_a_method(example, tmp_path, monkeypatch):
     few_scenes(example, monkeypatch)
     arguments = [*FEW, "--output_dir", str(tmp_path), "--prune_selector", "orderdp"]
     (result,) = example.main(arguments)
-    assert result.method == "selector_orderdp"
+    assert result.name == "selector_orderdp"
     assert result.forward_passes > result.full_passes, "candidates count"
     with pytest.raises(ValueError, match=r"`methods` \(none\) with `prune_selector`"):
         example.main([*arguments, "--methods", "none"])
@@ -145,8 +147,8 @@ def test_genuine_ade20k_is_trained_with_150_classes(example, tmp_path, monkeypat
     arguments = ["--data", str(root), *FEW, *small, "--output_dir", str(tmp_path / "out"), "--save_strategy", "epoch"]
     (result,) = example.main([*arguments, "--save_total_limit", "1"])
     assert result.forward_passes == 2
-    assert 0 <= result.mean_iou <= 1
-    assert "wall" in result.iou
+    assert 0 <= result.metrics["mean_iou"] <= 1
+    assert "iou_wall" in result.metrics
     config = json.loads((tmp_path / "out" / "infobatch-seed42" / "config.json").read_text())
     assert len(config["id2label"]) == 150
     assert config["id2label"]["0"] == "wall"
@@ -235,7 +237,8 @@ def test_validation_images_are_the_processors(example):
 
 
 def result(method="none", seed=0, mean_iou=0.5, passes=100, seconds=10.0):
-    return SegmentationResult(method, seed, mean_iou, 0.9, {"road": 0.25, "car": 0.75}, passes, 100, 10, seconds)
+    metrics = {"mean_iou": mean_iou, "overall_accuracy": 0.9, "iou_road": 0.25, "iou_car": 0.75}
+    return RunResult(method, seed, metrics, passes, 100, 10, seconds)
 
 
 def test_the_tables_by_hand():
@@ -254,12 +257,13 @@ def test_the_tables_by_hand():
         "90.0 (90.0, 90.0)",
         "100",
         "0.0",
+        "10",
         "10.0 (10.0, 10.0)",
         "",
         "",
         "",
     ]
-    assert cells[3][5:] == ["40.0", "6.6 (7.0, 6.2)", "34.0", "0.85", "+0.0 (-2.0, +2.0)"]
+    assert cells[3][5:] == ["40.0", "10", "6.6 (7.0, 6.2)", "34.0", "0.85", "+0.0 (-2.0, +2.0)"]
     assert "| sky   | absent | absent |" in rest
     assert "| road  |   25.0 |   25.0 |" in rest
 
@@ -275,14 +279,18 @@ def test_a_result_is_made_of_metrics_and_history():
         [EpochRecord(e, 10, kept, kept, 2, 0, 1 - kept / 10, None, [1, 1], None) for e, kept in enumerate([10, 6])]
     )
     metrics = {"eval_mean_iou": 0.4, "eval_overall_accuracy": 0.8, "eval_iou_road": 0.3, "eval_loss": 1.0}
-    made = SegmentationResult.of("random", 3, metrics, history, 2.0)
-    assert (made.iou, made.forward_passes, made.full_passes, made.saved) == ({"road": 0.3}, 16, 20, pytest.approx(0.2))
+    run = PlannedRun("random", DynPruneTrainingArguments("out", seed=3))
+    made = RunResult.of(run, metrics, history, 2.0)
+    assert (made.name, made.seed, made.metrics["iou_road"]) == ("random", 3, 0.3)
+    assert (made.forward_passes, made.full_passes, made.saved) == (16, 20, pytest.approx(0.2))
+    control = RunResult.of(dataclasses.replace(run, share=0.5), metrics, history, 2.0)
+    assert control.full_passes == 40, "what the others would have taken in full"
 
 
 def test_a_broken_result_is_named(tmp_path):
     (tmp_path / "result.json").write_text("{}")
     with pytest.raises(ValueError, match=r"result.json is no result of this version: move it away"):
-        SegmentationResult.read(tmp_path / "result.json")
+        RunResult.read(tmp_path / "result.json")
 
 
 def test_a_picture_of_many_classes_and_no_loss(tmp_path):

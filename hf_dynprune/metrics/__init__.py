@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from .accuracy import Accuracy
 from .mean_iou import MeanIoU, predicted_classes
+from .top_k import TopKAccuracy
 
-__all__ = ["Accuracy", "MeanIoU", "predicted_classes"]
+__all__ = ["Accuracy", "MeanIoU", "TopKAccuracy", "predicted_classes"]

@@ -15,7 +15,7 @@ import evaluate
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Accuracy"]
+__all__ = ["IGNORE", "Accuracy", "labels_of"]
 
 IGNORE = -100
 """A label that is none, as in transformers' losses: such samples are not counted."""
@@ -58,7 +58,7 @@ class Accuracy(evaluate.Metric):  # type: ignore[misc]
 
     def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
         """Add B samples."""
-        ids, labels = _class_ids(predictions), _labels(references)
+        ids, labels = _class_ids(predictions), labels_of(references)
         if len(ids) != len(labels):
             raise ValueError(f"Accuracy got {len(ids)} predictions for {len(labels)} references.")
         if len(ids):
@@ -103,7 +103,7 @@ def _class_ids(predictions: Any) -> NDArray[np.int64]:
     )
 
 
-def _labels(references: Any) -> NDArray[np.int64]:
+def labels_of(references: Any) -> NDArray[np.int64]:
     """Class ids `[B]`."""
     array = np.asarray(references)
     if array.ndim == 1 and (array.dtype.kind in "iu" or array.size == 0):

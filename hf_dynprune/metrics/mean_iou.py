@@ -24,21 +24,18 @@ section 5, "Metrics" (equations without numbers): pixel accuracy, mean accuracy 
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
 import evaluate
 import numpy as np
 import torch
-from accelerate.state import GradientState
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import EvalPrediction
 
-from ..logs import logger
+from .batches import CountingMetric, first_output
 
 __all__ = ["MeanIoU", "predicted_classes"]
 
@@ -54,7 +51,7 @@ Returns:
 """
 
 
-class MeanIoU(evaluate.Metric):  # type: ignore[misc]
+class MeanIoU(CountingMetric):
     """Mean IoU, mean accuracy and overall accuracy of segmentation maps, over one batch or streamed with `add_batch`.
 
     `compute(predictions=..., references=...)` takes one batch; `add_batch(predictions=..., references=...)`, any number
@@ -94,11 +91,6 @@ class MeanIoU(evaluate.Metric):  # type: ignore[misc]
                 f"`ignore_index` must be none of the classes 0 to {classes - 1}, got {ignore_index}: give pixels "
                 "without a label another value, such as -1."
             )
-        if self.num_process != 1:
-            raise ValueError(
-                f"MeanIoU does not merge the counts of several processes, got num_process={self.num_process}: gather "
-                "each batch before adding it, as the Trainer does."
-            )
         self.class_names = None if class_names is None else _names(class_names, classes)
         self._pixels = np.zeros((classes, classes), np.int64)
         self.reset()
@@ -112,17 +104,12 @@ class MeanIoU(evaluate.Metric):  # type: ignore[misc]
             features=datasets.Features({"predictions": ids, "references": ids}),
         )
 
-    def __len__(self) -> int:
-        return self._images
-
     def reset(self) -> None:
         """Forget what was added since the last result."""
+        super().reset()
         self._pixels.fill(0)
-        self._images = 0
-        self._loader: weakref.ref[Any] | None = None
 
-    def add_batch(self, *, predictions: Any = None, references: Any = None) -> None:
-        """Add B images."""
+    def _count(self, predictions: Any, references: Any) -> int:
         predictions, references = _maps("predictions", predictions), _maps("references", references)
         if len(predictions) != len(references):
             raise ValueError(f"MeanIoU got {len(predictions)} predictions for {len(references)} references.")
@@ -130,59 +117,21 @@ class MeanIoU(evaluate.Metric):  # type: ignore[misc]
         for prediction, reference in zip(predictions, references, strict=True):
             batch += self._counts(_tensor("predictions", prediction), _tensor("references", reference))
         self._pixels += batch
-        self._images += len(predictions)
+        return len(predictions)
 
-    def add(self, *, prediction: Any = None, reference: Any = None) -> None:
-        """Add one image: class ids `[H, W]` or logits `[C, h, w]`, and its reference `[H, W]`."""
-        self.add_batch(predictions=[prediction], references=[reference])
-
-    def compute(self, *, predictions: Any = None, references: Any = None) -> dict[str, Any]:
-        """The result for what was added, and for the batch given here, if any; then starts anew."""
-        if (predictions is None) != (references is None):
-            raise ValueError("MeanIoU needs both `predictions` and `references`, or neither after `add_batch`.")
-        if predictions is not None:
-            self.add_batch(predictions=predictions, references=references)
-        images, pixels = self._images, self._pixels.copy()
-        self.reset()
-        if not images:
-            raise ValueError("MeanIoU of no images is undefined: call `add_batch`, or pass predictions and references.")
-        if not pixels.any():
+    def _result(self) -> dict[str, Any]:
+        if not self._pixels.any():
             raise ValueError(
-                f"MeanIoU of no labelled pixels is undefined: all references of the {images} images are "
+                f"MeanIoU of no labelled pixels is undefined: all references of the {len(self)} images are "
                 f"{self.ignore_index} (`ignore_index`)."
             )
-        return _scores(pixels)
+        return _scores(self._pixels)
 
-    def batch_metrics(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
-        """The Trainer's `compute_metrics`, with `batch_eval_metrics=True` and without.
-
-        Takes logits (the first, if the model returns more) or the classes that `predicted_classes` makes of them.
-
-        An evaluation that breaks off never asks for its result. Its counts are dropped, with a warning, when the first
-        batch of the next one comes, from another data loader. Where the Trainer keeps its loader
-        (`dataloader_persistent_workers`) this cannot be seen: call `reset()` before evaluating again.
-
-        Returns:
-            {"mean_iou", "mean_accuracy", "overall_accuracy"} and, if there are `class_names`, "iou_<name>" of each
-            class that is not absent; {} before the last batch.
-        """
-        self._drop_what_another_evaluation_left()
-        for outputs, labels in _batches(prediction):
-            self.add_batch(predictions=_first(outputs), references=labels)
-        if not compute_result:
-            return {}
-        result = self.compute()
+    def _for_trainer(self, result: dict[str, Any]) -> dict[str, float]:
+        """Without the lists; "iou_<name>" of each class that is not absent, if there are `class_names`."""
         per_class, _ = result.pop("per_category_iou"), result.pop("per_category_accuracy")
         named = zip(self.class_names, per_class, strict=True) if self.class_names else ()
         return result | {f"iou_{name}": iou for name, iou in named if not np.isnan(iou)}
-
-    def _drop_what_another_evaluation_left(self) -> None:
-        """Each evaluation of the Trainer reads from one data loader, the active one while its batches are counted."""
-        loader = GradientState().active_dataloader
-        if self._images and self._loader is not None and self._loader() is not loader:
-            logger.warning("MeanIoU drops %d images of an evaluation that broke off.", self._images)
-            self.reset()
-        self._loader = None if loader is None else weakref.ref(loader)
 
     def _counts(self, prediction: Tensor, reference: Tensor) -> NDArray[np.int64]:
         """`[C, C]`: pixels of one image by labelled class (row) and predicted class (column)."""
@@ -247,7 +196,7 @@ def predicted_classes(logits: Tensor | tuple[Tensor, ...], labels: Tensor | None
         tensor([[[1, 1],
                  [1, 1]]], dtype=torch.uint8)
     """
-    logits = _first(logits)
+    logits = first_output(logits)
     if not isinstance(logits, Tensor) or logits.ndim != 4 or not logits.is_floating_point():
         got = _kind(logits) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
@@ -288,18 +237,6 @@ def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.floa
     ratio = np.full(len(whole), np.nan)
     np.divide(part, whole, out=ratio, where=whole > 0)
     return ratio
-
-
-def _batches(prediction: EvalPrediction) -> Iterable[tuple[Any, Any]]:
-    """Outputs and labels: a list of batches with `eval_do_concat_batches=False`, else one."""
-    if isinstance(prediction.label_ids, list):
-        return zip(prediction.predictions, prediction.label_ids, strict=True)
-    return [(prediction.predictions, prediction.label_ids)]
-
-
-def _first(outputs: Any) -> Any:
-    """The logits, of a model that returns hidden states or the like beside them."""
-    return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
 def _maps(name: str, values: Any) -> Any:

@@ -1,0 +1,392 @@
+"""Train a model that classifies images, with data pruning, and compare methods.
+
+With no arguments: scikit-learn's handwritten digits; a small ViT on full data and with InfoBatch, two seeds each, in
+about a minute and a half on two CPU cores.
+
+    python examples/image_classification.py
+
+ImageNet from its folders (`train/<class>/*.JPEG`, `val/<class>/*.JPEG`), with the settings of a recipe; flags after the
+recipe win over it. What is the papers' in a recipe and what is not stands in the recipe:
+
+    python examples/image_classification.py --recipe imagenet_r50_lars --data IMAGENET --output_dir r50_lars
+
+Fine-tuning a pretrained model on a hub data set, or on parquet files with a column of images and one of classes:
+
+    python examples/image_classification.py --model google/vit-base-patch16-224-in21k --data food101 \
+        --learning_rate 5e-5 --num_train_epochs 5 --output_dir food
+
+Methods against full data and against a control, full data over as many forward passes as the pruned runs take:
+
+    python examples/image_classification.py --data DIR --num_train_epochs 20 --methods none,random,infobatch,orderdp \
+        --prune_target_saving 0.4 --control_epochs 12 --seeds 0,1,2
+
+Each run has a folder of its own in the output folder. Finished ones are not repeated, an interrupted one goes on from
+its newest checkpoint (`--save_strategy epoch`). Needs `pip install "hf_dynprune[examples]"`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from kornia.augmentation import RandomCrop, RandomErasing, RandomHorizontalFlip, RandomResizedCrop
+from kornia.augmentation.auto import RandAugment
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    HfArgumentParser,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ResNetConfig,
+    SwinConfig,
+    ViTConfig,
+    ViTImageProcessorPil,
+    set_seed,
+)
+from transformers.trainer_callback import ProgressCallback
+
+from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, newest_usable_checkpoint
+from hf_dynprune.comparison import (
+    ComparisonArguments,
+    PlannedRun,
+    RunResult,
+    comparison_table,
+    planned_runs,
+    run_all,
+    with_recipes,
+)
+from hf_dynprune.image_data import ImageData, load_digit_images, load_image_data, without_bad
+from hf_dynprune.metrics import TopKAccuracy
+from hf_dynprune.models import CifarResNetConfig
+from hf_dynprune.quickstart import RunProgress, small_vit_config
+
+# ---- Settings ----
+
+
+@dataclass
+class ExampleArguments(ComparisonArguments):
+    """What to train on, and what."""
+
+    data: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder with a folder per class in `train` and in `val`, folder of parquet files, or name of a hub "
+            "data set. Without it: scikit-learn's handwritten digits."
+        },
+    )
+    image_column: str = field(default="image", metadata={"help": "Column of the images."})
+    label_column: str = field(default="label", metadata={"help": "Column of the classes: numbers from 0, or names."})
+    check_images: str = field(
+        default="files",
+        metadata={
+            "help": "What to look at before training. files: headers and ends of files, which finds most broken "
+            "copies; all: decode every image; none."
+        },
+    )
+    bad_files: str = field(
+        default="refuse",
+        metadata={"help": "refuse or skip the images that this finds."},
+    )
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Training images to use, drawn once, the same for all seeds."}
+    )
+    max_eval_samples: int | None = field(default=None, metadata={"help": "The same for validation."})
+    model: str = field(
+        default="vit_tiny",
+        metadata={
+            "help": "From scratch: vit_tiny, vit_b, swin_t, resnet50, cifar_resnet18, cifar_resnet50. Else: name or "
+            "folder of a pretrained model."
+        },
+    )
+    model_kwargs: str = field(default="{}", metadata={"help": "Changes to the model's config, as JSON without spaces."})
+    image_size: int | None = field(
+        default=None,
+        metadata={"help": "Side in pixels. Default: the model's; 8 for the digits. Pretrained: as its processor says."},
+    )
+    crop_pct: float = field(
+        default=1.0, metadata={"help": "Share of the shorter side that the central crop of evaluation has."}
+    )
+    image_mean: list[float] = field(
+        default_factory=lambda: [0.5, 0.5, 0.5], metadata={"help": "By channel. Pretrained: as its processor says."}
+    )
+    image_std: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5], metadata={"help": "The same."})
+    crop: str | None = field(
+        default=None,
+        metadata={
+            "help": "Training crops. resized: of random size and shape; pad: padded by an eighth, shifted; none. "
+            "Default: resized; pad for the digits."
+        },
+    )
+    scale: list[float] = field(
+        default_factory=lambda: [0.08, 1.0], metadata={"help": "Least and largest share of the image, for `resized`."}
+    )
+    flip: float | None = field(
+        default=None, metadata={"help": "Probability of a horizontal flip. Default: 0.5; 0 for the digits."}
+    )
+    rand_augment: list[int] = field(
+        default_factory=list, metadata={"help": "RandAugment: operations per image, and magnitude from 0 to 30."}
+    )
+    erasing: float = field(default=0.0, metadata={"help": "Probability that a rectangle is erased."})
+    large_batch_optimizer: str | None = field(
+        default=None,
+        metadata={"help": "lars or lamb, of pytorch_optimizer, with `optim_args` such as trust_coefficient=0.01."},
+    )
+
+
+RECIPES = Path(__file__).parent / "recipes"
+OPTIMIZERS = {"lars": "LARS", "lamb": "Lamb"}
+
+
+def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArguments]:
+    """Flags, those of a `--recipe` first; the defaults suit the digits."""
+    parser = HfArgumentParser((ExampleArguments, DynPruneTrainingArguments))
+    parser.set_defaults(
+        output_dir="images_out",
+        num_train_epochs=20,
+        per_device_train_batch_size=64,
+        per_device_eval_batch_size=256,
+        learning_rate=2e-3,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.1,  # a share of the run
+        weight_decay=0.01,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,  # the transforms below read them
+        batch_eval_metrics=True,  # one batch at a time: nothing of an evaluation is gathered
+    )
+    flags = with_recipes(arguments, RECIPES)
+    example, training = parser.parse_args_into_dataclasses(flags, look_for_args_file=False)
+    is_digits = example.data is None
+    if training.prune_selector is None:
+        training.prune_reproducible_augmentation = True  # so that an interrupted run ends as it would have
+    if is_digits and training.prune_selector is None:
+        example.methods, example.seeds = example.methods or "none,infobatch", example.seeds or "0,1"
+    example.crop = example.crop or ("pad" if is_digits else "resized")
+    example.flip = (0.0 if is_digits else 0.5) if example.flip is None else example.flip
+    for name, value, allowed in (
+        ("crop", example.crop, ("resized", "pad", "none")),
+        ("large_batch_optimizer", example.large_batch_optimizer, (None, *OPTIMIZERS)),
+    ):
+        if value not in allowed:
+            raise ValueError(f"`{name}` must be one of {', '.join(map(str, allowed))}, got {value!r}.")
+    if len(example.rand_augment) not in (0, 2):
+        raise ValueError(f"`rand_augment` takes operations and magnitude, such as 2 9, got {example.rand_augment}.")
+    return example, training
+
+
+# ---- Data ----
+
+
+def load_data(example: ExampleArguments, out: Path) -> ImageData:
+    """The images; those that cannot be read are refused, or listed in the output folder and left out."""
+    if example.data is None:
+        data = load_digit_images()
+    else:
+        data = load_image_data(example.data, example.image_column, example.label_column)
+    data = data.subset(example.max_train_samples, example.max_eval_samples)
+    data, bad = without_bad(data, example.check_images, example.bad_files)
+    if bad:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "bad_images.txt").write_text("\n".join(bad) + "\n", encoding="utf-8")
+        print(f"{len(bad):,} images cannot be read and are left out, such as {bad[0]}; see {out / 'bad_images.txt'}")
+    return data
+
+
+class Prepare:
+    """Rows to images as the image processor makes them: the whole image, or its centre."""
+
+    def __init__(self, data: ImageData, processor: Any) -> None:
+        self.data = data
+        self.processor = processor
+        black, white = (self.pixels([np.full((256, 256, 3), value, np.uint8)])[0] for value in (0, 255))
+        self.size = tuple(black.shape[-2:])
+        middle = (
+            slice(None),
+            slice(self.size[0] // 2, None, self.size[0]),
+            slice(self.size[1] // 2, None, self.size[1]),
+        )
+        self.offset, self.slope = black[middle], (white - black)[middle]  # at the edge there may be padding
+        self.flips_channels = bool(getattr(processor, "do_flip_channel_order", False))
+
+    def pixels(self, pictures: list[Any], **options: Any) -> list[torch.Tensor]:
+        """`[C, H, W]` of pictures `[H, W, C]`."""
+        # Said, since an image of three pixels' width could be taken for one whose channels come first.
+        options |= {"input_data_format": "channels_last", "return_tensors": "pt"}
+        return [self.processor(images=[np.asarray(image)], **options)["pixel_values"][0] for image in pictures]
+
+    def pictures(self, rows: dict[str, list[Any]]) -> list[Any]:
+        """uint8 RGB `[H, W, 3]`."""
+        return [self.data.picture(dict(zip(rows, row, strict=True))) for row in zip(*rows.values(), strict=True)]
+
+    def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        pixels = self.pixels(self.pictures(rows))
+        if any(image.shape[-2:] != self.size for image in pixels):
+            raise ValueError(
+                f"{type(self.processor).__name__} makes images of several sizes: one with height and width, or with a "
+                "central crop, is needed."
+            )
+        return {"pixel_values": pixels, "labels": rows["label"]}
+
+
+class Augment(Prepare):
+    """Rows to random crops, flips and other changes, brought to the processor's size, range, mean and deviation.
+
+    Draws from torch's and Python's global generators, which `prune_reproducible_augmentation` makes a function of seed
+    and batch.
+    """
+
+    def __init__(self, data: ImageData, example: ExampleArguments, processor: Any) -> None:
+        super().__init__(data, processor)
+        self.resized = RandomResizedCrop(self.size, scale=tuple(example.scale)) if example.crop == "resized" else None
+        side = max(self.size) // 8
+        self.changes: list[torch.nn.Module] = []
+        if example.crop == "pad":
+            self.changes.append(RandomCrop(self.size, padding=side, padding_mode="reflect"))
+        if example.flip:
+            self.changes.append(RandomHorizontalFlip(p=example.flip))
+        self.each = RandAugment(*example.rand_augment) if example.rand_augment else None
+        self.erase = RandomErasing(p=example.erasing) if example.erasing else None
+
+    def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        images = self.cropped(self.pictures(rows))
+        for change in self.changes:
+            images = change(images)
+        if self.each is not None:
+            images = torch.cat([self.each(image[None]) for image in images]).clamp(0, 1)  # other operations for each
+        images = images.flip(1) if self.flips_channels else images
+        images = images * self.slope + self.offset
+        if self.erase is not None:
+            images = self.erase(images)
+        return {"pixel_values": list(images), "labels": rows["label"]}
+
+    def cropped(self, pictures: list[Any]) -> torch.Tensor:
+        """`[B, 3, H, W]` in [0, 1], of the processor's size."""
+        images = [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures]
+        if self.resized is None:
+            fitting = [image.shape[-2:] == self.size for image in images]
+            return torch.stack([i if fits else self.fitted(i) for i, fits in zip(images, fitting, strict=True)]) / 255
+        # Each image has draws of its own either way; images of one size are faster together.
+        together = len(images) if len({image.shape for image in images}) == 1 else 1
+        parts = [torch.stack(images[start : start + together]) for start in range(0, len(images), together)]
+        return torch.cat([self.resized(part / 255) for part in parts])
+
+    def fitted(self, image: torch.Tensor) -> torch.Tensor:
+        """Resized and cropped as for evaluation, values as they are."""
+        whole = {"do_rescale": False, "do_normalize": False}
+        fitted = self.pixels([image.permute(1, 2, 0).numpy()], **whole)[0]
+        return fitted.flip(0) if self.flips_channels else fitted
+
+
+# ---- Models ----
+
+
+def cifar_resnet50(size: int) -> PreTrainedConfig:
+    """ResNet-50 with a first layer for small images."""
+    return CifarResNetConfig(depths=(3, 4, 6, 3), layer_type="bottleneck")
+
+
+MODELS: dict[str, tuple[Callable[[int], PreTrainedConfig], int]] = {
+    "vit_tiny": (lambda size: small_vit_config(3, size, size), 32),
+    "vit_b": (lambda size: ViTConfig(image_size=size), 224),
+    "swin_t": (lambda size: SwinConfig(image_size=size), 224),
+    "resnet50": (lambda size: ResNetConfig(), 224),
+    "cifar_resnet18": (lambda size: CifarResNetConfig(), 32),
+    "cifar_resnet50": (cifar_resnet50, 32),
+}
+"""Config by side of the images, and the usual side; the defaults of transformers are ViT-B/16, Swin-T and ResNet-50."""
+
+
+def build_model(example: ExampleArguments, data: ImageData) -> tuple[PreTrainedModel, Any]:
+    """The model, and the image processor that goes with it."""
+    labels = {"id2label": data.id2label, "label2id": data.label2id}
+    changes = json.loads(example.model_kwargs)
+    if example.model not in MODELS:
+        model = AutoModelForImageClassification.from_pretrained(
+            example.model, **labels, **changes, ignore_mismatched_sizes=True
+        )
+        return model, AutoImageProcessor.from_pretrained(example.model)
+    config_for, size = MODELS[example.model]
+    size = example.image_size or (8 if example.data is None else size)
+    config = config_for(size)
+    config.update(changes | labels)
+    whole = round(size / example.crop_pct)
+    processor = ViTImageProcessorPil(
+        size={"height": size, "width": size} if whole == size else {"shortest_edge": whole},
+        do_center_crop=whole != size,
+        crop_size={"height": size, "width": size},
+        image_mean=example.image_mean,
+        image_std=example.image_std,
+    )
+    return AutoModelForImageClassification.from_config(config), processor
+
+
+def large_batch_optimizer(example: ExampleArguments, args: Any) -> tuple[Any, dict[str, Any]] | None:
+    """LARS or LAMB, as the trainer takes them; it keeps weight decay off biases and layer norms."""
+    if example.large_batch_optimizer is None:
+        return None
+    import pytorch_optimizer
+
+    options = {}
+    for pair in (args.optim_args or "").replace(" ", "").split(","):
+        name, _, value = pair.partition("=")
+        if name:
+            options[name] = json.loads(value)
+    return getattr(pytorch_optimizer, OPTIMIZERS[example.large_batch_optimizer]), {"lr": args.learning_rate, **options}
+
+
+# ---- Runs ----
+
+
+def train(example: ExampleArguments, run: PlannedRun, data: ImageData) -> RunResult:
+    """Train and evaluate."""
+    args = run.args
+    set_seed(args.seed)  # the same initial weights for every method
+    model, processor = build_model(example, data)
+    metric = TopKAccuracy((1, 5) if len(data.classes) > 5 else (1,))
+    trainer = DynPruneTrainer(
+        model=model,
+        args=args,
+        train_dataset=data.train.with_transform(Augment(data, example, processor)),
+        eval_dataset=data.validation.with_transform(Prepare(data, processor)),
+        processing_class=processor,
+        compute_metrics=metric.batch_metrics,
+        preprocess_logits_for_metrics=metric.top_classes,
+        optimizer_cls_and_kwargs=large_batch_optimizer(example, args),
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(RunProgress(f"{run.name}, seed {args.seed}"))
+    trainer.train(resume_from_checkpoint=newest_usable_checkpoint(args.output_dir))
+    metrics = trainer.evaluate()
+    if args.save_strategy != "no":
+        trainer.save_model()
+    return RunResult.of(run, metrics, trainer.pruning_history, trainer.state.epoch)
+
+
+def main(arguments: list[str]) -> list[RunResult]:
+    """Run what has no result yet, then print a table; it is in the output folder, with the results as JSON."""
+    example, training = parse(arguments)
+    runs, out = planned_runs(example, training), Path(training.output_dir)
+    with training.main_process_first():
+        data = load_data(example, out)
+    print(f"{len(data.train):,} training and {len(data.validation):,} validation images, {len(data.classes)} classes")
+    results = run_all(runs, example, lambda run: train(example, run, data))
+    if training.process_index == 0:
+        columns = {"accuracy": "top-1 %"} | ({"top_5_accuracy": "top-5 %"} if len(data.classes) > 5 else {})
+        text = comparison_table(results, columns, "against full data, points of top-1") + "\n"
+        (out / "results.md").write_text(text, encoding="utf-8")
+        (out / "results.json").write_text(json.dumps([dataclasses.asdict(result) for result in results], indent=1))
+        print(f"\n{text}\nresults.md and results.json are in {out}/")
+    return results
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
