@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .compare import markdown_table, mean_and_each
 from .files import write_atomically
 from .history import PruningHistory
 
@@ -131,7 +132,7 @@ def report(results: Sequence[SegmentationResult], classes: Sequence[str]) -> str
     rows = [_row(runs, full) for runs in by_method.values()]
     seeds = ", ".join(str(seed) for seed in dict.fromkeys(result.seed for result in results))
     return (
-        f"{_table(head, rows)}\n\n"
+        f"{markdown_table(head, rows)}\n\n"
         f"Mean (each seed: {seeds}). Time is wall time of training and planning; other work on "
         f"the machine shows in it.\n\nIoU by class, in %, mean over seeds:\n\n{_by_class(by_method, classes)}\n"
     )
@@ -142,11 +143,11 @@ def _row(runs: Sequence[SegmentationResult], full: Sequence[SegmentationResult] 
     cells = [
         runs[0].method,
         str(len(runs)),
-        _spread([run.mean_iou for run in runs], 100),
-        _spread([run.overall_accuracy for run in runs], 100),
+        mean_and_each([run.mean_iou for run in runs], 100),
+        mean_and_each([run.overall_accuracy for run in runs], 100),
         f"{np.mean([run.forward_passes for run in runs]):,.0f}",
         f"{100 * saved:.1f}",
-        _spread([run.seconds for run in runs]),
+        mean_and_each([run.seconds for run in runs]),
     ]
     if not full:
         return [*cells, ""]
@@ -156,7 +157,7 @@ def _row(runs: Sequence[SegmentationResult], full: Sequence[SegmentationResult] 
     ratio = f"{time_saved / saved:.2f}" if saved > 0 else ""
     of_seed = {run.seed: run.mean_iou for run in full}
     differences = [run.mean_iou - of_seed[run.seed] for run in runs if run.seed in of_seed]
-    return [*cells, f"{100 * time_saved:.1f}", ratio, _spread(differences, 100, "+.1f") if differences else ""]
+    return [*cells, f"{100 * time_saved:.1f}", ratio, mean_and_each(differences, 100, "+.1f") if differences else ""]
 
 
 def _by_class(by_method: Mapping[str, Sequence[SegmentationResult]], classes: Sequence[str]) -> str:
@@ -164,27 +165,7 @@ def _by_class(by_method: Mapping[str, Sequence[SegmentationResult]], classes: Se
     for name in classes:
         values = [[run.iou[name] for run in runs if name in run.iou] for runs in by_method.values()]
         rows.append([name, *(f"{100 * np.mean(found):.1f}" if found else "absent" for found in values)])
-    return _table(["class", *by_method], rows)
-
-
-def _spread(values: Sequence[float], scale: float = 1.0, form: str = ".1f") -> str:
-    """The value, or the mean and, behind it, each of several."""
-    scaled = [f"{value * scale:{form}}" for value in values]
-    mean = f"{np.mean(values) * scale:{form}}"
-    return mean if len(values) == 1 else f"{mean} ({', '.join(scaled)})"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown, aligned to be read as plain text too; the first column is text, the others are set to the right."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [
-        "| "
-        + " | ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        + " |"
-        for row in (head, *rows)
-    ]
-    rule = "|" + "|".join("-" * (w + 1) + ":" if i else "-" * (w + 2) for i, w in enumerate(widths)) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
+    return markdown_table(["class", *by_method], rows)
 
 
 # ---- Pictures ----

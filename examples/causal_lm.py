@@ -1,0 +1,142 @@
+"""Train a causal language model with data pruning, and compare with full data.
+
+With no arguments: a small GPT-2 from scratch on Python's help topics, in blocks of 64 tokens, with a tokenizer made on
+the spot; perplexity on topics that were held out; full data and InfoBatch, two seeds each.
+
+    python examples/causal_lm.py
+
+A pretrained model, and a folder of text files (train*.txt, validation*.txt) or a data set of the hub with texts:
+
+    python examples/causal_lm.py --model gpt2 --data DIR --block_size 512 --methods infobatch --learning_rate 5e-5
+
+A sample is one block, its score the mean loss of its tokens. All flags of the Trainer and of pruning are taken; an
+interrupted run goes on from its newest checkpoint (`--save_strategy epoch`). Needs `pip install "hf_dynprune[quickstart]"`.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    HfArgumentParser,
+    PreTrainedModel,
+    default_data_collator,
+    set_seed,
+)
+
+from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, newest_usable_checkpoint
+from hf_dynprune.compare import MeasuredRun, comparison_table, run_arguments
+from hf_dynprune.quickstart import show_progress
+from hf_dynprune.text_data import load_texts, topic_texts, train_tokenizer
+
+# ---- Settings ----
+
+
+@dataclass
+class ExampleArguments:
+    """What to train, and on what."""
+
+    data: str | None = field(
+        default=None,
+        metadata={"help": "Name of a hub data set or folder of text files. Default: Python's topics."},
+    )
+    text_column: str = field(default="text", metadata={"help": "Column of the texts."})
+    model: str | None = field(
+        default=None, metadata={"help": "Name or folder of a pretrained model. Default: a small one from scratch."}
+    )
+    block_size: int = field(default=64, metadata={"help": "Tokens of a block."})
+    methods: str = field(default="none,infobatch", metadata={"help": "Pruning methods, separated by commas."})
+    seeds: str = field(default="0,1", metadata={"help": "One run each, separated by commas."})
+
+
+def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArguments]:
+    """Flags; the defaults suit Python's topics."""
+    parser = HfArgumentParser((ExampleArguments, DynPruneTrainingArguments))
+    parser.set_defaults(
+        output_dir="causal_lm_out",
+        num_train_epochs=8,
+        per_device_train_batch_size=16,
+        per_device_eval_batch_size=32,
+        learning_rate=2e-3,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.1,  # a share of the run
+        weight_decay=0.1,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        dataloader_pin_memory=False,
+    )
+    return parser.parse_args_into_dataclasses(arguments)
+
+
+# ---- Data and model ----
+
+
+def into_blocks(rows: dict[str, list[list[int]]], size: int) -> dict[str, list[list[int]]]:
+    """The token ids of all texts one after another, cut; labels are the same ids, the model shifts them."""
+    ids = list(chain.from_iterable(rows["input_ids"]))
+    blocks = [ids[start : start + size] for start in range(0, len(ids) - size + 1, size)]
+    return {"input_ids": blocks, "labels": blocks}
+
+
+def build_model(example: ExampleArguments, tokenizer: Any) -> PreTrainedModel:
+    """Pretrained, or two layers of width 128 from scratch."""
+    if example.model is not None:
+        return AutoModelForCausalLM.from_pretrained(example.model)
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.bos_token_id}
+    return GPT2LMHeadModel(
+        GPT2Config(vocab_size=len(tokenizer), n_positions=example.block_size, n_embd=128, n_layer=2, n_head=4, **ends)
+    )
+
+
+# ---- Runs ----
+
+
+def main(arguments: list[str]) -> list[MeasuredRun]:
+    """Train and evaluate each method with each seed, then print the table."""
+    example, training = parse(arguments)
+    seeds = [int(seed) for seed in example.seeds.split(",")]
+    planned = [run_arguments(training, method, seed) for method in example.methods.split(",") for seed in seeds]
+    data = topic_texts() if example.data is None else load_texts(example.data, [example.text_column])
+    text = "text" if example.data is None else example.text_column
+    if example.model is None:
+        tokenizer = train_tokenizer(data["train"][text], vocab_size=2000, max_length=10**9)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(example.model, model_max_length=10**9)
+    encoded = data.map(lambda rows: tokenizer(rows[text]), batched=True, remove_columns=[text])
+    blocks = encoded.map(
+        lambda rows: into_blocks(rows, example.block_size), batched=True, remove_columns=encoded["train"].column_names
+    )
+    print(f"{len(blocks['train']):,} training and {len(blocks['validation']):,} validation blocks")
+    runs = []
+    for args in planned:
+        set_seed(args.seed)  # the same initial weights for every method
+        trainer = DynPruneTrainer(
+            model=build_model(example, tokenizer),
+            args=args,
+            train_dataset=blocks["train"],
+            eval_dataset=blocks["validation"],
+            processing_class=tokenizer,
+            data_collator=default_data_collator,  # blocks are of one length
+        )
+        show_progress(trainer, f"{args.prune_method}, seed {args.seed}", "loss")
+        trainer.train(resume_from_checkpoint=newest_usable_checkpoint(args.output_dir))
+        perplexity = math.exp(trainer.evaluate()["eval_loss"])
+        if args.save_strategy != "no":
+            trainer.save_model()
+        account = trainer.pruning_history.account(trainer.state.epoch)
+        runs.append(MeasuredRun(args.prune_method, args.seed, perplexity, account))
+    print(f"\n{comparison_table(runs, 'perplexity')}")
+    return runs
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
