@@ -554,17 +554,19 @@ class DynPruneMixin(Trainer):
             logger.warning("The per-sample loss was not checked against the model's own: the model is sharded.")
             return True
         plain = self.accelerator.unwrap_model(model)
+        # The model reduces its loss in the precision of its weights, ours is reduced in float32.
+        halves = (torch.float16, torch.bfloat16)
+        is_half = self.args.fp16 or self.args.bf16 or any(p.dtype in halves for p in plain.parameters())
+        rel_tol = 2e-2 if is_half else 1e-4
         plain.eval()
         with torch.no_grad(), private_torch_rng(self.args.device), self.compute_loss_context_manager():
             expected = super().compute_loss(plain, dict(inputs)).item()  # type: ignore[union-attr]
             outputs = loss.forward(plain, inputs)
             terms = loss(plain, inputs, outputs)
-            # The model reduces its loss in the precision of its weights, ours is reduced in float32.
-            halves = (torch.float16, torch.bfloat16)
-            is_half = self.args.fp16 or self.args.bf16 or any(p.dtype in halves for p in plain.parameters())
             got = float(terms.total.sum() / loss.count(inputs).sum().clamp(min=1) + (terms.extra or 0.0))
+            loss_mismatch(loss, plain, got, expected, rel_tol)
+            loss.verify(plain, inputs, terms, rel_tol)
         plain.train()
-        loss_mismatch(loss, plain, got, expected, rel_tol=2e-2 if is_half else 1e-4)
         return math.isfinite(expected)
 
     # ---- Learning rate ----

@@ -58,6 +58,18 @@ class PerSampleLoss(ABC):
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
         """The losses of a batch from the model's outputs; once after each forward pass."""
 
+    def verify(  # noqa: B027 - most losses have nothing to add
+        self, model: torch.nn.Module, inputs: Mapping[str, Any], terms: LossTerms, rel_tol: float
+    ) -> None:
+        """Raise a ValueError if the first batch shows that this loss is wrong; beside the comparison of its sum.
+
+        Args:
+            model: unwrapped, in evaluation mode; no gradients are kept.
+            inputs: the first batch.
+            terms: its losses.
+            rel_tol: for comparisons, by the precision of the run.
+        """
+
 
 class FunctionLoss(PerSampleLoss):
     """A user's function `(model, inputs, outputs) -> [B]` losses, or `LossTerms`; every sample counts as one item.
@@ -116,7 +128,7 @@ def _scan_losses() -> None:
 def find_loss(
     model: torch.nn.Module, label_smoothing: float = 0.0, options: Mapping[str, Any] | None = None
 ) -> PerSampleLoss:
-    """The registered loss for this model.
+    """The registered loss for this model; without one, that of the model's own reductions (`InterceptedLoss`).
 
     Args:
         model: unwrapped.
@@ -124,17 +136,14 @@ def find_loss(
         options: the loss's own parameters.
 
     Raises:
-        ValueError: there is none, and the message says how to pass one; or it does not have one of the parameters.
+        ValueError: the loss is refused for this model, or does not have one of the parameters.
     """
     _scan_losses()
-    for matches, factory in _LOSSES:
-        if matches(model):
-            _check_options(factory, options or {}, model)
-            return factory(model, label_smoothing, **(options or {}))
-    raise ValueError(
-        f"No per-sample loss is known for {type(model).__name__}. Pass `per_sample_loss=fn` to the trainer, with "
-        "fn(model, inputs, outputs) returning one loss per sample [B], or register one with `register_loss`."
-    )
+    from .interception import InterceptedLoss
+
+    found: Factory = next((factory for matches, factory in _LOSSES if matches(model)), InterceptedLoss)
+    _check_options(found, options or {}, model)
+    return found(model, label_smoothing, **(options or {}))
 
 
 def _check_options(factory: Factory, options: Mapping[str, Any], model: torch.nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Image and sequence classification: one label, several labels, or regression, as the model's config says.
+"""Classification of images, texts, videos and sounds: one label, several, or regression, as the model's config says.
 
     one label:   S_i = -log softmax(z_i)[y_i], with label smoothing as the Trainer's; -100 is no label
     several:     S_i = mean_c BCE(sigmoid(z_ic), y_ic)
@@ -17,23 +17,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from .base import LossTerms, PerSampleLoss, register_loss
-from .labels import RangeCheck, labels_of, logits_of, refuse_own_loss_function
+from .labels import IGNORE, RangeCheck, at_least_single, labels_of, logits_of, refuse_own_loss_function
 
 __all__ = ["ClassificationLoss"]
 
-IGNORE = -100
-_TASKS = ("ForImageClassification", "ForSequenceClassification")
+_TASKS = ("ForImageClassification", "ForSequenceClassification", "ForVideoClassification", "ForAudioClassification")
 _SINGLE, _MULTI, _REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 
 
 def _classifies(model: torch.nn.Module) -> bool:
-    """Whether the model's head is one of the two tasks, by the loss transformers itself chose for it."""
+    """Whether the model's head is one of these tasks, by the loss transformers itself chose for it."""
     return getattr(model, "loss_type", None) in _TASKS and hasattr(model, "config")
 
 
 @register_loss(_classifies)
 class ClassificationLoss(PerSampleLoss):
-    """The loss of `AutoModelForImageClassification` and `AutoModelForSequenceClassification` models.
+    """The loss of `AutoModelForImageClassification`, `AutoModelForSequenceClassification` and models of their form.
 
     Args:
         model: its config gives `problem_type` and `num_labels`; a missing problem type is inferred from the first
@@ -62,10 +61,8 @@ class ClassificationLoss(PerSampleLoss):
 
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
         """Losses from the logits `[B, C]`."""
-        logits = logits_of(outputs)
+        logits = at_least_single(logits_of(outputs))
         labels = labels_of(inputs).to(logits.device)
-        if logits.dtype in (torch.float16, torch.bfloat16):
-            logits = logits.float()
         problem = self._problem_type(labels)
         if problem == _SINGLE:
             total = functional.cross_entropy(

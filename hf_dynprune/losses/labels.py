@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["RangeCheck", "labels_of", "logits_of", "refuse_own_loss_function"]
+__all__ = ["IGNORE", "RangeCheck", "at_least_single", "labels_of", "logits_of", "refuse_own_loss_function"]
+
+IGNORE = -100
+"""The label that stands for none, wherever transformers does not say otherwise."""
 
 
 def labels_of(inputs: Mapping[str, Any]) -> Tensor:
@@ -31,6 +34,11 @@ def logits_of(outputs: Any) -> Tensor:
     """The logits in a model's outputs: by name, or the first of a tuple."""
     logits: Tensor = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
     return logits
+
+
+def at_least_single(logits: Tensor) -> Tensor:
+    """Half-precision logits in float32, others as they are: sums of exponentials need it."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 def refuse_own_loss_function(model: torch.nn.Module) -> None:

@@ -24,7 +24,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from .base import LossTerms, PerSampleLoss, register_loss
-from .labels import RangeCheck, labels_of, logits_of, refuse_own_loss_function
+from .labels import RangeCheck, at_least_single, labels_of, logits_of, refuse_own_loss_function
 
 __all__ = ["SegmentationLoss", "pixel_losses", "share_of_classes", "share_of_pixels"]
 
@@ -197,8 +197,7 @@ def pixel_losses(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Ten
 
 
 def _upsampled_losses(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
+    logits = at_least_single(logits)
     if logits.shape[-2:] != labels.shape[-2:]:
         logits = functional.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
     if logits.shape[1] > 1:

@@ -136,11 +136,12 @@ LOSSES = {
     ),
     # Models and trainers
     "model without a task": refused(
-        r"No per-sample loss is known for Linear. Pass `per_sample_loss=fn` .* or register one with `register_loss`",
+        r"No per-sample loss is known for Linear, .*: pass `per_sample_loss=fn` .* or register one with `register_loss`",
         model=lambda: torch.nn.Linear(2, 2),
     ),
     "model without a head": refused(
-        "No per-sample loss is known for ViTModel. Pass `per_sample_loss=fn`", model=lambda: ViTModel(vit().config)
+        "No per-sample loss is known for ViTModel, which takes no labels .*: pass `per_sample_loss=fn`",
+        model=lambda: ViTModel(vit().config),
     ),
     "model with a loss function of its own": refused(
         "ViTForImageClassification was given a `loss_function` of its own. Pass the same loss .* `per_sample_loss=fn`",

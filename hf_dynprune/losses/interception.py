@@ -1,0 +1,189 @@
+"""For models without a loss of their own here: the model's reductions, kept apart by sample.
+
+While the model runs, the loss functions of torch that it calls give, instead of one number, two numbers per sample:
+what the sample adds to that number (times B, so that their mean is it), and what the number would be for the sample
+alone. The model's own arithmetic, such as the sum of two losses or a factor, then acts on these `[2, B]`. With L the
+model's loss of the batch, c_i the part of sample i, and n_i the labels that are not -100 (1 without such labels):
+
+    S_i = c_i * sum_j n_j, so that sum_i S_i / sum_i n_i = L
+
+This cannot see a loss that the model reduces by itself, nor tell samples apart that a model compares with each other:
+the first batch is checked against the model's own loss, and single samples against what they give alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from transformers import PreTrainedModel
+from transformers.utils import find_labels
+
+from .base import LossTerms, PerSampleLoss
+from .labels import IGNORE, refuse_own_loss_function
+
+__all__ = ["InterceptedLoss"]
+
+
+class InterceptedLoss(PerSampleLoss):
+    """Any model whose loss is a sum or mean over samples that torch's loss functions reduce.
+
+    Args:
+        model: returns a loss as `outputs["loss"]`, or first in a tuple.
+        label_smoothing: must be 0: the Trainer smooths logits of its own choice, not the model's loss.
+    """
+
+    def __init__(self, model: torch.nn.Module, label_smoothing: float = 0.0) -> None:
+        refuse_own_loss_function(model)
+        if not _takes_labels(model):
+            raise ValueError(
+                f"No per-sample loss is known for {type(model).__name__}, which takes no labels to compute one itself: "
+                f"{_PASS_ONE}"
+            )
+        if label_smoothing:
+            raise ValueError(
+                f"`label_smoothing_factor` {label_smoothing} with {type(model).__name__}, for which no per-sample loss "
+                f"is known: set it to 0, or {_PASS_ONE}"
+            )
+
+    def count(self, inputs: Mapping[str, Any]) -> Tensor:
+        """Labels that are not -100, of which a sample may have several; else 1."""
+        labels = inputs.get("labels")
+        if isinstance(labels, Tensor) and labels.dim() > 1 and not labels.is_floating_point():
+            return labels.ne(IGNORE).flatten(1).sum(1)
+        first = next(value for value in inputs.values() if isinstance(value, Tensor))
+        return torch.ones(_batch_size(inputs), dtype=torch.int64, device=first.device)
+
+    def forward(self, model: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
+        """The outputs, whose loss is `[2, B]`."""
+        with _LossesBySample(_batch_size(inputs)):
+            return model(**inputs)
+
+    def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
+        """The losses that `forward` kept apart."""
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs[0]
+        batch = _batch_size(inputs)
+        if not isinstance(loss, Tensor) or loss.shape != (2, batch):
+            found = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else "missing"
+            raise ValueError(
+                f"No per-sample loss is known for {type(model).__name__}, and its own loss ({found}) cannot be taken "
+                f"apart by sample: it is not reduced by one of torch's loss functions. {_PASS_ONE.capitalize()}"
+            )
+        return LossTerms(total=loss[0] / batch * self.count(inputs).sum(), score=loss[1].detach())
+
+    def verify(self, model: torch.nn.Module, inputs: Mapping[str, Any], terms: LossTerms, rel_tol: float) -> None:
+        """Compare the first and the last sample with what they give alone."""
+        count, batch = self.count(inputs), _batch_size(inputs)
+        for index in sorted({0, batch - 1}):
+            if batch == 1 or not count[index]:
+                continue
+            one = {key: value[index : index + 1] if _is_batched(value) else value for key, value in inputs.items()}
+            alone = float(self(model, one, self.forward(model, one)).score)
+            inside = float(terms.score[index])
+            if not math.isclose(alone, inside, rel_tol=rel_tol, abs_tol=1e-5):
+                raise ValueError(
+                    f"{type(model).__name__}'s loss of a sample is {inside:.6g} in its batch and {alone:.6g} alone: "
+                    "samples are compared with each other, or cannot be told apart, so there is no loss per sample to "
+                    f"record. {_PASS_ONE.capitalize()}"
+                )
+
+
+_PASS_ONE = (
+    "pass `per_sample_loss=fn` to the trainer, with fn(model, inputs, outputs) returning one loss per sample [B], or "
+    "register one with `register_loss`."
+)
+
+
+def _takes_labels(model: torch.nn.Module) -> bool:
+    """Whether its `forward` can compute a loss: by the names transformers goes by, or in a module of the user's own."""
+    if find_labels(type(model)):
+        return True
+    return not isinstance(model, PreTrainedModel) and len(signature(model.forward).parameters) > 1
+
+
+def _is_batched(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0
+
+
+def _batch_size(inputs: Mapping[str, Any]) -> int:
+    sizes = {key: len(value) for key, value in inputs.items() if _is_batched(value)}
+    if len(set(sizes.values())) != 1:
+        raise ValueError(
+            f"The tensors of a batch must have one row per sample for a model without a per-sample loss of its own, "
+            f"got {sizes or 'none'} rows: {_PASS_ONE}"
+        )
+    return next(iter(sizes.values()))
+
+
+# ---- The loss functions of torch, by sample ----
+
+
+class _LossesBySample(TorchFunctionMode):
+    """Reduced losses of a batch of B become `[2, B]`: B times what each sample adds, and what it would give alone."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()
+        self.batch = batch
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in _REDUCED:
+            return func(*args, **kwargs)
+        call = signature(func).bind(*args, **kwargs)
+        call.apply_defaults()
+        given = call.arguments
+        reduction = given["reduction"]
+        is_old_style = given.get("size_average") is not None or given.get("reduce") is not None
+        if reduction not in ("mean", "sum") or is_old_style:
+            return func(*args, **kwargs)
+        losses = func(**{**given, "reduction": "none"})
+        if losses.numel() % self.batch or losses.dim() == 0 or len(losses) % self.batch:
+            return func(*args, **kwargs)  # not by sample: the shape of the model's loss will tell
+        total = losses.reshape(self.batch, -1).sum(1)
+        if reduction == "sum":
+            return torch.stack([self.batch * total, total])
+        items = _REDUCED[func](given, losses).reshape(self.batch, -1).sum(1)
+        if func is functional.ctc_loss:  # a mean over samples, each divided by its own number of labels
+            return torch.stack([total / items, total / items])
+        # A sample without items has no loss; a batch without any has none either, where torch gives NaN.
+        smallest = torch.finfo(items.dtype).tiny
+        return torch.stack([self.batch * total / items.sum().clamp(min=smallest), total / items.clamp(min=smallest)])
+
+
+def _of_classes(given: Mapping[str, Any], losses: Tensor) -> Tensor:
+    """What each loss counts in the mean: 0 where the class is ignored, and the class's weight if there are any."""
+    target, weight = given["target"], given["weight"]
+    if target.is_floating_point():  # shares of classes, which torch divides by the number of samples
+        return torch.ones_like(losses)
+    counted: Tensor = target.ne(given["ignore_index"])
+    if weight is None:
+        return counted.to(losses.dtype)
+    return torch.where(counted, weight[torch.where(counted, target, 0)], 0)
+
+
+def _of_elements(given: Mapping[str, Any], losses: Tensor) -> Tensor:
+    return torch.ones_like(losses)
+
+
+def _of_texts(given: Mapping[str, Any], losses: Tensor) -> Tensor:
+    """Labels of each sample, at least 1, by which torch divides."""
+    return torch.as_tensor(given["target_lengths"], device=losses.device).clamp(min=1).to(losses.dtype)
+
+
+_REDUCED: dict[Any, Callable[[Mapping[str, Any], Tensor], Tensor]] = {
+    functional.cross_entropy: _of_classes,
+    functional.nll_loss: _of_classes,
+    functional.binary_cross_entropy: _of_elements,
+    functional.binary_cross_entropy_with_logits: _of_elements,
+    functional.mse_loss: _of_elements,
+    functional.l1_loss: _of_elements,
+    functional.smooth_l1_loss: _of_elements,
+    functional.huber_loss: _of_elements,
+    functional.ctc_loss: _of_texts,
+}
