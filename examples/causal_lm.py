@@ -10,7 +10,8 @@ A pretrained model, and a folder of text files (train*.txt, validation*.txt) or 
     python examples/causal_lm.py --model gpt2 --data DIR --block_size 512 --methods infobatch --learning_rate 5e-5
 
 A sample is one block, its score the mean loss of its tokens. All flags of the Trainer and of pruning are taken; an
-interrupted run goes on from its newest checkpoint (`--save_strategy epoch`). Needs `pip install "hf_dynprune[quickstart]"`.
+interrupted run goes on from its newest checkpoint (`--save_strategy epoch`). Needs
+`pip install "hf_dynprune[quickstart]"`.
 """
 
 from __future__ import annotations

@@ -11,10 +11,9 @@ The rule is importance sampling by loss. Of m scored samples with losses l_i, k 
     p_i = min(1, c (floor * mean(e) + (1 - floor) e_i)),   e_i = l_i - min(l),   c such that the p_i add up to k
 
 and weight 1 / p_i, so that the weighted sum of the kept losses is in expectation the sum of all. `floor` mixes in
-uniform sampling: no weight exceeds m / (k floor). The expectation does not depend on how the p_i are chosen, its variance
-does: Katharopoulos, Fleuret, "Not All Samples Are Created Equal: Deep Learning with Importance Sampling", ICML 2018,
-choose them by a bound of the gradient norm inside large batches; the loss, which costs nothing here, is the older
-stand-in.
+uniform sampling: no weight exceeds m / (k floor). The expectation does not depend on how the p_i are chosen, its
+variance does. Katharopoulos, Fleuret, "Not All Samples Are Created Equal: Deep Learning with Importance Sampling", ICML
+2018, choose them by a bound of the gradient norm inside large batches; the loss, which costs nothing here, stands in.
 
 Needs `pip install "hf_dynprune[quickstart]"`.
 """

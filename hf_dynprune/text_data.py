@@ -71,7 +71,7 @@ def _halves(paragraphs: Sequence[str], words: int, rng: np.random.Generator) -> 
 def topic_texts() -> datasets.DatasetDict:
     """Whole topics without what others have: splits train and validation (a fifth of the topics), column text."""
     texts = ["\n".join(paragraphs) for paragraphs in topic_paragraphs().values() if paragraphs]
-    return datasets.Dataset.from_dict({"text": texts}).train_test_split(HELD_OUT, seed=SPLIT_SEED, shuffle=True)
+    return _held_out(datasets.Dataset.from_dict({"text": texts}))
 
 
 def load_texts(source: str, columns: Sequence[str]) -> datasets.DatasetDict:
@@ -92,16 +92,18 @@ def load_texts(source: str, columns: Sequence[str]) -> datasets.DatasetDict:
     missing = [column for column in columns if column not in train.column_names]
     if missing:
         raise ValueError(f"{source} has no column `{missing[0]}`, it has: {', '.join(train.column_names)}.")
-    held_out = next((splits[name] for name in VALIDATION if name in splits), None)
-    if held_out is None:
-        parts = train.train_test_split(HELD_OUT, seed=SPLIT_SEED)
-        train, held_out = parts["train"], parts["test"]
-    if not len(train) or not len(held_out):
+    name = next((name for name in VALIDATION if name in splits), None)
+    if len(train) < 2 or (name and not len(splits[name])):
         raise ValueError(
-            f"{source} has {len(train)} rows to train on and {len(held_out)} to measure on: it needs some."
+            f"{source} has too few rows: {', '.join(f'{len(splits[part])} in {part}' for part in splits)}."
         )
-    keep = list(columns)
-    return datasets.DatasetDict(train=train.select_columns(keep), validation=held_out.select_columns(keep))
+    chosen = datasets.DatasetDict(train=train, validation=splits[name]) if name else _held_out(train)
+    return chosen.select_columns(list(columns))
+
+
+def _held_out(rows: datasets.Dataset) -> datasets.DatasetDict:
+    parts = rows.train_test_split(HELD_OUT, seed=SPLIT_SEED)
+    return datasets.DatasetDict(train=parts["train"], validation=parts["test"])
 
 
 def with_class_labels(splits: datasets.DatasetDict, column: str) -> datasets.DatasetDict:
