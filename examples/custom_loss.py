@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ class RestoringReaderConfig(PretrainedConfig):
     """Pixels of an image, width of the code, classes."""
 
     model_type = "restoring_reader"
-    keys_to_ignore_at_inference = ("restored",)  # an evaluation gathers the logits alone
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["restored"]  # an evaluation gathers the logits alone
 
     def __init__(self, pixels: int = 64, width: int = 64, classes: int = 10, **kwargs: Any) -> None:
         super().__init__(**kwargs)
