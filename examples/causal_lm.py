@@ -34,7 +34,7 @@ from transformers import (
 )
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, newest_usable_checkpoint
-from hf_dynprune.compare import MeasuredRun, comparison_table, run_arguments
+from hf_dynprune.compare import ComparisonArguments, MeasuredRun, comparison_table
 from hf_dynprune.quickstart import show_progress
 from hf_dynprune.text_data import load_texts, topic_texts, train_tokenizer
 
@@ -42,7 +42,7 @@ from hf_dynprune.text_data import load_texts, topic_texts, train_tokenizer
 
 
 @dataclass
-class ExampleArguments:
+class ExampleArguments(ComparisonArguments):
     """What to train, and on what."""
 
     data: str | None = field(
@@ -54,8 +54,6 @@ class ExampleArguments:
         default=None, metadata={"help": "Name or folder of a pretrained model. Default: a small one from scratch."}
     )
     block_size: int = field(default=64, metadata={"help": "Tokens of a block."})
-    methods: str = field(default="none,infobatch", metadata={"help": "Pruning methods, separated by commas."})
-    seeds: str = field(default="0,1", metadata={"help": "One run each, separated by commas."})
 
 
 def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArguments]:
@@ -104,8 +102,7 @@ def build_model(example: ExampleArguments, tokenizer: Any) -> PreTrainedModel:
 def main(arguments: list[str]) -> list[MeasuredRun]:
     """Train and evaluate each method with each seed, then print the table."""
     example, training = parse(arguments)
-    seeds = [int(seed) for seed in example.seeds.split(",")]
-    planned = [run_arguments(training, method, seed) for method in example.methods.split(",") for seed in seeds]
+    planned = example.runs(training)
     data = topic_texts() if example.data is None else load_texts(example.data, [example.text_column])
     text = "text" if example.data is None else example.text_column
     if example.model is None:

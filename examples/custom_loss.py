@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -24,7 +24,7 @@ from transformers import HfArgumentParser, PretrainedConfig, PreTrainedModel, se
 from transformers.utils import ModelOutput
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, LossTerms, PerSampleLoss, register_loss
-from hf_dynprune.compare import MeasuredRun, comparison_table, run_arguments
+from hf_dynprune.compare import ComparisonArguments, MeasuredRun, comparison_table
 from hf_dynprune.metrics import Accuracy
 from hf_dynprune.quickstart import show_progress, small_vit
 from hf_dynprune.quickstart_data import Images, load_digits_task
@@ -114,17 +114,9 @@ class RestoringReaderLoss(PerSampleLoss):
 # ---- Settings ----
 
 
-@dataclass
-class ExampleArguments:
-    """What to compare."""
-
-    methods: str = field(default="none,infobatch", metadata={"help": "Pruning methods, separated by commas."})
-    seeds: str = field(default="0,1", metadata={"help": "One run each, separated by commas."})
-
-
-def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArguments]:
+def parse(arguments: list[str]) -> tuple[ComparisonArguments, DynPruneTrainingArguments]:
     """All flags of the Trainer and of pruning; the defaults suit the digits."""
-    parser = HfArgumentParser((ExampleArguments, DynPruneTrainingArguments))
+    parser = HfArgumentParser((ComparisonArguments, DynPruneTrainingArguments))
     parser.set_defaults(
         output_dir="custom_loss_out",
         num_train_epochs=12,
@@ -146,8 +138,7 @@ def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArgum
 def main(arguments: list[str]) -> list[MeasuredRun]:
     """Train and evaluate each loss with each method and seed, then print the table."""
     example, training = parse(arguments)
-    seeds = [int(seed) for seed in example.seeds.split(",")]
-    planned = [run_arguments(training, method, seed) for method in example.methods.split(",") for seed in seeds]
+    planned = example.runs(training)
     task, accuracy, runs = load_digits_task(), Accuracy(), []
     print(task.describe())
     shape = task.train[0].shape[1:]

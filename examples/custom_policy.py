@@ -21,7 +21,7 @@ Needs `pip install "hf_dynprune[quickstart]"`.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ from hf_dynprune import (
     ScoreView,
     register_policy,
 )
-from hf_dynprune.compare import MeasuredRun, comparison_table, run_arguments
+from hf_dynprune.compare import ComparisonArguments, MeasuredRun, comparison_table
 from hf_dynprune.draws import count_kept
 from hf_dynprune.metrics import Accuracy
 from hf_dynprune.policy import check_range
@@ -123,20 +123,11 @@ class LossProportional(PruningPolicy):
 # ---- Settings ----
 
 
-@dataclass
-class ExampleArguments:
-    """What to compare."""
-
-    methods: str = field(
-        default="none,random,loss_proportional", metadata={"help": "Pruning methods, separated by commas."}
-    )
-    seeds: str = field(default="0,1", metadata={"help": "One run each, separated by commas."})
-
-
-def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArguments]:
+def parse(arguments: list[str]) -> tuple[ComparisonArguments, DynPruneTrainingArguments]:
     """All flags of the Trainer and of pruning; the defaults suit the digits."""
-    parser = HfArgumentParser((ExampleArguments, DynPruneTrainingArguments))
+    parser = HfArgumentParser((ComparisonArguments, DynPruneTrainingArguments))
     parser.set_defaults(
+        methods="none,random,loss_proportional",
         output_dir="custom_policy_out",
         num_train_epochs=12,
         per_device_train_batch_size=32,
@@ -160,8 +151,7 @@ def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArgum
 def main(arguments: list[str]) -> list[MeasuredRun]:
     """Train and evaluate each method with each seed, then print the table."""
     example, training = parse(arguments)
-    seeds = [int(seed) for seed in example.seeds.split(",")]
-    planned = [run_arguments(training, method, seed) for method in example.methods.split(",") for seed in seeds]
+    planned = example.runs(training)
     task, accuracy, runs = load_digits_task(), Accuracy(), []
     print(task.describe())
     for args in planned:

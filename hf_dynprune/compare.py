@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,39 @@ import numpy as np
 
 from .history import SavingsAccount
 
-__all__ = ["MeasuredRun", "comparison_table", "markdown_table", "mean_and_each", "run_arguments"]
+__all__ = ["ComparisonArguments", "MeasuredRun", "comparison_table", "markdown_table", "mean_and_each"]
+
+
+@dataclass
+class ComparisonArguments:
+    """What an example compares, as flags of `HfArgumentParser`; its own flags come in a dataclass below this one."""
+
+    methods: str = field(default="none,infobatch", metadata={"help": "Pruning methods, separated by commas."})
+    seeds: str = field(default="0,1", metadata={"help": "One run each, separated by commas."})
+
+    def runs(self, training: Any) -> list[Any]:
+        """Training arguments for each method and seed, with a folder each in the output folder of `training`.
+
+        Full data (`"none"`) take no ratio, target or parameters. Mistakes in the flags show here, before any run.
+
+        Raises:
+            ValueError: a seed is no whole number, or a method is unknown or lacks a parameter.
+        """
+        try:
+            seeds = [int(seed) for seed in self.seeds.split(",")]
+        except ValueError as error:
+            raise ValueError(f"`seeds` must be whole numbers between commas, got {self.seeds!r}.") from error
+        return [_one_run(training, method, seed) for method in self.methods.split(",") for seed in seeds]
+
+
+def _one_run(training: Any, method: str, seed: int) -> Any:
+    run = copy.copy(training)
+    run.prune_method, run.seed = method, seed
+    run.output_dir = str(Path(training.output_dir) / f"{method}-seed{seed}")
+    if method == "none":
+        run.prune_ratio = run.prune_kwargs = run.prune_target_saving = None
+    run.build_policy()
+    return run
 
 
 @dataclass(frozen=True)
@@ -40,20 +72,6 @@ class MeasuredRun:
     def seconds(self) -> float:
         """Wall time of training and scoring, without the evaluation that comes after."""
         return self.account.seconds_train + self.account.seconds_scoring
-
-
-def run_arguments(args: Any, method: str, seed: int) -> Any:
-    """A copy of pruning training arguments for one of several runs, with a folder of its own in their output folder.
-
-    Full data (`"none"`) take no ratio, target or parameters. Mistakes in the flags show here, before any run.
-    """
-    run = copy.copy(args)
-    run.prune_method, run.seed = method, seed
-    run.output_dir = str(Path(args.output_dir) / f"{method}-seed{seed}")
-    if method == "none":
-        run.prune_ratio = run.prune_kwargs = run.prune_target_saving = None
-    run.build_policy()
-    return run
 
 
 def comparison_table(runs: Sequence[MeasuredRun], measured: str, form: str = ".1f") -> str:

@@ -169,6 +169,20 @@ def test_an_interrupted_classifier_ends_as_it_would_have(classifier, tmp_path):
     assert (resumed.value, resumed.forward_passes) == (whole.value, whole.forward_passes)
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--seeds", "0,x"], "`seeds` must be whole numbers between commas, got '0,x'"),
+        (["--methods", "none,random"], "set `prune_ratio`"),
+        (["--methods", "none,bogus"], "bogus"),
+    ],
+)
+def test_mistakes_show_before_anything_is_read(classifier, tmp_path, monkeypatch, flags, message):
+    monkeypatch.setattr(classifier, "topic_passages", lambda **_: pytest.fail("read"))
+    with pytest.raises(ValueError, match=message):
+        classifier.main(["--output_dir", str(tmp_path), *flags])
+
+
 # ---- The language model ----
 
 
