@@ -11,6 +11,7 @@ number in the batch, as in the model.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import torch
@@ -18,16 +19,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from .base import LossTerms, PerSampleLoss, register_loss
-from .labels import IGNORE, RangeCheck, at_least_single, labels_of, logits_of, refuse_own_loss_function
+from .labels import IGNORE, RangeCheck, at_least_single, is_named, labels_of, logits_of, refuse_own_loss_function
 
 __all__ = ["MultipleChoiceLoss", "SpanLoss"]
 
 
-def _has_head(suffix: str, model: torch.nn.Module) -> bool:
-    return any(base.__name__.endswith(suffix) for base in type(model).__mro__) and hasattr(model, "config")
-
-
-@register_loss(lambda model: _has_head("ForMultipleChoice", model))
+@register_loss(lambda model: is_named(model, "ForMultipleChoice"))
 class MultipleChoiceLoss(PerSampleLoss):
     """The loss of `AutoModelForMultipleChoice` models: logits `[B, choices]`, labels `[B]`."""
 
@@ -64,7 +61,8 @@ class MultipleChoiceLoss(PerSampleLoss):
 
 
 def _marks_spans(model: torch.nn.Module) -> bool:
-    return _has_head("ForQuestionAnswering", model) and getattr(model, "loss_type", None) == "ForQuestionAnswering"
+    """Those about images choose an answer instead."""
+    return is_named(model, "ForQuestionAnswering") and "start_positions" in signature(model.forward).parameters
 
 
 @register_loss(_marks_spans)

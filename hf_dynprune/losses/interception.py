@@ -3,7 +3,8 @@
 While the model runs, the loss functions of torch that it calls give, instead of one number, two numbers per sample:
 what the sample adds to that number (times B, so that their mean is it), and what the number would be for the sample
 alone. The model's own arithmetic, such as the sum of two losses or a factor, then acts on these `[2, B]`. With L the
-model's loss of the batch, c_i the part of sample i, and n_i the labels that are not -100 (1 without such labels):
+model's loss of the batch, c_i the part of sample i, and n_i its labels that are not -100, or 1 where it has only one
+(and for CTC):
 
     S_i = c_i * sum_j n_j, so that sum_i S_i / sum_i n_i = L
 
@@ -23,10 +24,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
-from transformers.utils import find_labels
+from transformers.utils.generic import find_labels
 
 from .base import LossTerms, PerSampleLoss
-from .labels import IGNORE, refuse_own_loss_function
+from .labels import IGNORE, is_named, refuse_own_loss_function
 
 __all__ = ["InterceptedLoss"]
 
@@ -51,11 +52,12 @@ class InterceptedLoss(PerSampleLoss):
                 f"`label_smoothing_factor` {label_smoothing} with {type(model).__name__}, for which no per-sample loss "
                 f"is known: set it to 0, or {_PASS_ONE}"
             )
+        self.counts_labels = not is_named(model, "ForCTC")
 
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
-        """Labels that are not -100, of which a sample may have several; else 1."""
+        """Labels that are not -100, of which a sample may have several; else, and for CTC, 1."""
         labels = inputs.get("labels")
-        if isinstance(labels, Tensor) and labels.dim() > 1 and not labels.is_floating_point():
+        if self.counts_labels and isinstance(labels, Tensor) and labels.dim() > 1 and not labels.is_floating_point():
             return labels.ne(IGNORE).flatten(1).sum(1)
         first = next(value for value in inputs.values() if isinstance(value, Tensor))
         return torch.ones(_batch_size(inputs), dtype=torch.int64, device=first.device)
@@ -73,7 +75,7 @@ class InterceptedLoss(PerSampleLoss):
             found = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else "missing"
             raise ValueError(
                 f"No per-sample loss is known for {type(model).__name__}, and its own loss ({found}) cannot be taken "
-                f"apart by sample: it is not reduced by one of torch's loss functions. {_PASS_ONE.capitalize()}"
+                f"apart by sample: it is not reduced by one of torch's loss functions. {_DO_PASS_ONE}"
             )
         return LossTerms(total=loss[0] / batch * self.count(inputs).sum(), score=loss[1].detach())
 
@@ -90,7 +92,7 @@ class InterceptedLoss(PerSampleLoss):
                 raise ValueError(
                     f"{type(model).__name__}'s loss of a sample is {inside:.6g} in its batch and {alone:.6g} alone: "
                     "samples are compared with each other, or cannot be told apart, so there is no loss per sample to "
-                    f"record. {_PASS_ONE.capitalize()}"
+                    f"record. {_DO_PASS_ONE}"
                 )
 
 
@@ -98,6 +100,7 @@ _PASS_ONE = (
     "pass `per_sample_loss=fn` to the trainer, with fn(model, inputs, outputs) returning one loss per sample [B], or "
     "register one with `register_loss`."
 )
+_DO_PASS_ONE = f"P{_PASS_ONE[1:]}"
 
 
 def _takes_labels(model: torch.nn.Module) -> bool:

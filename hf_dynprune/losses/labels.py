@@ -1,4 +1,4 @@
-"""What losses of classes share: labels and whether the model has a class for each, logits, a refusal."""
+"""What losses share: how models are told by name, labels and whether there is a class for each, logits, a refusal."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["IGNORE", "RangeCheck", "at_least_single", "labels_of", "logits_of", "refuse_own_loss_function"]
+__all__ = ["IGNORE", "RangeCheck", "at_least_single", "is_named", "labels_of", "logits_of", "refuse_own_loss_function"]
 
 IGNORE = -100
 """The label that stands for none, wherever transformers does not say otherwise."""
+
+
+def is_named(model: torch.nn.Module, *endings: str) -> bool:
+    """Whether the model's class, or one it derives from, has a name that ends so: transformers names heads by task."""
+    return any(base.__name__.endswith(endings) for base in type(model).__mro__)
 
 
 def labels_of(inputs: Mapping[str, Any]) -> Tensor:

@@ -24,7 +24,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from .base import LossTerms, PerSampleLoss, register_loss
-from .labels import RangeCheck, at_least_single, labels_of, logits_of, refuse_own_loss_function
+from .labels import RangeCheck, at_least_single, is_named, labels_of, logits_of, refuse_own_loss_function
 
 __all__ = ["SegmentationLoss", "pixel_losses", "share_of_classes", "share_of_pixels"]
 
@@ -32,11 +32,7 @@ WHOLE_BATCH = 2**22
 """Upsampled logits of up to so many numbers (16 MiB) are made for the whole batch at once: less overhead."""
 
 
-def _classifies_pixels(model: torch.nn.Module) -> bool:
-    return any(base.__name__.endswith("ForSemanticSegmentation") for base in type(model).__mro__)
-
-
-@register_loss(_classifies_pixels)
+@register_loss(lambda model: is_named(model, "ForSemanticSegmentation"))
 class SegmentationLoss(PerSampleLoss):
     """The loss of SegFormer, UPerNet, DPT, BEiT, Data2Vec-Vision, MobileViT, MobileNetV2 and models of their form.
 

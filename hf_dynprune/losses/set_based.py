@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from .base import PerSampleLoss, register_loss
+from .labels import is_named
 
 __all__ = ["refuse_set_based"]
 
@@ -13,7 +14,7 @@ _TASKS = ("ForUniversalSegmentation", "ForInstanceSegmentation", "ForObjectDetec
 
 def _matches_sets(model: torch.nn.Module) -> bool:
     """MaskFormer, Mask2Former, OneFormer, EoMT, DETR and the like."""
-    return any(base.__name__.endswith(_TASKS) for base in type(model).__mro__)
+    return is_named(model, *_TASKS)
 
 
 @register_loss(_matches_sets)

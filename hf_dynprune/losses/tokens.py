@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .base import LossTerms, PerSampleLoss, register_loss
-from .labels import IGNORE, RangeCheck, at_least_single, labels_of, logits_of, refuse_own_loss_function
+from .labels import IGNORE, RangeCheck, at_least_single, is_named, labels_of, logits_of, refuse_own_loss_function
 
 __all__ = ["SequenceToSequenceLoss", "TokenLoss"]
 
@@ -40,7 +40,7 @@ class TokenLoss(PerSampleLoss):
     def __init__(self, model: torch.nn.Module, label_smoothing: float = 0.0, *, shifted: bool = False) -> None:
         refuse_own_loss_function(model)
         config: Any = model.config
-        is_labelled = _ends(model, ("ForTokenClassification",))
+        is_labelled = is_named(model, "ForTokenClassification")
         classes = config.num_labels if is_labelled else getattr(config.get_text_config(), "vocab_size", None)
         advice = "`num_labels` of the model's config" if is_labelled else "the tokenizer against the model's vocabulary"
         self._check_range = None if classes is None else RangeCheck(classes, IGNORE, f"Check {advice}.")
@@ -116,13 +116,9 @@ class SequenceToSequenceLoss(TokenLoss):
         return super().forward(model, {"use_cache": False, **inputs})
 
 
-def _ends(model: torch.nn.Module, names: tuple[str, ...]) -> bool:
-    return any(base.__name__.endswith(names) for base in type(model).__mro__)
-
-
 def _is_plain_language_model(model: torch.nn.Module) -> bool:
     config = getattr(model, "config", None)
-    return _ends(model, _CAUSAL) and config is not None and not getattr(config, "is_encoder_decoder", False)
+    return is_named(model, *_CAUSAL) and config is not None and not getattr(config, "is_encoder_decoder", False)
 
 
 @register_loss(_is_plain_language_model)
@@ -131,7 +127,7 @@ def causal(model: torch.nn.Module, label_smoothing: float = 0.0) -> TokenLoss:
     return TokenLoss(model, label_smoothing, shifted=True)
 
 
-@register_loss(lambda model: _ends(model, ("ForTokenClassification", "ForMaskedLM")) and hasattr(model, "config"))
+@register_loss(lambda model: is_named(model, "ForTokenClassification", "ForMaskedLM") and hasattr(model, "config"))
 def unshifted(model: torch.nn.Module, label_smoothing: float = 0.0) -> TokenLoss:
     """Of token classification and masked language models."""
     return TokenLoss(model, label_smoothing)
@@ -139,7 +135,7 @@ def unshifted(model: torch.nn.Module, label_smoothing: float = 0.0) -> TokenLoss
 
 def _translates(model: torch.nn.Module) -> bool:
     is_two = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
-    writes = _ends(model, ("ForConditionalGeneration", "MTModel"))
+    writes = is_named(model, "ForConditionalGeneration", "MTModel")
     return bool(is_two and writes and hasattr(model, "prepare_decoder_input_ids_from_labels"))
 
 

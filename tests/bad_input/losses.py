@@ -136,7 +136,7 @@ LOSSES = {
     ),
     # Models and trainers
     "model without a task": refused(
-        r"No per-sample loss is known for Linear, .*: pass `per_sample_loss=fn` .* or register one with `register_loss`",
+        r"No per-sample loss is known for Linear, .*: pass `per_sample_loss=fn` .* or register one with",
         model=lambda: torch.nn.Linear(2, 2),
     ),
     "model without a head": refused(
