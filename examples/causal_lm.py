@@ -90,9 +90,11 @@ def build_model(example: ExampleArguments, tokenizer: Any) -> PreTrainedModel:
     """Pretrained, or two layers of width 128 from scratch."""
     if example.model is not None:
         return AutoModelForCausalLM.from_pretrained(example.model)
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.bos_token_id}
+    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": None, "pad_token_id": tokenizer.pad_token_id}
     return GPT2LMHeadModel(
-        GPT2Config(vocab_size=len(tokenizer), n_positions=example.block_size, n_embd=128, n_layer=2, n_head=4, **ends)
+        GPT2Config(
+            vocab_size=len(tokenizer), n_positions=example.block_size, n_embd=128, n_layer=2, n_head=4, **special
+        )
     )
 
 

@@ -111,6 +111,7 @@ def build_model(example: ExampleArguments, tokenizer: Any, names: list[str]) -> 
             dim=128,
             hidden_dim=256,
             pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
             **labels,
         )
     )

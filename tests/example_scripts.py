@@ -23,10 +23,10 @@ def example_script(name: str) -> Iterator[ModuleType]:
     base._scan_losses()
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    with (
-        mock.patch.dict(registry._POLICIES),
-        mock.patch.object(base, "_LOSSES", list(base._LOSSES)),
-        mock.patch.dict(sys.modules, {name: module}),
-    ):
-        spec.loader.exec_module(module)
-        yield module
+    sys.modules[name] = module  # where dataclasses look up their annotations
+    try:
+        with mock.patch.dict(registry._POLICIES), mock.patch.object(base, "_LOSSES", list(base._LOSSES)):
+            spec.loader.exec_module(module)
+            yield module
+    finally:
+        del sys.modules[name]
