@@ -61,7 +61,7 @@ def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArgum
     parser = HfArgumentParser((ExampleArguments, DynPruneTrainingArguments))
     parser.set_defaults(
         output_dir="causal_lm_out",
-        num_train_epochs=8,
+        num_train_epochs=6,
         per_device_train_batch_size=16,
         per_device_eval_batch_size=32,
         learning_rate=2e-3,
@@ -87,7 +87,7 @@ def into_blocks(rows: dict[str, list[list[int]]], size: int) -> dict[str, list[l
 
 
 def build_model(example: ExampleArguments, tokenizer: Any) -> PreTrainedModel:
-    """Pretrained, or two layers of width 128 from scratch."""
+    """Pretrained, or two layers of width 96 from scratch."""
     if example.model is not None:
         return AutoModelForCausalLM.from_pretrained(example.model)
     special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": None, "pad_token_id": tokenizer.pad_token_id}
@@ -108,7 +108,7 @@ def main(arguments: list[str]) -> list[MeasuredRun]:
     data = topic_texts() if example.data is None else load_texts(example.data, [example.text_column])
     text = "text" if example.data is None else example.text_column
     if example.model is None:
-        tokenizer = train_tokenizer(data["train"][text], vocab_size=2000, max_length=10**9)
+        tokenizer = train_tokenizer(data["train"][text], vocab_size=1500, max_length=10**9)
     else:
         tokenizer = AutoTokenizer.from_pretrained(example.model, model_max_length=10**9)
     encoded = data.map(lambda rows: tokenizer(rows[text]), batched=True, remove_columns=[text])
