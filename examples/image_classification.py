@@ -50,7 +50,6 @@ from transformers import (
     ViTImageProcessorPil,
     set_seed,
 )
-from transformers.trainer_callback import ProgressCallback
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, newest_usable_checkpoint
 from hf_dynprune.comparison import (
@@ -65,7 +64,7 @@ from hf_dynprune.comparison import (
 from hf_dynprune.image_data import ImageData, load_digit_images, load_image_data, without_bad
 from hf_dynprune.metrics import TopKAccuracy
 from hf_dynprune.models import CifarResNetConfig
-from hf_dynprune.quickstart import RunProgress, small_vit_config
+from hf_dynprune.quickstart import show_progress, small_vit_config
 
 # ---- Settings ----
 
@@ -362,8 +361,7 @@ def train(example: ExampleArguments, run: PlannedRun, data: ImageData) -> RunRes
         preprocess_logits_for_metrics=metric.top_classes,
         optimizer_cls_and_kwargs=large_batch_optimizer(example, args),
     )
-    trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(RunProgress(f"{run.name}, seed {args.seed}"))
+    show_progress(trainer, f"{run.name}, seed {args.seed}")
     trainer.train(resume_from_checkpoint=newest_usable_checkpoint(args.output_dir))
     metrics = trainer.evaluate()
     if args.save_strategy != "no":

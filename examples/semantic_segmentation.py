@@ -44,13 +44,12 @@ from transformers import (
     UperNetForSemanticSegmentation,
     set_seed,
 )
-from transformers.trainer_callback import ProgressCallback
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, newest_usable_checkpoint
 from hf_dynprune.comparison import ComparisonArguments, PlannedRun, RunResult, planned_runs, run_all, with_recipes
 from hf_dynprune.losses.segmentation import pixel_losses
 from hf_dynprune.metrics import MeanIoU, predicted_classes
-from hf_dynprune.quickstart import RunProgress
+from hf_dynprune.quickstart import show_progress
 from hf_dynprune.segmentation_data import SegmentationData, load_digit_scenes, load_segmentation_data
 from hf_dynprune.segmentation_report import Example, draw_examples, report
 
@@ -290,8 +289,7 @@ def train(example: ExampleArguments, run: PlannedRun, data: SegmentationData, pi
         preprocess_logits_for_metrics=predicted_classes,
         callbacks=[kept],
     )
-    trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(RunProgress(f"{run.name}, seed {args.seed}", "mean_iou"))
+    show_progress(trainer, f"{run.name}, seed {args.seed}", "mean_iou")
     trainer.train(resume_from_checkpoint=newest_usable_checkpoint(args.output_dir))
     metrics = trainer.evaluate()
     if args.save_strategy != "no":

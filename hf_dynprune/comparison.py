@@ -18,6 +18,7 @@ import numpy as np
 
 from .files import write_atomically
 from .history import PruningHistory
+from .tables import markdown_table, mean_and_each
 from .training_args import DynPruneArguments
 
 __all__ = [
@@ -27,7 +28,6 @@ __all__ = [
     "comparison_table",
     "group_by_name",
     "keep_settings",
-    "markdown_table",
     "planned_runs",
     "run_all",
     "with_recipes",
@@ -283,20 +283,23 @@ def keep_settings(file: Path, settings: Mapping[str, Any]) -> None:
 # ---- Tables ----
 
 
-def comparison_table(results: Sequence[RunResult], columns: Mapping[str, str], difference: str) -> str:
+def comparison_table(
+    results: Sequence[RunResult], columns: Mapping[str, str], difference: str, scale: float = 100
+) -> str:
     """Methods compared, as Markdown, with a line that says how to read it.
 
     Args:
         results: of one or several seeds.
-        columns: heading by metric, each a share in [0, 1]; of the first, the difference to the full data is shown too.
+        columns: heading by metric; of the first, the difference to the full data is shown too.
         difference: heading of that.
+        scale: what metrics are multiplied by, 100 for shares in [0, 1].
     """
     by_name = group_by_name(results)
     head = ["method", "seeds", *columns.values(), "forward passes", "saved %", "steps", "seconds", "time saved %"]
     full = by_name.get(FULL)
     if full:
         head += ["time saved / passes saved", difference]
-    rows = [_row(runs, full, list(columns)) for runs in by_name.values()]
+    rows = [_row(runs, full, list(columns), scale) for runs in by_name.values()]
     seeds = ", ".join(str(seed) for seed in dict.fromkeys(result.seed for result in results))
     return (
         f"{markdown_table(head, rows)}\n\n"
@@ -312,16 +315,18 @@ def group_by_name(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     return by_name
 
 
-def _row(runs: Sequence[RunResult], full: Sequence[RunResult] | None, metrics: Sequence[str]) -> list[str]:
+def _row(
+    runs: Sequence[RunResult], full: Sequence[RunResult] | None, metrics: Sequence[str], scale: float
+) -> list[str]:
     seconds, saved = np.mean([run.seconds for run in runs]), np.mean([run.saved for run in runs])
     cells = [
         runs[0].name,
         str(len(runs)),
-        *(_spread([run.metrics[metric] for run in runs], 100) for metric in metrics),
+        *(mean_and_each([run.metrics[metric] for run in runs], scale) for metric in metrics),
         f"{np.mean([run.forward_passes for run in runs]):,.0f}",
         f"{100 * saved:.1f}",
         f"{np.mean([run.steps for run in runs]):,.0f}",
-        _spread([run.seconds for run in runs]),
+        mean_and_each([run.seconds for run in runs]),
     ]
     if not full:
         return [*cells, ""]
@@ -331,24 +336,4 @@ def _row(runs: Sequence[RunResult], full: Sequence[RunResult] | None, metrics: S
     ratio = f"{time_saved / saved:.2f}" if saved > 0 else ""
     of_seed = {run.seed: run.metrics[metrics[0]] for run in full}
     differences = [run.metrics[metrics[0]] - of_seed[run.seed] for run in runs if run.seed in of_seed]
-    return [*cells, f"{100 * time_saved:.1f}", ratio, _spread(differences, 100, "+.1f") if differences else ""]
-
-
-def _spread(values: Sequence[float], scale: float = 1.0, form: str = ".1f") -> str:
-    """The value, or the mean and, behind it, each of several."""
-    scaled = [f"{value * scale:{form}}" for value in values]
-    mean = f"{np.mean(values) * scale:{form}}"
-    return mean if len(values) == 1 else f"{mean} ({', '.join(scaled)})"
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown, aligned to be read as plain text too; the first column is text, the others are set to the right."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [
-        "| "
-        + " | ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        + " |"
-        for row in (head, *rows)
-    ]
-    rule = "|" + "|".join("-" * (w + 1) + ":" if i else "-" * (w + 2) for i, w in enumerate(widths)) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
+    return [*cells, f"{100 * time_saved:.1f}", ratio, mean_and_each(differences, scale, "+.1f") if differences else ""]

@@ -35,7 +35,7 @@ from .registry import build_policy, get_policy
 from .trainer import DynPruneTrainer
 from .training_args import DynPruneTrainingArguments
 
-__all__ = ["QuickstartSettings", "RunProgress", "run_quickstart", "small_vit_config"]
+__all__ = ["QuickstartSettings", "RunProgress", "run_quickstart", "show_progress", "small_vit", "small_vit_config"]
 
 OWN_RATIO = ("none", "infobatch")
 """Methods left at their own defaults: what InfoBatch saves follows from the losses. The others are set to `saving`."""
@@ -220,6 +220,13 @@ class RunProgress(ProgressCallback):
         """Show its last value."""
         if self.training_bar is not None and f"eval_{self.metric}" in logs:
             self.training_bar.set_postfix_str(f"{self.metric} {logs[f'eval_{self.metric}']:.1%}")
+
+
+def show_progress(trainer: Any, title: str, metric: str = "accuracy") -> None:
+    """Give a trainer a `RunProgress` in place of the stock bar, unless `disable_tqdm` is set."""
+    if not trainer.args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(RunProgress(title, metric))
 
 
 def run_facts(settings: QuickstartSettings, method: str, task: ImageTask) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from .files import write_atomically
 from .history import EpochRecord
+from .tables import markdown_table
 
 __all__ = ["Result", "Row", "compare", "describe", "draw_picture", "format_table", "read_results", "write_results"]
 
@@ -146,9 +147,8 @@ def _spread(values: Sequence[float], form: str, scale: float = 1.0) -> str:
 
 def format_table(rows: Sequence[Row]) -> str:
     """A Markdown table, aligned to be read as plain text too."""
-    cells = [
-        ["method", "setting", "accuracy %", "forward passes saved %", "optimizer steps", "seconds", "time saved %"]
-    ]
+    head = ["method", "setting", "accuracy %", "forward passes saved %", "optimizer steps", "seconds", "time saved %"]
+    cells = []
     for row in rows:
         cells.append(
             [
@@ -161,17 +161,7 @@ def format_table(rows: Sequence[Row]) -> str:
                 "-" if row.saved_wall is None else f"{row.saved_wall * 100:.1f}",
             ]
         )
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "| " + " | ".join(_pad(c, w, i) for i, (c, w) in enumerate(zip(line, widths, strict=True))) + " |"
-        for line in cells
-    ]
-    rule = "|" + "|".join("-" * (w + 2) if i < 2 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
-
-
-def _pad(cell: str, width: int, column: int) -> str:
-    return cell.ljust(width) if column < 2 else cell.rjust(width)
+    return markdown_table(head, cells, text_columns=2)
 
 
 def describe(results: Sequence[Result]) -> str:

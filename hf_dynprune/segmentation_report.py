@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .comparison import RunResult, comparison_table, group_by_name, markdown_table
+from .comparison import RunResult, comparison_table, group_by_name
+from .tables import markdown_table
 
 __all__ = ["Example", "draw_examples", "report"]
 
