@@ -8,6 +8,7 @@ __all__ = ["TRAINER_HOOKS", "check_hooks"]
 
 TRAINER_HOOKS: dict[str, tuple[str, ...]] = {
     "train": ("resume_from_checkpoint",),
+    "_hp_search_setup": ("trial",),
     "get_train_dataloader": (),
     "set_initial_training_values": ("args", "dataloader"),
     "_init_training_state": (

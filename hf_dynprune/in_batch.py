@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .candidates import candidate_losses, evaluation_mode, number_rows, private_generators, take_rows
 from .checkpoint import load_state, save_state
+from .combining import metrics_set_aside
 from .data import INDEX_KEY, dataset_fingerprint
 from .distributed import collect, sum_over_processes
 from .history import PruningHistory
@@ -138,13 +139,13 @@ class InBatchSelection:
         if trainer.is_world_process_zero():
             run.history.save(trainer._get_output_dir(trial))
         if self.selector.share < 1:
-            trainer.log(
-                {
-                    "dynprune/candidates": record.num_samples,
-                    "dynprune/trained": record.kept,
-                    "dynprune/nonfinite": record.nonfinite,
-                }
-            )
+            counts = {
+                "dynprune/candidates": record.num_samples,
+                "dynprune/trained": record.kept,
+                "dynprune/nonfinite": record.nonfinite,
+            }
+            with metrics_set_aside(trainer):
+                trainer.log(counts)
 
     def _book_counts(self) -> None:
         accelerator, run = self.trainer.accelerator, self._active

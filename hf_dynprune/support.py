@@ -26,6 +26,7 @@ __all__ = [
     "check_first_batch",
     "check_policy",
     "check_terms",
+    "inside_peft",
     "is_map_style",
     "loads_in_order",
     "loss_mismatch",
@@ -191,11 +192,13 @@ def resolve_loss(
 ) -> PerSampleLoss:
     """The user's loss if there is one, else the registered one for the model, with `options` as its parameters.
 
+    A PEFT model's is that of the model inside, whose class and config say which.
+
     Raises:
         ValueError: if there is none, or what was given is neither a `PerSampleLoss` nor a function.
     """
     if given is None:
-        return find_loss(model, label_smoothing, options)
+        return find_loss(inside_peft(model), label_smoothing, options)
     if options:
         raise ValueError(
             f"`prune_loss_kwargs` ({dict(options)!r}) with a `per_sample_loss` of your own, which they cannot reach: "
@@ -209,6 +212,29 @@ def resolve_loss(
         _check_signature(given)
         return FunctionLoss(given)
     raise ValueError(f"`per_sample_loss` must be a PerSampleLoss or a function, got {given!r}.")
+
+
+def inside_peft(model: torch.nn.Module) -> torch.nn.Module:
+    """The model that PEFT's adapters are in; the model itself where there are none.
+
+    Raises:
+        ValueError: PEFT prepends virtual tokens, so that a sample's outputs and labels differ in number.
+    """
+    inside: Any = getattr(model, "get_base_model", None)
+    config = getattr(model, "peft_config", None)
+    if inside is None or not isinstance(config, Mapping):
+        return model
+    for adapter in config.values():
+        task = str(getattr(adapter, "task_type", None) or "")
+        prepends = adapter.is_prompt_learning and "PREFIX" not in str(adapter.peft_type)
+        if prepends and not task.endswith("SEQ_CLS"):
+            raise ValueError(
+                f"PEFT's {type(adapter).__name__} prepends virtual tokens to each sample, so its outputs do not line "
+                "up with its labels. Use LoRA or another adapter inside the layers, train with TRL's SFTTrainer, or "
+                "pass `per_sample_loss=fn`."
+            )
+    base: torch.nn.Module = inside()
+    return base
 
 
 def _check_signature(function: Callable[..., Any]) -> None:

@@ -29,6 +29,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, seed_worker
 from .budget import check_target, describe_savings
 from .callbacks import NominalStepping, is_stepped_by_metric, set_progress_total
 from .checkpoint import CheckpointError, load_state, require, save_state
+from .combining import metrics_set_aside, owner_of, refuse_own_data, refuse_trainer
 from .data import INDEX_KEY, WEIGHT_KEY, IndexedCollator, IndexedDataset, dataset_fingerprint
 from .dealing import Layout
 from .distributed import ScoreBuffer, agree, sum_over_processes
@@ -46,6 +47,7 @@ from .sampler import PlanBatchSampler, visiting_order
 from .schedule import RunLength
 from .selection import refuse_other_kind
 from .selectors import BatchSelector
+from .sft import SFTLoss, is_sft
 from .support import (
     add_guarantees,
     check_count,
@@ -60,7 +62,7 @@ from .support import (
     sample_lengths,
 )
 from .training_args import DynPruneArguments
-from .weights import private_torch_rng, restore_strictly
+from .weights import check_adapters, private_torch_rng, restore_strictly
 
 __all__ = ["DynPruneMixin", "DynPruneSeq2SeqTrainer", "DynPruneTrainer"]
 
@@ -97,17 +99,12 @@ class DynPruneMixin(Trainer):
         per_sample_loss: PerSampleLoss | Callable[..., torch.Tensor | LossTerms] | None = None,
         **kwargs: Any,
     ) -> None:
+        own = kwargs.get("args", args[1] if len(args) > 1 else None)
+        refuse_trainer(type(self), DynPruneMixin, own, per_sample_loss is not None)
         super().__init__(*args, **kwargs)
         self.prune_flags = self.args if isinstance(self.args, DynPruneArguments) else DynPruneArguments()
-        self.selector = selector if selector is not None else self.prune_flags.build_selector()
-        self._selection: InBatchSelection | None = None
-        if self.selector is not None:
-            self._selection = InBatchSelection(self, self.selector, policy)
-            policy = NoPruning()
-        self.policy = policy if policy is not None else self.prune_flags.build_policy()
-        check_policy(self.policy)
-        self._given_policy = self.policy
-        self._guaranteed_on: Any = None
+        self._given = policy, selector
+        self._read_flags()
         self._given_loss = per_sample_loss
         self._run: PruningRun | None = None
         self._scores = ScoreBuffer()
@@ -118,21 +115,42 @@ class DynPruneMixin(Trainer):
         self._weights_folder = ""
         if self.train_dataset is not None:
             self._refuse_unsupported()
-            if self.selector is None and type(self)._get_train_sampler is not Trainer._get_train_sampler:
-                raise ValueError(
-                    f"{type(self).__name__} has a `_get_train_sampler` of its own, which pruning would not use: the "
-                    "plan decides what an epoch visits. Write it as a PruningPolicy, or remove it."
-                )
+            if self.selector is None:
+                refuse_own_data(type(self), DynPruneMixin)
             self.per_sample_loss = self._resolve_loss()
             self._add_guarantees()
+        self._check_target()
+        self.add_callback(
+            NominalStepping(self._extra_scheduler_steps, lambda: self.accelerator.optimizer_step_was_skipped)
+        )
+
+    def _read_flags(self) -> None:
+        """Policy and selector: the objects given, else what the flags say now."""
+        policy, selector = self._given
+        self.selector = selector if selector is not None else self.prune_flags.build_selector()
+        self._selection: InBatchSelection | None = None
+        if self.selector is not None:
+            self._selection = InBatchSelection(self, self.selector, policy)
+            policy = NoPruning()
+        self.policy = policy if policy is not None else self.prune_flags.build_policy()
+        check_policy(self.policy)
+        self._given_policy = self.policy
+        self._guaranteed_on: Any = None
+
+    def _check_target(self) -> None:
         flags = self.prune_flags
         if flags.prune_target_saving is not None and self.selector is None:
             epochs = float(self.args.num_train_epochs)
             num_samples = None if self.train_dataset is None else len(self.train_dataset)  # type: ignore[arg-type]
             check_target(self.policy, flags.prune_target_saving, epochs, flags.prune_warmup_epochs, num_samples)
-        self.add_callback(
-            NominalStepping(self._extra_scheduler_steps, lambda: self.accelerator.optimizer_step_was_skipped)
-        )
+
+    def _hp_search_setup(self, trial: Any) -> None:
+        """A trial of `hyperparameter_search` may set pruning flags too."""
+        super()._hp_search_setup(trial)
+        if self.hp_search_backend is not None and trial is not None:
+            self.prune_flags.validate_pruning()
+            self._read_flags()
+            self._check_target()
 
     def _refuse_unsupported(self) -> None:
         refuse_unsupported(self.train_dataset, self.args, self.compute_loss_func, self.selector is not None)
@@ -152,6 +170,8 @@ class DynPruneMixin(Trainer):
         return None if self._run is None else self._run.plan
 
     def _resolve_loss(self) -> PerSampleLoss:
+        if self._given_loss is None and is_sft(owner_of("compute_loss", type(self), DynPruneMixin)):
+            return SFTLoss(self)
         smoothing = self.label_smoother.epsilon if self.label_smoother is not None else 0.0
         return resolve_loss(
             self._given_loss, self.accelerator.unwrap_model(self.model), smoothing, self.prune_flags.loss_options
@@ -432,7 +452,8 @@ class DynPruneMixin(Trainer):
             }
             if record.projected_saving is not None:
                 logs["dynprune/projected_saving"] = record.projected_saving
-            self.log(logs)
+            with metrics_set_aside(self):
+                self.log(logs)
 
     def _finalize_training(self, trial: Any, num_train_samples: float, start_time: float) -> Any:
         """Close the last epoch, and let the throughput figures count the samples that were really forwarded."""
@@ -539,6 +560,10 @@ class DynPruneMixin(Trainer):
         if self.accelerator.num_processes > 1:  # whose gradients are averaged, where a sum is meant
             denominator = num_items_in_batch / self.accelerator.num_processes
         value = weighted_loss(terms, weight, denominator, self.current_gradient_accumulation_steps)
+        if isinstance(loss, SFTLoss):
+            same: Any = lambda **_: outputs  # noqa: E731
+            with torch.no_grad():  # for its metrics
+                super().compute_loss(same, inputs, False, num_items_in_batch)
         return (value, outputs) if return_outputs else value
 
     def _check_loss(self, model: Any, inputs: dict[str, Any]) -> bool:
@@ -559,7 +584,8 @@ class DynPruneMixin(Trainer):
         is_half = self.args.fp16 or self.args.bf16 or any(p.dtype in halves for p in plain.parameters())
         rel_tol = 2e-2 if is_half else 1e-4
         plain.eval()
-        with torch.no_grad(), private_torch_rng(self.args.device), self.compute_loss_context_manager():
+        quiet = private_torch_rng(self.args.device), metrics_set_aside(self)
+        with torch.no_grad(), quiet[0], quiet[1], self.compute_loss_context_manager():
             expected = super().compute_loss(plain, dict(inputs)).item()  # type: ignore[union-attr]
             outputs = loss.forward(plain, inputs)
             terms = loss(plain, inputs, outputs)
@@ -625,10 +651,12 @@ class DynPruneMixin(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self._weights_folder = resume_from_checkpoint
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+        check_adapters(self.model if model is None else model, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         self._weights_folder = self.state.best_model_checkpoint or ""
         super()._load_best_model()
+        check_adapters(self.model, self._weights_folder)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Where the stock method warns that weights were not restored, restore them or stop."""

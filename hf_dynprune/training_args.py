@@ -85,6 +85,13 @@ class DynPruneArguments:
         default=None, metadata={"help": "The selector's own parameters, as a JSON object or a dictionary."}
     )
 
+    def __post_init__(self) -> None:
+        """Checks the flags, then whatever arguments they are mixed into."""
+        self.validate_pruning()
+        following = getattr(super(), "__post_init__", None)
+        if following is not None:
+            following()
+
     @property
     def loss_options(self) -> dict[str, Any]:
         """`prune_loss_kwargs` as a dictionary."""
@@ -194,15 +201,7 @@ class DynPruneTrainingArguments(DynPruneArguments, TrainingArguments):
         0.3
     """
 
-    def __post_init__(self) -> None:
-        self.validate_pruning()
-        super().__post_init__()  # type: ignore[no-untyped-call]
-
 
 @dataclass
 class DynPruneSeq2SeqTrainingArguments(DynPruneArguments, Seq2SeqTrainingArguments):
     """`Seq2SeqTrainingArguments` with the pruning flags."""
-
-    def __post_init__(self) -> None:
-        self.validate_pruning()
-        super().__post_init__()  # type: ignore[no-untyped-call]

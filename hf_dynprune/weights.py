@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-__all__ = ["private_torch_rng", "restore_strictly"]
+__all__ = ["check_adapters", "private_torch_rng", "restore_strictly"]
 
 
 def private_torch_rng(device: torch.device) -> Any:
@@ -54,6 +54,29 @@ def restore_strictly(model: torch.nn.Module, folder: str, missing: list[str], un
     if lost or left or fresh.state_dict().keys() != model.state_dict().keys():
         raise _misfit(model, folder, lost or missing, left or unexpected)
     model.load_state_dict(fresh.state_dict(), strict=True)
+
+
+def check_adapters(model: Any, folder: str) -> None:
+    """Raise a RuntimeError unless the checkpoint holds just the adapters' weights, of which PEFT loads what it finds.
+
+    Args:
+        model: a PEFT model into which the checkpoint was loaded; any other model is passed over.
+        folder: the checkpoint.
+    """
+    if getattr(model, "peft_config", None) is None or not hasattr(model, "active_adapters"):
+        return
+    file = Path(folder) / "adapter_model.safetensors"
+    if not file.exists():
+        return
+    from peft import get_peft_model_state_dict
+
+    name = model.active_adapters[0]
+    own = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    saved = load_file(file).keys()
+    missing = sorted(own.keys() - saved)
+    unexpected = sorted(saved - own.keys() - model.state_dict().keys())  # embeddings are saved by their own names
+    if missing or unexpected:
+        raise _misfit(model, folder, missing, unexpected)
 
 
 def _misfit(model: torch.nn.Module, folder: str, missing: list[str], unexpected: list[str]) -> RuntimeError:

@@ -110,8 +110,12 @@ def test_accumulation_is_one_large_batch(tmp_path):
         "multiple choice",
     ],
 )
-def test_label_smoothing_is_the_trainers(task, tmp_path):
+def test_label_smoothing_is_the_trainers(task):
     model, batch = BY_TASK[task].build()
+    if task == "sequence to sequence":
+        with pytest.raises(ValueError, match=r"`label_smoothing_factor` 0.1 needs `decoder_input_ids` in the batch"):
+            find_loss(model, label_smoothing=0.1).count(batch)
+        batch["decoder_input_ids"] = model.prepare_decoder_input_ids_from_labels(batch["labels"])
     smoother = hf.trainer_pt_utils.LabelSmoother(epsilon=0.1)
     loss = find_loss(model, label_smoothing=0.1)
     outputs = loss.forward(model, batch)

@@ -109,11 +109,25 @@ class SequenceToSequenceLoss(TokenLoss):
         super().__init__(model, label_smoothing)
         self._decoder_inputs: Callable[..., Tensor] = model.prepare_decoder_input_ids_from_labels  # type: ignore[assignment]
 
+    def count(self, inputs: Mapping[str, Any]) -> Tensor:
+        """Tokens that carry loss."""
+        if self.label_smoothing and not _has_decoder_inputs(inputs):
+            raise ValueError(
+                f"`label_smoothing_factor` {self.label_smoothing} needs `decoder_input_ids` in the batch, since the "
+                "Trainer withholds the labels that they are made from: let the collator add them, as "
+                "`DataCollatorForSeq2Seq(tokenizer, model=model)` does, or set it to 0."
+            )
+        return super().count(inputs)
+
     def forward(self, model: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
         """The outputs; without its labels the model would not know where the decoder starts."""
-        if "decoder_input_ids" not in inputs and "decoder_inputs_embeds" not in inputs:
+        if not _has_decoder_inputs(inputs):
             inputs = {**inputs, "decoder_input_ids": self._decoder_inputs(labels=labels_of(inputs))}
         return super().forward(model, {"use_cache": False, **inputs})
+
+
+def _has_decoder_inputs(inputs: Mapping[str, Any]) -> bool:
+    return "decoder_input_ids" in inputs or "decoder_inputs_embeds" in inputs
 
 
 def _is_plain_language_model(model: torch.nn.Module) -> bool:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.numpy import save
+from transformers import Trainer
 
-from hf_dynprune import DynPruneTrainer, InfoBatch, StaticPruning, list_policies
+from hf_dynprune import DynPruneMixin, DynPruneTrainer, InfoBatch, StaticPruning, list_policies
 from hf_dynprune.score_file import ScoreFileError, StaticScores
 from tests.bad_input import Case, build, first_batch, plain, refused
 
@@ -465,6 +466,14 @@ def weighted_sampler(place):
     return plain(Weighted, place)
 
 
+def combined_loader(place):
+    class Loading(Trainer):
+        def get_train_dataloader(self):
+            return super().get_train_dataloader()
+
+    return plain(type("Combined", (DynPruneMixin, Loading), {}), place)
+
+
 def own_loader(place):
     class Own(DynPruneTrainer):
         def get_train_dataloader(self):
@@ -504,6 +513,10 @@ SETTINGS = {
     "sampler of the user's own": Case(
         weighted_sampler,
         "Weighted has a `_get_train_sampler` of its own, .* Write it as a PruningPolicy, or remove it",
+    ),
+    "loader of a combined trainer": Case(
+        combined_loader,
+        "Loading has a `get_train_dataloader` of its own, which Combined would not use: .* or use a selector",
     ),
     "loader of the user's own": Case(
         own_loader, "does not use the trainer's sampler, .* let it return that of `super..`", steps=0

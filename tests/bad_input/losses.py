@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch.nn import functional
-from transformers import Trainer, ViTModel
+from transformers import Trainer, ViTForImageClassification, ViTModel
 
 from hf_dynprune import DynPruneMixin, DynPruneTrainer
 from hf_dynprune.losses import LossTerms, PerSampleLoss
@@ -62,15 +62,35 @@ def bypassing(place):
     return plain(Bypassing, place)
 
 
-def combined(place):
+def doubled_loss():
     class Doubled(Trainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             return 2 * super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
 
-    class Combined(DynPruneMixin, Doubled):
-        pass
+    return Doubled
 
-    return plain(Combined, place)
+
+def counting_all():
+    class Counting(Trainer):
+        def _get_num_items_in_batch(self, batch_samples, device):
+            return sum(len(batch["labels"]) for batch in batch_samples)
+
+    return Counting
+
+
+def combined(base):
+    return lambda place: plain(type("Combined", (DynPruneMixin, base()), {}), place)
+
+
+def doubled_model():
+    class DoubledForImageClassification(ViTForImageClassification):
+        def forward(self, pixel_values=None, labels=None, **kwargs):
+            outputs = super().forward(pixel_values, labels=labels, **kwargs)
+            if outputs.loss is not None:
+                outputs.loss = 2 * outputs.loss
+            return outputs
+
+    return DoubledForImageClassification(vit().config)
 
 
 SHAPE = "for a batch of 4 samples: it must be one number per sample"
@@ -154,10 +174,19 @@ LOSSES = {
         steps=0,
     ),
     "compute_loss of a combined trainer": Case(
-        combined,
-        r"ClassificationLoss gives 1\.\d+ on the first batch where ViTForImageClassification's own loss is 2\.\d+: the "
-        "model computes another loss. Pass it as `per_sample_loss=fn`",
-        steps=0,
+        combined(doubled_loss),
+        "Doubled has a `compute_loss` of its own, which Combined would not use in training: .* If each sample has a "
+        "loss, pass it as `per_sample_loss=fn`",
+    ),
+    "count of a combined trainer": Case(
+        combined(counting_all),
+        "Counting has a `_get_num_items_in_batch` of its own, which Combined would not use in training: .* If the "
+        "method only adds to the stock one, write it in a subclass of the pruning trainer and call `super",
+    ),
+    "model with another loss": first_batch(
+        r"ClassificationLoss gives 1\.\d+ on the first batch where DoubledForImageClassification's own loss is "
+        r"2\.\d+: the model computes another loss. Pass it as `per_sample_loss=fn`",
+        model=doubled_model,
     ),
     # The epoch's end is the first moment at which all losses are known.
     "all NaN": Case(
