@@ -124,6 +124,7 @@ def candidate_losses(
     model: torch.nn.Module,
     loss: PerSampleLoss,
     autocast: Callable[[], AbstractContextManager[Any]],
+    rel_tol: float | None = None,
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.bool_]]]:
     """The losses of all candidates of a window, and whether each has an item that carries loss.
 
@@ -134,8 +135,9 @@ def candidate_losses(
         model: whose modes and generators the caller looks after.
         loss: gives the scores.
         autocast: as in the training step.
+        rel_tol: verify the loss on the first batch, to this tolerance: chosen rows alone need not show a mistake.
     """
-    found = []
+    found: list[torch.Tensor] = []
     with torch.no_grad():
         for batch in batches:
             count = loss.count(batch)
@@ -144,6 +146,8 @@ def candidate_losses(
             with autocast():
                 outputs = loss.forward(model, inputs)
                 terms = loss(model, inputs, outputs)
+                if rel_tol is not None and not found:
+                    loss.verify(model, inputs, terms, rel_tol)
             check_terms(terms, batch[INDEX_KEY])
             found.append(torch.stack([terms.score.detach().float(), (count > 0).float()]))
     on_host = torch.cat(found, 1).cpu().numpy()

@@ -20,7 +20,7 @@ from .logs import logger
 from .policy import PruningPolicy
 from .selection import SelectionFacts, SelectionRun, describe_selection, refuse_other_kind
 from .selectors import BatchSelector, check_selector
-from .support import check_batch_size, check_first_batch, is_map_style, refuse_dispatch
+from .support import check_batch_size, check_first_batch, is_map_style, loss_tolerance, refuse_dispatch
 
 __all__ = ["InBatchSelection"]
 
@@ -168,13 +168,18 @@ class InBatchSelection:
         batches = [number_rows(trainer._prepare_input(batch)) for batch in batches]
         if run.is_untouched:
             check_first_batch(self.selector, len(batches[0][INDEX_KEY]), trainer._layout(), trainer.train_dataset)
+        is_first = run.is_untouched
         is_sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
         # A wrapper for several processes would exchange buffers; one that holds the weights in shards is needed.
         model = trainer.model_wrapped if is_sharded else trainer.accelerator.unwrap_model(trainer.model)
         _training_weights(trainer.optimizer)
         with evaluation_mode(model), private_generators(trainer.args.device, run.seed_sequence(step)):
             losses, has_items = candidate_losses(
-                batches, model, trainer.per_sample_loss, trainer.compute_loss_context_manager
+                batches,
+                model,
+                trainer.per_sample_loss,
+                trainer.compute_loss_context_manager,
+                loss_tolerance(model) if is_first and not is_sharded else None,
             )
         chosen = run.choose(step, losses, has_items)
         if run.record is not None:

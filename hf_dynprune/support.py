@@ -30,6 +30,7 @@ __all__ = [
     "is_map_style",
     "loads_in_order",
     "loss_mismatch",
+    "loss_tolerance",
     "refuse_dispatch",
     "refuse_split",
     "refuse_dropped_visits",
@@ -214,6 +215,10 @@ def resolve_loss(
     raise ValueError(f"`per_sample_loss` must be a PerSampleLoss or a function, got {given!r}.")
 
 
+_ADD_TO_THE_LOSS = ("ADALORA", "SHADOW")
+"""Types of adapters whose `forward` adds a regulariser where it is given labels."""
+
+
 def inside_peft(model: torch.nn.Module) -> torch.nn.Module:
     """The model that PEFT's adapters are in; the model itself where there are none.
 
@@ -230,8 +235,14 @@ def inside_peft(model: torch.nn.Module) -> torch.nn.Module:
         if prepends and not task.endswith("SEQ_CLS"):
             raise ValueError(
                 f"PEFT's {type(adapter).__name__} prepends virtual tokens to each sample, so its outputs do not line "
-                "up with its labels. Use LoRA or another adapter inside the layers, train with TRL's SFTTrainer, or "
-                "pass `per_sample_loss=fn`."
+                "up with its labels. Use LoRA or another adapter inside the layers, or pass `per_sample_loss=fn`."
+            )
+        kind = str(adapter.peft_type).rpartition(".")[2]
+        if kind in _ADD_TO_THE_LOSS:
+            raise ValueError(
+                f"PEFT's {type(adapter).__name__} adds a term of its own to the model's loss, which belongs to no "
+                "sample and would be left out. Use LoRA or another adapter, or pass `per_sample_loss=fn` that returns "
+                "LossTerms with this term as `extra`."
             )
     base: torch.nn.Module = inside()
     return base
@@ -300,6 +311,15 @@ def loss_mismatch(loss: PerSampleLoss, model: torch.nn.Module, got: float, expec
             f"{type(loss).__name__} gives {got:.6g} on the first batch where {type(model).__name__}'s own loss is "
             f"{expected:.6g}: the model computes another loss. Pass it as `per_sample_loss=fn`."
         )
+
+
+def loss_tolerance(model: torch.nn.Module) -> float:
+    """How far, relatively, two reductions of one loss may be apart.
+
+    Under autocast losses are reduced in float32; a model whose weights are halves may reduce its own in them.
+    """
+    is_half = any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters())
+    return 1e-2 if is_half else 1e-4
 
 
 def sample_lengths(dataset: Any, args: Any, processing_class: Any) -> Sequence[int] | None:

@@ -55,6 +55,7 @@ from .support import (
     check_terms,
     loads_in_order,
     loss_mismatch,
+    loss_tolerance,
     refuse_dropped_visits,
     refuse_split,
     refuse_unsupported,
@@ -62,7 +63,7 @@ from .support import (
     sample_lengths,
 )
 from .training_args import DynPruneArguments
-from .weights import check_adapters, private_torch_rng, restore_strictly
+from .weights import check_adapters, load_named_adapter, private_torch_rng, restore_strictly
 
 __all__ = ["DynPruneMixin", "DynPruneSeq2SeqTrainer", "DynPruneTrainer"]
 
@@ -106,8 +107,6 @@ class DynPruneMixin(Trainer):
         self._given = policy, selector
         self._read_flags()
         self._given_loss = per_sample_loss
-        self._run: PruningRun | None = None
-        self._scores = ScoreBuffer()
         self._forwarded = 0
         self._in_training_step = False
         self._is_fetching_candidates = False
@@ -127,6 +126,8 @@ class DynPruneMixin(Trainer):
     def _read_flags(self) -> None:
         """Policy and selector: the objects given, else what the flags say now."""
         policy, selector = self._given
+        self._run: PruningRun | None = None
+        self._scores = ScoreBuffer()
         self.selector = selector if selector is not None else self.prune_flags.build_selector()
         self._selection: InBatchSelection | None = None
         if self.selector is not None:
@@ -150,6 +151,8 @@ class DynPruneMixin(Trainer):
         if self.hp_search_backend is not None and trial is not None:
             self.prune_flags.validate_pruning()
             self._read_flags()
+            if self.selector is None:
+                refuse_own_data(type(self), DynPruneMixin)
             self._check_target()
 
     def _refuse_unsupported(self) -> None:
@@ -567,7 +570,7 @@ class DynPruneMixin(Trainer):
         return (value, outputs) if return_outputs else value
 
     def _check_loss(self, model: Any, inputs: dict[str, Any]) -> bool:
-        """Compare with the loss the stock Trainer would have used: without dropout, gradient, or a trace in any RNG.
+        """Compare with the loss the stock Trainer would have used: without dropout, gradient, or a trace in torch RNGs.
 
         Returns:
             Whether that is done; a stock loss that is not finite, as where no sample has a label, says nothing.
@@ -579,10 +582,7 @@ class DynPruneMixin(Trainer):
             logger.warning("The per-sample loss was not checked against the model's own: the model is sharded.")
             return True
         plain = self.accelerator.unwrap_model(model)
-        # The model reduces its loss in the precision of its weights, ours is reduced in float32.
-        halves = (torch.float16, torch.bfloat16)
-        is_half = self.args.fp16 or self.args.bf16 or any(p.dtype in halves for p in plain.parameters())
-        rel_tol = 2e-2 if is_half else 1e-4
+        rel_tol = loss_tolerance(plain)
         plain.eval()
         quiet = private_torch_rng(self.args.device), metrics_set_aside(self)
         with torch.no_grad(), quiet[0], quiet[1], self.compute_loss_context_manager():
@@ -656,6 +656,7 @@ class DynPruneMixin(Trainer):
     def _load_best_model(self) -> None:
         self._weights_folder = self.state.best_model_checkpoint or ""
         super()._load_best_model()
+        load_named_adapter(self.model, self._weights_folder)
         check_adapters(self.model, self._weights_folder)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:

@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-__all__ = ["check_adapters", "private_torch_rng", "restore_strictly"]
+__all__ = ["check_adapters", "load_named_adapter", "private_torch_rng", "restore_strictly"]
+
+ADAPTER_FILE = "adapter_model.safetensors"
 
 
 def private_torch_rng(device: torch.device) -> Any:
@@ -65,18 +67,38 @@ def check_adapters(model: Any, folder: str) -> None:
     """
     if getattr(model, "peft_config", None) is None or not hasattr(model, "active_adapters"):
         return
-    file = Path(folder) / "adapter_model.safetensors"
+    name = model.active_adapters[0]
+    file = _adapter_folder(folder, name) / ADAPTER_FILE
     if not file.exists():
         return
     from peft import get_peft_model_state_dict
 
-    name = model.active_adapters[0]
     own = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     saved = load_file(file).keys()
     missing = sorted(own.keys() - saved)
     unexpected = sorted(saved - own.keys() - model.state_dict().keys())  # embeddings are saved by their own names
     if missing or unexpected:
         raise _misfit(model, folder, missing, unexpected)
+
+
+def load_named_adapter(model: Any, folder: str) -> None:
+    """Load the best checkpoint's adapter where its name is not PEFT's default: the Trainer looks in the folder only.
+
+    Args:
+        model: any; one without PEFT's adapters is passed over.
+        folder: the checkpoint, with a folder for each such adapter.
+    """
+    if getattr(model, "peft_config", None) is None or not hasattr(model, "active_adapters"):
+        return
+    name = model.active_adapters[0]
+    place = _adapter_folder(folder, name)
+    if place != Path(folder) and (place / ADAPTER_FILE).exists():
+        model.load_adapter(str(place), name, is_trainable=not model.peft_config[name].inference_mode)
+
+
+def _adapter_folder(folder: str, name: str) -> Path:
+    """PEFT writes the adapter `default` into the folder itself, others into folders of their names."""
+    return Path(folder) if (Path(folder) / ADAPTER_FILE).exists() else Path(folder) / name
 
 
 def _misfit(model: torch.nn.Module, folder: str, missing: list[str], unexpected: list[str]) -> RuntimeError:

@@ -10,11 +10,13 @@ import transformers as hf
 from torch import nn
 from torch.nn import functional
 
-from hf_dynprune.losses import find_loss, weighted_loss
+from hf_dynprune import RandomSelector
+from hf_dynprune.losses import LossTerms, find_loss, weighted_loss
 from hf_dynprune.losses.choices import SpanLoss
+from hf_dynprune.losses.classification import ClassificationLoss
 from hf_dynprune.losses.interception import InterceptedLoss
-from tests.helpers import pruning_trainer, stock_trainer, weights_of
-from tests.task_models import FEW, PAIRS, B, bert, gpt2, sounds, t5, texts_with, token_labels, wav2vec2
+from tests.helpers import Images, pruning_trainer, stock_trainer, vit, weights_of
+from tests.task_models import FEW, PAIRS, B, Pair, bert, gpt2, sounds, t5, texts_with, token_labels, wav2vec2
 from tests.task_models import VOCABULARY as V
 from tests.task_table import BEGIN, BOUND, END, PAGE, measure
 
@@ -247,6 +249,11 @@ def test_a_sum_over_texts_is_kept_apart():
         loss.verify(model, batch, terms, 1e-6)
 
 
+def twenty(*tensors):
+    """Numbers that are not a whole number of rows."""
+    return [torch.cat([tensor, tensor]).flatten()[:20] for tensor in tensors]
+
+
 def contrast(z, y):
     return functional.cross_entropy(z @ z.T, torch.arange(len(z)))
 
@@ -257,10 +264,17 @@ def contrast(z, y):
         (lambda z, y: (z - y).pow(2).mean(), r"its own loss \(of shape \(\)\) cannot be taken apart by sample"),
         (lambda z, y: functional.mse_loss(z, y).mean(), r"its own loss \(of shape \(\)\) cannot be taken apart"),
         (lambda z, y: functional.mse_loss(z.sum(0), y.sum(0)), r"cannot be taken apart|a loss .* alone"),
+        (lambda z, y: functional.mse_loss(z[y > 0.5], y[y > 0.5]), r"computes its loss of selected items \(a mask\)"),
+        (lambda z, y: functional.mse_loss(z[:3], y[:3]), r"cannot be taken apart"),
+        (
+            lambda z, y: functional.mse_loss(*twenty(z, y)),
+            r"mean of 20 losses for 4 samples, which is the size of no tensor",
+        ),
+        (lambda z, y: functional.mse_loss(z, y) / max(1, functional.mse_loss(z, y).item()), r"forward pass then fails"),
         (contrast, r"loss of a sample is [\d.]+ in its batch and 0 alone: samples are compared with each other"),
         (
             lambda z, y: functional.mse_loss(z.T.flatten(), y.T.flatten()),
-            "samples are compared with each other, or cannot",
+            "divided by the size of their batch by the model itself, or cannot be told apart",
         ),
     ],
 )
@@ -273,6 +287,38 @@ def test_what_cannot_be_kept_apart_is_refused_on_the_first_batch(function, messa
     assert trainer.state.global_step == 0
 
 
+def test_candidates_are_verified_though_one_row_is_trained(tmp_path):
+    torch.manual_seed(0)
+    rows = [{"x": torch.randn(4), "labels": torch.rand(3)} for _ in range(8)]
+    trainer = pruning_trainer(Own(contrast), rows, tmp_path, selector=RandomSelector(ratio=0.75))
+    with pytest.raises(ValueError, match="samples are compared with each other"):
+        trainer.train()
+
+
+class Slightly(ClassificationLoss):
+    """A loss that is wrong by half a per cent."""
+
+    def __call__(self, model, inputs, outputs):
+        terms = super().__call__(model, inputs, outputs)
+        return LossTerms(1.005 * terms.total, terms.score)
+
+
+def test_autocast_is_no_reason_for_a_loose_comparison(tmp_path):
+    model = vit()
+    trainer = pruning_trainer(model, Images(8), tmp_path, bf16=True, per_sample_loss=Slightly(model))
+    with pytest.raises(ValueError, match="the model computes another loss"):
+        trainer.train()
+
+
+def test_sums_of_half_precision_losses_do_not_overflow():
+    model = Own(lambda z, y: functional.mse_loss(z, y))
+    model.linear = nn.Identity()
+    batch = {"x": torch.full((2, 100_000), 2.0, dtype=torch.float16), "labels": torch.zeros(2, 100_000).half()}
+    loss = InterceptedLoss(model)
+    terms = loss(model, batch, loss.forward(model, batch))
+    assert terms.score.tolist() == [4.0, 4.0]
+
+
 def test_a_model_of_the_users_own_trains_and_prunes(tmp_path):
     torch.manual_seed(0)
     rows = [{"x": torch.randn(4), "labels": torch.rand(3)} for _ in range(32)]
@@ -281,6 +327,55 @@ def test_a_model_of_the_users_own_trains_and_prunes(tmp_path):
     )
     trainer.train()
     assert min(record.kept for record in trainer.pruning_history) < 32
+
+
+class Weighted(hf.BertForSequenceClassification):
+    """A head of the stock kind with a loss of its own, which a batch of one class does not show."""
+
+    def forward(self, labels=None, **inputs):
+        outputs = super().forward(**inputs)
+        weight = torch.tensor([1.0, 50.0, 1.0, 1.0], dtype=outputs.logits.dtype)
+        outputs.loss = functional.cross_entropy(outputs.logits, labels, weight)
+        return outputs
+
+
+def test_a_subclass_with_a_loss_of_its_own_keeps_it():
+    hf.set_seed(0)
+    model = Weighted(bert("SequenceClassification")().config).double().eval()
+    loss, batch = find_loss(model), texts_with(labels=torch.tensor([0, 1, 2]))()
+    assert isinstance(loss, InterceptedLoss)
+    terms = loss(model, batch, loss.forward(model, batch))
+    assert (terms.total.sum() / 3).item() == pytest.approx(model(**batch).loss.item(), rel=1e-6)
+    with pytest.raises(ValueError, match=r"`label_smoothing_factor` 0.1 with Weighted"):
+        find_loss(model, 0.1)
+
+
+@pytest.mark.parametrize("kind", ["XLMWithLMHeadModel", "XLNetLMHeadModel"])
+def test_language_models_that_take_labels_unshifted(kind):
+    heads = {"XLMWithLMHeadModel": (hf.XLMConfig, {"emb_dim": 16, "n_heads": 2, "n_layers": 1})}
+    heads["XLNetLMHeadModel"] = (hf.XLNetConfig, {"d_model": 16, "n_head": 2, "n_layer": 1, "d_inner": 16})
+    config, widths = heads[kind]
+    pair = Pair("", lambda: getattr(hf, kind)(config(vocab_size=V, **widths)), texts_with(labels=token_labels(V)))
+    found = measure(pair)
+    assert found.loss == "InterceptedLoss"
+    assert max(found.batch, found.gradient, found.alone, found.alone_gradient) <= BOUND
+
+
+def test_a_router_weighs_what_the_model_says():
+    widths = {"hidden_size": 16, "num_hidden_layers": 1, "num_key_value_heads": 2, "kv_channels": 8}
+    experts = {"num_local_experts": 2, "num_experts_per_tok": 1, "intermediate_size": 16, "output_router_logits": True}
+    hf.set_seed(0)
+    model = hf.JetMoeForCausalLM(hf.JetMoeConfig(vocab_size=V, **widths, **experts)).eval()
+    batch, loss = texts_with(labels=token_labels(V))(), find_loss(model)
+    outputs = loss.forward(model, batch)
+    terms = loss(model, batch, outputs)
+    assert terms.extra.item() > 0
+    ours = weighted_loss(terms, torch.ones(B), loss.count(batch).sum())
+    assert ours.item() == pytest.approx(model(**batch).loss.item(), rel=1e-5)
+    assert find_loss(model, 0.1)(model, batch, outputs).extra is None, "the Trainer's smoothing leaves it out"
+    loss.router_weight = None
+    with pytest.raises(ValueError, match="gives an `aux_loss`, but neither it nor its config says what it weighs"):
+        loss(model, batch, outputs)
 
 
 def test_pairs_are_refused():

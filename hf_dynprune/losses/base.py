@@ -128,7 +128,10 @@ def _scan_losses() -> None:
 def find_loss(
     model: torch.nn.Module, label_smoothing: float = 0.0, options: Mapping[str, Any] | None = None
 ) -> PerSampleLoss:
-    """The registered loss for this model; without one, that of the model's own reductions (`InterceptedLoss`).
+    """The registered loss for this model.
+
+    Without one, and where a subclass has a `forward` of its own, the loss is made of the model's own reductions
+    (`InterceptedLoss`).
 
     Args:
         model: unwrapped.
@@ -142,8 +145,21 @@ def find_loss(
     from .interception import InterceptedLoss
 
     found: Factory = next((factory for matches, factory in _LOSSES if matches(model)), InterceptedLoss)
+    is_known = not found.__module__.startswith(f"{__package__}.") or _is_forward_known(model)
+    if not is_known:
+        found(model, label_smoothing, **(options or {}))  # what is refused by the name of a class stays refused
+        found = InterceptedLoss
     _check_options(found, options or {}, model)
     return found(model, label_smoothing, **(options or {}))
+
+
+def _is_forward_known(model: torch.nn.Module) -> bool:
+    """Whether its forward pass, and so its loss, is one this package was written for.
+
+    A subclass may compute another loss, such as one with class weights, that a first batch need not show.
+    """
+    owner = next(base for base in type(model).__mro__ if "forward" in vars(base))
+    return owner.__module__.partition(".")[0] in ("transformers", "hf_dynprune")
 
 
 def _check_options(factory: Factory, options: Mapping[str, Any], model: torch.nn.Module) -> None:

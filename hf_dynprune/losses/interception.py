@@ -53,6 +53,7 @@ class InterceptedLoss(PerSampleLoss):
                 f"is known: set it to 0, or {_PASS_ONE}"
             )
         self.counts_labels = not is_named(model, "ForCTC")
+        self._has_run = False
 
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
         """Labels that are not -100, of which a sample may have several; else, and for CTC, 1."""
@@ -63,9 +64,23 @@ class InterceptedLoss(PerSampleLoss):
         return torch.ones(_batch_size(inputs), dtype=torch.int64, device=first.device)
 
     def forward(self, model: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
-        """The outputs, whose loss is `[2, B]`."""
-        with _LossesBySample(_batch_size(inputs)):
-            return model(**inputs)
+        """The outputs, whose loss is `[2, B]`.
+
+        Raises:
+            ValueError: the model does something with its loss that takes one number.
+        """
+        try:
+            with _LossesBySample(inputs):
+                outputs = model(**inputs)
+        except (RuntimeError, TypeError) as error:
+            if self._has_run or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise ValueError(
+                f"The model's own loss cannot be taken apart by sample, its forward pass then fails ({error}). "
+                f"{_DO_PASS_ONE}"
+            ) from error
+        self._has_run = True
+        return outputs
 
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
         """The losses that `forward` kept apart."""
@@ -80,19 +95,17 @@ class InterceptedLoss(PerSampleLoss):
         return LossTerms(total=loss[0] / batch * self.count(inputs).sum(), score=loss[1].detach())
 
     def verify(self, model: torch.nn.Module, inputs: Mapping[str, Any], terms: LossTerms, rel_tol: float) -> None:
-        """Compare the first and the last sample with what they give alone."""
-        count, batch = self.count(inputs), _batch_size(inputs)
-        for index in sorted({0, batch - 1}):
-            if batch == 1 or not count[index]:
-                continue
+        """Compare the first and the last sample that have labels with what they give alone."""
+        labelled = self.count(inputs).nonzero().flatten().tolist() if _batch_size(inputs) > 1 else []
+        for index in sorted({*labelled[:1], *labelled[-1:]}):
             one = {key: value[index : index + 1] if _is_batched(value) else value for key, value in inputs.items()}
             alone = float(self(model, one, self.forward(model, one)).score)
             inside = float(terms.score[index])
             if not math.isclose(alone, inside, rel_tol=rel_tol, abs_tol=1e-5):
                 raise ValueError(
                     f"{type(model).__name__}'s loss of a sample is {inside:.6g} in its batch and {alone:.6g} alone: "
-                    "samples are compared with each other, or cannot be told apart, so there is no loss per sample to "
-                    f"record. {_DO_PASS_ONE}"
+                    "samples are compared with each other, divided by the size of their batch by the model itself, or "
+                    f"cannot be told apart, so there is no loss per sample to record. {_DO_PASS_ONE}"
                 )
 
 
@@ -130,14 +143,20 @@ def _batch_size(inputs: Mapping[str, Any]) -> int:
 class _LossesBySample(TorchFunctionMode):
     """Reduced losses of a batch of B become `[2, B]`: B times what each sample adds, and what it would give alone."""
 
-    def __init__(self, batch: int) -> None:
+    def __init__(self, inputs: Mapping[str, Any]) -> None:
         super().__init__()
-        self.batch = batch
+        self.batch = _batch_size(inputs)
+        sizes = [value.numel() for value in inputs.values() if _is_batched(value)]
+        self.sizes = {self.batch, *sizes, *(size - self.batch for size in sizes)}  # the last: labels shifted by one
+        self.selected: list[Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func not in _REDUCED:
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            if func in _SELECT and isinstance(args[1], Tensor) and args[1].dtype == torch.bool:
+                self.selected.append(result)
+            return result
         call = signature(func).bind(*args, **kwargs)
         call.apply_defaults()
         given = call.arguments
@@ -145,9 +164,17 @@ class _LossesBySample(TorchFunctionMode):
         is_old_style = given.get("size_average") is not None or given.get("reduce") is not None
         if reduction not in ("mean", "sum") or is_old_style:
             return func(*args, **kwargs)
+        self._refuse_selected(given)
         losses = func(**{**given, "reduction": "none"})
+        if losses.dtype in (torch.float16, torch.bfloat16):  # whose sums round, or overflow
+            losses = losses.float()
         if losses.numel() % self.batch or losses.dim() == 0 or len(losses) % self.batch:
             return func(*args, **kwargs)  # not by sample: the shape of the model's loss will tell
+        if len(losses) != self.batch and not self.sizes & {losses.numel(), len(losses)}:
+            raise ValueError(
+                f"The model takes the mean of {len(losses)} losses for {self.batch} samples, which is the size of no "
+                f"tensor of the batch: which are whose cannot be told. {_DO_PASS_ONE}"
+            )
         total = losses.reshape(self.batch, -1).sum(1)
         if reduction == "sum":
             return torch.stack([self.batch * total, total])
@@ -157,6 +184,15 @@ class _LossesBySample(TorchFunctionMode):
         # A sample without items has no loss; a batch without any has none either, where torch gives NaN.
         smallest = torch.finfo(items.dtype).tiny
         return torch.stack([self.batch * total / items.sum().clamp(min=smallest), total / items.clamp(min=smallest)])
+
+    def _refuse_selected(self, given: Mapping[str, Any]) -> None:
+        values = next(iter(given.values()))
+        for found in self.selected:
+            if values is found or values._base is found:
+                raise ValueError(
+                    "The model computes its loss of selected items (a mask): which are whose cannot be told. "
+                    f"{_DO_PASS_ONE}"
+                )
 
 
 def _of_classes(given: Mapping[str, Any], losses: Tensor) -> Tensor:
@@ -179,6 +215,7 @@ def _of_texts(given: Mapping[str, Any], losses: Tensor) -> Tensor:
     return torch.as_tensor(given["target_lengths"], device=losses.device).clamp(min=1).to(losses.dtype)
 
 
+_SELECT = (Tensor.__getitem__, Tensor.masked_select, torch.masked_select)
 _REDUCED: dict[Any, Callable[[Mapping[str, Any], Tensor], Tensor]] = {
     functional.cross_entropy: _of_classes,
     functional.nll_loss: _of_classes,

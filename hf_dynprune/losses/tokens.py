@@ -24,6 +24,10 @@ from .labels import IGNORE, RangeCheck, at_least_single, is_named, labels_of, lo
 __all__ = ["SequenceToSequenceLoss", "TokenLoss"]
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
+_UNSHIFTED = (
+    *("XLMWithLMHeadModel", "FlaubertWithLMHeadModel", "XLNetLMHeadModel"),
+    *("CpmAntForCausalLM", "ProphetNetForCausalLM"),
+)
 
 
 class TokenLoss(PerSampleLoss):
@@ -46,7 +50,8 @@ class TokenLoss(PerSampleLoss):
         self._check_range = None if classes is None else RangeCheck(classes, IGNORE, f"Check {advice}.")
         self.label_smoothing = label_smoothing
         self.shifted = shifted
-        self.router_weight = float(getattr(config, "router_aux_loss_coef", 0.0) or 0.0)
+        # The Trainer's smoothing leaves the router's loss out.
+        self.router_weight = 0.0 if label_smoothing else _router_weight(model)
 
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
         """Tokens that carry loss."""
@@ -92,7 +97,14 @@ class TokenLoss(PerSampleLoss):
 
     def _router_loss(self, outputs: Any) -> Tensor | None:
         aux = outputs.get("aux_loss") if isinstance(outputs, Mapping) else None
-        return self.router_weight * aux if isinstance(aux, Tensor) and self.router_weight else None
+        if not isinstance(aux, Tensor) or self.router_weight == 0:
+            return None
+        if self.router_weight is None:
+            raise ValueError(
+                "The model gives an `aux_loss`, but neither it nor its config says what it weighs "
+                "(`router_aux_loss_coef`, `aux_loss_coef`): set one, or pass the loss as `per_sample_loss=fn`."
+            )
+        return self.router_weight * aux
 
 
 class SequenceToSequenceLoss(TokenLoss):
@@ -130,7 +142,19 @@ def _has_decoder_inputs(inputs: Mapping[str, Any]) -> bool:
     return "decoder_input_ids" in inputs or "decoder_inputs_embeds" in inputs
 
 
+def _router_weight(model: torch.nn.Module) -> float | None:
+    """What the loss of a mixture's router weighs in the model's; None where nothing says so."""
+    for owner in (model, model.config, model.config.get_text_config()):  # type: ignore[union-attr, operator]
+        for name in ("router_aux_loss_coef", "aux_loss_coef"):
+            if getattr(owner, name, None) is not None:
+                return float(getattr(owner, name))
+    return None
+
+
 def _is_plain_language_model(model: torch.nn.Module) -> bool:
+    """Not those that, named alike, take labels as they are: their own reductions are intercepted."""
+    if is_named(model, *_UNSHIFTED):
+        return False
     config = getattr(model, "config", None)
     return is_named(model, *_CAUSAL) and config is not None and not getattr(config, "is_encoder_decoder", False)
 
