@@ -51,10 +51,9 @@ def refuse_trainer(trainer_class: type, mixin: type, arguments: Any, has_loss: b
         )
     if is_sft(owner):
         refuse_sft_settings(name, arguments)
-        return
     for method in ("compute_loss", "_get_num_items_in_batch"):
         owner = owner_of(method, trainer_class, mixin)
-        if owner is not Trainer and not has_loss:
+        if owner is not Trainer and not is_sft(owner) and not has_loss:
             raise ValueError(
                 f"{owner.__name__} has a `{method}` of its own, which {name} would not use in training: pruning takes "
                 "a loss apart by sample, and cannot do so with this one. If each sample has a loss, pass it as "

@@ -53,6 +53,7 @@ from .support import (
     check_count,
     check_policy,
     check_terms,
+    inside_peft,
     loads_in_order,
     loss_mismatch,
     loss_tolerance,
@@ -174,6 +175,7 @@ class DynPruneMixin(Trainer):
 
     def _resolve_loss(self) -> PerSampleLoss:
         if self._given_loss is None and is_sft(owner_of("compute_loss", type(self), DynPruneMixin)):
+            inside_peft(self.accelerator.unwrap_model(self.model))  # refuses adapters that shift or add to the loss
             return SFTLoss(self)
         smoothing = self.label_smoother.epsilon if self.label_smoother is not None else 0.0
         return resolve_loss(
@@ -545,6 +547,11 @@ class DynPruneMixin(Trainer):
         if INDEX_KEY not in inputs or not self._in_training_step:
             inputs = {key: value for key, value in inputs.items() if key not in (INDEX_KEY, WEIGHT_KEY, COUNT_KEY)}
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if COUNT_KEY not in inputs:
+            raise RuntimeError(
+                f"`_get_num_items_in_batch` of {type(self).__name__} did not reach the pruning trainer's, which counts "
+                "what the loss is divided by: call `super()` in it."
+            )
         inputs = dict(inputs)
         index, weight, count = (inputs.pop(key) for key in (INDEX_KEY, WEIGHT_KEY, COUNT_KEY))
         if not self._first_batch_checked:

@@ -17,6 +17,7 @@ from hf_dynprune import (
     register_loss,
 )
 from hf_dynprune.losses import FunctionLoss, base, find_loss, weighted_loss
+from hf_dynprune.losses.classification import ClassificationLoss
 from tests.helpers import CLASSES, Images, arguments, bert, pruning_trainer, resnet, stock_trainer, vit, weights_of
 
 B = 5
@@ -289,7 +290,7 @@ def test_a_training_loader_used_for_evaluation_leaves_no_scores(tmp_path):
 def test_a_first_batch_without_labels_postpones_the_check(tmp_path):
     """Its stock loss is NaN and says nothing; the next batch shows that the model computes another loss."""
 
-    class ViTForImageClassification(type(vit())):  # the loss is found by this name
+    class ViTForImageClassification(type(vit())):
         def forward(self, *args, labels=None, **kwargs):
             outputs = super().forward(*args, labels=labels, **kwargs)
             return outputs if labels is None else type(outputs)(loss=2 * outputs.loss, logits=outputs.logits)
@@ -297,6 +298,7 @@ def test_a_first_batch_without_labels_postpones_the_check(tmp_path):
     data = Images(12)
     data.labels[:4] = -100
     flags = {"train_sampling_strategy": "sequential", "num_train_epochs": 1, "remove_unused_columns": False}
+    flags["per_sample_loss"] = ClassificationLoss(vit())  # by itself the trainer would have taken the model's own
     trainer = pruning_trainer(ViTForImageClassification(vit().config), data, tmp_path, **flags)
     with pytest.raises(ValueError, match=r"own loss is 2\.\d+: the model computes another loss"):
         trainer.train()

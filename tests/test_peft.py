@@ -13,7 +13,7 @@ from tests.test_resume import untimed, untimed_logs
 
 pytest.importorskip("peft", reason="PEFT is not installed")
 
-from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from peft import AdaLoraConfig, LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 SIZE = 22
@@ -40,9 +40,9 @@ def linear_layers(model):
     return sorted(names - {"classifier"})
 
 
-def adapted(model, config=None, targets=2, **options):
+def adapted(model, config=None, targets=2, adapter_name="default", **options):
     options = {"r": 4, "target_modules": linear_layers(model)[:targets], "lora_dropout": 0.1, **options}
-    return get_peft_model(model, config or LoraConfig(**options))
+    return get_peft_model(model, config or LoraConfig(**options), adapter_name=adapter_name)
 
 
 def images(**options):
@@ -104,7 +104,8 @@ def test_only_adapters_and_saved_modules_are_trained(tmp_path):
     assert any("modules_to_save" in name for name in changed)
 
 
-def test_the_best_adapters_are_loaded_at_the_end(tmp_path):
+@pytest.mark.parametrize("name", ["default", "mine"])
+def test_the_best_adapters_are_loaded_at_the_end(name, tmp_path):
     class Best(StepLog):
         def on_save(self, args, state, control, model=None, **kwargs):
             if state.best_global_step == state.global_step:
@@ -113,7 +114,8 @@ def test_the_best_adapters_are_loaded_at_the_end(tmp_path):
     log = Best()
     flags = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True, "learning_rate": 0.3}
     flags |= {"metric_for_best_model": "loss", "num_train_epochs": 4, "eval_dataset": Images(8, seed=5)}
-    trainer = pruning_trainer(images(), Images(SIZE), tmp_path, [log], policy=RandomPruning(0.5), **flags)
+    model = images(adapter_name=name)
+    trainer = pruning_trainer(model, Images(SIZE), tmp_path, [log], policy=RandomPruning(0.5), **flags)
     trainer.train()
     assert trainer.state.best_global_step < trainer.state.global_step
     assert_same_bits(weights_of(trainer), log.weights)
@@ -154,6 +156,17 @@ class TestCheckpointsOfOtherAdapters:
         with pytest.raises(RuntimeError, match=f"missing \\['{lost}'\\]"):
             check_adapters(images(), str(saved))
 
+    @pytest.mark.filterwarnings("ignore:Found missing adapter keys:UserWarning")
+    def test_with_weights_lost_of_an_adapter_with_a_name(self, tmp_path):
+        flags = {"policy": RandomPruning(0.5), "save_strategy": "steps", "save_steps": 1, "max_steps": 1}
+        pruning_trainer(images(adapter_name="mine"), Images(SIZE), tmp_path / "run", **flags).train()
+        saved = tmp_path / "run" / "checkpoint-1"
+        file = saved / "mine" / "adapter_model.safetensors"
+        weights = load_file(file)
+        lost = next(name for name in weights if "lora_A" in name)
+        save_file({name: tensor for name, tensor in weights.items() if name != lost}, file)
+        self.refused(saved, tmp_path, images(adapter_name="mine"), "do not fit PeftModel: missing")
+
     def test_as_saved(self, saved):
         check_adapters(images(), str(saved))
         check_adapters(vit(), str(saved))
@@ -171,6 +184,12 @@ def test_adapters_before_the_layers_work_where_a_sample_has_one_label(tmp_path):
         )
         trainer.train()
         assert isinstance(trainer.per_sample_loss, ClassificationLoss)
+
+
+def test_adapters_that_add_to_the_loss_are_refused(tmp_path):
+    model = adapted(vit(), AdaLoraConfig(target_modules=linear_layers(vit())[:1], total_step=10))
+    with pytest.raises(ValueError, match="AdaLoraConfig adds a term of its own to the model's loss.* Use LoRA"):
+        pruning_trainer(model, Images(SIZE), tmp_path)
 
 
 def test_virtual_tokens_before_labelled_tokens_are_refused(tmp_path):

@@ -29,7 +29,7 @@ from tests.tiny_text import llama, questions, sentences, texts, tokenizer
 pytest.importorskip("trl", reason="TRL is not installed")
 pytest.importorskip("peft", reason="PEFT is not installed")
 
-from peft import LoraConfig
+from peft import LoraConfig, PromptTuningConfig
 from trl import SFTConfig, SFTTrainer
 
 SIZE = 22
@@ -338,3 +338,21 @@ def test_a_subclass_of_the_sft_trainer_with_a_loss_of_its_own_is_refused(tmp_pat
 
     with pytest.raises(ValueError, match="Distilling has a `compute_loss` of its own, which Pruning would not use"):
         Pruning(model=llama(), args=Arguments(**arguments(tmp_path)), train_dataset=texts())
+
+
+def test_a_subclass_that_counts_for_itself_is_refused(tmp_path):
+    class Counting(SFTTrainer):
+        def _get_num_items_in_batch(self, batch_samples, device):
+            return super()._get_num_items_in_batch(batch_samples, device)
+
+    class Pruning(DynPruneMixin, Counting):
+        pass
+
+    with pytest.raises(ValueError, match="Counting has a `_get_num_items_in_batch` of its own"):
+        Pruning(model=llama(), args=Arguments(**arguments(tmp_path)), train_dataset=texts())
+
+
+def test_prompt_tuning_is_refused_here_too(tmp_path):
+    prompt = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    with pytest.raises(ValueError, match="PromptTuningConfig prepends virtual tokens to each sample"):
+        build(tmp_path, peft_config=prompt)

@@ -218,6 +218,20 @@ class TestHyperparameterSearch:
         _, _, histories = search(*trials, flags={"prune_selector": "random", "prune_selector_kwargs": {"ratio": 0.75}})
         assert histories[0][0].kept > histories[1][0].kept > 0
 
+    def test_a_selector_after_a_method_keeps_nothing_of_it(self, search, tmp_path):
+        chosen = {"prune_selector": "random", "prune_selector_kwargs": {"ratio": 0.5}}
+        logs = StepLog()
+        trainer, _, histories = search({"prune_method": "infobatch"}, {**chosen}, callbacks=[logs])
+        alone_logs = StepLog()
+        alone = pruning_trainer(
+            vit(), Images(SIZE), tmp_path / "alone", [alone_logs], prune_method="infobatch", **chosen
+        )
+        alone.train()
+        last = logs.steps[-len(alone_logs.steps) :]
+        assert [step["lr"] for step in last] == [step["lr"] for step in alone_logs.steps]
+        assert [row.kept for row in histories[1]] == [row.kept for row in alone.pruning_history]
+        assert trainer._run is None
+
     @pytest.mark.parametrize(
         ("values", "message"),
         [

@@ -8,6 +8,7 @@ from transformers import Trainer, ViTForImageClassification, ViTModel
 
 from hf_dynprune import DynPruneMixin, DynPruneTrainer
 from hf_dynprune.losses import LossTerms, PerSampleLoss
+from hf_dynprune.losses.classification import ClassificationLoss
 from tests.bad_input import Case, build, first_batch, plain, refused
 from tests.bad_input.data import collate
 from tests.helpers import vit
@@ -60,6 +61,16 @@ def bypassing(place):
             return model(**inputs).loss
 
     return plain(Bypassing, place)
+
+
+def uncounted(place):
+    """In front of the mixin, without `super()`."""
+
+    class Uncounted(DynPruneTrainer):
+        def _get_num_items_in_batch(self, batch_samples, device):
+            return torch.tensor(4)
+
+    return plain(Uncounted, place)
 
 
 def doubled_loss():
@@ -167,6 +178,12 @@ LOSSES = {
         "ViTForImageClassification was given a `loss_function` of its own. Pass the same loss .* `per_sample_loss=fn`",
         model=replaced_loss_function,
     ),
+    "items that are counted elsewhere": Case(
+        uncounted,
+        "`_get_num_items_in_batch` of Uncounted did not reach the pruning trainer's, .* call `super.*` in it",
+        RuntimeError,
+        steps=0,
+    ),
     "compute_loss that bypasses the weights": Case(
         bypassing,
         "`compute_loss` of Bypassing did not reach the pruning trainer's: .* or call `super...compute_loss`",
@@ -187,6 +204,7 @@ LOSSES = {
         r"ClassificationLoss gives 1\.\d+ on the first batch where DoubledForImageClassification's own loss is "
         r"2\.\d+: the model computes another loss. Pass it as `per_sample_loss=fn`",
         model=doubled_model,
+        per_sample_loss=ClassificationLoss(vit()),  # by itself the trainer would have taken the model's own
     ),
     # The epoch's end is the first moment at which all losses are known.
     "all NaN": Case(
