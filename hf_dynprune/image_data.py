@@ -148,8 +148,8 @@ def read_image_folder(folder: str | os.PathLike[str]) -> ImageData:
 
     The classes are the folders of `train` by name, at any depth below them; the other split is `validation`, `val`,
     `valid` or `test`. Two layouts are known beside it: Tiny ImageNet's `val/val_annotations.txt`, and the names of
-    wnids in `LOC_synset_mapping.txt` or `words.txt` beside `train`. No file is opened. How many files are
-    left out, since their names do not end as those of pictures do, is said.
+    wnids in `LOC_synset_mapping.txt` or `words.txt` beside `train`. No file is opened. How many are left out, because
+    of their names' endings or since they are in no class, is said.
 
     Raises:
         ValueError: a split or its pictures are missing, a class has none to train on, or validation has a class that

@@ -68,7 +68,10 @@ def _by_folder(place: Path, folders: Sequence[str]) -> Split:
     files, labels = [], []
     others: list[str] = []
     for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
-        if not entry.is_dir() or entry.name[0] == ".":
+        if entry.name[0] == ".":
+            continue
+        if not entry.is_dir():
+            others.append(entry.path)
             continue
         found, ignored = _pictures(entry.path)
         others += ignored
@@ -77,10 +80,9 @@ def _by_folder(place: Path, folders: Sequence[str]) -> Split:
         files += found
         labels += [ids[entry.name]] * len(found) if found else []
     if others:
-        kinds = sorted({os.path.splitext(name)[1].lower() or "nothing" for name in others})
         logger.info(
-            f"{place}: left out {len(others):,} of {len(files) + len(others):,} files, such as {others[0]}: their "
-            f"names end in {shortened(kinds)}, those of pictures in {', '.join(ENDINGS)}."
+            f"{place}: left out {len(others):,} of {len(files) + len(others):,} files, such as {others[0]}. Pictures "
+            f"are files in a folder per class, with names that end in {', '.join(ENDINGS)}."
         )
     return files, labels
 
