@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from .pictures import check_end
+from .pictures import check_end, unreadable
 from .segmentation_pairs import MASK_MODES
 from .sources import contents
 
@@ -196,7 +196,7 @@ def _checked_header(pair: Sequence[Path]) -> bool:
         check_end(current)
         with Image.open(current) as mask:
             mask_size, mode = mask.size, mask.mode
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except unreadable() as error:
         raise ValueError(f"{current} cannot be read as an image, it may be cut off: copy it anew. ({error})") from error
     if mode not in MASK_MODES:
         raise ValueError(

@@ -9,10 +9,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-import struct
-import zlib
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,10 +19,11 @@ from typing import Any
 import datasets
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
+from .class_labels import class_ids
+from .image_check import without_bad
 from .image_folders import read_class_folders
-from .pictures import as_rgb, check_end, with_eight_bits
+from .pictures import decoded, reason, unreadable
 from .sources import load_splits, named_columns, parquet_files, train_and_validation
 
 __all__ = [
@@ -36,13 +35,7 @@ __all__ = [
     "without_bad",
 ]
 
-MANY_IMAGES = 5_000
-"""From so many on, a bar shows how far a check is."""
-
 ENCODED = datasets.Image(decode=False)
-
-_UNREADABLE = (OSError, ValueError, SyntaxError, IndexError, TypeError, OverflowError, struct.error, zlib.error)
-"""What Pillow's readers raise on files that are broken or no pictures."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ class ImageData:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        twice = sorted(name for name, count in Counter(self.classes).items() if count > 1)
         if twice:
             raise ValueError(f"Each of `classes` needs a name of its own, these are there twice: {', '.join(twice)}.")
         for split, rows in (("training", self.train), ("validation", self.validation)):
@@ -100,10 +93,10 @@ class ImageData:
         """
         where = str(row["file"])
         try:
-            return _decoded(row["image"], where)
-        except _UNREADABLE as error:
+            return decoded(row["image"], where)
+        except unreadable() as error:
             raise ValueError(
-                f"{where} cannot be decoded ({_reason(error, where)}). `--check_images all` looks for such files "
+                f"{where} cannot be decoded ({reason(error, where)}). `--check_images all` looks for such files "
                 "before training, and `--bad_files skip` leaves them out."
             ) from error
 
@@ -145,7 +138,8 @@ def load_image_data(
         raise ValueError(f"{folder} is a file: pass the folder that it is in.")
     _require_pillow()
     name = os.fspath(source)
-    splits = load_splits(f"There is no folder {name}, and no data set of that name could be loaded", name)
+    problem = f"There is no folder {name}, and no data set of that name could be loaded"
+    splits = load_splits(problem, name, class_columns=[label_column])
     return _of_splits(splits, name, image_column, label_column)
 
 
@@ -154,10 +148,12 @@ def read_image_folder(folder: str | os.PathLike[str]) -> ImageData:
 
     The classes are the folders of `train` by name, at any depth below them; the other split is `validation`, `val`,
     `valid` or `test`. Two layouts are known beside it: Tiny ImageNet's `val/val_annotations.txt`, and the names of
-    wnids in `LOC_synset_mapping.txt` or `words.txt` beside `train`. No file is opened.
+    wnids in `LOC_synset_mapping.txt` or `words.txt` beside `train`. No file is opened. How many are left out, because
+    of their names' endings or since they are in no class, is said.
 
     Raises:
-        ValueError: a split or its pictures are missing, or validation has a class that training has not.
+        ValueError: a split or its pictures are missing, a class has none to train on, or validation has a class that
+            training has not.
     """
     _require_pillow()
     splits, classes = read_class_folders(Path(folder).expanduser().resolve())
@@ -177,12 +173,14 @@ def read_image_parquet(
         label_column: see there.
 
     Raises:
-        ValueError: files or a column are missing, or a column holds no pictures, or no labels.
+        ValueError: files or a column are missing, a column holds no pictures or no labels, or the files number the
+            classes differently.
     """
     _require_pillow()
     folder = Path(source).expanduser().resolve()
     files = parquet_files(folder, "a folder per class in `train` and in `val`")
-    splits = load_splits(f"The parquet files of {folder.name} cannot be read", "parquet", data_files=files)
+    problem = f"The parquet files of {folder.name} cannot be read"
+    splits = load_splits(problem, "parquet", data_files=files, class_columns=[label_column])
     return _of_splits(splits, folder.name, image_column, label_column)
 
 
@@ -197,41 +195,6 @@ def load_digit_images() -> ImageData:
         for split, (pixels, labels) in (("train", task.train), ("test", task.test))
     )
     return ImageData(train, validation, tuple(map(str, range(10))))
-
-
-def without_bad(data: ImageData, check: str = "files", action: str = "refuse") -> tuple[ImageData, list[str]]:
-    """The data without pictures that cannot be read, and what is wrong with each of these.
-
-    Args:
-        data: to check, on as many threads as there are processors.
-        check: "files": headers of files, and the mark of the end of JPEG and PNG files, which finds most broken copies
-            in minutes for a million files and nothing in parquet files; "all": decode every picture; "none".
-        action: "refuse" or "skip" what is bad.
-
-    Raises:
-        ValueError: naming the first bad files and their number, if they are to be refused; or another value.
-    """
-    checks: dict[str, Callable[[Mapping[str, Any]], None] | None] = {"none": None, "files": _glance, "all": _read}
-    for name, value, allowed in (("check_images", check, checks), ("bad_files", action, ("refuse", "skip"))):
-        if value not in allowed:
-            raise ValueError(f"`{name}` must be one of {', '.join(allowed)}, got {value!r}.")
-    look = checks[check]
-    if look is None:
-        return data, []
-    good, problems = {}, []
-    for split in ("train", "validation"):
-        rows: datasets.Dataset = getattr(data, split)
-        bad = _bad_rows(rows, look, f"checking {split} images")
-        good[split] = rows.select([row for row in range(len(rows)) if row not in bad]) if bad else rows
-        problems += list(bad.values())
-    if problems and action == "refuse":
-        more = f"\n  and {len(problems) - 5:,} more" if len(problems) > 5 else ""
-        raise ValueError(
-            f"{len(problems):,} of {len(data.train) + len(data.validation):,} images cannot be read:\n  "
-            + "\n  ".join(problems[:5])
-            + f"{more}\nRepair or remove them, or leave them out with `--bad_files skip`."
-        )
-    return dataclasses.replace(data, **good), problems
 
 
 # ---- Tables ----
@@ -252,83 +215,13 @@ def _of_splits(splits: Mapping[str, datasets.Dataset], source: str, image_column
     """The columns by their names here, labels as class ids."""
     columns = {"image": image_column, "label": label_column}
     pairs = train_and_validation(splits, source)
-    train, validation = (named_columns(*pair, columns, {"image": ENCODED}) for pair in pairs)
-    kind = train.features["label"]
-    if isinstance(kind, datasets.ClassLabel):
-        return ImageData(train, validation, tuple(kind.names))
-    dtype = str(getattr(kind, "dtype", ""))
-    if dtype == "string":
-        names = tuple(sorted(set(train.unique("label")) | set(validation.unique("label"))))
-        return ImageData(_numbered(train, names), _numbered(validation, names), names)
-    if not dtype.startswith(("int", "uint")):
-        raise ValueError(
-            f"The column `{label_column}` of {source} holds {kind}, not one class: name a column of whole numbers or "
-            "of class names as `label_column`."
-        )
-    return ImageData(train, validation, tuple(str(number) for number in range(_range(train)[1] + 1)))
-
-
-def _numbered(rows: datasets.Dataset, names: Sequence[str]) -> datasets.Dataset:
-    return rows.cast_column("label", datasets.ClassLabel(names=list(names)))
+    rows = {where: named_columns(part, where, columns, {"image": ENCODED}) for part, where in pairs}
+    return ImageData(*class_ids(rows, "label", f"the column `{label_column}`"))
 
 
 def _range(rows: datasets.Dataset) -> tuple[int, int]:
     labels = rows.select_columns("label").with_format("numpy")[:]["label"]
     return int(labels.min()), int(labels.max())
-
-
-# ---- Pictures ----
-
-
-def _decoded(stored: Mapping[str, Any], where: str) -> NDArray[np.uint8]:
-    from PIL import Image, ImageOps
-
-    content = stored["path"] if stored["bytes"] is None else io.BytesIO(stored["bytes"])
-    with Image.open(content) as image:
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return np.array(as_rgb(with_eight_bits(image), where))
-
-
-def _read(row: Mapping[str, Any]) -> None:
-    """Raise where the picture cannot be decoded."""
-    _decoded(row["image"], str(row["file"]))
-
-
-def _glance(row: Mapping[str, Any]) -> None:
-    """Raise where a file has no picture's header, or lacks the mark of its end."""
-    from PIL import Image
-
-    stored = row["image"]
-    if stored["bytes"] is None:
-        check_end(Path(stored["path"]))
-        with Image.open(stored["path"]):
-            pass
-
-
-def _bad_rows(rows: datasets.Dataset, look: Callable[[Mapping[str, Any]], None], title: str) -> dict[int, str]:
-    """What is wrong, by row."""
-
-    def problem(number: int) -> str | None:
-        row = rows[number]
-        try:
-            look(row)
-        except _UNREADABLE as error:
-            return f"{row['file']}: {_reason(error, row['file'])}"
-        return None
-
-    with ThreadPoolExecutor(_processors()) as pool:  # Pillow decodes without Python's lock
-        found = pool.map(problem, range(len(rows)))
-        shown = tqdm(found, total=len(rows), desc=title, disable=len(rows) < MANY_IMAGES)
-        return {row: said for row, said in enumerate(shown) if said is not None}
-
-
-def _reason(error: Exception, where: str) -> str:
-    return str(error).removeprefix(f"{where}: ")
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _png(picture: NDArray[np.uint8]) -> bytes:

@@ -8,11 +8,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from .sources import VALIDATION, contents
+from .logs import logger
+from .sources import VALIDATION, contents, shortened
 
 __all__ = ["read_class_folders"]
 
-ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
+ENDINGS = (
+    *(".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".jp2", ".avif"),
+)
 """Of files that are taken for pictures, in any case."""
 
 ANNOTATIONS = "val_annotations.txt"
@@ -32,7 +36,8 @@ def read_class_folders(root: Path) -> tuple[tuple[Split, Split], tuple[str, ...]
         root: holds `train` and one of `VALIDATION`.
 
     Raises:
-        ValueError: a split or its pictures are missing, or validation has a class that training has not.
+        ValueError: a split or its pictures are missing, a class has none to train on, or validation has a class that
+            training has not.
     """
     name = next((name for name in VALIDATION if (root / name).is_dir()), None)
     if name is None or not (root / "train").is_dir():
@@ -47,20 +52,38 @@ def read_class_folders(root: Path) -> tuple[tuple[Split, Split], tuple[str, ...]
     for files, place in ((train[0], root / "train"), (validation[0], root / name)):
         if not files:
             raise ValueError(f"{place} needs a folder of pictures per class, found {contents(place)}.")
+    empty = sorted(set(range(len(folders))) - set(train[1]))
+    if empty:
+        more = f" (and {len(empty) - 1:,} more classes)" if len(empty) > 1 else ""
+        place = root / "train" / folders[empty[0]]
+        raise ValueError(
+            f"{place}{more} holds no pictures to train on, found {contents(place)}; their names end in "
+            f"{', '.join(ENDINGS)}. Add some, or remove the folder."
+        )
     return (train, validation), _names(root, folders)
 
 
 def _by_folder(place: Path, folders: Sequence[str]) -> Split:
     ids = {folder: number for number, folder in enumerate(folders)}
     files, labels = [], []
+    others: list[str] = []
     for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
-        if not entry.is_dir() or entry.name[0] == ".":
+        if entry.name[0] == ".":
             continue
-        found = _pictures(entry.path)
+        if not entry.is_dir():
+            others.append(entry.path)
+            continue
+        found, ignored = _pictures(entry.path)
+        others += ignored
         if found and entry.name not in ids:
-            raise ValueError(f"{entry.path} is a class that training has not: its classes are {_some(folders)}.")
+            raise ValueError(f"{entry.path} is a class that training has not: its classes are {shortened(folders)}.")
         files += found
         labels += [ids[entry.name]] * len(found) if found else []
+    if others:
+        logger.info(
+            f"{place}: left out {len(others):,} of {len(files) + len(others):,} files, such as {others[0]}. Pictures "
+            f"are files in a folder per class, with names that end in {', '.join(ENDINGS)}."
+        )
     return files, labels
 
 
@@ -71,22 +94,20 @@ def _by_list(listed: Path, folders: Sequence[str]) -> Split:
         file, _, rest = line.partition("\t")
         wnid = rest.partition("\t")[0]
         if wnid not in ids:
-            raise ValueError(f"{listed}, line {number}: {wnid!r} is no class of training: {_some(folders)}.")
+            raise ValueError(f"{listed}, line {number}: {wnid!r} is no class of training: {shortened(folders)}.")
         files.append(str(listed.parent / "images" / file))
         labels.append(ids[wnid])
     return files, labels
 
 
-def _pictures(folder: str) -> list[str]:
-    """Files by name at any depth; those that an operating system hides are left out."""
-    found = []
+def _pictures(folder: str) -> tuple[list[str], list[str]]:
+    """Pictures and other files by name at any depth, without those that an operating system hides."""
+    found: tuple[list[str], list[str]] = ([], [])
     for place, below, names in os.walk(folder):
         below.sort()
-        found += [
-            os.path.join(place, name)
-            for name in sorted(names)
-            if name[0] != "." and os.path.splitext(name)[1].lower() in ENDINGS
-        ]
+        for name in sorted(names):
+            if name[0] != ".":
+                found[os.path.splitext(name)[1].lower() not in ENDINGS].append(os.path.join(place, name))
     return found
 
 
@@ -101,7 +122,3 @@ def _names(root: Path, folders: Sequence[str]) -> tuple[str, ...]:
                 # Two classes of ImageNet are cranes, a bird and a machine.
                 return tuple(words[f] if often[words[f]] == 1 else f"{words[f]} ({f})" for f in folders)
     return tuple(folders)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

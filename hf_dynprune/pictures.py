@@ -1,14 +1,21 @@
-"""Pictures as they are found in the wild: brought to 8-bit RGB, and files that a broken copy cut off."""
+"""Pictures as they are found in the wild: decoded, brought to 8-bit RGB, and files that a broken copy cut off."""
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["PICTURE_MODES", "as_rgb", "check_end", "with_eight_bits"]
+__all__ = ["PICTURE_MODES", "as_rgb", "check_end", "decoded", "reason", "unreadable", "with_eight_bits"]
 
 PICTURE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 """Of 8 bits a channel: those that become RGB without a choice of range."""
@@ -17,6 +24,41 @@ _ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}
 """Marks of the end by a file's first two bytes."""
 _NEAR_END = 4096
 """Some programs write a few bytes behind the end."""
+
+
+def unreadable() -> tuple[type[Exception], ...]:
+    """What Pillow's readers raise on files that are broken, no pictures, or too large."""
+    from PIL.Image import DecompressionBombError
+
+    broken = (OSError, ValueError, SyntaxError, IndexError, TypeError, OverflowError, struct.error, zlib.error)
+    return (*broken, DecompressionBombError, MemoryError)
+
+
+def reason(error: Exception, where: str) -> str:
+    """What an error says, without the place that its message may begin with."""
+    return str(error).removeprefix(f"{where}: ") or type(error).__name__
+
+
+def decoded(stored: Mapping[str, Any] | None, where: str) -> NDArray[np.uint8]:
+    """uint8 RGB `[H, W, 3]`, upright, of a picture as `datasets` stores it: `{"bytes", "path"}`.
+
+    Args:
+        stored: as in the column.
+        where: what the message calls it.
+
+    Raises:
+        ValueError: there is no picture, or it has more than 8 bits a channel.
+        Exception: one of `unreadable()`.
+    """
+    from PIL import Image, ImageOps
+
+    if stored is None or (stored["bytes"] is None and stored["path"] is None):
+        raise ValueError(f"{where}: there is no picture in this row")
+    content = stored["path"] if stored["bytes"] is None else io.BytesIO(stored["bytes"])
+    with Image.open(content) as image:
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return np.array(as_rgb(with_eight_bits(image), where))
 
 
 def as_rgb(image: Image, where: str) -> Image:
@@ -42,7 +84,6 @@ def with_eight_bits(image: Image) -> Image:
     Pillow's own conversion would turn every value above 255 white. Where mode I holds values outside 16 bits, it is
     left as it is, for `as_rgb` to refuse.
     """
-    import numpy as np
     from PIL import Image as Pillow
 
     if image.mode != "I" and not image.mode.startswith("I;16"):
@@ -54,9 +95,23 @@ def with_eight_bits(image: Image) -> Image:
 
 
 def check_end(file: Path) -> None:
-    """Raise an OSError where a JPEG or PNG file lacks the mark of its end near its end, as a broken copy does."""
+    """Raise where a JPEG or PNG file is cut off, as a broken copy is.
+
+    The mark of the end is looked for near the end. Where it is not there the picture is decoded: phones write films
+    behind it.
+
+    Raises:
+        OSError: the mark is nowhere in the file.
+        Exception: one of `unreadable()`.
+    """
+    from PIL import Image as Pillow
+
     with open(file, "rb") as content:
         end = _ENDS.get(content.read(2))
         content.seek(max(0, file.stat().st_size - _NEAR_END))
-        if end is not None and end not in content.read():
-            raise OSError(f"the last {_NEAR_END} bytes lack the mark of the end")
+        if end is None or end in content.read():
+            return
+    if end not in file.read_bytes():
+        raise OSError("its bytes lack the mark of the end")
+    with Pillow.open(file) as image:
+        image.load()

@@ -126,7 +126,7 @@ def load_parquet_task(folder: Path, train_size: int | None = None, test_size: in
 
 def _read_parquet(file: Path, size: int | None) -> tuple[Tensor, Tensor]:
     """Pixels uint8 `[N, C, H, W]` and labels int64 `[N]`."""
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq
 
     if not file.is_file():
         raise ValueError(f"There is no {file}: `--data` takes a folder with train.parquet and test.parquet.")

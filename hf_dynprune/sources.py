@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
 import datasets
+import fsspec
+import pyarrow.parquet
 
-__all__ = ["VALIDATION", "contents", "load_splits", "named_columns", "parquet_files", "train_and_validation"]
+__all__ = [
+    "STRINGS",
+    "VALIDATION",
+    "contents",
+    "load_splits",
+    "named_columns",
+    "parquet_files",
+    "shortened",
+    "train_and_validation",
+]
 
 VALIDATION = ("validation", "val", "valid", "test")
 """Names of the split to measure on; the first that there is counts."""
+
+STRINGS = ("string", "large_string", "string_view")
+"""The types that strings are stored as: pandas and polars write `large_string`."""
+
+
+def shortened(names: Sequence[str]) -> str:
+    """Some of the names, for messages."""
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def contents(folder: Path) -> str:
@@ -44,14 +64,77 @@ def parquet_files(folder: Path, or_else: str) -> dict[str, Sequence[str]]:
     )
 
 
-def load_splits(problem: str, *arguments: Any, **options: Any) -> Mapping[str, datasets.Dataset]:
-    """What `datasets.load_dataset` gives; whatever it raises becomes a `ValueError` that begins with the problem."""
+def load_splits(
+    problem: str, *arguments: Any, class_columns: Sequence[str] = (), **options: Any
+) -> Mapping[str, datasets.Dataset]:
+    """What `datasets.load_dataset` gives; whatever it raises becomes a `ValueError` that begins with the problem.
+
+    Args:
+        problem: what the message begins with.
+        arguments: those of `load_dataset`.
+        class_columns: in which parquet files must number the classes alike, see `_check_classes`.
+        options: those of `load_dataset`.
+
+    Raises:
+        ValueError: it cannot be loaded, or the files number classes differently.
+    """
     try:
+        stated = _stated_classes(*arguments, columns=class_columns, **options) if class_columns else {}
         loaded: Mapping[str, datasets.Dataset] = datasets.load_dataset(*arguments, **options)
     except Exception as error:  # of many classes: no network, no such name, gated, a script, a broken file
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"{problem}: {type(error).__name__}: {reason}") from error
+    for column, by_file in stated.items():
+        _check_classes(column, by_file)
     return loaded
+
+
+Classes = Sequence[str] | None
+"""Class names by id; None where the column holds strings."""
+
+
+def _stated_classes(*arguments: Any, columns: Sequence[str], **options: Any) -> dict[str, dict[str, Classes]]:
+    """What each parquet file says of the classes in a column, by column and file; nothing where it holds numbers."""
+    parts = datasets.load_dataset_builder(*arguments, **options).config.data_files or {}
+    files = [str(file) for part in parts.values() for file in part if str(file).endswith(".parquet")]
+    with ThreadPoolExecutor(16) as pool:  # the hub answers late
+        by_file = dict(zip(files, pool.map(_features, files), strict=True))
+    stated: dict[str, dict[str, Classes]] = {column: {} for column in columns}
+    for column in columns:
+        for file, features in by_file.items():
+            kind = features.get(column)
+            if isinstance(kind, datasets.ClassLabel):
+                stated[column][file] = kind.names
+            elif isinstance(kind, datasets.Value) and kind.dtype in STRINGS:
+                stated[column][file] = None
+    return stated
+
+
+def _features(file: str) -> datasets.Features:
+    """Of a parquet file here or on the hub; its rows are not read."""
+    with fsspec.open(file) as content:
+        return datasets.Features.from_arrow_schema(pyarrow.parquet.read_schema(content))
+
+
+def _check_classes(column: str, by_file: Mapping[str, Classes]) -> None:
+    """Raise where files number the classes differently: `datasets` reads all with the names of the first one."""
+    first, *others = by_file or [""]
+    for other in others:
+        one, two = by_file[first], by_file[other]
+        if one == two:
+            continue
+        if one is None or two is None:
+            differing = (
+                f"holds strings in {other if two is None else first}, numbers in {first if two is None else other}"
+            )
+        else:
+            pairs = enumerate(zip_longest(one, two, fillvalue="no class"))
+            number, (here, there) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
+            differing = f"numbers classes differently: {number} is {here} in {first}, {there} in {other}"
+        raise ValueError(
+            f"The column `{column}` {differing}. All files must have the same classes in the same order: write them "
+            "anew with the names themselves, as strings, in that column."
+        )
 
 
 def train_and_validation(

@@ -10,6 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from .class_labels import as_class_labels, require_labels
 from .sources import VALIDATION, load_splits
 
 __all__ = ["load_texts", "topic_paragraphs", "topic_passages", "topic_texts", "train_tokenizer", "with_class_labels"]
@@ -83,9 +84,11 @@ def load_texts(source: str, columns: Sequence[str]) -> datasets.DatasetDict:
         columns: to keep.
 
     Raises:
-        ValueError: it cannot be read, or a split or a column is missing or empty.
+        ValueError: it cannot be read, a split or a column is missing or empty, or parquet files number the classes of
+            a column differently.
     """
-    splits = load_splits(f"{source} could not be read as text", str(Path(source)) if Path(source).exists() else source)
+    place = str(Path(source)) if Path(source).exists() else source
+    splits = load_splits(f"{source} could not be read as text", place, class_columns=columns)
     if "train" not in splits:
         raise ValueError(f"{source} needs the split train, it has: {', '.join(map(str, splits))}.")
     train = splits["train"]
@@ -110,16 +113,17 @@ def with_class_labels(splits: datasets.DatasetDict, column: str) -> datasets.Dat
     """The splits with that column as class labels, named after the values in the training split.
 
     Raises:
-        ValueError: the validation split has a value that the training split has not.
+        ValueError: a row has no label, or the validation split has a value that the training split has not.
     """
+    for name, rows in splits.items():
+        require_labels(rows, column, name, f"the column `{column}`")
     if isinstance(splits["train"].features[column], datasets.ClassLabel):
         return splits
     names = [str(value) for value in sorted(set(splits["train"][column]))]
     unknown = sorted({str(value) for value in splits["validation"][column]} - set(names))
     if unknown:
         raise ValueError(f"The column `{column}` holds {unknown[0]!r} in the validation split, but not in training.")
-    text = splits.cast_column(column, datasets.Value("string"))
-    return text.cast_column(column, datasets.ClassLabel(names=names))
+    return datasets.DatasetDict({name: as_class_labels(rows, column, names) for name, rows in splits.items()})
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:

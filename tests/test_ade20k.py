@@ -41,6 +41,13 @@ def test_the_built_in_names():
     assert [ade20k.NAMES[i] for i in (8, 12, 75, 149)] == ["windowpane", "person", "swivel chair", "flag"]
 
 
+def test_what_stands_behind_the_end_of_a_picture_does_not_matter(tmp_path):
+    root = ade20k_folder(tmp_path)
+    for file in ("images/training/ADE_train_00000001.jpg", "annotations/training/ADE_train_00000001.png"):
+        (root / file).write_bytes((root / file).read_bytes() + bytes(9000))
+    assert len(read_ade20k(root).train) == 3
+
+
 @pytest.mark.parametrize("below", [True, False])
 def test_a_folder_is_read_as_it_lies(tmp_path, below):
     root = ade20k_folder(tmp_path)

@@ -62,6 +62,18 @@ def test_a_folder_per_class(tmp_path, name):
     assert np.array_equal(data.picture(data.train[0]), np.asarray(colours(seed=0)))
 
 
+def test_files_that_are_no_pictures_are_counted(tmp_path, caplog):
+    root = image_folder(tmp_path, {"a.jfif": turned(1), "b.JPE": turned(1)}, name="valid")
+    with caplog.at_level("INFO", "hf_dynprune"):
+        data = read_image_folder(root)
+    assert (len(data.train), caplog.text) == (14, "")
+    for name in ("dog/000.heic", "dog/README", "lost.png"):
+        (root / "train" / name).write_bytes(b"other")
+    with caplog.at_level("INFO", "hf_dynprune"):
+        assert len(read_image_folder(root).train) == 14
+    assert f"train: left out 3 of 17 files, such as {root}/train/dog/000.heic. Pictures are files in a" in caplog.text
+
+
 def test_wnids_get_their_names(tmp_path):
     root = image_folder(tmp_path)
     for split in ("train", "val"):

@@ -166,7 +166,7 @@ def test_top_k_refuses_other_inputs(predictions, references, message):
         TopKAccuracy((1, 3)).compute(predictions=predictions, references=references)
 
 
-@pytest.mark.parametrize("top", [(), (0,), (1, 1), (True, 2), (1.5,)])
+@pytest.mark.parametrize("top", [(), (0,), (1, 1), (True, 2), (1.5,), (1, 2.0), 5, ("a",), "a", ([1],), None])
 def test_top_k_needs_different_whole_numbers(top):
     with pytest.raises(ValueError, match="`top` must be different whole numbers of at least 1"):
         TopKAccuracy(top)

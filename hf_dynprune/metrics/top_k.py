@@ -55,8 +55,9 @@ class TopKAccuracy(CountingMetric):
 
     def __init__(self, top: Sequence[int] = (1, 5), **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not top or len(set(top)) < len(top) or any(isinstance(k, bool) or k != int(k) or k < 1 for k in top):
-            raise ValueError(f"`top` must be different whole numbers of at least 1, got {tuple(top)}.")
+        is_whole = isinstance(top, Sequence) and all(isinstance(k, int) and not isinstance(k, bool) for k in top)
+        if not is_whole or not top or len(set(top)) < len(top) or min(top) < 1:
+            raise ValueError(f"`top` must be different whole numbers of at least 1, such as (1, 5), got {top!r}.")
         self.top = tuple(top)
         self.reset()
 

@@ -53,6 +53,10 @@ FOLDERS = {
     "without train": folder("pets needs the folder `train` .*; found training/, val/", rename("train", "training")),
     "no folders of classes": folder("pets/train needs a folder of pictures per class, found cat/, cat_000", flatten),
     "no pictures to train on": folder("pets/train needs a folder of pictures per class, found cat/", empty("train")),
+    "a class without pictures to train on": folder(
+        r"pets/train/dog holds no pictures to train on, found nothing; their names end in \.jpeg, .* Add some",
+        lambda root: [file.unlink() for file in (root / "train" / "dog").iterdir()],
+    ),
     "no pictures to measure on": folder("pets/val needs a folder of pictures per class, found cat/", empty("val")),
     "a class that training has not": folder(
         "pets/val/wolf is a class that training has not: its classes are cat, dog", rename("val/dog", "val/wolf")
