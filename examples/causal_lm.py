@@ -139,7 +139,7 @@ def main(arguments: list[str]) -> list[RunResult]:
         lambda rows: into_blocks(rows, example.block_size), batched=True, remove_columns=encoded["train"].column_names
     )
     print(f"{len(blocks['train']):,} training and {len(blocks['validation']):,} validation blocks")
-    results = run_all(runs, example, lambda run: train(example, run, blocks, tokenizer))
+    results = run_all(runs, example, blocks, lambda run: train(example, run, blocks, tokenizer))
     print(f"\n{comparison_table(results, {'perplexity': 'perplexity'}, 'against full data', scale=1)}")
     return results
 

@@ -376,7 +376,8 @@ def main(arguments: list[str]) -> list[RunResult]:
     with training.main_process_first():
         data = load_data(example, out)
     print(f"{len(data.train):,} training and {len(data.validation):,} validation images, {len(data.classes)} classes")
-    results = run_all(runs, example, lambda run: train(example, run, data))
+    splits = {"train": data.train, "validation": data.validation}
+    results = run_all(runs, example, splits, lambda run: train(example, run, data))
     if training.process_index == 0:
         columns = {"accuracy": "top-1 %"} | ({"top_5_accuracy": "top-5 %"} if len(data.classes) > 5 else {})
         text = comparison_table(results, columns, "against full data, points of top-1") + "\n"

@@ -335,7 +335,7 @@ def main(arguments: list[str]) -> list[RunResult]:
         is_drawn = is_first and run.args.seed == runs[0].args.seed
         return train(example, run, data, out / f"examples_{run.name.replace(' ', '_')}.png" if is_drawn else None)
 
-    results = run_all(runs, example, train_and_draw)
+    results = run_all(runs, example, {"train": data.train, "validation": data.validation}, train_and_draw)
     if is_first:
         text = report(results, data.classes)
         (out / "results.md").write_text(text, encoding="utf-8")
