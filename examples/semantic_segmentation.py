@@ -95,6 +95,7 @@ RECIPES = Path(__file__).parent / "recipes"
 
 def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArguments]:
     """Flags, those of a `--recipe` first; the defaults suit the digit scenes."""
+    flags = with_recipes(arguments, RECIPES)
     parser = HfArgumentParser((ExampleArguments, DynPruneTrainingArguments))
     parser.set_defaults(
         output_dir="segmentation_out",
@@ -111,10 +112,10 @@ def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArgum
         dataloader_pin_memory=False,
         remove_unused_columns=False,  # the transforms below read them
         batch_eval_metrics=True,  # one batch at a time: nothing of an evaluation is gathered
+        # So that an interrupted run ends as it would have; a selector takes no such flag.
+        prune_reproducible_augmentation=not any(flag.startswith("--prune_selector") for flag in flags),
     )
-    example, training = parser.parse_args_into_dataclasses(with_recipes(arguments, RECIPES), look_for_args_file=False)
-    if training.prune_selector is None:
-        training.prune_reproducible_augmentation = True  # so that an interrupted run ends as it would have
+    example, training = parser.parse_args_into_dataclasses(flags, look_for_args_file=False)
     if example.data is None and training.prune_selector is None:
         example.methods, example.seeds = example.methods or "none,infobatch", example.seeds or "0,1"
     return example, training

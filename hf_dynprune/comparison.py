@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -276,7 +277,7 @@ def run_all(
     for number, run in enumerate(runs, 1):
         print(f"\n[{number}/{len(runs)}] {run.name}, seed {run.args.seed}", flush=True)
         made_with = _run_settings(settings, run.args) | of_data
-        result = from_first_process(run.args, lambda run=run, made_with=made_with: _finished(run.folder, made_with))
+        result = from_first_process(run.args, partial(_finished, run.folder, made_with))
         if result is None:
             result = train(run)
             if run.args.process_index == 0:
