@@ -21,7 +21,8 @@ Methods against full data and against a control, full data over as many forward 
         --prune_target_saving 0.4 --control_epochs 12 --seeds 0,1,2
 
 Each run has a folder of its own in the output folder. Finished ones are not repeated, an interrupted one goes on from
-its newest checkpoint (`--save_strategy epoch`). Needs `pip install "hf_dynprune[examples]"`.
+its newest checkpoint (`--save_strategy epoch`). Needs `pip install "hf_dynprune[examples]"`
+and transformers 5.15 or newer.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ class ExampleArguments(ComparisonArguments):
     )
     rand_augment: list[int] = field(
         default_factory=list,
-        metadata={"help": "RandAugment: operations per image, 0 for none, and magnitude from 0 to 30."},
+        metadata={"help": "RandAugment: operations per image, and magnitude from 1 to 29; 0 0 for none."},
     )
     erasing: float = field(default=0.0, metadata={"help": "Probability that a rectangle is erased."})
     large_batch_optimizer: str | None = field(
@@ -206,7 +207,8 @@ def check(example: ExampleArguments, training: DynPruneTrainingArguments) -> Non
         raise ValueError(f"`scale` takes the least share, then the largest, got {example.scale}.")
     if len(example.rand_augment) not in (0, 2):
         raise ValueError(f"`rand_augment` takes operations and magnitude, such as 2 9, got {example.rand_augment}.")
-    check_numbers("rand_augment", example.rand_augment or [0, 0], 0, 30, count=2)
+    if any(example.rand_augment):
+        check_numbers("rand_augment", example.rand_augment, 1, 29, count=2)  # kornia's magnitudes
     large_batch_optimizer(example.large_batch_optimizer, training)
     if example.model in MODELS:
         kind = MODELS[example.model][0]
@@ -302,8 +304,7 @@ class Augment(Prepare):
             self.changes.append(RandomCrop(self.size, padding=side, padding_mode="reflect"))
         if example.flip:
             self.changes.append(RandomHorizontalFlip(p=example.flip))
-        operations, magnitude = example.rand_augment or (0, 0)
-        self.each = RandAugment(operations, magnitude) if operations else None
+        self.each = RandAugment(*example.rand_augment) if any(example.rand_augment) else None
         self.erase = RandomErasing(p=example.erasing) if example.erasing else None
 
     def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:

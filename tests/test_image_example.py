@@ -211,7 +211,7 @@ def test_cifar_10_with_a_small_cifar_resnet(example, tmp_path):
         (["--flip", "3"], "`flip` must be a number of 0 or more and at most 1, got 3.0"),
         (["--erasing", "2"], "`erasing` must be a number of 0 or more and at most 1, got 2.0"),
         (["--scale", "1", "0.5"], r"`scale` takes the least share, then the largest, got \[1.0, 0.5\]"),
-        (["--rand_augment", "2", "31"], "`rand_augment` must be 2 numbers of 0 or more and at most 30, got 2 31"),
+        (["--rand_augment", "2", "31"], "`rand_augment` must be 2 numbers of 1 or more and at most 29, got 2 31"),
         (["--model_kwargs", "{hidden_size:16}"], "`model_kwargs` must be a JSON object, got '{hidden_size:16}'"),
         (
             ["--model_kwargs", '{"hidden_dropout_prb":0.5}'],
@@ -403,7 +403,13 @@ class TestAugmentation:
         assert len(set(places)) > 1
 
     @pytest.mark.parametrize(
-        "flags", [("--scale", "0.2", "0.6"), ("--crop", "none", "--rand_augment", "2", "20"), ("--erasing", "1")]
+        "flags",
+        [
+            ("--scale", "0.2", "0.6"),
+            ("--crop", "none", "--rand_augment", "2", "20"),
+            ("--erasing", "1"),
+            ("--rand_augment", "1", "29"),
+        ],
     )
     def test_images_of_a_batch_differ(self, example, tmp_path, flags):
         pixels, _, _ = self.batch(example, image_folder(tmp_path), *flags, rows=(0,) * 6)
