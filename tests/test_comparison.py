@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import datasets
@@ -74,6 +75,21 @@ def test_a_result_of_more_processes_or_other_data_is_not_read_back(tmp_path, mon
 def test_flags_that_change_no_result_do_not_matter(tmp_path):
     finish(tmp_path)
     assert finish(tmp_path, logging_steps=3, save_strategy="epoch", dataloader_num_workers=2, disable_tqdm=True) == 0
+
+
+def test_how_files_are_checked_does_not_matter_but_what_is_left_of_them_does(tmp_path):
+    """The advice at a broken file, to look through all and to leave out the bad ones, can be followed."""
+
+    @dataclass
+    class Settings(ComparisonArguments):
+        check_images: str = "files"
+        bad_files: str = "refuse"
+        crop: str = "pad"
+
+    finish(tmp_path, comparing=Settings())
+    assert finish(tmp_path, comparing=Settings(check_images="all", bad_files="skip")) == 0
+    with pytest.raises(ValueError, match=r"\(crop: 'pad' then, 'none' now\)"):
+        finish(tmp_path, comparing=Settings(crop="none"))
 
 
 def test_a_run_that_left_nothing_begins_anew_with_other_settings(tmp_path):
