@@ -75,7 +75,13 @@ def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArgum
         report_to="none",
         dataloader_pin_memory=False,
     )
-    return parser.parse_args_into_dataclasses(arguments)
+    example, training = parser.parse_args_into_dataclasses(arguments)
+    if training.label_smoothing_factor:
+        raise ValueError(
+            f"`label_smoothing_factor` must be 0, got {training.label_smoothing_factor}: it smooths the evaluation's "
+            "loss too, and there is no perplexity of a smoothed loss."
+        )
+    return example, training
 
 
 # ---- Data and model ----
@@ -89,7 +95,7 @@ def into_blocks(rows: dict[str, list[list[int]]], size: int) -> dict[str, list[l
 
 
 def build_model(example: ExampleArguments, tokenizer: Any) -> PreTrainedModel:
-    """Pretrained, or two layers of width 96 from scratch."""
+    """Pretrained, or two layers of width 128 from scratch."""
     if example.model is not None:
         return AutoModelForCausalLM.from_pretrained(example.model)
     special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": None, "pad_token_id": tokenizer.pad_token_id}
@@ -118,7 +124,8 @@ def train(example: ExampleArguments, run: PlannedRun, blocks: Any, tokenizer: An
     show_progress(trainer, f"{run.name}, seed {args.seed}", "loss")
     trainer.train(resume_from_checkpoint=newest_usable_checkpoint(args.output_dir))
     metrics = trainer.evaluate()
-    metrics["eval_perplexity"] = math.exp(metrics["eval_loss"])
+    loss = metrics["eval_loss"]
+    metrics["eval_perplexity"] = math.exp(loss) if loss < 709 else math.inf  # e^710 is no float any more
     if args.save_strategy != "no":
         trainer.save_model()
     return RunResult.of(run, metrics, trainer.pruning_history, trainer.state.epoch)
@@ -138,8 +145,14 @@ def main(arguments: list[str]) -> list[RunResult]:
     blocks = encoded.map(
         lambda rows: into_blocks(rows, example.block_size), batched=True, remove_columns=encoded["train"].column_names
     )
+    for split, rows in blocks.items():
+        if not len(rows):
+            raise ValueError(
+                f"The {split} texts have fewer tokens than one block: `block_size` must be lower, got "
+                f"{example.block_size}, or the texts longer."
+            )
     print(f"{len(blocks['train']):,} training and {len(blocks['validation']):,} validation blocks")
-    results = run_all(runs, example, lambda run: train(example, run, blocks, tokenizer))
+    results = run_all(runs, example, blocks, lambda run: train(example, run, blocks, tokenizer))
     print(f"\n{comparison_table(results, {'perplexity': 'perplexity'}, 'against full data', scale=1)}")
     return results
 

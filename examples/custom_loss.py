@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -151,7 +152,8 @@ def main(arguments: list[str]) -> list[RunResult]:
     }
     for name, (build, function) in losses.items():
         for run in runs:
-            args = run.args
+            args = copy(run.args)
+            args.output_dir = str(run.folder / name.replace(" ", "_"))
             set_seed(args.seed)  # the same initial weights for every method
             trainer = DynPruneTrainer(
                 model=build(),

@@ -21,13 +21,15 @@ Methods against full data and against a control, full data over as many forward 
         --prune_target_saving 0.4 --control_epochs 12 --seeds 0,1,2
 
 Each run has a folder of its own in the output folder. Finished ones are not repeated, an interrupted one goes on from
-its newest checkpoint (`--save_strategy epoch`). Needs `pip install "hf_dynprune[examples]"`.
+its newest checkpoint (`--save_strategy epoch`). Needs `pip install "hf_dynprune[examples]"`
+and transformers 5.15 or newer.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -36,9 +38,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from kornia.augmentation import RandomCrop, RandomErasing, RandomHorizontalFlip, RandomResizedCrop
 from kornia.augmentation.auto import RandAugment
 from transformers import (
+    AutoConfig,
     AutoImageProcessor,
     AutoModelForImageClassification,
     HfArgumentParser,
@@ -61,10 +65,19 @@ from hf_dynprune.comparison import (
     run_all,
     with_recipes,
 )
+from hf_dynprune.flag_checks import (
+    check_choice,
+    check_names,
+    check_numbers,
+    parameter_names,
+    refuse_without_effect,
+)
 from hf_dynprune.image_data import ImageData, load_digit_images, load_image_data, without_bad
+from hf_dynprune.large_batch import OPTIMIZERS, large_batch_optimizer
 from hf_dynprune.metrics import TopKAccuracy
 from hf_dynprune.models import CifarResNetConfig
 from hf_dynprune.quickstart import show_progress, small_vit_config
+from hf_dynprune.registry import as_mapping
 
 # ---- Settings ----
 
@@ -130,21 +143,24 @@ class ExampleArguments(ComparisonArguments):
         default=None, metadata={"help": "Probability of a horizontal flip. Default: 0.5; 0 for the digits."}
     )
     rand_augment: list[int] = field(
-        default_factory=list, metadata={"help": "RandAugment: operations per image, and magnitude from 0 to 30."}
+        default_factory=list,
+        metadata={"help": "RandAugment: operations per image, and magnitude from 1 to 29; 0 0 for none."},
     )
     erasing: float = field(default=0.0, metadata={"help": "Probability that a rectangle is erased."})
     large_batch_optimizer: str | None = field(
         default=None,
-        metadata={"help": "lars or lamb, of pytorch_optimizer, with `optim_args` such as trust_coefficient=0.01."},
+        metadata={
+            "help": "lars or lamb, of pytorch_optimizer, with `optim_args` such as trust_coefficient=0.01; none."
+        },
     )
 
 
 RECIPES = Path(__file__).parent / "recipes"
-OPTIMIZERS = {"lars": "LARS", "lamb": "Lamb"}
 
 
 def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArguments]:
     """Flags, those of a `--recipe` first; the defaults suit the digits."""
+    flags = with_recipes(arguments, RECIPES)
     parser = HfArgumentParser((ExampleArguments, DynPruneTrainingArguments))
     parser.set_defaults(
         output_dir="images_out",
@@ -161,25 +177,46 @@ def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArgum
         dataloader_pin_memory=False,
         remove_unused_columns=False,  # the transforms below read them
         batch_eval_metrics=True,  # one batch at a time: nothing of an evaluation is gathered
+        # So that an interrupted run ends as it would have; a selector takes no such flag.
+        prune_reproducible_augmentation=not any(flag.startswith("--prune_selector") for flag in flags),
     )
-    flags = with_recipes(arguments, RECIPES)
     example, training = parser.parse_args_into_dataclasses(flags, look_for_args_file=False)
     is_digits = example.data is None
-    if training.prune_selector is None:
-        training.prune_reproducible_augmentation = True  # so that an interrupted run ends as it would have
     if is_digits and training.prune_selector is None:
         example.methods, example.seeds = example.methods or "none,infobatch", example.seeds or "0,1"
     example.crop = example.crop or ("pad" if is_digits else "resized")
     example.flip = (0.0 if is_digits else 0.5) if example.flip is None else example.flip
-    for name, value, allowed in (
-        ("crop", example.crop, ("resized", "pad", "none")),
-        ("large_batch_optimizer", example.large_batch_optimizer, (None, *OPTIMIZERS)),
-    ):
-        if value not in allowed:
-            raise ValueError(f"`{name}` must be one of {', '.join(map(str, allowed))}, got {value!r}.")
+    check(example, training)
+    return example, training
+
+
+def check(example: ExampleArguments, training: DynPruneTrainingArguments) -> None:
+    """Refuse what would fail later, or have no effect."""
+    if example.large_batch_optimizer == "none":
+        example.large_batch_optimizer = None
+    check_choice("crop", example.crop, ("resized", "pad", "none"))
+    check_choice("large_batch_optimizer", example.large_batch_optimizer, (None, *OPTIMIZERS))
+    check_numbers("flip", [example.flip], 0, 1)
+    check_numbers("erasing", [example.erasing], 0, 1)
+    check_numbers("crop_pct", [example.crop_pct], 0, 1, is_low_open=True)
+    check_numbers("image_size", [1 if example.image_size is None else example.image_size], 1)
+    check_numbers("image_mean", example.image_mean, -math.inf, count=3)
+    check_numbers("image_std", example.image_std, 0, count=3, is_low_open=True)
+    check_numbers("scale", example.scale, 0, 1, count=2, is_low_open=True)
+    if example.scale[0] > example.scale[1]:
+        raise ValueError(f"`scale` takes the least share, then the largest, got {example.scale}.")
     if len(example.rand_augment) not in (0, 2):
         raise ValueError(f"`rand_augment` takes operations and magnitude, such as 2 9, got {example.rand_augment}.")
-    return example, training
+    if any(example.rand_augment):
+        check_numbers("rand_augment", example.rand_augment, 1, 29, count=2)  # kornia's magnitudes
+    large_batch_optimizer(example.large_batch_optimizer, training)
+    if example.model in MODELS:
+        kind = MODELS[example.model][0]
+    else:
+        kind = type(AutoConfig.from_pretrained(example.model))
+        own = ("image_size", "crop_pct", "image_mean", "image_std")
+        refuse_without_effect(example, own, "on a pretrained model, whose image processor decides")
+    check_names("model_kwargs", as_mapping(example.model_kwargs, "model_kwargs"), kind, parameter_names(kind))
 
 
 # ---- Data ----
@@ -236,6 +273,19 @@ class Prepare:
         return {"pixel_values": pixels, "labels": rows["label"]}
 
 
+class SmoothCrop(RandomResizedCrop):
+    """Crops of random size and shape, shrunk with antialiasing as evaluation images are; kornia's own are not."""
+
+    def apply_transform(self, images: torch.Tensor, params: Any, flags: Any, transform: Any = None) -> torch.Tensor:
+        """`[B, C, *size]` of `[B, C, H, W]`: the box that was drawn for each, resized."""
+        crops = []
+        for image, corners in zip(images, params["src"].long().tolist(), strict=True):
+            (left, top), _, (right, bottom), _ = corners  # the last pixels belong to the box
+            box = image[None, :, top : bottom + 1, left : right + 1]
+            crops.append(F.interpolate(box, flags["size"], mode="bilinear", antialias=True))
+        return torch.cat(crops)
+
+
 class Augment(Prepare):
     """Rows to random crops, flips and other changes, brought to the processor's size, range, mean and deviation.
 
@@ -245,14 +295,16 @@ class Augment(Prepare):
 
     def __init__(self, data: ImageData, example: ExampleArguments, processor: Any) -> None:
         super().__init__(data, processor)
-        self.resized = RandomResizedCrop(self.size, scale=tuple(example.scale)) if example.crop == "resized" else None
+        self.resized = SmoothCrop(self.size, scale=tuple(example.scale)) if example.crop == "resized" else None
+        probe = torch.arange(3 * self.size[0] * self.size[1]).reshape(3, *self.size).remainder(251).to(torch.uint8)
+        self.keeps_size = torch.equal(self.fitted(probe), probe)  # not where an image of the size is cropped as others
         side = max(self.size) // 8
         self.changes: list[torch.nn.Module] = []
         if example.crop == "pad":
             self.changes.append(RandomCrop(self.size, padding=side, padding_mode="reflect"))
         if example.flip:
             self.changes.append(RandomHorizontalFlip(p=example.flip))
-        self.each = RandAugment(*example.rand_augment) if example.rand_augment else None
+        self.each = RandAugment(*example.rand_augment) if any(example.rand_augment) else None
         self.erase = RandomErasing(p=example.erasing) if example.erasing else None
 
     def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -271,7 +323,7 @@ class Augment(Prepare):
         """`[B, 3, H, W]` in [0, 1], of the processor's size."""
         images = [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures]
         if self.resized is None:
-            fitting = [image.shape[-2:] == self.size for image in images]
+            fitting = [self.keeps_size and image.shape[-2:] == self.size for image in images]
             return torch.stack([i if fits else self.fitted(i) for i, fits in zip(images, fitting, strict=True)]) / 255
         # Each image has draws of its own either way; images of one size are faster together.
         together = len(images) if len({image.shape for image in images}) == 1 else 1
@@ -288,35 +340,29 @@ class Augment(Prepare):
 # ---- Models ----
 
 
-def cifar_resnet50(size: int) -> PreTrainedConfig:
-    """ResNet-50 with a first layer for small images."""
-    return CifarResNetConfig(depths=(3, 4, 6, 3), layer_type="bottleneck")
-
-
-MODELS: dict[str, tuple[Callable[[int], PreTrainedConfig], int]] = {
-    "vit_tiny": (lambda size: small_vit_config(3, size, size), 32),
-    "vit_b": (lambda size: ViTConfig(image_size=size), 224),
-    "swin_t": (lambda size: SwinConfig(image_size=size), 224),
-    "resnet50": (lambda size: ResNetConfig(), 224),
-    "cifar_resnet18": (lambda size: CifarResNetConfig(), 32),
-    "cifar_resnet50": (cifar_resnet50, 32),
+MODELS: dict[str, tuple[type[PreTrainedConfig], Callable[[int], dict[str, Any]], int]] = {
+    "vit_tiny": (ViTConfig, lambda size: small_vit_config(3, size, size).to_dict(), 32),
+    "vit_b": (ViTConfig, lambda size: {"image_size": size}, 224),
+    "swin_t": (SwinConfig, lambda size: {"image_size": size}, 224),
+    "resnet50": (ResNetConfig, lambda size: {}, 224),
+    "cifar_resnet18": (CifarResNetConfig, lambda size: {}, 32),
+    "cifar_resnet50": (CifarResNetConfig, lambda size: {"depths": (3, 4, 6, 3), "layer_type": "bottleneck"}, 32),
 }
-"""Config by side of the images, and the usual side; the defaults of transformers are ViT-B/16, Swin-T and ResNet-50."""
+"""Config, its parameters by side of the images, usual side; transformers' defaults are ViT-B/16, Swin-T, ResNet-50."""
 
 
 def build_model(example: ExampleArguments, data: ImageData) -> tuple[PreTrainedModel, Any]:
     """The model, and the image processor that goes with it."""
     labels = {"id2label": data.id2label, "label2id": data.label2id}
-    changes = json.loads(example.model_kwargs)
+    changes = as_mapping(example.model_kwargs, "model_kwargs")
     if example.model not in MODELS:
         model = AutoModelForImageClassification.from_pretrained(
             example.model, **labels, **changes, ignore_mismatched_sizes=True
         )
         return model, AutoImageProcessor.from_pretrained(example.model)
-    config_for, size = MODELS[example.model]
+    kind, options, size = MODELS[example.model]
     size = example.image_size or (8 if example.data is None else size)
-    config = config_for(size)
-    config.update(changes | labels)
+    config = kind.from_dict(options(size) | changes | labels)
     whole = round(size / example.crop_pct)
     processor = ViTImageProcessorPil(
         size={"height": size, "width": size} if whole == size else {"shortest_edge": whole},
@@ -326,20 +372,6 @@ def build_model(example: ExampleArguments, data: ImageData) -> tuple[PreTrainedM
         image_std=example.image_std,
     )
     return AutoModelForImageClassification.from_config(config), processor
-
-
-def large_batch_optimizer(example: ExampleArguments, args: Any) -> tuple[Any, dict[str, Any]] | None:
-    """LARS or LAMB, as the trainer takes them; it keeps weight decay off biases and layer norms."""
-    if example.large_batch_optimizer is None:
-        return None
-    import pytorch_optimizer
-
-    options = {}
-    for pair in (args.optim_args or "").replace(" ", "").split(","):
-        name, _, value = pair.partition("=")
-        if name:
-            options[name] = json.loads(value)
-    return getattr(pytorch_optimizer, OPTIMIZERS[example.large_batch_optimizer]), {"lr": args.learning_rate, **options}
 
 
 # ---- Runs ----
@@ -359,7 +391,7 @@ def train(example: ExampleArguments, run: PlannedRun, data: ImageData) -> RunRes
         processing_class=processor,
         compute_metrics=metric.batch_metrics,
         preprocess_logits_for_metrics=metric.top_classes,
-        optimizer_cls_and_kwargs=large_batch_optimizer(example, args),
+        optimizer_cls_and_kwargs=large_batch_optimizer(example.large_batch_optimizer, args),
     )
     show_progress(trainer, f"{run.name}, seed {args.seed}")
     trainer.train(resume_from_checkpoint=newest_usable_checkpoint(args.output_dir))
@@ -376,7 +408,8 @@ def main(arguments: list[str]) -> list[RunResult]:
     with training.main_process_first():
         data = load_data(example, out)
     print(f"{len(data.train):,} training and {len(data.validation):,} validation images, {len(data.classes)} classes")
-    results = run_all(runs, example, lambda run: train(example, run, data))
+    splits = {"train": data.train, "validation": data.validation}
+    results = run_all(runs, example, splits, lambda run: train(example, run, data))
     if training.process_index == 0:
         columns = {"accuracy": "top-1 %"} | ({"top_5_accuracy": "top-5 %"} if len(data.classes) > 5 else {})
         text = comparison_table(results, columns, "against full data, points of top-1") + "\n"

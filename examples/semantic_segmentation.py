@@ -16,7 +16,8 @@ Parquet files or a hub data set with a column of images and one of masks:
     python examples/semantic_segmentation.py --data DIR --classes road,car,sky --ignored 3 --crop_size 120 160
 
 Each run has a folder of its own in the output folder. Finished ones are not repeated, an interrupted one goes on from
-its newest checkpoint (`--save_strategy epoch`). Needs `pip install "hf_dynprune[examples]"`.
+its newest checkpoint (`--save_strategy epoch`). Needs `pip install "hf_dynprune[examples]"`
+and transformers 5.15 or newer.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ RECIPES = Path(__file__).parent / "recipes"
 
 def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArguments]:
     """Flags, those of a `--recipe` first; the defaults suit the digit scenes."""
+    flags = with_recipes(arguments, RECIPES)
     parser = HfArgumentParser((ExampleArguments, DynPruneTrainingArguments))
     parser.set_defaults(
         output_dir="segmentation_out",
@@ -111,10 +113,10 @@ def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArgum
         dataloader_pin_memory=False,
         remove_unused_columns=False,  # the transforms below read them
         batch_eval_metrics=True,  # one batch at a time: nothing of an evaluation is gathered
+        # So that an interrupted run ends as it would have; a selector takes no such flag.
+        prune_reproducible_augmentation=not any(flag.startswith("--prune_selector") for flag in flags),
     )
-    example, training = parser.parse_args_into_dataclasses(with_recipes(arguments, RECIPES), look_for_args_file=False)
-    if training.prune_selector is None:
-        training.prune_reproducible_augmentation = True  # so that an interrupted run ends as it would have
+    example, training = parser.parse_args_into_dataclasses(flags, look_for_args_file=False)
     if example.data is None and training.prune_selector is None:
         example.methods, example.seeds = example.methods or "none,infobatch", example.seeds or "0,1"
     return example, training
@@ -335,7 +337,7 @@ def main(arguments: list[str]) -> list[RunResult]:
         is_drawn = is_first and run.args.seed == runs[0].args.seed
         return train(example, run, data, out / f"examples_{run.name.replace(' ', '_')}.png" if is_drawn else None)
 
-    results = run_all(runs, example, train_and_draw)
+    results = run_all(runs, example, {"train": data.train, "validation": data.validation}, train_and_draw)
     if is_first:
         text = report(results, data.classes)
         (out / "results.md").write_text(text, encoding="utf-8")

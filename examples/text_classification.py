@@ -152,7 +152,7 @@ def main(arguments: list[str]) -> list[RunResult]:
     tokenizer = load_tokenizer(example, data["train"])
     encoded = data.map(lambda rows: tokenizer(rows["text"], truncation=True), batched=True, remove_columns=["text"])
     print(f"{len(data['train']):,} training and {len(data['validation']):,} validation texts, {len(names)} classes")
-    results = run_all(runs, example, lambda run: train(example, run, encoded, tokenizer))
+    results = run_all(runs, example, encoded, lambda run: train(example, run, encoded, tokenizer))
     table = comparison_table(results, {"accuracy": "accuracy %"}, "against full data, points")
     most = max(data["validation"]["label"].count(label) for label in range(len(names))) / len(data["validation"])
     print(f"\n{table}\n\nThe most frequent class alone: {100 * most:.1f} %")

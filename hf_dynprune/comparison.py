@@ -9,17 +9,20 @@ import argparse
 import copy
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .data import dataset_fingerprint
+from .distributed import from_first_process
 from .files import write_atomically
 from .history import PruningHistory
 from .tables import markdown_table, mean_and_each
-from .training_args import DynPruneArguments
 
 __all__ = [
     "ComparisonArguments",
@@ -51,8 +54,9 @@ class ComparisonArguments:
     control_epochs: float | None = field(
         default=None,
         metadata={
-            "help": "One more run per seed: full data, with run and schedule shortened to so many epochs. The fair "
-            "comparison has as many forward passes as the pruned runs: (1 - share saved) * `num_train_epochs`."
+            "help": "One more run per seed: full data, with run and schedule, warm-up steps too, shortened to so many "
+            "epochs. The fair comparison has as many forward passes as the pruned runs: (1 - share saved) * "
+            "`num_train_epochs`."
         },
     )
 
@@ -119,7 +123,13 @@ def planned_runs(comparison: ComparisonArguments, training: Any) -> list[Planned
         seeds = [int(seed) for seed in (comparison.seeds or str(training.seed)).split(",")]
     except ValueError as error:
         raise ValueError(f"`seeds` must be whole numbers between commas, got {comparison.seeds!r}.") from error
-    methods = (comparison.methods or training.prune_method).split(",")
+    methods = [method.strip() for method in (comparison.methods or training.prune_method).split(",")]
+    for flag, given in (("seeds", seeds), ("methods", methods)):
+        if len(set(given)) < len(given):
+            raise ValueError(
+                f"`{flag}` must be without repetitions, which would be the same runs again, got "
+                f"{','.join(map(str, given))}."
+            )
     runs = []
     for seed in seeds:
         runs += [_planned(training, method, seed) for method in methods]
@@ -137,6 +147,8 @@ def _planned(training: Any, method: str, seed: int, name: str = "", epochs: floa
         args.prune_ratio = args.prune_kwargs = args.prune_target_saving = None
     if epochs is not None:
         args.num_train_epochs = epochs
+        if args.warmup_steps >= 1:  # below 1 it is a share, which shortens by itself
+            args.warmup_steps = math.ceil(args.warmup_steps * epochs / training.num_train_epochs)
     name = name or (method if training.prune_selector is None else f"selector_{training.prune_selector}")
     folder = name.replace(" ", "_")
     args.output_dir = str(Path(training.output_dir) / f"{folder}-seed{seed}")
@@ -157,13 +169,25 @@ def _control(training: Any, epochs: float, seed: int) -> PlannedRun:
 
 # ---- Runs ----
 
-DEPENDS_ON = (
-    *("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate"),
-    *("weight_decay", "optim", "optim_args", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"),
-    *("max_grad_norm", "label_smoothing_factor", "bf16", "fp16", "seed", "data_seed"),
-    *DynPruneArguments.__dataclass_fields__,
+NEUTRAL = frozenset(
+    {
+        *("output_dir", "run_name", "project", "report_to", "disable_tqdm", "local_rank"),
+        *("log_level", "log_level_replica", "log_on_each_node", "logging_strategy", "logging_steps"),
+        *("logging_first_step", "logging_nan_inf_filter", "include_num_input_tokens_seen", "skip_memory_metrics"),
+        *("save_strategy", "save_steps", "save_total_limit", "save_on_each_node", "save_only_model"),
+        *("enable_jit_checkpoint", "resume_from_checkpoint", "restore_callback_states_from_checkpoint"),
+        *("dataloader_num_workers", "dataloader_persistent_workers", "dataloader_pin_memory", "ddp_timeout"),
+        *("dataloader_prefetch_factor", "dataloader_multiprocessing_context", "torch_empty_cache_steps"),
+        *("per_device_eval_batch_size", "eval_accumulation_steps"),
+        *("push_to_hub", "hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_always_push"),
+        *("hub_revision", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
+        *("check_images", "bad_files"),  # what they leave of the data shows in the data
+        *ComparisonArguments.__dataclass_fields__,
+    }
 )
-"""Training arguments that change a result; with others, a finished run is read back and an interrupted one goes on."""
+"""Flags that no result depends on: paths, logging, reports, saving, workers, the hub. With another value of any other
+one, a finished run is not read back and an interrupted one does not go on.
+"""
 
 
 @dataclass(frozen=True)
@@ -230,21 +254,30 @@ class RunResult:
 
 
 def run_all(
-    runs: Sequence[PlannedRun], settings: ComparisonArguments, train: Callable[[PlannedRun], RunResult]
+    runs: Sequence[PlannedRun],
+    settings: ComparisonArguments,
+    data: Mapping[str, Any],
+    train: Callable[[PlannedRun], RunResult],
 ) -> list[RunResult]:
     """Make each run that has no result yet; read back the others, which must have been made alike.
+
+    With several processes the first one looks what is there.
 
     Args:
         runs: as planned.
         settings: the example's arguments, which results depend on too.
+        data: data sets by split, which results depend on as well.
         train: makes one.
+
+    Raises:
+        ValueError: a run that is there was made otherwise; names what differs.
     """
+    of_data = {f"{split} data": f"{len(rows):,} rows, {dataset_fingerprint(rows)}" for split, rows in data.items()}
     results = []
     for number, run in enumerate(runs, 1):
         print(f"\n[{number}/{len(runs)}] {run.name}, seed {run.args.seed}", flush=True)
-        result = RunResult.read(run.folder / "result.json")
-        if run.args.process_index == 0:
-            keep_settings(run.folder / "settings.json", _run_settings(settings, run.args))
+        made_with = _run_settings(settings, run.args) | of_data
+        result = from_first_process(run.args, partial(_finished, run.folder, made_with))
         if result is None:
             result = train(run)
             if run.args.process_index == 0:
@@ -254,30 +287,44 @@ def run_all(
 
 
 def _run_settings(settings: ComparisonArguments, args: Any) -> dict[str, Any]:
-    """What the result of one run depends on."""
-    shared = ComparisonArguments.__dataclass_fields__
-    own = {key: value for key, value in dataclasses.asdict(settings).items() if key not in shared}
+    """What the result of one run depends on, but for the data."""
+    own = dataclasses.asdict(settings)
     if own.get("data"):
         own["data"] = str(Path(own["data"]).resolve() if Path(own["data"]).exists() else own["data"])
-    return own | {key: getattr(args, key) for key in DEPENDS_ON}
+    flags = {key: value for key, value in (own | args.to_dict()).items() if key not in NEUTRAL}
+    return flags | {"processes": args.world_size}
+
+
+def _finished(folder: Path, settings: Mapping[str, Any]) -> RunResult | None:
+    keep_settings(folder / "settings.json", settings)
+    return RunResult.read(folder / "result.json")
 
 
 def keep_settings(file: Path, settings: Mapping[str, Any]) -> None:
     """Write down what a run is made with, before it begins; a run that is there already must have been made alike.
 
+    Where neither a result nor a checkpoint is beside the file there is no run to be mixed up with.
+
     Raises:
         ValueError: it was not; names what differs.
     """
     now: dict[str, Any] = json.loads(json.dumps(dict(settings), default=str))
-    if file.is_file():
+    is_begun = (file.parent / "result.json").is_file() or any(file.parent.glob("checkpoint-*"))
+    if file.is_file() and is_begun:
         then = json.loads(file.read_text(encoding="utf-8"))
-        differs = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
+        differs = sorted(key for key in {*then, *now} if key not in then or key not in now or then[key] != now[key])
         if differs:
-            said = "; ".join(f"{key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in differs[:3])
+            said = "; ".join(f"{key}: {_said(then, key)} then, {_said(now, key)} now" for key in differs[:3])
+            more = f"; and {len(differs) - 3} more" if len(differs) > 3 else ""
             raise ValueError(
-                f"{file.parent} holds a run with other settings ({said}): use another `output_dir`, or move it away."
+                f"{file.parent} holds a run with other settings ({said}{more}): use another `output_dir`, or move it "
+                "away."
             )
     write_atomically(file, json.dumps(now, indent=1).encode())
+
+
+def _said(settings: Mapping[str, Any], key: str) -> str:
+    return repr(settings[key]) if key in settings else "not recorded"
 
 
 # ---- Tables ----

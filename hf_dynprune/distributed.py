@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from numpy.typing import NDArray
 
-__all__ = ["ScoreBuffer", "agree", "collect", "sum_over_processes"]
+__all__ = ["ScoreBuffer", "agree", "collect", "from_first_process", "sum_over_processes"]
 
 T = TypeVar("T")
 
@@ -62,6 +62,27 @@ def collect(accelerator: Any, item: T | None) -> list[T]:
     """What all processes hold, in the order of their ranks, without None."""
     items = [item] if accelerator.num_processes == 1 else gather_object([item])
     return [item for item in items if item is not None]
+
+
+def from_first_process(args: Any, find: Callable[[], T]) -> T:
+    """What the first process finds, on all of them, also where only that one sees the files.
+
+    Args:
+        args: training arguments.
+        find: called there alone; what it raises is raised on all.
+    """
+    if args.world_size == 1:
+        return find()
+    found: list[Any] = [None, None]
+    if args.process_index == 0:
+        try:
+            found[0] = find()
+        except Exception as error:
+            found[1] = error
+    result, failure = broadcast_object_list(found)
+    if failure is not None:
+        raise failure
+    return result  # type: ignore[no-any-return]
 
 
 def agree(

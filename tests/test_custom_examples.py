@@ -132,6 +132,9 @@ def test_both_losses_are_trained_with(loss_example, few_digits, tmp_path, capsys
     for full, pruned in (runs[:2], runs[2:]):
         assert full.forward_passes == 3 * 96
         assert pruned.forward_passes < full.forward_passes
+    histories = tmp_path.rglob("dynprune_history.jsonl")
+    folders = {f"{run}-seed0/{loss}" for run in ("none", "infobatch") for loss in ("focal", "reading_and_restoring")}
+    assert {file.parent.relative_to(tmp_path).as_posix() for file in histories} == folders
     printed = capsys.readouterr().out
     assert all(f"| {name} " in printed for name in names)
 

@@ -17,11 +17,13 @@ pytest.importorskip("kornia")
 
 import transformers
 from packaging.version import Version
+from PIL import Image
 from transformers import AutoModelForImageClassification
 
 from hf_dynprune.image_data import load_digit_images, load_image_data
+from hf_dynprune.large_batch import large_batch_optimizer
 from hf_dynprune.models import CifarResNetConfig, CifarResNetForImageClassification
-from tests.image_files import bad_files, image_folder, image_parquet, image_table, odd_files
+from tests.image_files import bad_files, encoded, image_folder, image_parquet, image_table, odd_files
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CIFAR = EXAMPLES.parents[1] / "shared" / "data" / "cifar10"
@@ -151,10 +153,15 @@ def test_large_batch_optimizers(example, tmp_path, monkeypatch, optimizer):
         "0.5",
     ]
     arguments += ["--large_batch_optimizer", optimizer]
-    settings, training = example.parse([*arguments, "--optim_args", "weight_decouple=false, eps=1e-3"])
-    chosen, options = example.large_batch_optimizer(settings, training)
+    own = {"lars": "nesterov=True, momentum=0", "lamb": "weight_decouple=false, betas=(0.8, 0.9), eps=1e-3"}[optimizer]
+    _, training = example.parse([*arguments, "--optim_args", own])
+    chosen, options = large_batch_optimizer(optimizer, training)
     assert chosen.__name__.lower() == optimizer
-    assert options == {"lr": 0.5, "weight_decouple": False, "eps": 1e-3}
+    expected = {
+        "lars": {"nesterov": True, "momentum": 0},
+        "lamb": {"weight_decouple": False, "betas": (0.8, 0.9), "eps": 1e-3},
+    }
+    assert options == {"lr": 0.5, **expected[optimizer]}
     (result,) = example.main(arguments)
     assert result.steps == 2
 
@@ -196,6 +203,31 @@ def test_cifar_10_with_a_small_cifar_resnet(example, tmp_path):
         (["--check_images", "some"], "`check_images` must be one of none, files, all, got 'some'"),
         (["--max_train_samples", "2000"], r"2,000 train images were asked for, there are 1 to 1,437"),
         (["--prune_selector", "orderdp", "--methods", "none"], r"`methods` \(none\) with `prune_selector`"),
+        (["--crop_pct", "0"], "`crop_pct` must be a number above 0 and at most 1, got 0.0"),
+        (["--crop_pct", "1.5"], "`crop_pct` must be a number above 0 and at most 1, got 1.5"),
+        (["--image_std", "0.5", "0", "0.5"], "`image_std` must be 3 numbers above 0, got 0.5 0.0 0.5"),
+        (["--image_mean", "0.5"], "`image_mean` must be 3 numbers, got 0.5"),
+        (["--image_size", "0"], "`image_size` must be a number of 1 or more, got 0"),
+        (["--flip", "3"], "`flip` must be a number of 0 or more and at most 1, got 3.0"),
+        (["--erasing", "2"], "`erasing` must be a number of 0 or more and at most 1, got 2.0"),
+        (["--scale", "1", "0.5"], r"`scale` takes the least share, then the largest, got \[1.0, 0.5\]"),
+        (["--rand_augment", "2", "31"], "`rand_augment` must be 2 numbers of 1 or more and at most 29, got 2 31"),
+        (["--model_kwargs", "{hidden_size:16}"], "`model_kwargs` must be a JSON object, got '{hidden_size:16}'"),
+        (
+            ["--model_kwargs", '{"hidden_dropout_prb":0.5}'],
+            "has 'hidden_dropout_prb', which ViTConfig does not take: .*",
+        ),
+        (
+            ["--large_batch_optimizer", "lars", "--optim_args", "nestrov=true"],
+            "has 'nestrov', which LARS does not take",
+        ),
+        (["--large_batch_optimizer", "lamb", "--optim_args", "betas=0.9"], r"like \(0.9, 0.999\), got 0.9"),
+        (["--large_batch_optimizer", "lamb", "--optim_args", "eps"], "must be pairs name=value .* got 'eps'"),
+        (["--large_batch_optimizer", "lamb", "--adam_beta1", "0.8"], r"`adam_beta1` \(0.8\) has no effect beside"),
+        (
+            ["--recipe", "cifar10_r18", "--large_batch_optimizer", "lars"],
+            r"`optim` \(sgd\) has no effect beside .*lars.* `--optim adamw_torch_fused`",
+        ),
     ],
 )
 def test_mistakes_show_before_the_first_run(example, tmp_path, monkeypatch, flags, message):
@@ -245,6 +277,31 @@ def test_recipes_hold_the_papers_settings_and_build_their_models(example, recipe
     assert recipe.read_text().startswith("# ")
 
 
+def test_settings_of_a_recipe_can_be_switched_off(example):
+    flags = ["--recipe", "imagenet_r50_lars", "--large_batch_optimizer", "none", "--rand_augment", "0", "0"]
+    settings, training = example.parse(flags)
+    assert settings.large_batch_optimizer is None
+    assert large_batch_optimizer(settings.large_batch_optimizer, training) is None
+    assert training.prune_reproducible_augmentation
+    for off in (["--prune_reproducible_augmentation", "false"], ["--prune_selector", "orderdp"]):
+        assert not example.parse([*flags, *off])[1].prune_reproducible_augmentation
+
+
+def test_what_a_pretrained_models_processor_decides_is_refused(example, tmp_path):
+    small_resnet().save_pretrained(tmp_path)
+    flags = ["--recipe", "imagenet_vit_b", "--bf16", "false", "--model", str(tmp_path)]
+    with pytest.raises(ValueError, match=r"`crop_pct` \(0.875\) has no effect on a pretrained .* `--crop_pct 1.0`"):
+        example.parse(flags)
+    flags += ["--crop_pct", "1.0"]
+    assert example.parse(flags)[0].model == str(tmp_path)
+    with pytest.raises(ValueError, match=r"`image_size` \(8\) has no effect .* decides: leave it out\.$"):
+        example.parse([*flags, "--image_size", "8"])
+    with pytest.raises(ValueError, match=r"`image_std` \(1.0 1.0 1.0\) .* `--image_std 0.5 0.5 0.5`"):
+        example.parse([*flags, "--image_std", "1", "1", "1"])
+    with pytest.raises(ValueError, match="has 'depth', which CifarResNetConfig does not take: it takes depths,"):
+        example.parse([*flags, "--model_kwargs", '{"depth":[1,1]}'])
+
+
 def test_one_cycle_of_the_recipes(example):
     """From 1/25 of the peak over 30 % of the run, down to 1/250,000 of it."""
     _, training = example.parse(["--recipe", "cifar10_r18"])
@@ -273,7 +330,8 @@ def test_one_cycle_of_the_recipes(example):
 
 class TestAugmentation:
     def batch(self, example, root, *flags, rows=(0, 1, 2, 3), split="train"):
-        settings, _ = example.parse(["--data", str(root), "--image_size", "8", *flags])
+        size = [] if {"--model", "--image_size"} & set(flags) else ["--image_size", "8"]
+        settings, _ = example.parse(["--data", str(root), *size, *flags])
         data = load_image_data(root)
         _, processor = example.build_model(settings, data)
         kind = example.Augment(data, settings, processor)
@@ -304,6 +362,32 @@ class TestAugmentation:
         pixels, plain, _ = self.batch(example, root, *flags)
         torch.testing.assert_close(pixels, plain, atol=1e-4, rtol=1e-4)
 
+    @pytest.mark.parametrize("crop", ["none", "pad"])
+    def test_an_image_of_the_size_is_cropped_like_any_other(self, example, tmp_path, crop):
+        """Smooth images of 40 x 40: their centre covers eight tenths of what they show, whatever their size."""
+        for side in (32, 40, 80):
+            image = Image.linear_gradient("L").resize((side, side))
+            root = image_folder(tmp_path / str(side), {"000.png": encoded(image)})
+            flags = ("--flip", "0", "--crop", crop, "--image_size", "32", "--crop_pct", "0.8")
+            pixels, plain, _ = self.batch(example, root, *flags, rows=(0,))
+            if crop == "none":
+                torch.testing.assert_close(pixels, plain, atol=1e-4, rtol=1e-4)
+            assert pixels.max() - pixels.min() < 0.9 * 2, "the edges are cut off"
+
+    def test_resized_crops_are_antialiased(self, example, tmp_path):
+        """Black and white columns of a pixel each: grey, as for evaluation, not one of them."""
+        columns = np.tile(np.array([0, 255], np.uint8), (128, 64))
+        root = image_folder(tmp_path, {"000.png": encoded(Image.fromarray(columns))})
+        flags = ("--crop", "resized", "--scale", "0.8", "1", "--flip", "0")
+        pixels, plain, _ = self.batch(example, root, *flags, rows=(0,) * 4)
+        assert plain.abs().max() < 0.1
+        assert pixels.abs().max() < 0.1
+
+    def test_resized_crops_of_small_images_are_their_parts(self, example, tmp_path):
+        root = image_folder(tmp_path)
+        pixels, plain, _ = self.batch(example, root, "--scale", "1", "1", "--flip", "0", rows=(0,) * 6)
+        assert plain.min() - 0.02 <= pixels.min() <= pixels.max() <= plain.max() + 0.02
+
     def test_a_flip(self, example, tmp_path):
         pixels, plain, _ = self.batch(example, image_folder(tmp_path), "--crop", "none", "--flip", "1")
         torch.testing.assert_close(pixels, plain.flip(-1))
@@ -319,7 +403,13 @@ class TestAugmentation:
         assert len(set(places)) > 1
 
     @pytest.mark.parametrize(
-        "flags", [("--scale", "0.2", "0.6"), ("--crop", "none", "--rand_augment", "2", "20"), ("--erasing", "1")]
+        "flags",
+        [
+            ("--scale", "0.2", "0.6"),
+            ("--crop", "none", "--rand_augment", "2", "20"),
+            ("--erasing", "1"),
+            ("--rand_augment", "1", "29"),
+        ],
     )
     def test_images_of_a_batch_differ(self, example, tmp_path, flags):
         pixels, _, _ = self.batch(example, image_folder(tmp_path), *flags, rows=(0,) * 6)

@@ -159,7 +159,13 @@ def test_genuine_ade20k_is_trained_with_150_classes(example, tmp_path, monkeypat
         assert np.array_equal(data.pair(row)[1], expected)
 
 
-@pytest.mark.parametrize("recipe", sorted((EXAMPLES / "recipes").glob("*.args")), ids=lambda path: path.stem)
+def test_augmentation_is_reproducible_unless_told_otherwise(example):
+    assert example.parse([])[1].prune_reproducible_augmentation
+    for off in (["--prune_reproducible_augmentation", "false"], ["--prune_selector", "orderdp"]):
+        assert not example.parse(off)[1].prune_reproducible_augmentation
+
+
+@pytest.mark.parametrize("recipe", sorted((EXAMPLES / "recipes").glob("ade20k*.args")), ids=lambda path: path.stem)
 def test_recipes_are_flags_of_the_example(example, recipe):
     settings, training = example.parse(
         ["--recipe", str(recipe), "--prune_method", "orderdp", "--learning_rate", "1e-4"]

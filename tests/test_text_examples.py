@@ -217,3 +217,19 @@ def test_a_pretrained_language_model_on_text_files(language_model, tmp_path):
 def test_blocks_lose_no_token_but_the_last_few(language_model):
     rows = {"input_ids": [[1, 2, 3], [4], [5, 6, 7, 8]]}
     assert language_model.into_blocks(rows, 3)["input_ids"] == [[1, 2, 3], [4, 5, 6]]
+
+
+def test_what_has_no_perplexity_is_refused(language_model, tmp_path):
+    with pytest.raises(ValueError, match=r"`label_smoothing_factor` must be 0, got 0.1: it smooths"):
+        language_model.main([*FEW, "--label_smoothing_factor", "0.1"])
+    flags = [*FEW, "--block_size", "100000", "--output_dir", str(tmp_path)]
+    with pytest.raises(ValueError, match=r"train texts have fewer tokens than one block: `block_size` must be lower"):
+        language_model.main(flags)
+
+
+def test_a_loss_too_large_for_a_perplexity_is_infinite(language_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(language_model.DynPruneTrainer, "evaluate", lambda self: {"eval_loss": 800.0})
+    flags = [*FEW, "--methods", "none", "--num_train_epochs", "1", "--block_size", "64", "--output_dir", str(tmp_path)]
+    for _ in range(2):  # read back too
+        (run,) = language_model.main(flags)
+        assert run.metrics["perplexity"] == math.inf
