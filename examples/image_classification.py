@@ -30,6 +30,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -229,9 +230,9 @@ def load_data(example: ExampleArguments, out: Path) -> ImageData:
     else:
         data = load_image_data(example.data, example.image_column, example.label_column)
     data = data.subset(example.max_train_samples, example.max_eval_samples)
-    data, bad = without_bad(data, example.check_images, example.bad_files)
-    if bad:
-        out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    data, bad = without_bad(data, example.check_images, example.bad_files, shared=out / "checked_images.json")
+    if bad and int(os.environ.get("LOCAL_RANK", 0)) == 0:
         (out / "bad_images.txt").write_text("\n".join(bad) + "\n", encoding="utf-8")
         print(f"{len(bad):,} images cannot be read and are left out, such as {bad[0]}; see {out / 'bad_images.txt'}")
     return data
