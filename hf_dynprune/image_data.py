@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .class_labels import class_ids
+from .class_names import ClassNames
 from .image_check import without_bad
 from .image_folders import read_class_folders
 from .pictures import decoded, reason, unreadable
@@ -39,7 +39,7 @@ ENCODED = datasets.Image(decode=False)
 
 
 @dataclass(frozen=True)
-class ImageData:
+class ImageData(ClassNames):
     """Pictures with one class each.
 
     Args:
@@ -59,9 +59,7 @@ class ImageData:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        twice = sorted(name for name, count in Counter(self.classes).items() if count > 1)
-        if twice:
-            raise ValueError(f"Each of `classes` needs a name of its own, these are there twice: {', '.join(twice)}.")
+        self.check_names()
         for split, rows in (("training", self.train), ("validation", self.validation)):
             if not len(rows):
                 raise ValueError(f"There are no {split} images.")
@@ -71,16 +69,6 @@ class ImageData:
                     f"The labels of the {split} images are {low} to {high}, allowed are 0 to {len(self.classes) - 1}: "
                     f"there are {len(self.classes)} classes."
                 )
-
-    @property
-    def id2label(self) -> dict[int, str]:
-        """Class names by class id, as model configs take them."""
-        return dict(enumerate(self.classes))
-
-    @property
-    def label2id(self) -> dict[str, int]:
-        """Class ids by class name."""
-        return {name: number for number, name in self.id2label.items()}
 
     def picture(self, row: Mapping[str, Any]) -> NDArray[np.uint8]:
         """A row's picture as uint8 RGB `[H, W, 3]`, upright.

@@ -11,6 +11,7 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
+from .class_names import ClassNames
 from .pictures import as_rgb
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ MASK_MODES = ("1", "L", "P", "I", "I;16")
 
 
 @dataclass(frozen=True)
-class SegmentationData:
+class SegmentationData(ClassNames):
     """Pictures with masks, and what the masks' values mean.
 
     Args:
@@ -61,22 +62,10 @@ class SegmentationData:
                 f"There can be 1 to {IGNORE_INDEX - self.offset} `classes`, got {len(self.classes)}: the mask value "
                 f"{IGNORE_INDEX} means no class."
             )
-        twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
-        if twice:
-            raise ValueError(f"Each of `classes` needs a name of its own, these are there twice: {', '.join(twice)}.")
+        self.check_names()
         outside = [value for value in self.ignored if not 0 <= value < MASK_VALUES]
         if outside:
             raise ValueError(f"`ignored` takes mask values from 0 to {MASK_VALUES - 1}, got {outside[0]}.")
-
-    @property
-    def id2label(self) -> dict[int, str]:
-        """Class names by class id, as model configs take them."""
-        return dict(enumerate(self.classes))
-
-    @property
-    def label2id(self) -> dict[str, int]:
-        """Class ids by class name."""
-        return {name: number for number, name in self.id2label.items()}
 
     def pair(self, row: Mapping[str, Any]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """A row's picture as uint8 RGB `[H, W, 3]`, and its class ids int64 `[H, W]`, each in [0, C) or 255.

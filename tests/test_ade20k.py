@@ -23,16 +23,7 @@ from tests.segmentation_files import (
 needs_ade20k = pytest.mark.skipif(not has_ade20k(), reason=ADE20K_MISSING)
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quiet():
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
+pytestmark = pytest.mark.usefixtures("own_datasets_cache", "no_datasets_bars")
 
 
 def test_the_built_in_names():

@@ -96,7 +96,7 @@ def test_size_of_the_catalogue():
         "selectors": 38,
         "checkpoints": 30,
         "resumes": 16,
-        "image folders": 7,
+        "image folders": 8,
         "image tables": 13,
         "image files": 9,
         "segmentation folders": 21,

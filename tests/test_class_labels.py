@@ -12,17 +12,7 @@ from hf_dynprune.image_data import load_image_data
 from hf_dynprune.text_data import load_texts, with_class_labels
 from tests.image_files import image_table
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quiet():
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
+pytestmark = pytest.mark.usefixtures("own_datasets_cache", "no_datasets_bars")
 
 
 NAMED = datasets.ClassLabel(names=["cat", "dog"])

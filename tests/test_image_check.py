@@ -20,11 +20,7 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quiet():
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
+pytestmark = pytest.mark.usefixtures("no_datasets_bars")
 
 
 def without_some(place) -> ImageData:

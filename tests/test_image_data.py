@@ -26,16 +26,7 @@ from tests.image_files import (
 CIFAR = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quiet():
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
+pytestmark = pytest.mark.usefixtures("own_datasets_cache", "no_datasets_bars")
 
 
 def rows_by_name(data: ImageData) -> dict[str, np.ndarray]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -23,29 +20,21 @@ from transformers import AutoModelForImageClassification
 from hf_dynprune.image_data import load_digit_images, load_image_data
 from hf_dynprune.large_batch import large_batch_optimizer
 from hf_dynprune.models import CifarResNetConfig, CifarResNetForImageClassification
+from tests.example_scripts import EXAMPLES, example_script
 from tests.image_files import bad_files, encoded, image_folder, image_parquet, image_table, odd_files
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 CIFAR = EXAMPLES.parents[1] / "shared" / "data" / "cifar10"
 if Version(transformers.__version__) < Version("5.15"):
     pytest.skip("the image processors of transformers 5.14 need torchvision", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("image_classification", EXAMPLES / "image_classification.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    datasets.disable_progress_bars()
-    yield module
-    datasets.enable_progress_bars()
-    del sys.modules[spec.name]
+def example(no_datasets_bars):
+    with example_script("image_classification") as module:
+        yield module
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+pytestmark = pytest.mark.usefixtures("own_datasets_cache")
 
 
 TINY = ["--model_kwargs", '{"hidden_size":16,"num_hidden_layers":1,"intermediate_size":16}', "--image_size", "8"]

@@ -28,9 +28,9 @@ from hf_dynprune import (
     RandomPruning,
     RandomSelector,
 )
-from tests.helpers import Images, StepLog, arguments, assert_same_bits, vit, weights_of
+from tests.helpers import Images, arguments, assert_same_bits, vit, weights_of
 from tests.test_resume import untimed, untimed_logs
-from tests.tiny_text import EOS, PAD, llama, sentences, texts, tokenizer
+from tests.tiny_text import EOS, PAD, ForwardedRows, llama, sentences, texts, tokenizer
 
 SIZE = 22
 
@@ -63,24 +63,6 @@ def pairs(size=SIZE, seed=0):
         ids = words(text)["input_ids"]
         rows.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [*ids[: len(ids) // 2 + 1], EOS]})
     return rows
-
-
-class Rows(StepLog):
-    """Counts the rows of training batches that go through the model."""
-
-    def __init__(self):
-        super().__init__()
-        self.by_epoch = []
-
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
-        model.register_forward_pre_hook(self.count, with_kwargs=True)
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        self.by_epoch.append(0)
-
-    def count(self, model, positional, named):
-        if model.training and torch.is_grad_enabled():
-            self.by_epoch[-1] += len(named["input_ids"])
 
 
 def exact_match(prediction):
@@ -124,7 +106,7 @@ def test_seq2seq_without_pruning_is_the_stock_trainer(make, tmp_path):
 @pytest.mark.parametrize("make", [t5, bart])
 def test_seq2seq_prunes_generates_at_evaluation_and_resumes_exactly(make, tmp_path):
     flags = {"policy": InfoBatch(ratio=0.7, delta=1.0), "save_strategy": "steps", "save_steps": 1}
-    log = Rows()
+    log = ForwardedRows()
     whole = seq2seq(make, tmp_path / "whole", callbacks=[log], **flags)
     whole.train()
     assert log.by_epoch == [record.forward_passes for record in whole.pruning_history]

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import shutil
-import sys
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -25,22 +22,18 @@ from hf_dynprune.comparison import PlannedRun, RunResult
 from hf_dynprune.history import EpochRecord, PruningHistory
 from hf_dynprune.segmentation_data import IGNORE_INDEX, load_digit_scenes
 from hf_dynprune.segmentation_report import Example, draw_examples, report
+from tests.example_scripts import EXAMPLES, example_script
 from tests.segmentation_files import ADE20K_MISSING, genuine_ade20k, has_ade20k, written_out
 from tests.segmenters import segformer
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 if Version(transformers.__version__) < Version("5.15"):
     pytest.skip("the image processors of transformers 5.14 need torchvision", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("semantic_segmentation", EXAMPLES / "semantic_segmentation.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with example_script("semantic_segmentation") as module:
+        yield module
 
 
 FEW = ["--num_train_epochs", "2", "--disable_tqdm", "true"]

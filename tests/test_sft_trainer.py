@@ -24,7 +24,7 @@ from hf_dynprune import (
 )
 from tests.helpers import StepLog, arguments, assert_same_bits, weights_of
 from tests.test_resume import Interrupt, InterruptAt, untimed, untimed_logs
-from tests.tiny_text import llama, questions, sentences, texts, tokenizer
+from tests.tiny_text import ForwardedRows, llama, questions, sentences, texts, tokenizer
 
 pytest.importorskip("trl", reason="TRL is not installed")
 pytest.importorskip("peft", reason="PEFT is not installed")
@@ -151,26 +151,8 @@ def test_the_router_term_of_experts_is_kept_as_it_is(coefficient, tmp_path):
         assert mine == pytest.approx(theirs, rel=1e-6)
 
 
-class Rows(StepLog):
-    """Counts the rows of training batches that go through the model."""
-
-    def __init__(self):
-        super().__init__()
-        self.by_epoch = []
-
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
-        model.register_forward_pre_hook(self.count, with_kwargs=True)
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        self.by_epoch.append(0)
-
-    def count(self, model, positional, named):
-        if model.training and torch.is_grad_enabled():
-            self.by_epoch[-1] += len(named["input_ids"])
-
-
 def test_infobatch_saves_the_forward_passes_it_says(tmp_path):
-    log = Rows()
+    log = ForwardedRows()
     trainer = build(tmp_path, callbacks=[log], policy=InfoBatch(ratio=0.8, delta=0.8), num_train_epochs=5)
     trainer.train()
     history = PruningHistory.load(tmp_path)
@@ -252,7 +234,7 @@ def test_the_first_batchs_check_leaves_no_trace_in_the_evaluation(tmp_path):
 
 
 def test_a_selector_chooses_rows_of_an_sft_batch(tmp_path):
-    log = Rows()
+    log = ForwardedRows()
     selector = OrderDPSelector(pool_ratio=1.0, top_ratio=0.5)
     trainer = build(tmp_path, callbacks=[log], selector=selector, gradient_accumulation_steps=1)
     trainer.train()

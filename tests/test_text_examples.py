@@ -24,9 +24,7 @@ from tests.example_scripts import example_script
 FEW = ["--disable_tqdm", "true", "--seeds", "0", "--use_cpu", "true", "--num_train_epochs", "3"]
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+pytestmark = pytest.mark.usefixtures("own_datasets_cache")
 
 
 @pytest.fixture

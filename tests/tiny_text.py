@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, set_seed
+
+from tests.helpers import StepLog
 
 WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "cat", "sat", "on", "mat", "and", "then")
 PAD, EOS = 0, 1
@@ -57,3 +60,21 @@ def llama(**config: Any) -> PreTrainedModel:
             **config,
         )
     )
+
+
+class ForwardedRows(StepLog):
+    """Counts the rows of training batches that go through the model."""
+
+    def __init__(self):
+        super().__init__()
+        self.by_epoch = []
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        model.register_forward_pre_hook(self.count, with_kwargs=True)
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.by_epoch.append(0)
+
+    def count(self, model, positional, named):
+        if model.training and torch.is_grad_enabled():
+            self.by_epoch[-1] += len(named["input_ids"])
