@@ -246,12 +246,8 @@ class Prepare:
         self.processor = processor
         black, white = (self.pixels([np.full((256, 256, 3), value, np.uint8)])[0] for value in (0, 255))
         self.size = tuple(black.shape[-2:])
-        middle = (
-            slice(None),
-            slice(self.size[0] // 2, None, self.size[0]),
-            slice(self.size[1] // 2, None, self.size[1]),
-        )
-        self.offset, self.slope = black[middle], (white - black)[middle]  # at the edge there may be padding
+        y, x = self.size[0] // 2, self.size[1] // 2  # at the edge there may be padding
+        self.offset, self.slope = black[:, y : y + 1, x : x + 1], (white - black)[:, y : y + 1, x : x + 1]
         self.flips_channels = bool(getattr(processor, "do_flip_channel_order", False))
 
     def pixels(self, pictures: list[Any], **options: Any) -> list[torch.Tensor]:
