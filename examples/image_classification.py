@@ -1,7 +1,7 @@
 """Train a model that classifies images, with data pruning, and compare methods.
 
 With no arguments: scikit-learn's handwritten digits; a small ViT on full data and with InfoBatch, two seeds each, in
-about a minute and a half on two CPU cores.
+minutes on two CPU cores.
 
     python examples/image_classification.py
 
