@@ -14,6 +14,7 @@ import datasets
 from tqdm.auto import tqdm
 
 from .files import write_atomically
+from .flag_checks import check_choice
 from .pictures import check_end, decoded, reason, unreadable
 
 if TYPE_CHECKING:
@@ -53,9 +54,8 @@ def without_bad(
             is missing or of other data where it is to be read.
     """
     checks: dict[str, Look | None] = {"none": None, "files": _glance, "all": _read}
-    for name, value, allowed in (("check_images", check, checks), ("bad_files", action, ("refuse", "skip"))):
-        if value not in allowed:
-            raise ValueError(f"`{name}` must be one of {', '.join(allowed)}, got {value!r}.")
+    check_choice("check_images", check, list(checks))
+    check_choice("bad_files", action, ("refuse", "skip"))
     look = checks[check]
     if look is None:
         return data, []

@@ -591,8 +591,12 @@ class DynPruneMixin(Trainer):
         plain = self.accelerator.unwrap_model(model)
         rel_tol = loss_tolerance(plain)
         plain.eval()
-        quiet = private_torch_rng(self.args.device), metrics_set_aside(self)
-        with torch.no_grad(), quiet[0], quiet[1], self.compute_loss_context_manager():
+        with (
+            torch.no_grad(),
+            private_torch_rng(self.args.device),
+            metrics_set_aside(self),
+            self.compute_loss_context_manager(),
+        ):
             expected = super().compute_loss(plain, dict(inputs)).item()  # type: ignore[union-attr]
             outputs = loss.forward(plain, inputs)
             terms = loss(plain, inputs, outputs)

@@ -65,12 +65,10 @@ def check_adapters(model: Any, folder: str) -> None:
         model: a PEFT model into which the checkpoint was loaded; any other model is passed over.
         folder: the checkpoint.
     """
-    if getattr(model, "peft_config", None) is None or not hasattr(model, "active_adapters"):
+    found = _active_adapter(model, folder)
+    if found is None:
         return
-    name = model.active_adapters[0]
-    file = _adapter_folder(folder, name) / ADAPTER_FILE
-    if not file.exists():
-        return
+    name, file = found
     from peft import get_peft_model_state_dict
 
     own = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
@@ -88,17 +86,22 @@ def load_named_adapter(model: Any, folder: str) -> None:
         model: any; one without PEFT's adapters is passed over.
         folder: the checkpoint, with a folder for each such adapter.
     """
+    found = _active_adapter(model, folder)
+    if found is not None and found[1].parent != Path(folder):
+        name, file = found
+        model.load_adapter(str(file.parent), name, is_trainable=not model.peft_config[name].inference_mode)
+
+
+def _active_adapter(model: Any, folder: str) -> tuple[str, Path] | None:
+    """The name of a PEFT model's active adapter and its file in the checkpoint; None where there is no such thing.
+
+    PEFT writes the adapter `default` into the folder itself, others into folders of their names.
+    """
     if getattr(model, "peft_config", None) is None or not hasattr(model, "active_adapters"):
-        return
+        return None
     name = model.active_adapters[0]
-    place = _adapter_folder(folder, name)
-    if place != Path(folder) and (place / ADAPTER_FILE).exists():
-        model.load_adapter(str(place), name, is_trainable=not model.peft_config[name].inference_mode)
-
-
-def _adapter_folder(folder: str, name: str) -> Path:
-    """PEFT writes the adapter `default` into the folder itself, others into folders of their names."""
-    return Path(folder) if (Path(folder) / ADAPTER_FILE).exists() else Path(folder) / name
+    places = Path(folder) / ADAPTER_FILE, Path(folder) / name / ADAPTER_FILE
+    return next(((name, file) for file in places if file.exists()), None)
 
 
 def _misfit(model: torch.nn.Module, folder: str, missing: list[str], unexpected: list[str]) -> RuntimeError:
