@@ -1,0 +1,29 @@
+"""`hf-dynprune methods`."""
+
+from __future__ import annotations
+
+import typer
+
+from ..method_docs import method_facts
+from ..registry import list_policies
+from ..selectors import get_selector, list_selectors
+
+__all__ = ["methods"]
+
+
+def methods() -> None:
+    """List methods and selectors: what each keeps, whether it claims to be unbiased, its extra cost, its paper."""
+    for facts in map(method_facts, list_policies()):
+        typer.echo(f"{facts.name}: {facts.summary}")
+        _echo_facts(facts.unbiased_claim, facts.cost, facts.reference)
+    typer.echo("\nSelectors, which choose inside each batch (`prune_selector`):\n")
+    for name in list_selectors():
+        selector = get_selector(name)
+        typer.echo(f"{name}: {(selector.__doc__ or '').strip().splitlines()[0].removesuffix('.')}")
+        cost = "a forward pass, without gradient, of every candidate"
+        _echo_facts("yes" if selector.unbiased else "no", cost, selector.reference)
+
+
+def _echo_facts(unbiased: str, cost: str, source: str) -> None:
+    for label, text in (("unbiased", unbiased), ("cost", cost), ("source", source)):
+        typer.echo(f"    {label + ':':10}{text.removesuffix('.')}")
