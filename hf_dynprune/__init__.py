@@ -40,7 +40,7 @@ _EXPORTS = {
     "register_selector": "selectors",
     "EpochRecord": "history",
     "PruningHistory": "history",
-    "SavingsAccount": "history",
+    "SavingsAccount": "savings",
     "LossTerms": "losses",
     "PerSampleLoss": "losses",
     "register_loss": "losses",
@@ -58,7 +58,6 @@ __all__ = [*_EXPORTS, "__version__"]
 if TYPE_CHECKING:
     from .history import EpochRecord as EpochRecord
     from .history import PruningHistory as PruningHistory
-    from .history import SavingsAccount as SavingsAccount
     from .losses import LossTerms as LossTerms
     from .losses import PerSampleLoss as PerSampleLoss
     from .losses import register_loss as register_loss
@@ -77,6 +76,7 @@ if TYPE_CHECKING:
     from .registry import list_policies as list_policies
     from .registry import register_policy as register_policy
     from .resume import newest_usable_checkpoint as newest_usable_checkpoint
+    from .savings import SavingsAccount as SavingsAccount
     from .score_file import StaticScores as StaticScores
     from .score_file import load_scores as load_scores
     from .scores import ScoreStore as ScoreStore

@@ -23,6 +23,7 @@ __all__ = [
     "class_labels",
     "dataset_fingerprint",
     "integer_columns",
+    "labels_and_names",
     "same_labels",
     "seeded_generators",
 ]
@@ -274,3 +275,18 @@ def class_labels(dataset: Any, label_names: Sequence[str] = ("labels", "label"))
         f"`prune_class_floor` needs one class number per sample, but the training set {found}. Name them so, or pass "
         "them: `policy=ClassFloor(policy, labels, floor)`."
     )
+
+
+def labels_and_names(dataset: Any) -> tuple[NDArray[Any] | None, list[str] | None]:
+    """The class number of each sample and the names of the classes; None for what the data set does not say.
+
+    Args:
+        dataset: of `datasets`, or any other with an attribute of labels.
+    """
+    labels = next((each for each in _integer_labels(dataset, ("labels", "label")) if each.ndim == 1), None)
+    if labels is None or len(labels) != len(dataset):
+        return None, None
+    features = getattr(dataset, "features", None) or {}
+    kinds = [features.get(name) for name in ("labels", "label")] if isinstance(features, Mapping) else []
+    names = next((list(kind.names) for kind in kinds if isinstance(kind, datasets.ClassLabel)), None)
+    return labels, names

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from .files import write_atomically
+from .savings import SavingsAccount, account_of
 
-__all__ = ["HISTORY_FILE", "EpochRecord", "PruningHistory", "SavingsAccount"]
+__all__ = ["HISTORY_FILE", "EpochRecord", "PruningHistory"]
 
 HISTORY_FILE = "dynprune_history.jsonl"
 
@@ -34,12 +35,23 @@ class EpochRecord:
             come repeat the last pruned one, less those of scoring before the run; None where `max_steps` fixes the
             steps.
         seconds_plan: planning the epoch.
-        seconds_train: its training loop, evaluations and checkpoints in it included; since the last resume only.
+        seconds_train: its training loop, data, evaluations and checkpoints in it included, planning and merging not. Of
+            an epoch that was resumed, what led to the checkpoint and what came after.
         seconds_merge: merging its scores, from the device and all processes, at checkpoints too.
         scoring_forward_passes: in the first record, samples forwarded before the run to make the scores it prunes by
             (a score file); 0 for methods that read the losses of training itself.
         seconds_scoring: wall time of the same, in the first record.
         candidate_forward_passes: with a selector, samples forwarded without gradient to choose from; 0 with a policy.
+        full_steps: optimizer steps of an epoch on the full data.
+        effective_samples: Kish's effective sample size of the weights, `(sum w)^2 / sum w^2`: `kept` where all are
+            equal. None with a selector.
+        pruned_scores: smallest and largest score among the pruned samples; None where nothing was pruned or scored. The
+            largest is the cut of a method that prunes low scores.
+        seconds_data: within `seconds_train`, waiting for batches.
+        seconds_evaluation: within `seconds_train`, evaluations.
+        seconds_checkpoint: within `seconds_train`, writing checkpoints and pushing them.
+        energy: joules drawn by the GPUs of the first machine during `seconds_train`; None without GPU or meter
+            (`pynvml`).
 
     With a selector a record is one pass over the data, so far where it is not over: `num_samples` counts candidates,
     `kept` and `forward_passes` the trained samples, `ratio` is the share of the candidates that was not trained,
@@ -62,47 +74,18 @@ class EpochRecord:
     scoring_forward_passes: int = 0
     seconds_scoring: float = 0.0
     candidate_forward_passes: int = 0
+    full_steps: int = 0
+    effective_samples: float | None = None
+    pruned_scores: list[float] | None = None
+    seconds_data: float = 0.0
+    seconds_evaluation: float = 0.0
+    seconds_checkpoint: float = 0.0
+    energy: float | None = None
 
     @property
     def pruned(self) -> int:
         """Samples the epoch did not load or, with a selector, did not train."""
         return self.num_samples - self.kept
-
-
-@dataclasses.dataclass(frozen=True)
-class SavingsAccount:
-    """The forward passes of a run against those of the full data, with everything it spent on choosing.
-
-    Args:
-        full: forward passes of the full data over the same epochs.
-        training: of the samples that were trained on.
-        scoring: before the run, to make the scores it prunes by; charged in full.
-        candidates: without gradient, for a selector to choose from.
-        seconds_train: wall time of training, since the last resume only.
-        seconds_scoring: wall time of scoring.
-
-    Example:
-        >>> account = SavingsAccount(full=1000, training=600, scoring=200)
-        >>> round(account.saved_in_training, 3), round(account.saved, 3)
-        (0.4, 0.2)
-    """
-
-    full: int
-    training: int
-    scoring: int = 0
-    candidates: int = 0
-    seconds_train: float = 0.0
-    seconds_scoring: float = 0.0
-
-    @property
-    def saved_in_training(self) -> float:
-        """Share of the full data's forward passes that training did without."""
-        return 1 - self.training / self.full if self.full else 0.0
-
-    @property
-    def saved(self) -> float:
-        """The same, less what scoring and choosing cost: below 0 where that was more than training saved."""
-        return 1 - (self.training + self.scoring + self.candidates) / self.full if self.full else 0.0
 
 
 class PruningHistory:
@@ -152,17 +135,7 @@ class PruningHistory:
             num_epochs: length of the run; default: the number of records, so an epoch that the run ended inside counts
                 as a whole one.
         """
-        full = sum(record.num_samples for record in self.records)
-        if num_epochs is not None and self.records:
-            full = round(full / len(self.records) * num_epochs)
-        return SavingsAccount(
-            full,
-            self.forward_passes,
-            self.scoring_forward_passes,
-            self.candidate_forward_passes,
-            sum(record.seconds_train for record in self.records),
-            sum(record.seconds_scoring for record in self.records),
-        )
+        return account_of(self.records, num_epochs)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PruningHistory:

@@ -36,6 +36,7 @@ TRAINER_HOOKS: dict[str, tuple[str, ...]] = {
     "_get_num_items_in_batch": ("batch_samples", "device"),
     "compute_loss": ("model", "inputs", "return_outputs", "num_items_in_batch"),
     "create_scheduler": ("num_training_steps", "optimizer"),
+    "evaluate": ("eval_dataset", "ignore_keys", "metric_key_prefix"),
     "_save_checkpoint": ("model", "trial"),
     "_save_rng_state": ("output_dir",),
     "_load_from_checkpoint": ("resume_from_checkpoint", "model"),

@@ -123,10 +123,9 @@ class InBatchSelection:
         if not is_resumed:
             self.finish_pass(trial)
         run.begin_pass(epoch, self.trainer.state.global_step, batches_in_pass, skipped if is_resumed else 0)
-        began = time.perf_counter()
+        self.trainer._times.begin(run.record)
         yield
-        if run.record is not None:
-            run.record.seconds_train += time.perf_counter() - began
+        self.trainer._times.end()
         self.finish_pass(trial)
 
     def finish_pass(self, trial: Any) -> None:
@@ -182,8 +181,10 @@ class InBatchSelection:
                 loss_tolerance(model) if is_first and not is_sharded else None,
             )
         chosen = run.choose(step, losses, has_items)
+        seconds = time.perf_counter() - began
+        trainer._times.leave_out(seconds)
         if run.record is not None:
-            run.record.seconds_plan += time.perf_counter() - began
+            run.record.seconds_plan += seconds
         return [take_rows(batch, rows, weights) for batch, (rows, weights) in zip(batches, chosen, strict=True)]
 
     # ---- Checkpoints ----

@@ -120,6 +120,9 @@ class PruningRun:
             weight_range=[float(plan.weights.min()), float(plan.weights.max())],
             projected_saving=self._project(info, plan),
             seconds_plan=time.perf_counter() - began,
+            full_steps=self.clock.length.updates_per_epoch,
+            effective_samples=_effective(plan.weights),
+            pruned_scores=_pruned_scores(view, plan),
         )
         if not self.history.records:
             self.record.scoring_forward_passes = self.policy.scoring_forward_passes
@@ -349,6 +352,20 @@ class PruningRun:
 def _quantiles(view: ScoreView) -> list[float] | None:
     scores = view.score[view.scored]
     return [float(q) for q in np.quantile(scores, [0, 0.25, 0.5, 0.75, 1])] if len(scores) else None
+
+
+def _effective(weights: NDArray[np.float32]) -> float:
+    """Kish's effective sample size."""
+    exact = weights.astype(np.float64)
+    return float(exact.sum() ** 2 / (exact**2).sum())
+
+
+def _pruned_scores(view: ScoreView, plan: PrunePlan) -> list[float] | None:
+    """Smallest and largest score among the pruned samples that have one."""
+    pruned = view.scored.copy()
+    pruned[plan.kept_indices] = False
+    scores = view.score[pruned]
+    return [float(scores.min()), float(scores.max())] if len(scores) else None
 
 
 def _scoring_passes(facts: Mapping[str, Any], otherwise: int) -> int:

@@ -129,7 +129,7 @@ class SelectionRun:
         record, self.record = self.record, None
         if record is None:
             raise RuntimeError("No pass over the data is open.")
-        record.steps = step - self._first_step
+        record.steps = record.full_steps = step - self._first_step
         self.history.records.append(record)
         return record
 

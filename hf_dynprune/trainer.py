@@ -30,9 +30,10 @@ from .budget import check_target, describe_savings
 from .callbacks import NominalStepping, is_stepped_by_metric, set_progress_total
 from .checkpoint import CheckpointError, load_state, require, save_state
 from .combining import metrics_set_aside, owner_of, refuse_own_data, refuse_trainer
-from .data import INDEX_KEY, WEIGHT_KEY, IndexedCollator, IndexedDataset, dataset_fingerprint
+from .data import INDEX_KEY, WEIGHT_KEY, IndexedCollator, IndexedDataset, dataset_fingerprint, labels_and_names
 from .dealing import Layout
 from .distributed import ScoreBuffer, agree, sum_over_processes
+from .energy import find_meter
 from .history import PruningHistory
 from .hooks import check_hooks
 from .in_batch import InBatchSelection
@@ -43,7 +44,9 @@ from .plan import PrunePlan
 from .policy import PruningPolicy
 from .resume import choose_checkpoint, remove_markers
 from .run import PruningRun, RunFacts
+from .sample_log import SampleLog
 from .sampler import PlanBatchSampler, visiting_order
+from .savings import SavingsAccount, describe_account
 from .schedule import RunLength
 from .selection import refuse_other_kind
 from .selectors import BatchSelector
@@ -63,6 +66,7 @@ from .support import (
     resolve_loss,
     sample_lengths,
 )
+from .timing import EpochTimes
 from .training_args import DynPruneArguments
 from .weights import check_adapters, load_named_adapter, private_torch_rng, restore_strictly
 
@@ -129,6 +133,7 @@ class DynPruneMixin(Trainer):
         policy, selector = self._given
         self._run: PruningRun | None = None
         self._scores = ScoreBuffer()
+        self._times = EpochTimes()
         self.selector = selector if selector is not None else self.prune_flags.build_selector()
         self._selection: InBatchSelection | None = None
         if self.selector is not None:
@@ -138,6 +143,7 @@ class DynPruneMixin(Trainer):
         check_policy(self.policy)
         self._given_policy = self.policy
         self._guaranteed_on: Any = None
+        self._sample_log: SampleLog | None = None
 
     def _check_target(self) -> None:
         flags = self.prune_flags
@@ -172,6 +178,12 @@ class DynPruneMixin(Trainer):
     def pruning_plan(self) -> PrunePlan | None:
         """The plan of the epoch under way, or of the last one; None before training and with a selector."""
         return None if self._run is None else self._run.plan
+
+    @property
+    def savings(self) -> SavingsAccount:
+        """What the last `train()` spent and saved so far, against full data over the same epochs."""
+        epochs = self.state.epoch if self._run is not None and self.state.epoch else None
+        return self.pruning_history.account(epochs)
 
     def _resolve_loss(self) -> PerSampleLoss:
         if self._given_loss is None and is_sft(owner_of("compute_loss", type(self), DynPruneMixin)):
@@ -270,6 +282,8 @@ class DynPruneMixin(Trainer):
         )
         self.per_sample_loss = self._resolve_loss()
         self._scores, self._first_batch_checked, self._forwarded = ScoreBuffer(), False, 0
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", self.args.n_gpu))
+        self._times = EpochTimes(find_meter(here) if self.is_world_process_zero() else None)
         if self._selection is not None:
             return self._selection.begin(resume_from_checkpoint, trial, self._stock_epochs)
         if self._run is not None and self._run.record is not None:
@@ -298,7 +312,15 @@ class DynPruneMixin(Trainer):
             )
             logger.log(logging.WARNING if is_little else logging.INFO, text)
             run.history.save(self._get_output_dir(trial))
+            self._begin_sample_log(run, trial)
         return epoch, done * self.args.gradient_accumulation_steps
+
+    def _begin_sample_log(self, run: PruningRun, trial: Any) -> None:
+        self._sample_log = None
+        if self.prune_flags.prune_sample_log and self.policy.max_ratio > 0:
+            self._sample_log = SampleLog(self._get_output_dir(trial))
+            labels, names = labels_and_names(self.train_dataset)
+            self._sample_log.begin(run.facts.num_samples, run.facts.fingerprint, labels, names, len(run.history))
 
     def _resume(self, run: PruningRun, folder: str) -> tuple[int, int]:
         """(epoch to run next, optimizer steps of it already done), from a checkpoint's state."""
@@ -392,7 +414,8 @@ class DynPruneMixin(Trainer):
             torch.empty((), dtype=torch.int64).random_()
         self.state.max_steps = run.clock.max_steps
         set_progress_total(self.callback_handler.callbacks, run.clock.max_steps)
-        began, forwarded = time.perf_counter(), self._forwarded
+        forwarded = self._forwarded
+        self._times.begin(run.record)
         super()._run_epoch(  # type: ignore[no-untyped-call]
             model=model,
             epoch=epoch,
@@ -401,8 +424,7 @@ class DynPruneMixin(Trainer):
             num_update_steps_per_epoch=updates,
             **rest,
         )
-        if run.record is not None:
-            run.record.seconds_train += time.perf_counter() - began
+        self._times.end()
         is_cut = self.control.should_epoch_stop or self.control.should_training_stop
         if run.clock.current is not None and self.state.global_step == run.clock.current.start_step + updates:
             is_cut = False  # at the very end
@@ -443,6 +465,7 @@ class DynPruneMixin(Trainer):
         if run.record is None:
             return
         self._drain_scores()
+        self._log_samples(run)
         try:
             record = run.close_epoch(self.state.global_step)
         finally:
@@ -460,6 +483,27 @@ class DynPruneMixin(Trainer):
             with metrics_set_aside(self):
                 self.log(logs)
 
+    def _log_samples(self, run: PruningRun) -> None:
+        """For reports alone, so a full disk is no reason to stop here."""
+        if self._sample_log is None or run.plan is None or run.record is None:
+            return
+        try:
+            self._sample_log.write(run.record.epoch, run.plan, *run.store.pending())
+        except OSError as error:
+            self._sample_log = None
+            logger.warning("The log of single samples ends before epoch %d: %s", run.record.epoch, error)
+
+    def _say_savings(self) -> None:
+        """One line at the end, and one figure for the backends of `log`."""
+        share = self.policy.max_ratio if self.selector is None else 1 - self.selector.share
+        if share == 0:
+            return
+        account = self.savings
+        if self.is_world_process_zero():
+            logger.info("Data pruning: %s", describe_account(account))
+        with metrics_set_aside(self):
+            self.log({"dynprune/saved": account.saved})
+
     def _finalize_training(self, trial: Any, num_train_samples: float, start_time: float) -> Any:
         """Close the last epoch, and let the throughput figures count the samples that were really forwarded."""
         if self._selection is None:
@@ -468,6 +512,7 @@ class DynPruneMixin(Trainer):
         else:
             self._selection.finish_pass(trial)
             num_train_samples = self._selection.trained
+        self._say_savings()
         first_step = getattr(self, "_initial_global_step", None)
         if first_step is not None and self.state.global_step > first_step:
             # Newer versions multiply by the share of the steps that this call made; this undoes it.
@@ -481,12 +526,14 @@ class DynPruneMixin(Trainer):
         if self._selection is not None:
             self._is_fetching_candidates = True
             try:
-                batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+                with self._times.spent_on("data"):
+                    batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
             finally:
                 self._is_fetching_candidates = False
             batches = self._selection.choose(batches, num_batches)
             return batches, self._get_num_items_in_batch(batches, device)
-        batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        with self._times.spent_on("data"):
+            batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
         for batch in batches:
             if not isinstance(batch, Mapping) or INDEX_KEY not in batch or WEIGHT_KEY not in batch:
                 has = ", ".join(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
@@ -639,8 +686,15 @@ class DynPruneMixin(Trainer):
         folder = os.path.join(self._get_output_dir(trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
         if self.args.should_save:
             remove_markers(folder)  # before the merge below, which no process leaves before all have entered it
-        if self._run is not None and not self.args.save_only_model:
+        if self._run is not None:
             self._drain_scores()
+        self._times.book()
+        with self._times.spent_on("checkpoint"):
+            self._write_pruning_state(folder, trial)
+            super()._save_checkpoint(model, trial)
+
+    def _write_pruning_state(self, folder: str, trial: Any) -> None:
+        if self._run is not None and not self.args.save_only_model:
             arrays, facts = self._run.state_dict()
             if self.args.should_save:
                 facts |= {
@@ -652,7 +706,11 @@ class DynPruneMixin(Trainer):
                 save_state(folder, arrays, facts)
         if self._selection is not None and not self.args.save_only_model:
             self._selection.save(folder, trial)
-        super()._save_checkpoint(model, trial)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """The stock method; its time is kept apart from that of training."""
+        with self._times.spent_on("evaluation"):
+            return super().evaluate(*args, **kwargs)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Wait until the files of all processes are there: `trainer_state.json`, which comes next, must be the last."""
@@ -688,8 +746,10 @@ class DynPruneMixin(Trainer):
         index, score = self._scores.drain(self.accelerator)
         run = self._active_run()
         run.store.record(index, score, epoch=-1 if run.record is None else run.record.epoch)
+        seconds = time.perf_counter() - began
+        self._times.leave_out(seconds)
         if run.record is not None:
-            run.record.seconds_merge += time.perf_counter() - began
+            run.record.seconds_merge += seconds
 
 
 class DynPruneTrainer(DynPruneMixin, Trainer):

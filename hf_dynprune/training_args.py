@@ -66,6 +66,14 @@ class DynPruneArguments:
         },
     )
 
+    prune_sample_log: bool = field(
+        default=True,
+        metadata={
+            "help": "Write down after each epoch which samples it kept and their scores, about 2 bytes each, for "
+            "`hf-dynprune report` and `hf-dynprune scores`."
+        },
+    )
+
     prune_loss_kwargs: dict[str, Any] | str | None = field(
         default=None,
         metadata={

@@ -34,8 +34,9 @@ class InterruptAt(StepLog):
 
 
 def untimed(history):
-    timed = ("seconds_plan", "seconds_train", "seconds_merge")
-    return [{k: v for k, v in dataclasses.asdict(record).items() if k not in timed} for record in history]
+    """The records without what a clock measured."""
+    rows = map(dataclasses.asdict, history)
+    return [{k: v for k, v in row.items() if not k.startswith("seconds_")} for row in rows]
 
 
 def untimed_logs(trainer):
