@@ -101,8 +101,8 @@ class SampleLog:
         latest[index] = np.clip(score, -_LARGEST, _LARGEST)
         mask = np.zeros(plan.num_samples, bool)
         mask[plan.kept_indices] = True
-        content = {"kept_bits": np.packbits(mask), "score": latest[plan.kept_indices]}
-        write_atomically(self._file(epoch), save(content))
+        stored: dict[str, NDArray[Any]] = {"kept_bits": np.packbits(mask), "score": latest[plan.kept_indices]}
+        write_atomically(self._file(epoch), save(stored))
 
     # ---- Reading ----
 
