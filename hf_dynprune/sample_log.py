@@ -77,7 +77,7 @@ class SampleLog:
             finished: epochs that the run has behind it; files of later ones belong to a run that is given up.
         """
         facts = {"num_samples": num_samples, "fingerprint": fingerprint, "class_names": list(class_names or []) or None}
-        keep = finished if self.folder.is_dir() and self._about().get("fingerprint") == fingerprint else 0
+        keep = finished if self._is_of(fingerprint) else 0
         for epoch in self.epochs:
             if epoch >= keep:
                 self._file(epoch).unlink()
@@ -87,6 +87,13 @@ class SampleLog:
             own.unlink(missing_ok=True)
         else:
             write_atomically(own, save({"label": np.ascontiguousarray(labels, np.int64)}))
+
+    def _is_of(self, fingerprint: str) -> bool:
+        """Whether what is there, if anything, is of this data set."""
+        try:
+            return bool(self.fingerprint == fingerprint)
+        except (ValueError, KeyError):
+            return False
 
     def write(self, epoch: int, plan: PrunePlan, index: NDArray[np.int64], score: NDArray[np.float32]) -> None:
         """Add an epoch.

@@ -179,9 +179,9 @@ class DynPruneArguments:
             )
         self._validate_guarantees()
         as_mapping(self.prune_loss_kwargs, "prune_loss_kwargs")
-        augmentation = self.prune_reproducible_augmentation
-        if not isinstance(augmentation, bool):
-            raise ValueError(f"`prune_reproducible_augmentation` must be True or False, got {augmentation!r}.")
+        for name in ("prune_reproducible_augmentation", "prune_sample_log"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"`{name}` must be True or False, got {getattr(self, name)!r}.")
         self.build_policy()
         if self.build_selector() is not None:
             self.refuse_beside_selector()

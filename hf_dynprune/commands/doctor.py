@@ -1,0 +1,52 @@
+"""`hf-dynprune doctor`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .common import one_line_errors
+
+__all__ = ["doctor"]
+
+SIGNS = {"ok": "  ok     ", "note": "  note   ", "problem": "  PROBLEM"}
+
+
+def doctor(
+    flags: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Flags of a training script, after --, as in: hf-dynprune doctor -- --prune_method orderdp "
+            "--prune_ratio 0.3 --num_train_epochs 20"
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A class such as ViTForImageClassification, a folder, or a name on the hub."),
+    ] = None,
+    samples: Annotated[int | None, typer.Option(help="Training samples.", min=1)] = None,
+) -> None:
+    """Print versions and problems of this installation, and what the trainer would refuse.
+
+    With flags and a model it says what would come of them: the loss of a sample, what the run can save at most, or why
+    it would be refused. The exit code is 1 where there is a problem.
+    """
+    with one_line_errors():
+        from ..doctor import ALWAYS_REFUSED, examine, examine_flags, examine_model
+
+        findings = [*examine()]
+        if model is not None:
+            findings += examine_model(model)
+        if flags:
+            findings += examine_flags(flags, samples)
+        elif samples is not None:
+            raise ValueError(f"`--samples` ({samples}) without flags to look at: give those of the script after `--`.")
+    for finding in findings:
+        typer.echo(f"{SIGNS[finding.state]} {finding.text}")
+    typer.echo("\nWhatever the flags, refused with a message that says what to do instead:")
+    for line in ALWAYS_REFUSED:
+        typer.echo(f"  - {line}")
+    problems = sum(finding.state == "problem" for finding in findings)
+    typer.echo(f"\n{problems or 'No'} problem{'s' * (problems != 1)}.")
+    raise typer.Exit(1 if problems else 0)
