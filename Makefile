@@ -23,7 +23,7 @@ DECISION_TESTS := tests/decisions
 NEWEST_ONLY := $(DECISION_TESTS) $(addprefix tests/test_,benchmarks.py budget.py decision_properties.py method_docs.py methods_heavy.py paper_index.py toy_policy.py)
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test test-decisions test-oldest soak check format docs methods build clean
+.PHONY: help quickstart test test-decisions test-oldest test-wheel soak check format docs methods build clean
 
 help:  ## list the targets
 	@echo "make TARGET; each one creates $(VENV) from constraints.txt when it is missing"
@@ -42,6 +42,15 @@ test-decisions: $(DEV_ENV)  ## run only the tests of methods and plans; torch ca
 test-oldest: $(OLDEST)/.stamp  ## run the tests that need torch with the oldest supported transformers and accelerate
 	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python $(RUN_TESTS) $(NEWEST_ONLY:%=--ignore=%) $(ARGS)
 
+test-wheel: build  ## install the wheel into an empty environment outside the tree and run a short quickstart from it
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && wheel=$$(ls -t $(CURDIR)/dist/*.whl | head -n 1) && \
+		$(PYTHON) -m venv "$$folder/venv" && \
+		"$$folder/venv/bin/python" -m pip install --quiet --no-input --disable-pip-version-check \
+			-c constraints.txt "$$wheel[quickstart]" && \
+		cd "$$folder" && venv/bin/hf-dynprune doctor > doctor.txt && \
+		venv/bin/hf-dynprune quickstart --methods none,infobatch --epochs 4 > quickstart.txt 2> quickstart.err && \
+		test -s quickstart_out/accuracy.png && tail -n 12 quickstart.txt || { cat "$$folder"/*.txt "$$folder"/*.err; exit 1; }
+
 soak: $(DEV_ENV)  ## slow tests: kill -9 and start again, three and four processes, compiled runs (half an hour)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
 
@@ -58,7 +67,7 @@ docs: $(DOCS_ENV)  ## build the documentation into site/; a warning is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "documentation: site/index.html"
 
-methods: $(CORE_ENV)  ## write docs/methods.md and the README's table of methods from the classes
+methods: $(CORE_ENV)  ## write docs/methods.md, docs/flags.md and the README's table of methods from the classes
 	@$(BIN)/python -m hf_dynprune.method_docs
 
 build: $(DEV_ENV)  ## build the wheel into dist/

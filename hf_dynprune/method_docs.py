@@ -5,7 +5,7 @@ fields their defaults, its attributes the claims, and the docstring of its file 
 equations, a line each that begins with "When to use:" and "Cost:", and last the one that begins with "Source:". What a
 method does not say is "not stated"; nothing is required of it.
 
-`make methods` writes the files; a test compares them with what is written here.
+`make methods` writes the files, and `docs/flags.md` beside them; a test compares them with what is written here.
 """
 
 from __future__ import annotations
@@ -159,9 +159,15 @@ def with_table(readme: str) -> str:
 
 
 def write_docs(root: Path) -> list[Path]:
-    """Write `docs/methods.md` and the README's table under `root`; the files that were not up to date."""
+    """Write `docs/methods.md`, `docs/flags.md` and the README's table under `root`; the files that were out of date."""
+    from .flag_docs import flags_page  # needs transformers, which the list of methods does not
+
     readme, page = root / "README.md", root / "docs" / "methods.md"
-    texts = {readme: with_table(readme.read_text(encoding="utf-8")), page: methods_page()}
+    texts = {
+        readme: with_table(readme.read_text(encoding="utf-8")),
+        page: methods_page(),
+        root / "docs" / "flags.md": flags_page(),
+    }
     stale = [file for file, text in texts.items() if not file.exists() or file.read_text(encoding="utf-8") != text]
     for file in stale:
         file.write_text(texts[file], encoding="utf-8")

@@ -46,7 +46,7 @@ def test_the_page_and_the_table_in_the_readme_are_up_to_date():
 def test_writing_names_what_was_stale_and_is_done_once(tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text(f"Before\n\n{BEGIN}\nold\n{END}\n\nAfter\n")
-    assert [file.name for file in write_docs(tmp_path)] == ["README.md", "methods.md"]
+    assert [file.name for file in write_docs(tmp_path)] == ["README.md", "methods.md", "flags.md"]
     readme = (tmp_path / "README.md").read_text()
     assert readme == f"Before\n\n{BEGIN}\n\n{methods_table('docs/methods.md')}\n{END}\n\nAfter\n"
     assert (tmp_path / "docs" / "methods.md").read_text() == methods_page()
