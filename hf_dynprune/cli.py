@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from .commands.compare import compare
 from .commands.methods import methods
 from .commands.quickstart import quickstart
 from .commands.score import score
@@ -17,5 +18,5 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-for command in (quickstart, methods, score):
+for command in (quickstart, compare, methods, score):
     app.command()(command)
