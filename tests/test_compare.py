@@ -20,11 +20,12 @@ pytest.importorskip("scipy")
 
 from hf_dynprune import DynPruneTrainingArguments, list_policies, registry
 from hf_dynprune.cli import app
-from hf_dynprune.compare import Arm, CompareSettings, Comparison, ScriptRunner, make_runs
+from hf_dynprune.compare import Arm, CompareSettings, Comparison, make_runs
 from hf_dynprune.compare_report import control_sentences, seeds_sentence, verdict_sentence, write_report
 from hf_dynprune.comparison import RunResult, default_runs
 from hf_dynprune.history import EpochRecord, PruningHistory
 from hf_dynprune.run_folders import read_history, read_run, read_runs
+from hf_dynprune.script_runs import ScriptRunner
 
 FULL_PASSES = 1000
 
@@ -474,7 +475,7 @@ def test_a_real_script_with_a_policy_of_its_own(tmp_path, monkeypatch):
             runpy.run_path(command[1], run_name="__main__")
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr("hf_dynprune.compare.subprocess.run", in_this_process)
+    monkeypatch.setattr("hf_dynprune.script_runs.subprocess.run", in_this_process)
     script = Path(__file__).parent / "compare_script.py"
     done = invoke(
         *("--script", script, "--method", "easiest", "--seeds", "3", "--out", tmp_path, "--"),

@@ -89,7 +89,7 @@ def _refuse_without_effect(
 
 def _runner(method: str, script: Path | None, arguments: list[str], epochs: int | None) -> Runner:
     if script is not None:
-        from ..compare import ScriptRunner
+        from ..script_runs import ScriptRunner
 
         return ScriptRunner(script, arguments)
     from ..quickstart_compare import QuickstartRunner, quickstart_settings
