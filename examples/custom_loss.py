@@ -25,7 +25,7 @@ from transformers import HfArgumentParser, PretrainedConfig, PreTrainedModel, se
 from transformers.utils import ModelOutput
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, LossTerms, PerSampleLoss, register_loss
-from hf_dynprune.comparison import ComparisonArguments, RunResult, comparison_table, planned_runs
+from hf_dynprune.comparison import ComparisonArguments, RunResult, comparison_table, default_runs, planned_runs
 from hf_dynprune.metrics import Accuracy
 from hf_dynprune.quickstart import show_progress, small_vit
 from hf_dynprune.quickstart_data import Images, load_digits_task
@@ -119,8 +119,7 @@ def parse(arguments: list[str]) -> tuple[ComparisonArguments, DynPruneTrainingAr
     """All flags of the Trainer and of pruning; the defaults suit the digits."""
     parser = HfArgumentParser((ComparisonArguments, DynPruneTrainingArguments))
     parser.set_defaults(
-        methods="none,infobatch",
-        seeds="0,1",
+        **default_runs(arguments),
         output_dir="custom_loss_out",
         num_train_epochs=12,
         per_device_train_batch_size=32,

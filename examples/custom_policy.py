@@ -36,7 +36,7 @@ from hf_dynprune import (
     ScoreView,
     register_policy,
 )
-from hf_dynprune.comparison import ComparisonArguments, RunResult, comparison_table, planned_runs
+from hf_dynprune.comparison import ComparisonArguments, RunResult, comparison_table, default_runs, planned_runs
 from hf_dynprune.draws import count_kept
 from hf_dynprune.metrics import Accuracy
 from hf_dynprune.policy import check_range
@@ -127,8 +127,7 @@ def parse(arguments: list[str]) -> tuple[ComparisonArguments, DynPruneTrainingAr
     """All flags of the Trainer and of pruning; the defaults suit the digits."""
     parser = HfArgumentParser((ComparisonArguments, DynPruneTrainingArguments))
     parser.set_defaults(
-        methods="none,random,loss_proportional",
-        seeds="0,1",
+        **default_runs(arguments, methods="none,random,loss_proportional"),
         output_dir="custom_policy_out",
         num_train_epochs=12,
         per_device_train_batch_size=32,
@@ -168,6 +167,7 @@ def main(arguments: list[str]) -> list[RunResult]:
         show_progress(trainer, f"{run.name}, seed {args.seed}")
         trainer.train()
         results.append(RunResult.of(run, trainer.evaluate(), trainer.pruning_history, trainer.state.epoch))
+        results[-1].write(run.folder / "result.json")  # where `hf-dynprune compare` reads it
     print(f"\n{comparison_table(results, {'accuracy': 'accuracy %'}, 'against full data, points')}")
     return results
 

@@ -62,6 +62,7 @@ from hf_dynprune.comparison import (
     PlannedRun,
     RunResult,
     comparison_table,
+    default_runs,
     planned_runs,
     run_all,
     with_recipes,
@@ -184,7 +185,8 @@ def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArgum
     example, training = parser.parse_args_into_dataclasses(flags, look_for_args_file=False)
     is_digits = example.data is None
     if is_digits and training.prune_selector is None:
-        example.methods, example.seeds = example.methods or "none,infobatch", example.seeds or "0,1"
+        for name, value in default_runs(flags).items():
+            setattr(example, name, getattr(example, name) or value)
     example.crop = example.crop or ("pad" if is_digits else "resized")
     example.flip = (0.0 if is_digits else 0.5) if example.flip is None else example.flip
     check(example, training)

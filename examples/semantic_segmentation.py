@@ -47,7 +47,15 @@ from transformers import (
 )
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, newest_usable_checkpoint
-from hf_dynprune.comparison import ComparisonArguments, PlannedRun, RunResult, planned_runs, run_all, with_recipes
+from hf_dynprune.comparison import (
+    ComparisonArguments,
+    PlannedRun,
+    RunResult,
+    default_runs,
+    planned_runs,
+    run_all,
+    with_recipes,
+)
 from hf_dynprune.losses.segmentation import pixel_losses
 from hf_dynprune.metrics import MeanIoU, predicted_classes
 from hf_dynprune.quickstart import show_progress
@@ -118,7 +126,8 @@ def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArgum
     )
     example, training = parser.parse_args_into_dataclasses(flags, look_for_args_file=False)
     if example.data is None and training.prune_selector is None:
-        example.methods, example.seeds = example.methods or "none,infobatch", example.seeds or "0,1"
+        for name, value in default_runs(flags).items():
+            setattr(example, name, getattr(example, name) or value)
     return example, training
 
 

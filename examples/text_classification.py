@@ -34,7 +34,15 @@ from transformers import (
 )
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, newest_usable_checkpoint
-from hf_dynprune.comparison import ComparisonArguments, PlannedRun, RunResult, comparison_table, planned_runs, run_all
+from hf_dynprune.comparison import (
+    ComparisonArguments,
+    PlannedRun,
+    RunResult,
+    comparison_table,
+    default_runs,
+    planned_runs,
+    run_all,
+)
 from hf_dynprune.metrics import Accuracy
 from hf_dynprune.quickstart import show_progress
 from hf_dynprune.text_data import load_texts, topic_passages, train_tokenizer, with_class_labels
@@ -62,8 +70,7 @@ def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArgum
     """Flags; the defaults suit Python's topics."""
     parser = HfArgumentParser((ExampleArguments, DynPruneTrainingArguments))
     parser.set_defaults(
-        methods="none,infobatch",
-        seeds="0,1",
+        **default_runs(arguments),
         output_dir="text_classification_out",
         num_train_epochs=12,
         per_device_train_batch_size=16,

@@ -29,6 +29,8 @@ __all__ = [
     "PlannedRun",
     "RunResult",
     "comparison_table",
+    "default_runs",
+    "finished_result",
     "group_by_name",
     "keep_settings",
     "planned_runs",
@@ -84,6 +86,18 @@ def with_recipes(arguments: Sequence[str], folder: Path) -> list[str]:
         lines = file.read_text(encoding="utf-8").splitlines()
         flags += [word for line in lines if not line.lstrip().startswith("#") for word in line.split()]
     return [*flags, *rest]
+
+
+def default_runs(flags: Sequence[str], methods: str = f"{FULL},infobatch", seeds: str = "0,1") -> dict[str, str]:
+    """What an example compares by itself: `methods` and `seeds`, each only where no flag says which single run to make.
+
+    Example:
+        >>> default_runs(["--seed", "3"])
+        {'methods': 'none,infobatch'}
+    """
+    given = {flag.partition("=")[0].replace("-", "_") for flag in flags}
+    runs = {} if given & {"__prune_method", "__prune_selector"} else {"methods": methods}
+    return runs if "__seed" in given else runs | {"seeds": seeds}
 
 
 # ---- Plan ----
@@ -277,7 +291,7 @@ def run_all(
     for number, run in enumerate(runs, 1):
         print(f"\n[{number}/{len(runs)}] {run.name}, seed {run.args.seed}", flush=True)
         made_with = _run_settings(settings, run.args) | of_data
-        result = from_first_process(run.args, partial(_finished, run.folder, made_with))
+        result = from_first_process(run.args, partial(finished_result, run.folder, made_with))
         if result is None:
             result = train(run)
             if run.args.process_index == 0:
@@ -295,7 +309,12 @@ def _run_settings(settings: ComparisonArguments, args: Any) -> dict[str, Any]:
     return flags | {"processes": args.world_size}
 
 
-def _finished(folder: Path, settings: Mapping[str, Any]) -> RunResult | None:
+def finished_result(folder: Path, settings: Mapping[str, Any]) -> RunResult | None:
+    """The result of the run in a folder, which must have been made alike, or None where it is still to be made.
+
+    Raises:
+        ValueError: it was made with other settings; names what differs.
+    """
     keep_settings(folder / "settings.json", settings)
     return RunResult.read(folder / "result.json")
 

@@ -266,19 +266,37 @@ def training_arguments(settings: QuickstartSettings, folder: Path, seed: int) ->
     )
 
 
-def run_once(settings: QuickstartSettings, method: str, seed: int, task: ImageTask) -> Result:
-    """Train and evaluate one method with one seed."""
+def run_once(
+    settings: QuickstartSettings,
+    method: str,
+    seed: int,
+    task: ImageTask,
+    folder: Path | None = None,
+    share: float = 1.0,
+) -> Result:
+    """Train and evaluate one method with one seed.
+
+    Args:
+        settings: what to compare.
+        method: one of its methods.
+        seed: one of its seeds.
+        task: the images.
+        folder: of the run; None: below `settings.out`.
+        share: of the epochs, with the schedule shortened to it.
+    """
     set_seed(seed)  # the same initial weights for every method
     build, _ = MODELS[settings.model]
     channels, height, width = task.train[0].shape[1:]
     accuracy, progress = Accuracy(), RunProgress(f"{method}, seed {seed}")
+    args = training_arguments(settings, folder or settings.out / "runs" / f"{method}-seed{seed}", seed)
+    args.num_train_epochs *= share
 
     def evaluated(outputs: EvalPrediction) -> dict[str, float]:
         return accuracy.compute(predictions=outputs.predictions, references=outputs.label_ids) or {}
 
     trainer = DynPruneTrainer(
         model=build(channels, height, width, task.classes),
-        args=training_arguments(settings, settings.out / "runs" / f"{method}-seed{seed}", seed),
+        args=args,
         train_dataset=Images(*task.train, flip_seed=seed if task.flips else None),
         eval_dataset=Images(*task.test),
         compute_metrics=evaluated,

@@ -24,15 +24,17 @@ def test_help_lists_the_commands():
     result = run("--help")
     assert result.exit_code == 0
     assert re.search(r"quickstart\s+Train one small model with and without pruning", result.output)
+    assert re.search(r"compare\s+Is a method lossless\?", result.output)
     assert re.search(r"methods\s+List methods and selectors", result.output)
 
 
 def test_help_and_methods_load_no_heavy_library():
     code = (
         "import sys; from typer.testing import CliRunner; from hf_dynprune.cli import app\n"
-        "for command in (['--help'], ['quickstart', '--help'], ['methods'], ['quickstart', '--methods', 'magic']):\n"
+        "for command in (['--help'], ['quickstart', '--help'], ['methods'], ['quickstart', '--methods', 'magic'],\n"
+        "                ['compare', '--help'], ['compare', '--method', 'magic']):\n"
         "    CliRunner().invoke(app, command)\n"
-        "heavy = {'torch', 'transformers', 'accelerate', 'datasets', 'evaluate', 'sklearn', 'matplotlib'}\n"
+        "heavy = {'torch', 'transformers', 'accelerate', 'datasets', 'evaluate', 'sklearn', 'scipy', 'matplotlib'}\n"
         "sys.exit(', '.join(heavy & set(sys.modules)) or 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False)
