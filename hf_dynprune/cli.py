@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import typer
 
-<<<<<<< HEAD
-from .commands.doctor import doctor
-=======
 from .commands.compare import compare
->>>>>>> h1
+from .commands.doctor import doctor
 from .commands.methods import methods
 from .commands.quickstart import quickstart
 from .commands.score import score
@@ -22,9 +19,5 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-<<<<<<< HEAD
-for command in (quickstart, methods, score, doctor):
-=======
-for command in (quickstart, compare, methods, score):
->>>>>>> h1
+for command in (quickstart, doctor, methods, score, compare):
     app.command()(command)
