@@ -6,7 +6,9 @@ import typer
 
 from .commands.methods import methods
 from .commands.quickstart import quickstart
+from .commands.report import report
 from .commands.score import score
+from .commands.scores import scores
 
 __all__ = ["app"]
 
@@ -17,5 +19,5 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-for command in (quickstart, methods, score):
+for command in (quickstart, methods, report, score, scores):
     app.command()(command)
