@@ -56,7 +56,9 @@ def new_figure(height: float) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('The report\'s pictures need matplotlib: pip install "hf_dynprune[quickstart]".') from error
-    return Figure(figsize=(_WIDTH, height), dpi=140, layout="constrained")
+    figure = Figure(figsize=(_WIDTH, height), dpi=140, layout="constrained")
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.08)
+    return figure
 
 
 def png_of(figure: Figure) -> bytes:
@@ -111,7 +113,7 @@ def draw_scores(records: Sequence[EpochRecord]) -> Figure:
     cuts = [np.nan if r.pruned_scores is None else r.pruned_scores[1] for r in scored]
     if np.isfinite(cuts).any():
         _line(axes, epochs, cuts, 4, "threshold: largest pruned score", linestyle="")
-    _score_scale(axes, np.concatenate([low, high]), median, "y")
+    _score_scale(axes, np.concatenate([low, high]), "y")
     _finish(axes, ylabel="score")
     _epoch_axis(axes, epochs)
     _legend(figure, axes)
@@ -155,7 +157,7 @@ def draw_score_histogram(snapshots: Mapping[int, NDArray[np.float32]]) -> Figure
     figure = new_figure(3.8)
     axes = figure.subplots()
     everything = np.concatenate(list(snapshots.values()))
-    edges = _score_scale(axes, everything, everything, "x")
+    edges = _score_scale(axes, everything, "x")
     for (epoch, scores), color, line in zip(snapshots.items(), (BLUE, ORANGE, BLACK), ("-", "--", ":"), strict=False):
         counts, _ = np.histogram(np.clip(scores, edges[0], edges[-1]), edges)
         heights, label = 100 * counts / len(scores), f"epoch {epoch + 1}"
@@ -206,10 +208,11 @@ def draw_classes(shares: NDArray[np.float64], names: Sequence[str]) -> Figure:
     if len(shares) <= MOST_NAMED_CLASSES:
         figure = new_figure(1.1 + 0.24 * len(shares))
         axes = figure.subplots()
-        axes.barh(np.arange(len(shares)), 100 * shares[order], color=BLUE, height=0.75)
+        bars = axes.barh(np.arange(len(shares)), 100 * shares[order], color=BLUE, height=0.75)
+        axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=9)
         labels = [shortened_name(names[number]) for number in order]
         axes.set_yticks(np.arange(len(shares)), labels, parse_math=False)
-        _finish(axes, xlabel="% of the class kept", xlim=(0, 100))
+        _finish(axes, xlabel="% of the class kept", xlim=(0, 108))
         axes.grid(visible=False, axis="y")
         axes.set_ylim(-0.7, len(shares) - 0.3)
         return figure
@@ -286,16 +289,16 @@ def _whole_numbers(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
-def _score_scale(axes: Axes, limits: NDArray[Any], typical: NDArray[Any], axis: str) -> NDArray[np.float64]:
+def _score_scale(axes: Axes, scores: NDArray[Any], axis: str) -> NDArray[np.float64]:
     """Make an axis logarithmic where positive scores span more than two powers of ten; edges of 50 bins along it."""
-    low, high = float(limits.min()), float(limits.max())
-    # Losses rounded to 0 would ask for an endless axis.
-    floor = max(float(np.quantile(typical, 0.001)), 1e-6, high * 1e-8)
-    if low >= 0 and high > 100 * max(low, floor):
-        getattr(axes, f"set_{axis}scale")("log")
-        low = max(low, floor)
-        getattr(axes, f"set_{axis}lim")(low / 1.3, high * 1.3)
-        return np.geomspace(low, high, 51)
+    low, high = float(scores.min()), float(scores.max())
+    if low >= 0 and high > 0:
+        # Single scores near 0, or rounded to it, would stretch the axis without end.
+        floor = max(float(np.quantile(scores[scores > 0], 0.001)), high * 1e-7)
+        if high > 100 * floor:
+            getattr(axes, f"set_{axis}scale")("log")
+            getattr(axes, f"set_{axis}lim")(floor / 1.3, high * 1.3)
+            return np.geomspace(floor, high, 51)
     return np.linspace(low, high, 51) if high > low else np.linspace(low - 0.5, high + 0.5, 51)
 
 

@@ -31,6 +31,7 @@ __all__ = ["PICTURES", "sections_of"]
 
 PICTURES = ("kept", "scores", "score_histogram", "classes", "class_spread", "times_kept", "training")
 """Names of the charts; those of samples are in `sample_groups.py`."""
+_LONGEST = 80
 _NO_EPOCH = "No epoch is finished yet: the history gets a line at the end of each."
 
 
@@ -83,8 +84,9 @@ def _run(run: RunFolder, samples: SampleStatistics | None) -> Section:
 
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_shown(each)}" for key, each in value.items())
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return ", ".join(f"{key} {_shown(each)}" for key, each in value.items() if each is not None)
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"  # such as scores given as a list
 
 
 def _savings(run: RunFolder) -> Section:
@@ -218,10 +220,12 @@ def _passes(run: RunFolder, steps: NDArray[np.float64]) -> NDArray[np.float64]:
 def _histogram(samples: SampleStatistics) -> Section:
     title = "Scores early, in the middle, late"
     if not samples.snapshots:
-        return Section(title, ["No finite score was recorded."])
+        where = "The first, the middle and the last epoch" if samples.visits.any() else "The logged epochs"
+        return Section(title, [f"{where} recorded no finite score."])
     how = (
         "Scores as the epochs themselves recorded them, of the samples that they kept. While a model learns, the bulk "
-        "moves to small losses; what stays at large ones is hard, or labelled wrongly."
+        "moves to small losses; what stays at large ones is hard, or labelled wrongly. On a logarithmic axis the first "
+        "bin holds all that is smaller."
     )
     shown = [
         f"{np.median(scores):.3g} in epoch {epoch + 1} ({len(scores):,} scored)"

@@ -59,8 +59,10 @@ def groups_section(samples: SampleStatistics, dataset: Any) -> Section:
         return Section(title, ["No finite score was recorded."])
     text = [
         "A sample that was kept in every epoch and still has a high score at the end was learnt badly: look there for "
-        "wrong labels first. Samples whose score jumps between epochs lie near a border between classes, or are "
-        "augmented strongly. The least kept ones are those that the model found easiest, and often near duplicates."
+        "wrong labels first. Where all last scores are small the model knows the data by heart, and the mean over the "
+        "epochs tells more. The least kept samples are those that the model found easiest.",
+        "Fluctuation is the standard deviation of a sample's score over all epochs that recorded one, so a fall from a "
+        "high start counts too. It is large near a border between classes, and under strong augmentation.",
     ]
     pictures: list[Picture] = []
     if dataset is None:
@@ -70,7 +72,7 @@ def groups_section(samples: SampleStatistics, dataset: Any) -> Section:
 
         if has_pictures(dataset):
             text.append(
-                "Pictures: below each its class, its last score, and for the last group the standard deviation."
+                "Below each picture are its class and last score, in the last group the standard deviation too."
             )
             for group in groups:
                 captions = [_caption(samples, int(index), group.name) for index in group.indices]
@@ -93,7 +95,7 @@ def _caption(samples: SampleStatistics, index: int, group: str) -> list[str]:
     lines = [] if name is None else [name]
     lines.append(f"score {samples.score[index]:.3g}")
     if group == GROUPS[2]:
-        lines.append(f"± {samples.score_std[index]:.3g}")
+        lines.append(f"std {samples.score_std[index]:.3g}")
     return lines
 
 

@@ -25,12 +25,15 @@ def test_help_lists_the_commands():
     assert result.exit_code == 0
     assert re.search(r"quickstart\s+Train one small model with and without pruning", result.output)
     assert re.search(r"methods\s+List methods and selectors", result.output)
+    assert re.search(r"report\s+Report on a run: what it saved and what it left out", result.output)
+    assert re.search(r"scores\s+Write a row per training sample", result.output)
 
 
 def test_help_and_methods_load_no_heavy_library():
     code = (
         "import sys; from typer.testing import CliRunner; from hf_dynprune.cli import app\n"
-        "for command in (['--help'], ['quickstart', '--help'], ['methods'], ['quickstart', '--methods', 'magic']):\n"
+        "helps = [[name, '--help'] for name in ('quickstart', 'report', 'scores')]\n"
+        "for command in (['--help'], *helps, ['methods'], ['quickstart', '--methods', 'magic'], ['report', 'none']):\n"
         "    CliRunner().invoke(app, command)\n"
         "heavy = {'torch', 'transformers', 'accelerate', 'datasets', 'evaluate', 'sklearn', 'matplotlib'}\n"
         "sys.exit(', '.join(heavy & set(sys.modules)) or 0)\n"
