@@ -146,11 +146,9 @@ def _section(number: int, section: Section) -> str:
 
 def _table(table: Table) -> str:
     caption = f"<caption>{_escaped(table.caption)}</caption>" if table.caption else ""
-    head = _cells("th", table.head, table.text_columns)
+    head = f"<thead><tr>{_cells('th', table.head, table.text_columns)}</tr></thead>\n" if any(table.head) else ""
     rows = "\n".join(f"<tr>{_cells('td', row, table.text_columns)}</tr>" for row in table.rows)
-    return (
-        f'<div class="table"><table>{caption}\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>'
-    )
+    return f'<div class="table"><table>{caption}\n{head}<tbody>\n{rows}\n</tbody></table></div>'
 
 
 def _cells(tag: str, cells: Sequence[str], text_columns: int) -> str:

@@ -46,8 +46,8 @@ LOG_KEYS = {
 """What is drawn of the Trainer's log: label, number of the style, and kind of line."""
 MOST_NAMED_CLASSES = 30
 """With more, classes are shown as a curve, without names."""
-_WIDTH = 6.8
-_LONGEST_NAME = 24
+_WIDTH = 5.6
+_LONGEST_NAME = 20
 
 
 def new_figure(height: float) -> Figure:
@@ -56,7 +56,7 @@ def new_figure(height: float) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('The report\'s pictures need matplotlib: pip install "hf_dynprune[quickstart]".') from error
-    figure = Figure(figsize=(_WIDTH, height), dpi=140, layout="constrained")
+    figure = Figure(figsize=(_WIDTH, height), dpi=170, layout="constrained")
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.08)
     return figure
 
@@ -272,7 +272,7 @@ def _finish(axes: Axes, **settings: Any) -> None:
 def _legend(figure: Figure, axes: Axes) -> None:
     """Below the axes, where it hides nothing; three columns where they fit the width."""
     handles, labels = axes.get_legend_handles_labels()
-    columns = 3 if len(labels) == 3 and len("".join(labels)) < 65 else 2
+    columns = 3 if len(labels) == 3 and len("".join(labels)) < 48 else 2
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 

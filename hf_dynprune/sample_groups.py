@@ -91,9 +91,10 @@ def _first(*keys: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _caption(samples: SampleStatistics, index: int, group: str) -> list[str]:
-    name = samples.name_of(index) if len(samples.classes) else None
-    lines = [] if name is None else [name]
-    lines.append(f"score {samples.score[index]:.3g}")
+    lines = [f"score {samples.score[index]:.3g}"]
+    if len(samples.classes):
+        name = samples.name_of(index) or ""
+        lines.insert(0, name if samples.class_names else f"class {name}")
     if group == GROUPS[2]:
         lines.append(f"std {samples.score_std[index]:.3g}")
     return lines

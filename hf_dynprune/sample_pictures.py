@@ -18,7 +18,7 @@ __all__ = ["draw_samples", "has_pictures", "picture_of"]
 
 IMAGE_NAMES = ("image", "img", "pixel_values")
 """Where a sample's picture is looked for; of a data set with both, the raw picture comes first."""
-_ACROSS = 6
+_ACROSS = 4
 
 
 def has_pictures(dataset: Any) -> bool:
@@ -75,7 +75,7 @@ def _stretched(pixels: NDArray[Any], where: str) -> NDArray[np.uint8]:
 
 
 def draw_samples(dataset: Any, indices: Sequence[int], captions: Sequence[Sequence[str]]) -> Figure:
-    """A grid of samples, in rows of six.
+    """A grid of samples, in rows of four.
 
     Args:
         dataset: of images.
@@ -84,15 +84,15 @@ def draw_samples(dataset: Any, indices: Sequence[int], captions: Sequence[Sequen
     """
     rows = -(-len(indices) // _ACROSS)
     lines = max(map(len, captions))
-    figure = new_figure(0.1 + rows * (1.1 + 0.16 * lines))
+    figure = new_figure(0.1 + rows * (1.25 + 0.17 * lines))
     grid = figure.subplots(rows, _ACROSS, squeeze=False)
     for axes in grid.flat[len(indices) :]:
         axes.set_axis_off()
     for axes, index, caption in zip(grid.flat, indices, captions, strict=False):
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-        text = "\n".join(shortened_name(line, 16) for line in caption)
-        axes.set_xlabel(text, fontsize=8, linespacing=1.25, parse_math=False)
+        text = "\n".join(shortened_name(line, 18) for line in caption)
+        axes.set_xlabel(text, fontsize=9, linespacing=1.25, parse_math=False)
         try:
             axes.imshow(picture_of(dataset, index))
         except ValueError:

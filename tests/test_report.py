@@ -159,7 +159,7 @@ def test_samples_are_shown_as_pictures_with_class_and_score(finished, tmp_path):
     samples = gather(SampleLog(folder))
     for group, alt in zip(sample_groups(samples), html.alts[-3:], strict=True):
         first = group.indices[0]
-        assert alt.startswith(f"{group.title}: {Images(60).labels[first]}, score {samples.score[first]:.3g}")
+        assert alt.startswith(f"{group.title}: class {Images(60).labels[first]}, score {samples.score[first]:.3g}")
     # Without the data set the next report shows none, and leaves none of the last one.
     report(folder, out=tmp_path / "shown")
     assert {file.stem for file in (tmp_path / "shown").glob("*.png")} == set(PICTURES)
