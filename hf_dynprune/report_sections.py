@@ -243,8 +243,8 @@ def _times_kept(samples: SampleStatistics) -> Section:
     always = float((samples.times_chosen == epochs).mean())
     never = float((samples.times_chosen == 0).mean())
     how = (
-        "Counted over the epochs that left samples out. Raju et al. (2021) found that methods which choose anew keep "
-        "most samples sometimes: those do the work that a choice made once cannot."
+        "Counted over the epochs that left samples out. Raju et al. (2021) explain why choosing anew beats a choice "
+        "made once by “sometimes” samples, which matter only part of the time."
     )
     shows = (
         f"Here, over {_counted(epochs, 'such epoch')}, {always:.1%} of the samples were kept always, "
