@@ -87,8 +87,10 @@ def draw_kept(records: Sequence[EpochRecord]) -> Figure:
     figure = new_figure(3.6)
     axes = figure.subplots()
     epochs = _numbers(records)
-    _line(axes, epochs, [100 * r.kept / r.num_samples for r in records], 2, "kept")
-    effective = [np.nan if r.effective_samples is None else 100 * r.effective_samples / r.num_samples for r in records]
+    size = np.array([max(record.num_samples, 1) for record in records])
+    _line(axes, epochs, 100 * np.array([record.kept for record in records]) / size, 2, "kept")
+    weighted = [np.nan if record.effective_samples is None else record.effective_samples for record in records]
+    effective = 100 * np.array(weighted) / size
     if np.isfinite(effective).any():
         _line(axes, epochs, effective, 1, "effective sample size of the weights", linestyle="--", markerfacecolor="w")
     _finish(axes, ylabel="% of the samples", ylim=(0, 104))

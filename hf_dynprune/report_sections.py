@@ -94,14 +94,9 @@ def _savings(run: RunFolder) -> Section:
     if not len(run.history):
         return Section(title, [_NO_EPOCH])
     account = run.history.account(run.epochs_done)
-    rows = [
-        _spent("forward passes, training", account.full, account.training),
-        *(
-            [_spent("forward passes, all", account.full, account.training + account.scoring + account.candidates)]
-            if account.scoring or account.candidates
-            else []
-        ),
-    ]
+    rows = [_spent("forward passes, training", account.full, account.training)]
+    if chosen_by := account.scoring + account.candidates:
+        rows.append(_spent("forward passes, all", account.full, account.training + chosen_by))
     if account.full_steps:
         rows.append(_spent("optimizer steps", account.full_steps, account.steps))
     if account.full_seconds:
@@ -118,7 +113,7 @@ def _savings(run: RunFolder) -> Section:
 
 
 def _spent(name: str, full: float, done: float, form: str = "d") -> list[str]:
-    return [name, f"{full:,{form}}", f"{done:,{form}}", f"{1 - done / full:.1%}"]
+    return [name, f"{full:,{form}}", f"{done:,{form}}", f"{1 - done / full:.1%}" if full else ""]
 
 
 # ---- Epochs ----
@@ -128,7 +123,7 @@ def _kept(run: RunFolder) -> Section:
     title, records = "Kept share by epoch", run.history.records
     if not records:
         return Section(title, [_NO_EPOCH])
-    shares = np.array([record.kept / record.num_samples for record in records])
+    shares = np.array([record.kept / max(record.num_samples, 1) for record in records])
     pruned = [record.epoch + 1 for record in records if record.pruned]
     how = (
         "The share of the samples that each epoch trained on. The effective sample size says how many equally weighted "

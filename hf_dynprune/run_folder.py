@@ -16,6 +16,7 @@ __all__ = ["RUN_FILE", "RunFolder"]
 
 RUN_FILE = "dynprune_run.json"
 """What was run, written when training begins."""
+STATE_FILE = "trainer_state.json"
 
 
 @dataclass(frozen=True)
@@ -54,15 +55,24 @@ class RunFolder:
                 f"{folder} is no run's folder: there is no {HISTORY_FILE} in it. "
                 + (f"Runs are in {', '.join(below[:4])}." if below else "Pass the `output_dir` of a `DynPruneTrainer`.")
             )
+        history = PruningHistory.load(folder)
         checkpoints = sorted(folder.glob("checkpoint-*"), key=_number, reverse=True)
         problems: list[str] = []
         facts = _first([folder / RUN_FILE], problems)
-        state = _first([place / "trainer_state.json" for place in (folder, *checkpoints)], problems)
+        state = _first([folder / STATE_FILE], problems)
+        made, told = sum(record.steps for record in history), state.get("global_step", 0)
+        if isinstance(told, int) and told > made:  # written at the end of a run, when the history has all its steps
+            problems.append(
+                f"{STATE_FILE} was passed over: it is of {told:,} steps, the history of {made:,}, so an earlier run in "
+                "this folder left it."
+            )
+            state = {}
+        state = state or _first([place / STATE_FILE for place in checkpoints], problems)
         if "method" not in facts:
             saved = _first([place / "dynprune_state.json" for place in checkpoints], problems).get("facts", {})
             if policy := saved.get("policy"):
                 facts |= {"method": policy.get("name"), "parameters": policy.get("parameters")}
-        return cls(folder, PruningHistory.load(folder), SampleLog(folder), facts, state, tuple(problems))
+        return cls(folder, history, SampleLog(folder), facts, state, tuple(problems))
 
     @property
     def num_epochs(self) -> float | None:

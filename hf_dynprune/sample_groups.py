@@ -101,11 +101,11 @@ def _caption(samples: SampleStatistics, index: int, group: str) -> list[str]:
 
 
 def _table(samples: SampleStatistics, group: SampleGroup) -> Table:
-    head = ["index", "class", "times kept", "last score", "mean score", "standard deviation"]
+    head = ["index", "class", "kept", "score", "mean", "std"]  # short, for phones
     rows = []
     for index in group.indices.tolist():
         name = samples.name_of(index) if len(samples.classes) else None
         figures = (samples.score[index], samples.score_mean[index], samples.score_std[index])
         cells = [f"{value:.3g}" if np.isfinite(value) else "" for value in figures]
         rows.append([str(index), name or "", f"{samples.times_kept[index]} of {len(samples.epochs)}", *cells])
-    return Table(head, rows, text_columns=2, caption=group.title)
+    return Table(head, rows, text_columns=2, caption=f"{group.title}; mean and standard deviation of its scores")

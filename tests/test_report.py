@@ -18,7 +18,7 @@ from PIL import Image
 from hf_dynprune import EpochRecord, InfoBatch, PrunePlan, PruningHistory
 from hf_dynprune.history import HISTORY_FILE
 from hf_dynprune.report import write_report
-from hf_dynprune.report_page import Page, Section, Table, as_html, as_markdown
+from hf_dynprune.report_page import Page, Picture, Section, Table, as_html, as_markdown
 from hf_dynprune.report_sections import PICTURES
 from hf_dynprune.run_folder import RUN_FILE, RunFolder
 from hf_dynprune.sample_groups import GROUPS, sample_groups
@@ -284,11 +284,10 @@ def test_groups_are_in_the_order_that_they_promise(tmp_path):
     assert fluctuating == sorted(range(40), key=lambda i: -np.nan_to_num(found.score_std[i], nan=-1))[:12]
 
 
-@pytest.mark.parametrize("size", [1, 40])
-@pytest.mark.parametrize(
-    "score",
-    ["constant", "zero", "negative", "huge", "none", "one"],
-)
+ODD = ["constant", "zero", "negative", "huge", "none", "one"]
+
+
+@pytest.mark.parametrize(("score", "size"), [*((score, 40) for score in ODD), ("constant", 1)])
 def test_odd_scores_get_a_report(tmp_path, score, size):
     """Warnings are errors here, those of numpy and matplotlib too."""
     values = {"constant": 1.5, "zero": 0.0, "negative": -SCORE, "huge": np.exp(15 * SCORE), "none": np.nan}.get(
@@ -413,6 +412,21 @@ def test_steps_become_forward_passes_by_the_epochs_that_they_were_made_in(tmp_pa
     assert _passes(run, steps).tolist() == [0, 40, 80, 92, 104, 112]
 
 
+def test_the_state_of_an_earlier_run_in_the_folder_is_passed_over(tmp_path):
+    made_up(tmp_path, KEPT[:3], SCORE[:3])
+    steps = sum(record.steps for record in PruningHistory.load(tmp_path))
+    log = [{"step": 1, "loss": 0.5}]
+    state = {"global_step": steps + 1, "max_steps": steps + 1, "epoch": 6.0, "num_train_epochs": 6, "log_history": log}
+    (tmp_path / "trainer_state.json").write_text(json.dumps(state))
+    text, _ = report(tmp_path)
+    assert ["epochs done", "3 (whether that is all is not recorded)"] in rows(text)
+    assert f"it is of {steps + 1} steps, the history of {steps}" in section(text, "What could not be read")
+    assert "training loss 0.5" not in text
+    (tmp_path / "trainer_state.json").write_text(json.dumps(state | {"global_step": steps, "max_steps": steps}))
+    text, _ = report(tmp_path)
+    assert "training loss 0.5" in text
+
+
 def test_without_the_trainers_state_the_report_says_why(tmp_path):
     made_up(tmp_path, KEPT, SCORE)
     text, _ = report(tmp_path)
@@ -464,16 +478,18 @@ def test_names_of_classes_are_only_text(tmp_path):
 
 
 def test_plain_text_stays_plain_in_both_forms():
-    page = Page(
-        "<b>", [Section("A & B", ["see `a_b|c` and *this*"], tables=[Table(["x", "y"], [["p|q", "1"]], caption="C_")])]
-    )
+    picture = Picture("shown", b"a picture", 'of [x] "><script>')
+    table = Table(["x", "y"], [["p|q", "1"]], caption="C_")
+    page = Page("<b>", [Section("A & B", ["see `a_b|c` and *this*"], [picture], [table])])
     assert as_markdown(page) == (
-        "# \\<b\\>\n\n## A & B\n\nsee `a_b\\|c` and \\*this\\*\n\nC\\_:\n\n| x    | y |\n|------|--:|\n| p\\|q | 1 |\n"
+        "# \\<b\\>\n\n## A & B\n\nsee `a_b\\|c` and \\*this\\*\n\n"
+        '![of \\[x\\] "\\>\\<script\\>](shown.png)\n\nC\\_:\n\n'
+        "| x    | y |\n|------|--:|\n| p\\|q | 1 |\n"
     )
     html = Checked(as_html(page))
-    assert "a_b|c" in html.text
-    assert "p|q" in html.text
-    assert "<b>" in html.text
+    assert html.alts == [picture.alt]
+    assert html.pictures == [picture.png]
+    assert {"a_b|c", "p|q", "<b>", "A & B"} <= set(html.text)
 
 
 @pytest.mark.parametrize("inside", [True, False])

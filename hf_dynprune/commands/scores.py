@@ -33,7 +33,7 @@ def scores(
     with one_line_errors():
         import datasets
 
-        from ..sample_table import sample_table, write_sample_table
+        from ..score_table import sample_table, write_sample_table
 
         datasets.disable_progress_bars()
         table = sample_table(run, data)

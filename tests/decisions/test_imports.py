@@ -28,7 +28,7 @@ METHODS = {name for name in FILES if name.startswith("methods.")}
 NEEDS_TORCH = {name for name in FILES if name.split(".")[0] in {"losses", "sampler", "data"}}
 REPORTS = {
     *("history", "savings", "callbacks", "model_card", "compare", "run_folder", "sample_log", "sample_statistics"),
-    *("sample_groups", "sample_pictures", "sample_table", "run_data"),
+    *("sample_groups", "sample_pictures", "score_table", "run_data"),
     *(name for name in FILES if name.split("_")[0] == "report"),
 } & set(FILES)
 MAY_IMPORT_TRAINER = {"", "trainer", "quickstart", "scoring_run", "cli"}

@@ -25,7 +25,7 @@ from hf_dynprune.run_data import rows_of
 from hf_dynprune.sample_log import SampleLog
 from hf_dynprune.sample_pictures import has_pictures, picture_of
 from hf_dynprune.sample_statistics import gather
-from hf_dynprune.sample_table import sample_table
+from hf_dynprune.score_table import sample_table
 from tests.test_quickstart import settings, write_parquet
 
 pytestmark = pytest.mark.usefixtures("own_datasets_cache", "no_datasets_bars")
