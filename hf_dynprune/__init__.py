@@ -41,6 +41,8 @@ _EXPORTS = {
     "EpochRecord": "history",
     "PruningHistory": "history",
     "SavingsAccount": "savings",
+    "write_report": "report",
+    "sample_table": "score_table",
     "LossTerms": "losses",
     "PerSampleLoss": "losses",
     "register_loss": "losses",
@@ -75,10 +77,12 @@ if TYPE_CHECKING:
     from .registry import get_policy as get_policy
     from .registry import list_policies as list_policies
     from .registry import register_policy as register_policy
+    from .report import write_report as write_report
     from .resume import newest_usable_checkpoint as newest_usable_checkpoint
     from .savings import SavingsAccount as SavingsAccount
     from .score_file import StaticScores as StaticScores
     from .score_file import load_scores as load_scores
+    from .score_table import sample_table as sample_table
     from .scores import ScoreStore as ScoreStore
     from .scores import ScoreView as ScoreView
     from .scoring import score_dataset as score_dataset

@@ -8,7 +8,9 @@ from .commands.compare import compare
 from .commands.doctor import doctor
 from .commands.methods import methods
 from .commands.quickstart import quickstart
+from .commands.report import report
 from .commands.score import score
+from .commands.scores import scores
 
 __all__ = ["app"]
 
@@ -19,5 +21,5 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-for command in (quickstart, doctor, methods, score, compare):
+for command in (quickstart, doctor, methods, score, compare, report, scores):
     app.command()(command)

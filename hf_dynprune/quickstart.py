@@ -259,7 +259,7 @@ def training_arguments(settings: QuickstartSettings, folder: Path, seed: int) ->
         weight_decay=0.01,
         eval_strategy="epoch",
         save_strategy="no",
-        logging_strategy="no",
+        logging_strategy="epoch",  # for the run's report
         report_to=[],
         disable_tqdm=False,
         dataloader_pin_memory=False,
@@ -305,6 +305,7 @@ def run_once(
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(progress)
     trainer.train()
+    trainer.save_state()
     history = trainer.pruning_history.records
     return Result(
         method=method,

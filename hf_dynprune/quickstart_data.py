@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-__all__ = ["ImageTask", "Images", "load_digits_task", "load_parquet_task"]
+__all__ = ["ImageTask", "Images", "chosen_rows", "load_digits_task", "load_parquet_task"]
 
 SPLIT_SEED = 0
 """Chooses the images, the same in every run: the runs' seeds are for weights, order and draws."""
@@ -136,8 +136,8 @@ def _read_parquet(file: Path, size: int | None) -> tuple[Tensor, Tensor]:
     if image is None or label is None:
         has = ", ".join(table.column_names)
         raise ValueError(f"{file} needs a column `image` or `img` and a column `label` or `labels`, it has: {has}.")
-    size = _checked_size(size, len(table), str(file))
-    rows = table.take(np.random.default_rng(SPLIT_SEED).permutation(len(table))[:size])
+    rows = table.take(chosen_rows(len(table), size, str(file)))
+    size = len(rows)
     labels = rows[label].to_numpy()
     if labels.dtype.kind not in "iu" or labels.min() < 0:
         raise ValueError(f"The column `{label}` of {file} must hold class numbers from 0, got {labels.dtype}.")
@@ -147,6 +147,21 @@ def _read_parquet(file: Path, size: int | None) -> tuple[Tensor, Tensor]:
     if len(shapes) > 1:
         raise ValueError(f"The images of {file} must be of one size, got {shapes[0]} and {shapes[-1]} (C, H, W).")
     return torch.from_numpy(np.stack(pictures)), torch.from_numpy(labels.astype(np.int64))
+
+
+def chosen_rows(available: int, size: int | None, where: str) -> NDArray[np.int64]:
+    """The rows of a parquet file that are used, the same in every run, in their order.
+
+    Args:
+        available: rows of the file.
+        size: how many to draw, without replacement; None: all.
+        where: what messages call the file.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    size = _checked_size(size, available, where)
+    return np.random.default_rng(SPLIT_SEED).permutation(available)[:size]
 
 
 def _decode(encoded: bytes) -> NDArray[np.uint8]:

@@ -86,7 +86,7 @@ class SampleLog:
         if labels is None:
             own.unlink(missing_ok=True)
         else:
-            write_atomically(own, save({"label": np.ascontiguousarray(labels, np.int64)}))
+            write_atomically(own, save({"label": np.array(labels, np.int64)}))
 
     def _is_of(self, fingerprint: str) -> bool:
         """Whether what is there, if anything, is of this data set."""
@@ -135,9 +135,18 @@ class SampleLog:
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
-        """`[N]`, where the training set has one class number per sample."""
+        """`[N]`, where the training set has one class number per sample.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
         file = self.folder / "labels.safetensors"
-        return load_file(file)["label"] if file.is_file() else None
+        if not file.is_file():
+            return None
+        try:
+            return load_file(file)["label"]
+        except (SafetensorError, KeyError) as error:
+            raise ValueError(f"{file} is damaged ({error}): remove it, and reports go without labels.") from error
 
     def read(self, epoch: int) -> EpochSamples:
         """One epoch.

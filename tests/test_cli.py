@@ -26,13 +26,16 @@ def test_help_lists_the_commands():
     assert re.search(r"quickstart\s+Train one small model with and without pruning", result.output)
     assert re.search(r"compare\s+Is a method lossless\?", result.output)
     assert re.search(r"methods\s+List methods and selectors", result.output)
+    assert re.search(r"report\s+Report on a run: what it saved and what it left out", result.output)
+    assert re.search(r"scores\s+Write a row per training sample", result.output)
 
 
 def test_help_and_methods_load_no_heavy_library():
     code = (
         "import sys; from typer.testing import CliRunner; from hf_dynprune.cli import app\n"
-        "for command in (['--help'], ['quickstart', '--help'], ['methods'], ['quickstart', '--methods', 'magic'],\n"
-        "                ['compare', '--help'], ['compare', '--method', 'magic']):\n"
+        "helps = [[name, '--help'] for name in ('quickstart', 'compare', 'report', 'scores', 'doctor')]\n"
+        "bad = [['quickstart', '--methods', 'magic'], ['compare', '--method', 'magic'], ['report', 'none']]\n"
+        "for command in (['--help'], *helps, ['methods'], *bad):\n"
         "    CliRunner().invoke(app, command)\n"
         "heavy = {'torch', 'transformers', 'accelerate', 'datasets', 'evaluate', 'sklearn', 'scipy', 'matplotlib'}\n"
         "sys.exit(', '.join(heavy & set(sys.modules)) or 0)\n"

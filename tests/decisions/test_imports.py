@@ -26,7 +26,11 @@ DECISIONS = {"plan", "draws", "policy", "registry", "scores", "schedule", "budge
 )
 METHODS = {name for name in FILES if name.startswith("methods.")}
 NEEDS_TORCH = {name for name in FILES if name.split(".")[0] in {"losses", "sampler", "data"}}
-REPORTS = {"history", "callbacks", "report", "model_card", "compare"} & set(FILES)
+REPORTS = {
+    *("history", "savings", "callbacks", "model_card", "compare", "run_folder", "sample_log", "sample_statistics"),
+    *("sample_groups", "sample_pictures", "score_table", "run_data"),
+    *(name for name in FILES if name.split("_")[0] == "report"),
+} & set(FILES)
 MAY_IMPORT_TRAINER = {"", "trainer", "quickstart", "scoring_run", "cli"}
 SCORE_FILE = "score_file"
 """What a static method reads its scores with: no decision itself, but as free of torch."""
@@ -149,8 +153,9 @@ def python(code: str) -> str:
     [
         ("import hf_dynprune; dir(hf_dynprune); hf_dynprune.__version__", ["numpy", *HEAVY]),
         ("from hf_dynprune import InfoBatch, PrunePlan, ScoreStore, list_policies; list_policies()", HEAVY),
+        ("import hf_dynprune.report", [*(set(HEAVY) - {"safetensors"}), "matplotlib", "PIL"]),
     ],
-    ids=["the package", "its decisions"],
+    ids=["the package", "its decisions", "reports"],
 )
 def test_importing_loads_nothing_heavy(statement, absent):
     loaded = python(f"{statement}\nimport sys\nprint(*sys.modules)").split()

@@ -159,6 +159,7 @@ def run(scenario: Scenario, out: Path, world_size: int, **parts: Any) -> dict[st
     result |= trainer.recorder.found
     result["served"] = np.array(trainer.served, dtype=np.float64).reshape(-1, 3)
     result["rates"] = np.array(trainer.recorder.rates)
+    result["keeps_sample_log"] = np.array(trainer._sample_log is not None)
     if trainer._run is not None:
         view = trainer._run.store.view()
         result |= {"scores": view.score.copy(), "must_keep": view.must_keep.copy()}

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import transformers
 
+from hf_dynprune.sample_log import SampleLog
 from tests.distributed.cases import CASES, OTHER_WORLD, RESUMED, RESUMED_AT, SAME_AS_ONE_PROCESS
 from tests.distributed.scenarios import SIZE, Scenario, run, weights_in
 
@@ -156,6 +157,17 @@ def test_forward_passes_count_ghosts_on_all_ranks(ranks):
     per_epoch_too = [len(second["served"][second["served"][:, 0] == e]) for e in range(4)]
     assert first["history.forward_passes"].tolist() == [a + b for a, b in zip(per_epoch, per_epoch_too, strict=True)]
     assert all(count % 8 == 0 for count in first["history.forward_passes"])
+
+
+def test_the_first_rank_logs_the_samples_of_both(ranks, launched):
+    first, second = ranks("infobatch-accumulation-1")
+    assert first["keeps_sample_log"]
+    assert not second["keeps_sample_log"]
+    log = SampleLog(launched[0] / "infobatch-accumulation-1")
+    assert len(log.epochs) == len(first["history.kept"])
+    for samples in log:
+        np.testing.assert_array_equal(np.flatnonzero(samples.kept), first[f"kept.{samples.epoch}"])
+        np.testing.assert_array_equal(np.isfinite(samples.score), samples.kept)
 
 
 def test_losses_that_are_not_finite_are_counted_once_over_all_ranks(ranks, launched):

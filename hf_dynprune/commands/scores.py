@@ -1,0 +1,42 @@
+"""`hf-dynprune scores`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import one_line_errors
+
+__all__ = ["scores"]
+
+
+def scores(
+    run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run's output_dir.", show_default=False)],
+    to: Annotated[str, typer.Option(help="parquet or csv.")] = "parquet",
+    out: Annotated[
+        Path | None, typer.Option(help="The file. Without it: scores.parquet or scores.csv, in the run's folder.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Join the columns of the training set: digits (the quickstart's), or the folder, parquet file or hub "
+            "data set that the run was trained on."
+        ),
+    ] = None,
+) -> None:
+    """Write a row per training sample: label, scores, how often it was kept. For `datasets`, pandas and others.
+
+    Columns: index, label, class_name, score (the last one), score_mean, score_std, visits, times_kept, last_epoch_kept.
+    """
+    with one_line_errors():
+        import datasets
+
+        from ..score_table import sample_table, write_sample_table
+
+        datasets.disable_progress_bars()
+        table = sample_table(run, data)
+        file = run / f"scores.{to}" if out is None else out
+        write_sample_table(table, file, to)
+        typer.echo(f"wrote {file}: {len(table):,} rows, columns {', '.join(table.column_names)}")
