@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ class HubPushes:
             self._write_report(folder)
 
     def _write_report(self, folder: str) -> None:
+        if find_spec("matplotlib") is None:
+            return
         try:
             from .report import write_report  # type: ignore[import-not-found,unused-ignore]
         except ModuleNotFoundError:
@@ -111,8 +114,8 @@ class HubPushes:
         missing = [os.path.basename(folder) for folder in self._missing()]
         if missing:
             logger.warning(
-                "Not on the Hub: the state at %s. Everything is in the output folder: call `trainer.push_to_hub()` "
-                "when the Hub can be reached.",
+                "Not on the Hub: %s and the model of that time. Both are in the output folder: `trainer.push_to_hub()` "
+                "pushes the model, `hf upload` a checkpoint.",
                 ", ".join(missing),
             )
         else:

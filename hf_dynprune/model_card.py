@@ -9,7 +9,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +18,7 @@ from .method_docs import linked
 from .run_file import RUN_FILE, AboutRun
 from .run_scores import SCORES_FILE
 from .savings import SavingsAccount
+from .training_args import DynPruneArguments
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -40,6 +41,7 @@ TASKS = {
     "ForCausalLM": "text-generation",
 }
 """The Hub's names of tasks, by the end of the model class's name."""
+DEFAULT_METHOD = next(field.default for field in fields(DynPruneArguments) if field.name == "prune_method")
 _NO_RESULTS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
 
@@ -155,7 +157,7 @@ def pruning_section(facts: CardFacts) -> str:
 
 
 def _method(about: AboutRun) -> str:
-    shown = ", ".join(f"{name}={value!r}" for name, value in about.parameters.items())
+    shown = ", ".join(f"{name}={value!r}" for name, value in about.parameters.items() if value is not None)
     what = "Selector (chooses inside each batch)" if about.selector else "Method"
     unbiased = (
         "yes: kept samples are weighted so that the weighted sum of losses is on average that of the full data"
@@ -193,17 +195,17 @@ def _savings(facts: CardFacts) -> str:
 
 
 def _reproduction(about: AboutRun) -> str:
-    flags = " ".join(f"--{name} {shlex.quote(_on_command_line(value))}" for name, value in about.flags.items())
-    chosen = about.flags.get("prune_selector") if about.selector else about.flags.get("prune_method", "infobatch")
-    versions = ", ".join(f"{name} {version}" for name, version in about.versions.items())
-    if chosen == about.method:
-        text = "The training script's arguments beside the hyperparameters above"
-        text += f":\n\n```bash\n{flags}\n```" if flags else ": none, all pruning flags are at their defaults."
+    name = "prune_selector" if about.selector else "prune_method"
+    given = {name: DEFAULT_METHOD, **about.flags}
+    flags = " ".join(f"--{flag} {shlex.quote(_on_command_line(value))}" for flag, value in given.items())
+    if given[name] == about.method:
+        text = f"The script's pruning flags, beside the hyperparameters above:\n\n```bash\n{flags}\n```"
     else:
         argument = "selector" if about.selector else "policy"
-        values = ", ".join(f"{name}={value!r}" for name, value in about.parameters.items())
+        values = ", ".join(f"{field}={value!r}" for field, value in about.parameters.items())
         text = f"```python\nDynPruneTrainer(..., {argument}={about.class_name}({values}))\n```"
-        text += f"\n\nwith the flags `{flags}`." if flags else ""
+        text += f"\n\nand the flags `{json.dumps(about.flags)}`." if about.flags else ""
+    versions = ", ".join(f"{package} {version}" for package, version in about.versions.items())
     length = "" if about.num_epochs is None else f", {about.num_epochs:g} epochs"
     return f"{text}\n\nSeed of pruning {about.seed}{length}; {versions}."
 
@@ -274,7 +276,7 @@ def _complete_results(data: ModelCardData, evaluation: Mapping[str, float], mode
     data.eval_results = [
         EvalResult(
             task_type=result.task_type,
-            task_name=result.task_name or result.task_type.replace("-", " ").capitalize(),
+            task_name=result.task_name or result.task_type.replace("-", " ").title(),
             dataset_type=result.dataset_type,
             dataset_name=result.dataset_name,
             dataset_config=result.dataset_config,

@@ -51,8 +51,9 @@ class Orders(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         orders = self.by_epoch.get(round(state.epoch))
-        if orders is not None:
-            self.trainer.push_in_progress and self.trainer.push_in_progress.wait_until_done()
+        if orders is not None and RANK == 0:
+            if self.trainer.push_in_progress is not None:
+                self.trainer.push_in_progress.wait_until_done()
             order(**orders)
 
 
