@@ -154,7 +154,8 @@ def add_to_card(trainer: Any) -> None:
     state = trainer.state
     best = state.best_global_step if trainer.args.load_best_model_at_end else None
     try:
-        update_card(trainer.args.output_dir, evaluation_of(state.log_history, best), state.epoch or None)
+        evaluation = evaluation_of(state.log_history, best)
+        update_card(trainer.args.output_dir, evaluation, state.epoch or None, trainer.hub_model_id)
     except ValueError as error:
         logger.warning("The model card has no section on data pruning: %s", error)
 

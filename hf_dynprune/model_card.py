@@ -56,6 +56,7 @@ class CardFacts:
         verdict: a sentence of `hf-dynprune compare`, where it compared this method.
         picture: path of the picture in the repository.
         has_scores: whether the repository has the file of scores.
+        repository: on the Hub, "user/repo".
     """
 
     about: AboutRun
@@ -64,14 +65,16 @@ class CardFacts:
     verdict: str | None = None
     picture: str | None = None
     has_scores: bool = False
+    repository: str = "USER/REPOSITORY"
 
     @classmethod
-    def read(cls, folder: str | Path, num_epochs: float | None = None) -> CardFacts:
+    def read(cls, folder: str | Path, num_epochs: float | None = None, repository: str | None = None) -> CardFacts:
         """Read an output folder.
 
         Args:
             folder: of the run.
             num_epochs: that it ran, where it ended inside an epoch.
+            repository: on the Hub, if it is known.
 
         Raises:
             FileNotFoundError: history or `dynprune_run.json` is missing.
@@ -86,6 +89,7 @@ class CardFacts:
             _verdict(folder / VERDICT, about.method),
             PICTURE if (folder / PICTURE).is_file() else None,
             (folder / SCORES_FILE).is_file(),
+            repository or cls.repository,
         )
 
 
@@ -93,6 +97,7 @@ def update_card(
     folder: str | Path,
     evaluation: Mapping[str, float] | None = None,
     num_epochs: float | None = None,
+    repository: str | None = None,
 ) -> None:
     """Add the section, tags and results to the README.md of an output folder, or bring them up to date.
 
@@ -102,6 +107,7 @@ def update_card(
         folder: of the run.
         evaluation: metrics of the pushed weights, as `evaluation_of` returns them.
         num_epochs: that it ran, where it ended inside an epoch.
+        repository: on the Hub, "user/repo", if it is known.
     """
     from huggingface_hub import ModelCard
 
@@ -109,7 +115,7 @@ def update_card(
     readme = folder / "README.md"
     if not all(file.is_file() for file in (readme, folder / RUN_FILE, folder / HISTORY_FILE)):
         return
-    facts = CardFacts.read(folder, num_epochs)
+    facts = CardFacts.read(folder, num_epochs, repository)
     if not facts.about.prunes:
         return
     card = ModelCard(readme.read_text(encoding="utf-8"), ignore_metadata_errors=True)
@@ -188,7 +194,7 @@ def _savings(facts: CardFacts) -> str:
         rows.append(f"| seconds | {account.spent_seconds:,.1f} | about {account.full_seconds:,.1f} | {share:.1%} |")
         basis = "the epochs that pruned nothing" if account.measured_on else "the pruned epochs"
         notes.append(
-            f"Seconds are those of training, loading and pruning ({account.overhead_seconds:,.1f} s), without "
+            f"Seconds are those of training, loading and pruning ({account.overhead_seconds:,.2f} s), without "
             f"evaluations and checkpoints; those of the full data are estimated by the pace of {basis}."
         )
     return "\n".join(rows) + "\n\n" + " ".join(notes)
@@ -219,7 +225,7 @@ def _files(facts: CardFacts) -> str:
     text += "; `dynprune_scores.safetensors` has the samples' scores" if facts.has_scores else ""
     return (
         f"{text}.\n\n```python\nfrom hf_dynprune import PruningHistory\n\n"
-        'history = PruningHistory.from_pretrained("USER/REPOSITORY")\nprint(history.account())\n```'
+        f'history = PruningHistory.from_pretrained("{facts.repository}")\nprint(history.account())\n```'
     )
 
 

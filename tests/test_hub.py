@@ -258,6 +258,7 @@ class TestCard:
             "- Unbiased: yes",
             "--prune_method infobatch",
             "[arXiv 2303.04947](https://arxiv.org/abs/2303.04947)",
+            'from_pretrained("user/end")',
             f"transformers {about.versions['transformers']}",
         ):
             assert part in text
