@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from hf_dynprune import PruningHistory
+from hf_dynprune import NoPruning, PruningHistory
+from hf_dynprune.hub import HubPushes
 from hf_dynprune.run_file import AboutRun
 from hf_dynprune.run_scores import RunScores
 from hf_dynprune.sample_log import SampleLog
@@ -171,7 +173,8 @@ class TestReadingBack:
     def test_history_and_scores_come_back_from_the_hub(self, launch, tmp_path):
         code = """
             import json, sys
-            from hf_dynprune import PruningHistory
+            from hf_dynprune import NoPruning, PruningHistory
+from hf_dynprune.hub import HubPushes
             from hf_dynprune.run_scores import RunScores
             first = sys.argv[1]
             says = []
@@ -308,6 +311,26 @@ class TestFailingHub:
             for file in checkpoint.iterdir():
                 assert files[f"{checkpoint.name}/{file.name}"] == file.read_bytes()
         assert_as_on_disk(files, folder)
+
+    def test_what_fails_before_an_upload_begins_does_not_stop_training_either(self, tmp_path, caplog):
+        def refuses(folder):
+            raise ConnectionError("nobody there")
+
+        trainer = SimpleNamespace(
+            _run=None,
+            args=SimpleNamespace(output_dir=str(tmp_path), hub_strategy="every_save"),
+            policy=NoPruning(),
+            push_in_progress=None,
+        )
+        pushes = HubPushes(trainer)
+        for name in ("checkpoint-1", "checkpoint-2"):
+            (tmp_path / name).mkdir()
+            pushes.push(str(tmp_path / name), refuses)
+        assert caplog.text.count("training goes on: ConnectionError: nobody there") == 1
+        again = []
+        pushes.make_up(again.append, lambda: None)
+        assert [Path(folder).name for folder in again] == ["checkpoint-2"]
+        assert "is on the Hub now" in caplog.text
 
     def test_a_hub_that_cannot_make_the_repository_is_told_when_the_trainer_is_built(self, launch):
         assert launch.found("no_repository")["refused"] == "HfHubHTTPError"
