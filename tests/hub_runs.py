@@ -44,17 +44,19 @@ class Records(logging.Handler):
 
 
 class Orders(TrainerCallback):
-    """Gives an order at the beginning of an epoch, once what is under way has been uploaded."""
+    """Waits before each epoch until what is under way has been uploaded, then gives the epoch's order, if it has one.
+
+    Without the wait the next save may change a file under an upload, which then fails, as with the stock Trainer.
+    """
 
     def __init__(self, by_epoch: dict[int, dict[str, Any]], trainer: Any = None) -> None:
         self.by_epoch = by_epoch
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        orders = self.by_epoch.get(round(state.epoch))
-        if orders is not None and RANK == 0:
-            if self.trainer.push_in_progress is not None:
-                self.trainer.push_in_progress.wait_until_done()
-            order(**orders)
+        if RANK == 0 and self.trainer.push_in_progress is not None:
+            self.trainer.push_in_progress.wait_until_done()
+        if RANK == 0 and round(state.epoch) in self.by_epoch:
+            order(**self.by_epoch[round(state.epoch)])
 
 
 def accuracy(prediction):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
 import socket
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -173,8 +175,7 @@ class TestReadingBack:
     def test_history_and_scores_come_back_from_the_hub(self, launch, tmp_path):
         code = """
             import json, sys
-            from hf_dynprune import NoPruning, PruningHistory
-from hf_dynprune.hub import HubPushes
+            from hf_dynprune import PruningHistory
             from hf_dynprune.run_scores import RunScores
             first = sys.argv[1]
             says = []
@@ -191,14 +192,14 @@ from hf_dynprune.hub import HubPushes
             }))
         """
         # A repository that has files, but none of ours.
-        launch.hub.repos["user/no_repository"] = {"main": [launch.hub.commits("user/every")[0]]}
-        launch.hub.repos["user/no_repository"]["main"][0].files.pop("dynprune_history.jsonl")
-        third = launch.hub.commits("user/every")[2].oid
+        first, _, third, *_ = launch.hub.commits("user/every")
+        others = {path: content for path, content in first.files.items() if path not in OURS}
+        launch.hub.repos["user/no_repository"] = {"main": [dataclasses.replace(first, files=others)]}
         script = tmp_path / "read.py"
         script.write_text("\n".join(line[12:] for line in code.splitlines()))
-        read = json.loads(run(launch.hub, tmp_path, str(script), third).splitlines()[-1])
+        read = json.loads(run(launch.hub, tmp_path, str(script), third.oid).splitlines()[-1])
         assert read["history"] == PruningHistory.load(launch.folder / "every").as_dicts()
-        assert read["third"] == 2
+        assert read["third"] == len(third.files["dynprune_history.jsonl"].splitlines()) < EPOCHS
         assert read["scores"] == RunScores.from_pretrained(launch.folder / "every").score.tolist()
         none_there, no_repository = read["says"]
         assert none_there.startswith(
@@ -328,8 +329,15 @@ class TestFailingHub:
             pushes.push(str(tmp_path / name), refuses)
         assert caplog.text.count("training goes on: ConnectionError: nobody there") == 1
         again = []
-        pushes.make_up(again.append, lambda: None)
-        assert [Path(folder).name for folder in again] == ["checkpoint-2"]
+
+        def accepts(folder):
+            again.append(Path(folder).name)
+            uploaded = Future()
+            uploaded.set_result(None)
+            trainer.push_in_progress = SimpleNamespace(jobs=[uploaded])
+
+        pushes.make_up(accepts, lambda: None)
+        assert again == ["checkpoint-2"]
         assert "is on the Hub now" in caplog.text
 
     def test_a_hub_that_cannot_make_the_repository_is_told_when_the_trainer_is_built(self, launch):
