@@ -41,6 +41,7 @@ _EXPORTS = {
     "EpochRecord": "history",
     "PruningHistory": "history",
     "SavingsAccount": "savings",
+    "RunScores": "run_scores",
     "write_report": "report",
     "sample_table": "score_table",
     "LossTerms": "losses",
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from .registry import register_policy as register_policy
     from .report import write_report as write_report
     from .resume import newest_usable_checkpoint as newest_usable_checkpoint
+    from .run_scores import RunScores as RunScores
     from .savings import SavingsAccount as SavingsAccount
     from .score_file import StaticScores as StaticScores
     from .score_file import load_scores as load_scores

@@ -15,12 +15,14 @@ __all__ = ["json_digest", "write_atomically"]
 def write_atomically(path: Path, content: bytes) -> None:
     """Write to a temporary name beside `path`, then rename: a crash leaves the old file or the new one.
 
+    The temporary name begins with an underscore, which the Trainer leaves out of what it pushes to the Hub meanwhile.
+
     Args:
         path: replaced where it exists; its folder is created where missing.
         content: the whole file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"_{path.name}.tmp")
     with open(temporary, "wb") as file:
         file.write(content)
         file.flush()

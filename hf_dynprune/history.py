@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from .files import write_atomically
+from .hub_files import find_file
 from .savings import SavingsAccount, account_of
 
-__all__ = ["HISTORY_FILE", "EpochRecord", "PruningHistory"]
+__all__ = ["HISTORY_FILE", "RUN_FILE", "EpochRecord", "PruningHistory"]
 
 HISTORY_FILE = "dynprune_history.jsonl"
+RUN_FILE = "dynprune_run.json"
+"""What was run; see `run_file.py`."""
 
 
 @dataclasses.dataclass
@@ -154,6 +157,23 @@ class PruningHistory:
             except (TypeError, ValueError) as error:
                 raise ValueError(f"Line {number} of {file} is no epoch record: {error}") from error
         return cls(records)
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | os.PathLike[str], revision: str | None = None, token: str | bool | None = None
+    ) -> PruningHistory:
+        """Read the history of a model that was pushed to the Hub, or of a run folder.
+
+        Args:
+            source: "user/repo", or the folder.
+            revision: branch, tag or commit of the repository.
+            token: to read a private one with.
+
+        Raises:
+            FileNotFoundError: there is no history in it.
+            ValueError: naming the line that is not a record.
+        """
+        return cls.load(find_file(source, HISTORY_FILE, revision, token))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write all records into the folder's history file, which is replaced whole."""

@@ -21,7 +21,16 @@ from typing import Any
 from .policy import PruningPolicy
 from .registry import get_policy, list_policies
 
-__all__ = ["MethodFacts", "Parameter", "method_facts", "methods_page", "methods_table", "with_table", "write_docs"]
+__all__ = [
+    "MethodFacts",
+    "Parameter",
+    "linked",
+    "method_facts",
+    "methods_page",
+    "methods_table",
+    "with_table",
+    "write_docs",
+]
 
 NOT_STATED = "not stated"
 BEGIN, END = "<!-- methods: written by `make methods` -->", "<!-- end of methods -->"
@@ -137,7 +146,7 @@ def methods_table(page: str) -> str:
     rows = ["| `prune_method` | An epoch keeps | Unbiased | Extra cost | Source |", "|---|---|---|---|---|"]
     for facts in map(method_facts, list_policies()):
         link = f"[`{facts.name}`]({page}#{facts.name})"
-        rows.append(_row(link, facts.summary, facts.unbiased_claim, facts.cost, _linked(facts.reference)))
+        rows.append(_row(link, facts.summary, facts.unbiased_claim, facts.cost, linked(facts.reference)))
     return "\n".join(rows) + "\n"
 
 
@@ -181,7 +190,7 @@ def _card(facts: MethodFacts) -> str:
         "unbiased": facts.unbiased_claim,
         "extra cost": facts.cost,
         "selection": facts.holds,
-        "paper": _linked(facts.reference),
+        "paper": linked(facts.reference),
     }
     lines = [f"## {facts.name}", "", _row("class", f"`{facts.class_name}`"), "|---|---|"]
     lines += [_row(*pair) for pair in table.items()]
@@ -194,7 +203,7 @@ def _card(facts: MethodFacts) -> str:
         lines += ["", "It has no parameters."]
     if facts.remarks:
         lines += ["", facts.remarks]
-    return "\n".join([*lines, "", f"**Source.** {_linked(facts.source)}", ""])
+    return "\n".join([*lines, "", f"**Source.** {linked(facts.source)}", ""])
 
 
 def _row(*cells: str) -> str:
@@ -298,7 +307,7 @@ def _default(field: dataclasses.Field[Any]) -> str:
     return "required" if field.default_factory is dataclasses.MISSING else f"`{field.default_factory()!r}`"
 
 
-def _linked(text: str) -> str:
+def linked(text: str) -> str:
     """arXiv numbers become links."""
     return re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
 

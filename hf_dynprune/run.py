@@ -214,6 +214,11 @@ class PruningRun:
             )
         return record
 
+    def distributions(self) -> dict[str, NDArray[np.float32]]:
+        """For histograms: the scores after the last finished epoch, NaN where there is none, and its plan's weights."""
+        shown = {"dynprune/scores": self.store.view().score}
+        return shown if self.plan is None else shown | {"dynprune/weights": self.plan.weights}
+
     @property
     def steps_changed(self) -> bool:
         """Whether a resumed run makes other optimizer steps per full epoch than the saved one."""

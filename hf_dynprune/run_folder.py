@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .history import HISTORY_FILE, PruningHistory
+from .history import HISTORY_FILE, RUN_FILE, PruningHistory
 from .sample_log import SAMPLE_LOG, SampleLog
 
-__all__ = ["RUN_FILE", "RunFolder"]
+__all__ = ["RunFolder"]
 
-RUN_FILE = "dynprune_run.json"
-"""What was run, written when training begins."""
 STATE_FILE = "trainer_state.json"
 
 

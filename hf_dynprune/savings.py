@@ -159,7 +159,11 @@ def describe_account(account: SavingsAccount) -> str:
         text += f", {account.scoring + account.candidates:,} of them to choose by"
     text += f"), {account.steps:,} of {account.full_steps:,} optimizer steps made"
     if account.saved_seconds is not None and account.full_seconds:
-        basis = f"epochs {_shown(account.measured_on)}" if account.measured_on else "the pruned epochs"
+        basis = (
+            f"epoch{'s' * (len(account.measured_on) > 1)} {_shown(account.measured_on)}"
+            if account.measured_on
+            else "the pruned epochs"
+        )
         text += (
             f"; about {account.saved_seconds:.1f} of {account.full_seconds:.1f} s saved, by the pace of {basis}, with "
             f"{account.overhead_seconds:.2f} s spent on pruning"

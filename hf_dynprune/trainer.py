@@ -36,7 +36,9 @@ from .distributed import ScoreBuffer, agree, sum_over_processes
 from .energy import find_meter
 from .history import PruningHistory
 from .hooks import check_hooks
+from .hub import HubPushes, add_to_card
 from .in_batch import InBatchSelection
+from .logging_backends import epoch_scalars, send_histograms, send_picture
 from .logs import logger
 from .losses import LossTerms, PerSampleLoss, weighted_loss
 from .methods.none import NoPruning
@@ -44,6 +46,7 @@ from .plan import PrunePlan
 from .policy import PruningPolicy
 from .resume import choose_checkpoint, remove_markers
 from .run import PruningRun, RunFacts
+from .run_file import AboutRun
 from .sample_log import SampleLog
 from .sampler import PlanBatchSampler, visiting_order
 from .savings import SavingsAccount, describe_account
@@ -117,6 +120,7 @@ class DynPruneMixin(Trainer):
         self._is_fetching_candidates = False
         self._first_batch_checked = False
         self._weights_folder = ""
+        self._hub = HubPushes(self)
         if self.train_dataset is not None:
             self._refuse_unsupported()
             if self.selector is None:
@@ -284,6 +288,8 @@ class DynPruneMixin(Trainer):
         self._scores, self._first_batch_checked, self._forwarded = ScoreBuffer(), False, 0
         here = int(os.environ.get("LOCAL_WORLD_SIZE", self.args.n_gpu))
         self._times = EpochTimes(find_meter(here) if self.is_world_process_zero() else None)
+        if self.is_world_process_zero():
+            AboutRun.of(self).save(self._get_output_dir(trial))
         if self._selection is not None:
             return self._selection.begin(resume_from_checkpoint, trial, self._stock_epochs)
         if self._run is not None and self._run.record is not None:
@@ -472,16 +478,10 @@ class DynPruneMixin(Trainer):
             if self.is_world_process_zero():
                 run.history.save(self._get_output_dir(trial))
         if self.policy.max_ratio > 0:
-            logs: dict[str, float] = {
-                "dynprune/kept": record.kept,
-                "dynprune/pruned_ratio": record.ratio,
-                "dynprune/max_weight": record.weight_range[1],
-                "dynprune/nonfinite": record.nonfinite,
-            }
-            if record.projected_saving is not None:
-                logs["dynprune/projected_saving"] = record.projected_saving
+            if self.is_world_process_zero():
+                send_histograms(self.callback_handler.callbacks, self.state.global_step, run.distributions)
             with metrics_set_aside(self):
-                self.log(logs)
+                self.log(epoch_scalars(record))
 
     def _log_samples(self, run: PruningRun) -> None:
         """For reports alone, so a full disk is no reason to stop here."""
@@ -501,6 +501,8 @@ class DynPruneMixin(Trainer):
         account = self.savings
         if self.is_world_process_zero():
             logger.info("Data pruning: %s", describe_account(account))
+            if self._run is not None:
+                send_picture(self.callback_handler.callbacks, self.state.global_step, self._run.history.records)
         with metrics_set_aside(self):
             self.log({"dynprune/saved": account.saved})
 
@@ -706,6 +708,28 @@ class DynPruneMixin(Trainer):
                 save_state(folder, arrays, facts)
         if self._selection is not None and not self.args.save_only_model:
             self._selection.save(folder, trial)
+
+    # ---- Hub ----
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """The stock card, with a section on data pruning."""
+        super().create_model_card(*args, **kwargs)
+        add_to_card(self)
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """As the stock method, with the samples' scores and the report."""
+        self._hub.prepare(is_last=True)
+        return super().push_to_hub(*args, **kwargs)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """As the stock method, with the samples' scores; a failing Hub does not stop training."""
+        if self.is_world_process_zero() and self.args.hub_strategy != "end":
+            self._hub.push(checkpoint_folder, super()._push_from_checkpoint)
+
+    def _finish_current_push(self) -> None:
+        super()._finish_current_push()
+        if self.is_in_train:
+            self._hub.make_up(super()._push_from_checkpoint, super()._finish_current_push)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """The stock method; its time is kept apart from that of training."""

@@ -16,11 +16,11 @@ pytest.importorskip("matplotlib")
 from PIL import Image
 
 from hf_dynprune import EpochRecord, InfoBatch, PrunePlan, PruningHistory
-from hf_dynprune.history import HISTORY_FILE
+from hf_dynprune.history import HISTORY_FILE, RUN_FILE
 from hf_dynprune.report import write_report
 from hf_dynprune.report_page import Page, Picture, Section, Table, as_html, as_markdown
 from hf_dynprune.report_sections import PICTURES
-from hf_dynprune.run_folder import RUN_FILE, RunFolder
+from hf_dynprune.run_folder import RunFolder
 from hf_dynprune.sample_groups import GROUPS, sample_groups
 from hf_dynprune.sample_log import SAMPLE_LOG, SampleLog
 from hf_dynprune.sample_statistics import gather
