@@ -34,6 +34,10 @@ WEIGHT_KEY = "__dynprune_weight__"
 """Key of the samples' weights, float32 `[B]`."""
 
 
+GAP = np.iinfo(np.int64).min
+"""Stands for an empty cell in a column of whole numbers."""
+
+
 class Slot(NamedTuple):
     """One place in a batch.
 
@@ -213,8 +217,7 @@ def _without_gaps(values: NDArray[Any]) -> NDArray[Any]:
     """Whole numbers, where a column with empty cells comes as floats or objects."""
     if values.dtype.kind in "iub":
         return values
-    gap = np.iinfo(np.int64).min
-    return np.array([gap if each is None or each != each else int(each) for each in values.flat], np.int64)
+    return np.array([GAP if each is None or each != each else int(each) for each in values.flat], np.int64)
 
 
 def _position(index: Any) -> Any:
@@ -278,7 +281,7 @@ def class_labels(dataset: Any, label_names: Sequence[str] = ("labels", "label"))
 
 
 def labels_and_names(dataset: Any) -> tuple[NDArray[Any] | None, list[str] | None]:
-    """The class number of each sample and the names of the classes; None for what the data set does not say.
+    """The class number of each sample, -1 for an empty cell, and the names of the classes; None for what is not said.
 
     Args:
         dataset: of `datasets`, or any other with an attribute of labels.
@@ -286,6 +289,7 @@ def labels_and_names(dataset: Any) -> tuple[NDArray[Any] | None, list[str] | Non
     labels = next((each for each in _integer_labels(dataset, ("labels", "label")) if each.ndim == 1), None)
     if labels is None or len(labels) != len(dataset):
         return None, None
+    labels = np.where(labels == GAP, -1, labels)
     features = getattr(dataset, "features", None) or {}
     kinds = [features.get(name) for name in ("labels", "label")] if isinstance(features, Mapping) else []
     names = next((list(kind.names) for kind in kinds if isinstance(kind, datasets.ClassLabel)), None)

@@ -46,6 +46,7 @@ class EpochRecord:
         seconds_scoring: wall time of the same, in the first record.
         candidate_forward_passes: with a selector, samples forwarded without gradient to choose from; 0 with a policy.
         full_steps: optimizer steps of an epoch on the full data.
+        share: of the epoch that was run; below 1 where the run, or a callback, ended inside it.
         effective_samples: Kish's effective sample size of the weights, `(sum w)^2 / sum w^2`: `kept` where all are
             equal. None with a selector.
         pruned_scores: smallest and largest score among the pruned samples; None where nothing was pruned or scored. The
@@ -78,6 +79,7 @@ class EpochRecord:
     seconds_scoring: float = 0.0
     candidate_forward_passes: int = 0
     full_steps: int = 0
+    share: float = 1.0
     effective_samples: float | None = None
     pruned_scores: list[float] | None = None
     seconds_data: float = 0.0
@@ -135,8 +137,8 @@ class PruningHistory:
         """What was spent and saved, against full data over as many epochs.
 
         Args:
-            num_epochs: length of the run; default: the number of records, so an epoch that the run ended inside counts
-                as a whole one.
+            num_epochs: length of the run, to compare with full data over another one; default: what was run of each
+                epoch.
         """
         return account_of(self.records, num_epochs)
 

@@ -42,7 +42,7 @@ class HubPushes:
 
     def prepare(self, is_last: bool) -> None:
         """Write what a push is to carry beside the model: scores, and at the end the report."""
-        run, folder = self.trainer._run, self.trainer.args.output_dir
+        run, folder = self.trainer._run, self.trainer._run_folder
         if run is None or self.trainer.policy.max_ratio == 0 or not self.trainer.is_world_process_zero():
             return
         log = self.trainer._sample_log
@@ -52,7 +52,7 @@ class HubPushes:
                 fingerprint=run.facts.fingerprint,
                 epochs=len(run.history),
                 method=self.trainer._given_policy.name,
-                times_kept=_times_kept(log, run.facts.num_samples) if is_last and log is not None else None,
+                times_kept=_times_kept(log, run.facts.num_samples, len(run.history)) if is_last else None,
             ).save(folder)
         except (OSError, ValueError) as error:
             logger.warning("The push goes without the samples' scores: %s", error)
@@ -147,18 +147,21 @@ class HubPushes:
 
 def add_to_card(trainer: Any) -> None:
     """The section on data pruning, in the card that the Trainer has just written."""
-    if not trainer.is_world_process_zero():
-        return
+    if not trainer.is_world_process_zero() or trainer._run_folder != str(trainer.args.output_dir):
+        return  # a trial of a hyperparameter search has a folder of its own
     state = trainer.state
     best = state.best_global_step if trainer.args.load_best_model_at_end else None
     try:
         evaluation = evaluation_of(state.log_history, best)
-        update_card(trainer.args.output_dir, evaluation, state.epoch or None, trainer.hub_model_id)
+        update_card(trainer.args.output_dir, evaluation, repository=trainer.hub_model_id)
     except ValueError as error:
         logger.warning("The model card has no section on data pruning: %s", error)
 
 
-def _times_kept(log: Any, num_samples: int) -> Any:
+def _times_kept(log: Any, num_samples: int, epochs: int) -> Any:
+    """None where the log lacks an epoch, as after a resume into another folder."""
+    if log is None or log.epochs != list(range(epochs)):
+        return None
     kept = np.zeros(num_samples, np.int32)
     for epoch in log:
         kept += epoch.kept

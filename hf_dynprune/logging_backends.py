@@ -114,6 +114,9 @@ def send_picture(callbacks: Iterable[Any], step: int, records: Sequence[EpochRec
         picture = history_picture(records)
     except ImportError:
         return
+    except Exception as error:  # a broken matplotlib is no reason to stop before the last save
+        logger.warning("There is no picture of the run in the log: %s", error)
+        return
     _send([partial(backend.image, "dynprune/run", picture, step) for backend in backends])
 
 

@@ -84,7 +84,7 @@ class CardFacts:
         about, history = AboutRun.load(folder), PruningHistory.load(folder)
         return cls(
             about,
-            history.account(None if num_epochs is None else min(num_epochs, len(history))),
+            history.account(num_epochs),
             len(history),
             _verdict(folder / VERDICT, about.method),
             PICTURE if (folder / PICTURE).is_file() else None,
@@ -204,12 +204,11 @@ def _reproduction(about: AboutRun) -> str:
     name = "prune_selector" if about.selector else "prune_method"
     given = {name: DEFAULT_METHOD, **about.flags}
     flags = " ".join(f"--{flag} {shlex.quote(_on_command_line(value))}" for flag, value in given.items())
-    if given[name] == about.method:
+    if about.expression is None:
         text = f"The script's pruning flags, beside the hyperparameters above:\n\n```bash\n{flags}\n```"
     else:
         argument = "selector" if about.selector else "policy"
-        values = ", ".join(f"{field}={value!r}" for field, value in about.parameters.items())
-        text = f"```python\nDynPruneTrainer(..., {argument}={about.class_name}({values}))\n```"
+        text = f"```python\nDynPruneTrainer(..., {argument}={about.expression})\n```"
         text += f"\n\nand the flags `{json.dumps(about.flags)}`." if about.flags else ""
     versions = ", ".join(f"{package} {version}" for package, version in about.versions.items())
     length = "" if about.num_epochs is None else f", {about.num_epochs:g} epochs"
@@ -255,14 +254,17 @@ def evaluation_of(log_history: Sequence[Mapping[str, Any]], best_step: int | Non
     since = log_history[is_over[-1] :] if is_over else []
     during = [row for row in log_history if best_step is None or row.get("step") == best_step]
     for rows in (since, during):
-        for row in reversed(rows):
-            found = {
-                key.removeprefix("eval_"): float(value)
-                for key, value in row.items()
-                if key.startswith("eval_") and isinstance(value, (int, float)) and not key.endswith(_NO_RESULTS)
-            }
-            if found:
-                return found
+        measured = [row for row in rows if any(key.startswith("eval_") for key in row)]
+        # With several evaluation sets there is a row for each.
+        last = [row for row in measured if row.get("step") == measured[-1].get("step")]
+        found = {
+            key.removeprefix("eval_"): float(value)
+            for row in last
+            for key, value in row.items()
+            if key.startswith("eval_") and isinstance(value, (int, float)) and not key.endswith(_NO_RESULTS)
+        }
+        if found:
+            return found
     return {}
 
 

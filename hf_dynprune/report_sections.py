@@ -54,6 +54,10 @@ def sections_of(run: RunFolder, samples: SampleStatistics | None, dataset: Any) 
         sections += [section(samples) for section in by_sample]
         sections += [_training(run), groups_section(samples, dataset)]
     problems = [*run.problems, *(samples.problems if samples else ())]
+    lacking = sorted({record.epoch + 1 for record in run.history} - {epoch + 1 for epoch in run.log.epochs})
+    if samples and lacking:
+        which = ", ".join(map(str, lacking[:10])) + (", ..." if len(lacking) > 10 else "")
+        problems.append(f"The log of single samples lacks epoch {which}: what is said of samples is of the others.")
     if problems:
         sections.append(Section("What could not be read", problems))
     return sections
@@ -93,7 +97,7 @@ def _savings(run: RunFolder) -> Section:
     title = "What it saved"
     if not len(run.history):
         return Section(title, [_NO_EPOCH])
-    account = run.history.account(run.epochs_done)
+    account = run.history.account()
     rows = [_spent("forward passes, training", account.full, account.training)]
     if chosen_by := account.scoring + account.candidates:
         rows.append(_spent("forward passes, all", account.full, account.training + chosen_by))

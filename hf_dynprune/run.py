@@ -196,6 +196,7 @@ class PruningRun:
         record.seconds_merge += time.perf_counter() - began
         record.nonfinite += len(summary.nonfinite)
         record.steps += step - self.clock.current.start_step
+        record.share = (step - self.clock.current.start_step) / self.clock.current.updates
         self.history.records.append(record)
         if summary.recorded and len(summary.nonfinite) == summary.recorded:
             raise FloatingPointError(

@@ -11,12 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+import numpy as np
+
 from .files import write_atomically
 from .history import RUN_FILE
+from .policy import PruningPolicy
+from .selectors import BatchSelector
 from .training_args import DynPruneArguments
 
 __all__ = ["AboutRun"]
 
+LONGEST = 200
 _PACKAGES = ("torch", "transformers", "accelerate")
 
 
@@ -33,6 +38,7 @@ class AboutRun:
         unbiased: whether its weights make up for what is left out.
         prunes: False where it never leaves anything out.
         reference: the paper.
+        expression: policy or selector as Python makes it, where the trainer was given an object; else None.
         flags: the pruning flags that differ from their defaults.
         seed: of the pruning draws.
         num_epochs: length of the run, as it was asked for; None where `max_steps` was.
@@ -55,6 +61,7 @@ class AboutRun:
     num_samples: int | None
     model: dict[str, str]
     versions: dict[str, str]
+    expression: str | None = None
 
     @classmethod
     def of(cls, trainer: Any) -> AboutRun:
@@ -69,8 +76,9 @@ class AboutRun:
             selector=None if selector is None else selector.name,
             class_name=type(chooser).__name__,
             rule=" ".join(inspect.cleandoc(type(chooser).__doc__ or "").partition("\n\n")[0].split()),
-            unbiased=policy.unbiased if selector is None else selector.unbiased,
-            prunes=policy.max_ratio > 0 if selector is None else selector.share < 1,
+            unbiased=bool(policy.unbiased if selector is None else selector.unbiased),
+            prunes=bool(policy.max_ratio > 0 if selector is None else selector.share < 1),
+            expression=None if trainer._given == (None, None) else _expression(chooser),
             reference=chooser.reference,
             flags=_flags(trainer.prune_flags),
             seed=trainer._seeds[0],
@@ -97,6 +105,16 @@ class AboutRun:
     def save(self, folder: str | Path) -> None:
         """Write it into an output folder."""
         write_atomically(Path(folder) / RUN_FILE, (json.dumps(dataclasses.asdict(self), indent=1) + "\n").encode())
+
+
+def _expression(value: Any) -> str:
+    """As Python would write it, with `...` for what is no plain value, such as an array of labels."""
+    if isinstance(value, (PruningPolicy, BatchSelector)):
+        values = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))  # type: ignore[arg-type]
+        return f"{type(value).__name__}({', '.join(f'{name}={_expression(each)}' for name, each in values)})"
+    value = value.item() if isinstance(value, np.generic) else value
+    text = repr(_without_folders(value)) if isinstance(value, (str, int, float, tuple, list, type(None))) else "..."
+    return text if len(text) <= LONGEST else "..."
 
 
 def _flags(flags: DynPruneArguments) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,14 +60,13 @@ class RunFolder:
         problems: list[str] = []
         facts = _first([folder / RUN_FILE], problems)
         state = _first([folder / STATE_FILE], problems)
-        made, told = sum(record.steps for record in history), state.get("global_step", 0)
-        if isinstance(told, int) and told > made:  # written at the end of a run, when the history has all its steps
-            problems.append(
-                f"{STATE_FILE} was passed over: it is of {told:,} steps, the history of {made:,}, so an earlier run in "
-                "this folder left it."
-            )
-            state = {}
-        state = state or _first([place / STATE_FILE for place in checkpoints], problems)
+        # Written at the end of a run, when the history has all its steps.
+        state = _unless_stale(state, history, facts, 0, STATE_FILE, problems)
+        if not state and checkpoints:
+            # Written inside an epoch that is not in the history yet.
+            open_steps = max((record.full_steps for record in history), default=sys.maxsize)
+            state = _first([place / STATE_FILE for place in checkpoints], problems)
+            state = _unless_stale(state, history, facts, open_steps, f"{STATE_FILE} of a checkpoint", problems)
         if "method" not in facts:
             saved = _first([place / "dynprune_state.json" for place in checkpoints], problems).get("facts", {})
             if policy := saved.get("policy"):
@@ -82,9 +83,8 @@ class RunFolder:
 
     @property
     def epochs_done(self) -> float:
-        """Those in the history; where the run ended inside the last one, as the Trainer counts them."""
-        count, exact = len(self.history), self.state.get("epoch")
-        return float(exact) if isinstance(exact, float) and count - 1 < exact < count else float(count)
+        """Those in the history; of one that the run ended inside, its part."""
+        return sum(record.share for record in self.history)
 
     @property
     def is_finished(self) -> bool | None:
@@ -105,6 +105,36 @@ class RunFolder:
             f"There is no log of single samples (`{SAMPLE_LOG}`) in this run. `prune_sample_log`, on by default, "
             "writes it for every method but `none`."
         )
+
+
+def _unless_stale(
+    state: dict[str, Any],
+    history: PruningHistory,
+    facts: Mapping[str, Any],
+    ahead: int,
+    name: str,
+    problems: list[str],
+) -> dict[str, Any]:
+    """The Trainer's state, or nothing where an earlier run in the folder left it.
+
+    Args:
+        state: as read.
+        history: of the run.
+        facts: of the run.
+        ahead: steps by which the state may be ahead of the history.
+        name: of the file, for `problems`.
+        problems: gets a line where it is passed over.
+    """
+    made, told = sum(record.steps for record in history), state.get("global_step", 0)
+    asked, had = facts.get("num_epochs"), state.get("num_train_epochs")
+    why = ""
+    if isinstance(told, int) and told > made + ahead:
+        why = f"it is of {told:,} steps, the history of {made:,}"
+    elif isinstance(asked, (int, float)) and isinstance(had, int) and had != math.ceil(asked):
+        why = f"it is of a run of {had} epochs, this one has {asked:g}"
+    if why:
+        problems.append(f"{name} was passed over: {why}, so an earlier run in this folder left it.")
+    return {} if why else state
 
 
 def _number(checkpoint: Path) -> int:

@@ -105,7 +105,7 @@ class SampleLog:
             score: `[B]`.
         """
         latest = np.full(plan.num_samples, np.nan, np.float16)
-        latest[index] = np.clip(score, -_LARGEST, _LARGEST)
+        latest[index] = np.where(np.isfinite(score), np.clip(score, -_LARGEST, _LARGEST), np.nan)
         mask = np.zeros(plan.num_samples, bool)
         mask[plan.kept_indices] = True
         stored: dict[str, NDArray[Any]] = {"kept_bits": np.packbits(mask), "score": latest[plan.kept_indices]}

@@ -64,6 +64,8 @@ class SampleStatistics:
 
 def class_name(label: int, names: list[str] | None) -> str:
     """The name, or the number where there is none."""
+    if label == -1:
+        return "no label"
     return str(names[label]) if names and 0 <= label < len(names) else str(label)
 
 

@@ -32,11 +32,12 @@ class SavingsAccount:
         seconds_plan: of planning or, with a selector, of choosing.
         seconds_merge: of merging scores, from the device and all processes.
         full_seconds: estimated wall time of the full data's training and data loading: forward passes times the
-            median seconds per forward pass of the epochs in `measured_on`. None where nothing was measured.
+            median seconds per forward pass of the epochs in `measured_on`. None where nothing was measured, and with a
+            selector, which has no full epochs.
         measured_on: epochs (from 0) that pruned nothing. Where there are none the epochs that did are the measure, the
             tuple is empty, and the estimate supposes that a forward pass costs the same in a full epoch.
-        break_even: epochs after which the seconds saved were more than those spent on planning, merging and scoring;
-            None where they never were, or nothing was measured.
+        break_even: epochs after which more seconds were saved than spent on planning, merging and scoring, to the end;
+            None where that is not so, or nothing was measured.
         energy: joules drawn by the GPUs of the first machine while training; None without GPU or meter.
 
     Example:
@@ -94,14 +95,15 @@ def account_of(records: Sequence[EpochRecord], num_epochs: float | None = None) 
 
     Args:
         records: of its epochs.
-        num_epochs: length of the run; default: the number of records, so an epoch that the run ended inside counts as a
-            whole one.
+        num_epochs: length of the run, to compare with full data over another one; default: what was run of each epoch.
     """
-    epochs = len(records) if num_epochs is None else num_epochs
-    share = epochs / len(records) if records else 0.0
-    full = round(sum(record.num_samples for record in records) * share)
+    done = sum(record.share for record in records)
+    scale = 1.0 if num_epochs is None or not done else num_epochs / done
+    full = round(sum(record.num_samples * record.share for record in records) * scale)
     training = sum(record.forward_passes for record in records)
-    per_pass, measured_on = _seconds_per_pass(records)
+    # Of selectors no epoch is full, and thinned-out batches say nothing of the pace of whole ones.
+    has_candidates = any(record.candidate_forward_passes for record in records)
+    per_pass, measured_on = (None, ()) if has_candidates else _seconds_per_pass(records)
     return SavingsAccount(
         full=full,
         training=training,
@@ -110,7 +112,7 @@ def account_of(records: Sequence[EpochRecord], num_epochs: float | None = None) 
         seconds_train=sum(map(_training_seconds, records)),
         seconds_scoring=sum(record.seconds_scoring for record in records),
         steps=sum(record.steps for record in records),
-        full_steps=round(sum(record.full_steps for record in records) * share),
+        full_steps=round(sum(record.full_steps * record.share for record in records) * scale),
         seconds_data=sum(record.seconds_data for record in records),
         seconds_evaluation=sum(record.seconds_evaluation for record in records),
         seconds_checkpoint=sum(record.seconds_checkpoint for record in records),
@@ -137,13 +139,16 @@ def _seconds_per_pass(records: Sequence[EpochRecord]) -> tuple[float | None, tup
 
 
 def _break_even(records: Sequence[EpochRecord], per_pass: float) -> int | None:
-    balance = 0.0
-    for number, record in enumerate(records, 1):
-        done_without = record.pruned * per_pass
-        balance += done_without - record.seconds_plan - record.seconds_merge - record.seconds_scoring
-        if record.pruned and balance > 0:
-            return number
-    return None
+    """Epochs after which the seconds saved stay above those spent on pruning."""
+    balance, number = 0.0, None
+    for done, record in enumerate(records, 1):
+        spent = _training_seconds(record) + record.seconds_data + record.seconds_plan + record.seconds_merge
+        balance += record.num_samples * record.share * per_pass - spent - record.seconds_scoring
+        if balance <= 0:
+            number = None
+        elif number is None and record.pruned:
+            number = done
+    return number
 
 
 def _energy(records: Sequence[EpochRecord]) -> float | None:

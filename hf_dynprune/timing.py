@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from .energy import EnergyMeter
 from .history import EpochRecord
+from .logs import logger
 
 __all__ = ["EpochTimes"]
 
@@ -28,8 +29,7 @@ class EpochTimes:
     def begin(self, record: EpochRecord | None) -> None:
         """The loop over an epoch's batches begins."""
         self._record, self._since = record, time.perf_counter()
-        if self._meter is not None:
-            self._joules = self._meter.joules()
+        self._joules = self._read()
 
     def book(self) -> None:
         """Write down what has passed since; at checkpoints too, so that a resumed epoch keeps it."""
@@ -38,10 +38,20 @@ class EpochTimes:
         now = time.perf_counter()
         self._record.seconds_train += now - self._since
         self._since = now
-        if self._meter is not None:
-            joules = self._meter.joules()
-            self._record.energy = (self._record.energy or 0.0) + joules - self._joules
-            self._joules = joules
+        joules = self._read()
+        self._record.energy = None if self._meter is None else (self._record.energy or 0.0) + joules - self._joules
+        self._joules = joules
+
+    def _read(self) -> float:
+        """The meter, given up for good where it fails."""
+        if self._meter is None:
+            return 0.0
+        try:
+            return self._meter.joules()
+        except Exception as error:  # a lost GPU stops training by itself, a broken meter need not
+            self._meter = None
+            logger.warning("Energy is not measured from here on: %s", error)
+            return 0.0
 
     def leave_out(self, seconds: float) -> None:
         """Do not count so many of the seconds just passed: they are booked elsewhere."""

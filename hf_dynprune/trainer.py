@@ -121,6 +121,7 @@ class DynPruneMixin(Trainer):
         self._first_batch_checked = False
         self._weights_folder = ""
         self._hub = HubPushes(self)
+        self._run_folder = str(self.args.output_dir)
         if self.train_dataset is not None:
             self._refuse_unsupported()
             if self.selector is None:
@@ -185,9 +186,8 @@ class DynPruneMixin(Trainer):
 
     @property
     def savings(self) -> SavingsAccount:
-        """What the last `train()` spent and saved so far, against full data over the same epochs."""
-        epochs = self.state.epoch if self._run is not None and self.state.epoch else None
-        return self.pruning_history.account(epochs)
+        """What the last `train()` spent and saved in its finished epochs, against the full data over the same ones."""
+        return self.pruning_history.account()
 
     def _resolve_loss(self) -> PerSampleLoss:
         if self._given_loss is None and is_sft(owner_of("compute_loss", type(self), DynPruneMixin)):
@@ -289,7 +289,8 @@ class DynPruneMixin(Trainer):
         here = int(os.environ.get("LOCAL_WORLD_SIZE", self.args.n_gpu))
         self._times = EpochTimes(find_meter(here) if self.is_world_process_zero() else None)
         if self.is_world_process_zero():
-            AboutRun.of(self).save(self._get_output_dir(trial))
+            self._run_folder = self._get_output_dir(trial)
+            AboutRun.of(self).save(self._run_folder)
         if self._selection is not None:
             return self._selection.begin(resume_from_checkpoint, trial, self._stock_epochs)
         if self._run is not None and self._run.record is not None:
@@ -323,10 +324,16 @@ class DynPruneMixin(Trainer):
 
     def _begin_sample_log(self, run: PruningRun, trial: Any) -> None:
         self._sample_log = None
-        if self.prune_flags.prune_sample_log and self.policy.max_ratio > 0:
-            self._sample_log = SampleLog(self._get_output_dir(trial))
+        if not self.prune_flags.prune_sample_log or self.policy.max_ratio == 0:
+            return
+        log = SampleLog(self._get_output_dir(trial))
+        try:
             labels, names = labels_and_names(self.train_dataset)
-            self._sample_log.begin(run.facts.num_samples, run.facts.fingerprint, labels, names, len(run.history))
+            log.begin(run.facts.num_samples, run.facts.fingerprint, labels, names, len(run.history))
+        except Exception as error:  # a disk, or whatever a data set's own attributes raise: no reason not to train
+            logger.warning("There will be no log of single samples: %s: %s", type(error).__name__, error)
+        else:
+            self._sample_log = log
 
     def _resume(self, run: PruningRun, folder: str) -> tuple[int, int]:
         """(epoch to run next, optimizer steps of it already done), from a checkpoint's state."""

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from hf_dynprune import logging_backends
 from hf_dynprune.history import EpochRecord
 from hf_dynprune.logging_backends import epoch_scalars, find_backends, send_histograms, send_picture
 from tests.helpers import Images, pruning_trainer, vit
@@ -182,3 +183,13 @@ def test_a_run_without_pruning_logs_nothing_of_ours(tmp_path):
     trainer = pruning_trainer(vit(), Images(8), tmp_path, num_train_epochs=1)
     trainer.train()
     assert not [key for row in trainer.state.log_history for key in row if "dynprune" in key]
+
+
+def test_a_broken_matplotlib_is_a_warning(monkeypatch, caplog):
+    def broken(records):
+        raise RuntimeError("broken freetype")
+
+    monkeypatch.setattr(logging_backends, "find_backends", lambda callbacks: [object()])
+    monkeypatch.setattr(logging_backends, "history_picture", broken)
+    logging_backends.send_picture([], 1, [object()])
+    assert "There is no picture of the run in the log: broken freetype" in caplog.text

@@ -6,11 +6,12 @@ import json
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from hf_dynprune import InfoBatch, PruningHistory, StaticPruning
+from hf_dynprune import ClassFloor, CoverEvery, InfoBatch, PruningHistory, RandomPruning, StaticPruning
 from hf_dynprune.history import EpochRecord
 from hf_dynprune.model_card import CardFacts, evaluation_of, pruning_section, update_card, with_section
 from hf_dynprune.run_file import AboutRun
@@ -124,6 +125,11 @@ LOG = [
         ([*LOG, {"eval_loss": 0.2, "step": 10}], 5, {"loss": 0.2}),
         (LOG[:1], None, {"loss": 0.3, "accuracy": 0.9}),
         (LOG[2:], None, {}),
+        (
+            [*LOG, {"eval_a_loss": 0.2, "step": 10}, {"eval_b_loss": 0.4, "step": 10}],
+            None,
+            {"a_loss": 0.2, "b_loss": 0.4},
+        ),
     ],
 )
 def test_results_are_those_of_the_weights_that_are_pushed(log, best, expected):
@@ -152,9 +158,23 @@ class TestAboutRun:
         assert "DynPruneTrainer(..., policy=InfoBatch(ratio=0.3, delta=0.875" in text
         assert '"prune_class_floor": 0.2' in text
 
-    def test_paths_of_this_machine_are_left_out(self, tmp_path):
-        import numpy as np
+    @pytest.mark.parametrize(
+        ("policy", "code"),
+        [
+            (InfoBatch(ratio=np.float64(0.5)), "InfoBatch(ratio=0.5, delta=0.875"),
+            (CoverEvery(RandomPruning(0.25), 2), "CoverEvery(policy=RandomPruning(ratio=0.25, rescale=False), max_"),
+            (ClassFloor(RandomPruning(0.25), np.arange(8) % 2, 0.5), "labels=..., "),
+        ],
+    )
+    def test_an_object_is_shown_whole_whatever_it_is_made_of(self, tmp_path, policy, code):
+        trainer = pruning_trainer(vit(), Images(8), tmp_path, policy=policy, prune_method="infobatch")
+        AboutRun.of(trainer).save(tmp_path)
+        PruningHistory().save(tmp_path)
+        text = pruning_section(CardFacts.read(tmp_path))
+        assert code in text
+        assert "--prune_method" not in text
 
+    def test_paths_of_this_machine_are_left_out(self, tmp_path):
         score = np.arange(8, dtype=np.float32)
         StaticScores(score, score[None], {}).save(tmp_path / "el2n.safetensors")
         trainer = pruning_trainer(

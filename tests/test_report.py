@@ -434,7 +434,7 @@ def test_without_the_trainers_state_the_report_says_why(tmp_path):
     (tmp_path / "trainer_state.json").write_text('{"log_history": [{"step": 3, "eval_accuracy": 1.0}], "epoch": 5.5}')
     text, _ = report(tmp_path)
     assert "The Trainer logged neither loss nor learning rate" in text
-    assert ["epochs done", "5.5 (whether that is all is not recorded)"] in rows(text)
+    assert ["epochs done", "6 (whether that is all is not recorded)"] in rows(text)
     log = [{"step": 1, "loss": float("nan"), "learning_rate": 0.1}, {"step": 2, "learning_rate": 0.05}]
     (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": log}))
     text, _ = report(tmp_path)
@@ -517,3 +517,39 @@ def test_a_million_samples_take_less_than_20_seconds_and_a_gigabyte_and_a_half(t
     seconds, peak = measure("report", tmp_path)
     assert seconds < 20
     assert peak < 1.5
+
+
+def test_a_state_that_an_earlier_run_left_is_passed_over(tmp_path):
+    """Shorter, so that its steps fit the history, but of another number of epochs; or with too many steps."""
+    made_up(tmp_path, KEPT, SCORE)
+    (tmp_path / RUN_FILE).write_text(json.dumps({"method": "random", "num_epochs": 20.0}))
+    state = {"log_history": [{"step": 1, "loss": 3.0}], "global_step": 2, "max_steps": 2, "num_train_epochs": 2}
+    (tmp_path / "trainer_state.json").write_text(json.dumps(state))
+    run = RunFolder.read(tmp_path)
+    assert run.state == {}
+    assert not run.is_finished
+    assert "it is of a run of 2 epochs, this one has 20" in run.problems[0]
+    (tmp_path / "trainer_state.json").unlink()
+    (tmp_path / "checkpoint-1000").mkdir()
+    (tmp_path / "checkpoint-1000" / "trainer_state.json").write_text(
+        json.dumps(state | {"global_step": 1000, "num_train_epochs": 20})
+    )
+    run = RunFolder.read(tmp_path)
+    assert run.state == {}
+    assert "it is of 1,000 steps" in run.problems[0]
+
+
+def test_a_checkpoint_inside_an_epoch_that_was_finished_since_changes_no_count(tmp_path):
+    made_up(tmp_path, KEPT, SCORE)
+    steps = sum(record.steps for record in PruningHistory.load(tmp_path))
+    (tmp_path / "checkpoint-7").mkdir()
+    state = {"log_history": [], "global_step": steps - 1, "epoch": len(KEPT) - 0.4}
+    (tmp_path / "checkpoint-7" / "trainer_state.json").write_text(json.dumps(state))
+    assert RunFolder.read(tmp_path).epochs_done == len(KEPT)
+
+
+def test_epochs_that_the_log_lacks_are_named(tmp_path):
+    made_up(tmp_path, KEPT, SCORE)
+    (tmp_path / SAMPLE_LOG / "epoch-00000.safetensors").unlink()
+    text, _ = report(tmp_path)
+    assert "The log of single samples lacks epoch 1: what is said of samples is of the others." in text

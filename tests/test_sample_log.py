@@ -13,6 +13,7 @@ import torch
 from transformers import TrainerCallback
 
 from hf_dynprune import InfoBatch, PrunePlan, RandomPruning
+from hf_dynprune.data import labels_and_names
 from hf_dynprune.sample_log import SAMPLE_LOG, SampleLog
 from tests.helpers import Images, pruning_trainer, vit
 
@@ -188,3 +189,30 @@ def test_a_damaged_file_is_named(finished, tmp_path, content):
     (folder / "about.json").write_text("{")
     with pytest.raises(ValueError, match=r"about\.json is damaged \("):
         _ = log.num_samples
+
+
+def test_what_is_not_finite_is_not_recorded(tmp_path):
+    log = SampleLog(tmp_path)
+    log.begin(4, "f", None, None, finished=0)
+    log.write(0, PrunePlan.full(4), np.arange(4), np.array([1.0, np.inf, np.nan, 1e9], np.float32))
+    np.testing.assert_array_equal(log.read(0).score, np.array([1.0, np.nan, np.nan, 65504.0], np.float32))
+
+
+@pytest.mark.parametrize("what", ["a file", "a list"])
+def test_a_log_that_cannot_begin_is_a_warning(tmp_path, caplog, what):
+    folder = tmp_path / SAMPLE_LOG
+    if what == "a file":
+        folder.write_text("")
+    else:
+        folder.mkdir()
+        (folder / "epoch-copy.safetensors").write_text("")
+    trainer, _ = train(tmp_path, epochs=1)
+    assert trainer.state.global_step > 0
+    assert "There will be no log of single samples" in caplog.text
+
+
+def test_an_empty_cell_is_no_class(tmp_path):
+    rows = {"labels": [0, None, 1], "x": [0.0, 1.0, 2.0]}
+    labels, names = labels_and_names(datasets.Dataset.from_dict(rows))
+    assert labels.tolist() == [0, -1, 1]
+    assert names is None

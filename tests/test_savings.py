@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import TrainerCallback
 
 from hf_dynprune import PruningHistory, RandomPruning
 from hf_dynprune.energy import EnergyMeter, find_meter
@@ -126,7 +127,66 @@ def test_without_pruning_nothing_is_said(tmp_path, caplog):
     assert not [key for row in trainer.state.log_history for key in row if key.startswith("dynprune/")]
 
 
+class StopAt(TrainerCallback):
+    """Ends each epoch, or the training, after so many of its steps."""
+
+    def __init__(self, step, what):
+        self.step, self.what, self.done = step, what, 0
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.done = 0
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.done += 1
+        if self.done == self.step:
+            setattr(control, self.what, True)
+
+
+@pytest.mark.parametrize(("what", "epochs"), [("should_epoch_stop", 3), ("should_training_stop", 1)])
+def test_an_epoch_that_was_cut_counts_as_its_part(tmp_path, what, epochs):
+    """10 of 20 samples are kept, in five steps; after two of them the full data would have had 8 samples."""
+    trainer = pruning_trainer(
+        vit(), Images(20), tmp_path, [StopAt(2, what)], policy=RandomPruning(0.5), num_train_epochs=3,
+        per_device_train_batch_size=2,
+    )  # fmt: skip
+    trainer.train()
+    assert [each.share for each in trainer.pruning_history] == [0.4] * epochs
+    account = trainer.savings
+    assert (account.full, account.training) == (8 * epochs, 4 * epochs)
+    assert (account.steps, account.full_steps) == (2 * epochs, 4 * epochs)
+    assert account == PruningHistory.load(tmp_path).account()
+
+
+def test_what_cost_more_than_it_saved_is_never_paid_back():
+    records = [record(0, 100, 10.0), record(1, 70, 12.0), record(2, 70, 12.0)]
+    account = PruningHistory(records).account()
+    assert account.saved_seconds == pytest.approx(-4.0)
+    assert account.break_even is None
+
+
+def test_with_a_selector_no_pace_is_made_up():
+    account = PruningHistory([record(0, 25, 1.0, candidate_forward_passes=100)]).account()
+    assert account.saved == pytest.approx(1 - 1.25)
+    assert account.full_seconds is None
+    assert " s saved" not in describe_account(account)
+
+
 # ---- Clock and meter ----
+
+
+def test_a_meter_that_breaks_is_given_up(caplog):
+    def broken(handle):
+        raise RuntimeError("GPU is lost")
+
+    counter = Counter()
+    times, epoch = EpochTimes(EnergyMeter(counter, ["GPU-1234"])), record(0, 10)
+    times.begin(epoch)
+    counter.nvmlDeviceGetTotalEnergyConsumption = broken
+    times._meter = EnergyMeter(counter, ["GPU-1234"])
+    times.end()
+    assert epoch.energy is None
+    assert epoch.seconds_train > 0
+    assert "Energy is not measured from here on: GPU is lost" in caplog.text
 
 
 class Counter:
