@@ -16,7 +16,16 @@ from .policy import PruningPolicy, is_number
 from .schedule import RunLength
 from .scores import ScoreView
 
-__all__ = ["TOLERANCE", "check_share", "check_target", "describe_savings", "plan_for_ratio", "prunable", "wanted_ratio"]
+__all__ = [
+    "TOLERANCE",
+    "check_epochs",
+    "check_share",
+    "check_target",
+    "describe_savings",
+    "plan_for_ratio",
+    "prunable",
+    "wanted_ratio",
+]
 
 LOW_SAVING = 0.05
 TOLERANCE = 0.005
@@ -42,6 +51,12 @@ def prunable(policy: PruningPolicy, num_epochs: float, warmup_epochs: int, first
     return total
 
 
+def check_epochs(num_epochs: float) -> None:
+    """Raise a ValueError for a run without epochs, of which nothing could be saved."""
+    if not num_epochs > 0:
+        raise ValueError(f"`num_train_epochs` must be above 0, got {num_epochs:g}.")
+
+
 def check_share(target: float) -> None:
     """Raise a ValueError where the target is no share at all, whatever the method."""
     if not is_number(target) or not 0 < target < 1:
@@ -59,6 +74,7 @@ def check_target(
     What scoring cost before the run is taken off where the number of samples is given.
     """
     check_share(target)
+    check_epochs(num_epochs)
     low, high = policy.ratio_range
     try:
         policy = policy.with_ratio(high)
@@ -172,7 +188,13 @@ def describe_savings(
     target: float | None = None,
     num_samples: int | None = None,
 ) -> tuple[str, bool]:
-    """One line on what the run can save at most and why, and whether that is little enough to warn about."""
+    """One line on what the run can save at most and why, and whether that is little enough to warn about.
+
+    Raises:
+        ValueError: the run has no epochs.
+    """
+    if not length.fixed_steps and (policy.max_ratio > 0 or target is not None):
+        check_epochs(length.num_epochs)
     if target is not None:
         steered = policy.with_ratio(policy.ratio_range[1])
         epochs = prunable(steered, length.num_epochs, warmup_epochs)

@@ -187,7 +187,7 @@ class Comparison:
         results: of all arms. Runs of other names are left out, and so are seeds without full data or the method.
 
     Raises:
-        ValueError: no seed has both full data and the method.
+        ValueError: no seed has both full data and the method, or a run's metric cannot be compared.
     """
 
     settings: CompareSettings
@@ -206,6 +206,8 @@ class Comparison:
             for seed, run in sorted(runs.items())
             if seed in full and seed in method
         ]
+        for run in paired:
+            self.settings.value(run)
         object.__setattr__(self, "results", tuple(paired))
 
     def values(self, name: str) -> dict[int, float]:

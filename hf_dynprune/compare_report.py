@@ -75,7 +75,9 @@ def seeds_sentence(comparison: Comparison) -> str:
         )
     return (
         f"{loss}About {test.seeds_needed} seeds would give a verdict with a probability of {100 * POWER:g} %, if mean "
-        f"and spread are as observed, which {test.difference.pairs} seeds tell only roughly."
+        f"and spread are as observed, which {test.difference.pairs} seeds tell only roughly. Make a new comparison "
+        "with that many, fixed beforehand: adding seeds until there is a verdict makes a wrong one more likely than "
+        f"{100 * ALPHA:g} %."
     )
 
 
@@ -171,9 +173,10 @@ def format_report(comparison: Comparison) -> str:
 def write_report(comparison: Comparison, out: Path) -> str:
     """Write `compare.md`, `compare.json` and `compare.png`; return the first."""
     text = format_report(comparison)
+    seeds = sorted({result.seed for result in comparison.results})  # finished runs may be of others than asked for
     facts: dict[str, Any] = {
         "sentences": _sentences(comparison),
-        "settings": dataclasses.asdict(comparison.settings),
+        "settings": dataclasses.asdict(comparison.settings) | {"seeds": seeds},
         "saved": comparison.saved,
         "against_full_data": comparison.equivalence.facts(),
         "controls": {
@@ -189,9 +192,18 @@ def write_report(comparison: Comparison, out: Path) -> str:
         "runs": [dataclasses.asdict(result) for result in comparison.results],
     }
     write_atomically(out / "compare.md", text.encode())
-    write_atomically(out / "compare.json", (json.dumps(facts, indent=1) + "\n").encode())
+    write_atomically(out / "compare.json", (json.dumps(_finite(facts), indent=1, allow_nan=False) + "\n").encode())
     draw_picture(comparison, out / "compare.png")
     return text
+
+
+def _finite(facts: Any) -> Any:
+    """The same with None for NaN and infinities, which JSON has not: runs may have them in other metrics."""
+    if isinstance(facts, dict):
+        return {key: _finite(value) for key, value in facts.items()}
+    if isinstance(facts, (list, tuple)):
+        return [_finite(value) for value in facts]
+    return None if isinstance(facts, float) and not math.isfinite(facts) else facts
 
 
 # ---- Picture ----

@@ -179,37 +179,42 @@ def examine_flags(flags: Sequence[str], num_samples: int | None = None) -> list[
 
     from .training_args import DynPruneTrainingArguments
 
+    misspelt = [*_misspelt(flags)]
     with tempfile.TemporaryDirectory() as folder:
-        parser: Any = HfArgumentParser(DynPruneTrainingArguments, allow_abbrev=False)  # type: ignore[arg-type]
+        # Without its own --help, which prints all flags of the Trainer and ends the process.
+        parser: Any = HfArgumentParser(DynPruneTrainingArguments, allow_abbrev=False, add_help=False)  # type: ignore[arg-type]
         parser.error = _refuse  # the message without the usage of two hundred flags
         try:
             args, others = parser.parse_args_into_dataclasses(
                 ["--output_dir", folder, *flags], return_remaining_strings=True, look_for_args_file=False
             )
         except (ValueError, ImportError) as error:
-            return [Finding("problem", str(error))]
-    return [*_unknown(others), *_examine_run(args, num_samples)]
+            return [*misspelt, Finding("problem", str(error))]
+    if others:
+        misspelt.append(Finding("note", f"no flags of the Trainer, so not looked at: {' '.join(others)}"))
+    return [*misspelt, *_examine_run(args, num_samples)]
 
 
 def _refuse(message: str) -> NoReturn:
     raise ValueError(message)
 
 
-def _unknown(others: Sequence[str]) -> Iterator[Finding]:
-    """Flags of the script's own, and misspelt ones of ours."""
+def _misspelt(flags: Sequence[str]) -> Iterator[Finding]:
+    """Flags that look like ours, found before they are parsed: another flag's mistake is not to hide them."""
     from .training_args import DynPruneArguments
 
     ours = [f"--{name}" for name in DynPruneArguments.__dataclass_fields__]
-    for flag in (other.partition("=")[0] for other in others if other.startswith("--prune")):
+    known = {*ours, *(f"--{flag[2:].replace('_', '-')}" for flag in ours)}
+    for flag in (flag.partition("=")[0] for flag in flags if flag.startswith("--prune")):
+        if flag in known:
+            continue
         near = difflib.get_close_matches(flag, ours, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(ours)}"
         yield Finding("problem", f"there is no flag {flag}: {hint}")
-    if others:
-        yield Finding("note", f"no flags of the Trainer, so not looked at: {' '.join(others)}")
 
 
 def _examine_run(args: Any, num_samples: int | None) -> Iterator[Finding]:
-    from .budget import check_target, describe_savings
+    from .budget import check_epochs, check_target, describe_savings
     from .schedule import RunLength
     from .selection import describe_selection
     from .support import check_batch_size, refuse_dropped_visits, refuse_unsupported
@@ -218,6 +223,8 @@ def _examine_run(args: Any, num_samples: int | None) -> Iterator[Finding]:
     selector, target, epochs = args.build_selector(), args.prune_target_saving, float(args.num_train_epochs)
     policy = args.build_policy()
     try:
+        if args.max_steps <= 0:
+            check_epochs(epochs)
         refuse_unsupported([0], args, None)
         if selector is not None:
             check_batch_size(selector, args.train_batch_size)

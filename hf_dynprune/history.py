@@ -153,9 +153,9 @@ class PruningHistory:
         file = Path(path)
         file = file / HISTORY_FILE if file.is_dir() else file
         records = []
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(file.read_bytes().splitlines(), 1):
             try:
-                records.append(EpochRecord(**json.loads(line)))
+                records.append(_record(json.loads(line.decode("utf-8"))))
             except (TypeError, ValueError) as error:
                 raise ValueError(f"Line {number} of {file} is no epoch record: {error}") from error
         return cls(records)
@@ -185,3 +185,14 @@ class PruningHistory:
     def as_dicts(self) -> list[dict[str, Any]]:
         """The records as JSON-serialisable dictionaries."""
         return [dataclasses.asdict(record) for record in self.records]
+
+
+_COUNTS = tuple(field.name for field in dataclasses.fields(EpochRecord) if field.type == "int")
+
+
+def _record(row: dict[str, Any]) -> EpochRecord:
+    record = EpochRecord(**row)
+    for name in _COUNTS:
+        if type(getattr(record, name)) is not int:  # True is an int too
+            raise ValueError(f"`{name}` must be a whole number, got {getattr(record, name)!r}.")
+    return record

@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from hf_dynprune import get_policy, list_policies
 from hf_dynprune.cli import app
+from hf_dynprune.comparison import RunResult
+from hf_dynprune.history import PruningHistory
 from hf_dynprune.selectors import get_selector, list_selectors
 
 
@@ -93,6 +95,35 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(arguments, message, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_a_path_that_cannot_be_used_is_one_line_and_exit_code_2(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    for method in ("none", "infobatch"):
+        run_file = tmp_path / "runs" / f"{method}-seed0" / "result.json"
+        RunResult(method, 0, {"accuracy": 0.9}, 10, 10, 1, 1.0).write(run_file)
+    result = run("compare", "--runs", str(tmp_path / "runs"), "--out", str(file))
+    assert result.exit_code == 2
+    assert re.fullmatch(r"Error: \[Errno 17\] File exists: '.*file'\n", result.stderr)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "dynprune_history.jsonl").write_bytes(b"\n\xff")
+    result = run("report", str(tmp_path / "run"))
+    assert result.exit_code == 2
+    assert re.fullmatch(r"Error: Line 1 of .*dynprune_history.jsonl is no epoch record: .*\n", result.stderr)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), FileNotFoundError(2, "No such file", "x")])
+def test_an_operating_system_error_of_another_library_or_without_a_file_keeps_its_traceback(error, monkeypatch):
+    import hf_dynprune.quickstart
+
+    def fail(settings):
+        raise error
+
+    monkeypatch.setattr(hf_dynprune.quickstart, "run_quickstart", fail)
+    result = run("quickstart")
+    assert result.exit_code == 1
+    assert result.exception is error
+
+
 def test_an_error_of_another_library_keeps_its_traceback(monkeypatch):
     import hf_dynprune.quickstart
 
@@ -100,3 +131,28 @@ def test_an_error_of_another_library_keeps_its_traceback(monkeypatch):
     result = run("quickstart")
     assert result.exit_code == 1
     assert isinstance(result.exception, ValueError)
+
+
+GOOD = (
+    b'{"epoch": 0, "num_samples": 10, "kept": 8, "forward_passes": 8, "steps": 1, "nonfinite": 0, "ratio": 0.2, '
+    b'"score_quantiles": null, "weight_range": [1, 1], "projected_saving": null}'
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (b"null}", b'null, "\xff": 1}', "'utf-8' codec can't decode"),
+        (b'"num_samples": 10', b'"num_samples": null', "`num_samples` must be a whole number, got None"),
+        (b'"kept": 8', b'"kept": "8"', "`kept` must be a whole number, got '8'"),
+        (b'"forward_passes": 8', b'"forward_passes": 8.5', "`forward_passes` must be a whole number, got 8.5"),
+        (b'"steps": 1', b'"steps": true', "`steps` must be a whole number, got True"),
+    ],
+)
+def test_a_history_line_that_is_no_record_is_named(tmp_path, old, new, said):
+    file = tmp_path / "dynprune_history.jsonl"
+    file.write_bytes(GOOD + b"\n" + GOOD + b"\n")
+    assert len(PruningHistory.load(tmp_path)) == 2
+    file.write_bytes(GOOD + b"\n" + GOOD.replace(old, new) + b"\n")
+    with pytest.raises(ValueError, match=f"Line 2 of .*history.jsonl is no epoch record: {re.escape(said)}"):
+        PruningHistory.load(tmp_path)

@@ -88,6 +88,10 @@ def test_too_few_seeds_says_how_many_are_needed():
     needed = comparison.equivalence.seeds_needed
     assert needed > 5
     assert f"About {needed} seeds would give a verdict with a probability of 80 %" in seeds_sentence(comparison)
+    assert seeds_sentence(comparison).endswith(
+        "Make a new comparison with that many, fixed beforehand: adding seeds until there is a verdict makes a wrong "
+        "one more likely than 5 %."
+    )
     one = Comparison(CompareSettings(), results(FULL, method[:1]))
     assert seeds_sentence(one) == "One seed shows no spread: run at least two, five to begin with."
     loses = Comparison(CompareSettings(), results(FULL, [0.940, 0.938, 0.941, 0.945, 0.941]))
@@ -145,6 +149,13 @@ def test_the_report_is_a_table_a_picture_and_json(tmp_path):
     assert [RunResult(**run) for run in facts["runs"]] == list(runs)
     assert all(sentence in text for sentence in facts["sentences"])
     assert (tmp_path / "compare.png").stat().st_size > 20_000
+
+
+def test_what_is_not_finite_is_null_in_the_json(tmp_path):
+    runs = [result(name, seed, 0.9, loss=float("nan")) for name in ("none", "infobatch") for seed in range(2)]
+    write_report(Comparison(CompareSettings(), tuple(runs)), tmp_path)
+    facts = json.loads((tmp_path / "compare.json").read_text(), parse_constant=pytest.fail)
+    assert [run["metrics"] for run in facts["runs"]] == [{"accuracy": 0.9, "loss": None}] * 4
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
@@ -306,7 +317,18 @@ def test_finished_runs_are_compared_without_running_any(tmp_path):
     assert (tmp_path / "compare.png").is_file()
     done = invoke("--runs", tmp_path, "--method", "orderdp", "--seeds", "40,43", "--out", tmp_path / "two")
     assert "2 seeds" in done.output
+    assert json.loads((tmp_path / "two" / "compare.json").read_text())["settings"]["seeds"] == [40, 43]
+    assert json.loads((tmp_path / "compare.json").read_text())["settings"]["seeds"] == [40, 41, 42, 43, 44]
     assert "The exit code is 0" in " ".join(invoke("--help").output.split())
+
+
+def test_a_metric_that_finished_runs_lack_is_one_line_and_exit_code_2(tmp_path):
+    for run in results(FULL, FULL):
+        run.write(tmp_path / f"{run.name}-seed{run.seed}" / "result.json")
+    done = invoke("--runs", tmp_path, "--metric", "loss")
+    assert done.exit_code == 2
+    assert done.stderr == "Error: none, seed 0 has no metric 'loss': `--metric` takes one of accuracy.\n"
+    assert not (tmp_path / "compare.md").exists()
 
 
 # ---- Runs by a script ----

@@ -6,8 +6,10 @@ import sys
 
 import pytest
 
-from hf_dynprune import doctor
+from hf_dynprune import RandomPruning, doctor
+from hf_dynprune.budget import describe_savings
 from hf_dynprune.doctor import examine, examine_flags, examine_model
+from hf_dynprune.schedule import RunLength
 from tests.test_cli import run
 
 
@@ -57,6 +59,13 @@ def test_a_torchvision_that_does_not_import_is_a_problem(monkeypatch, tmp_path):
         ("--prune_max_unseen_epochs 2 --dataloader_drop_last true", 100, "problem", "dataloader_drop_last"),
         ("--max_steps 100", 1000, "ok", "`max_steps` fixes 100 optimizer steps"),
         ("--lr 3", None, "note", "so not looked at: --lr 3"),
+        ("--num_train_epochs 0", None, "problem", "`num_train_epochs` must be above 0, got 0"),
+        ("--num_train_epochs 0 --prune_target_saving 0.3", 10, "problem", "`num_train_epochs` must be above 0, got 0"),
+        ("--prune_metod random --num_train_epochs many", None, "problem", "did you mean --prune_method?"),
+        ("--prune_metod random --num_train_epochs many", None, "problem", "invalid float"),
+        ("--prune-metod=random", None, "problem", "there is no flag --prune-metod: did you mean --prune_method?"),
+        ("--prune-method random --prune_ratio=0.3 --num_train_epochs 10", None, "ok", "save at most 30.0%"),
+        ("--help", None, "note", "so not looked at: --help"),
         ("--num_train_epochs many", None, "problem", "argument --num_train_epochs/--num-train-epochs: invalid float"),
     ],
 )
@@ -85,6 +94,11 @@ def test_the_command_exits_with_1_where_there_is_a_problem():
     assert result.exit_code == 1
     assert "PROBLEM `ratio` of InfoBatch must be a number in [0, 1), got 2.0." in result.output
     assert result.output.endswith("1 problem.\n")
+
+
+def test_no_length_is_described_for_no_epochs():
+    with pytest.raises(ValueError, match="`num_train_epochs` must be above 0, got 0"):
+        describe_savings(RandomPruning(0.3), RunLength(1, 0, 0, False), 0)
 
 
 def test_samples_without_flags_is_an_error_in_one_line():

@@ -6,27 +6,41 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import walk_tb
 
 import typer
 
 __all__ = ["choose_threads", "one_line_errors", "split", "whole_number"]
 
 PACKAGE = __package__.partition(".")[0]
+FILE_FUNCTIONS = ("pathlib", "os", "shutil", "tempfile")
+"""Modules of Python that raise an OSError for a path they were given; the caller is to be looked at instead."""
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """A user's mistake is one message and exit code 2; an error raised outside this package keeps its traceback."""
+    """A user's mistake is one message and exit code 2; an error raised outside this package keeps its traceback.
+
+    So does one of the operating system that is not about a path, such as a full disk.
+    """
     try:
         yield
-    except (ValueError, ImportError) as error:
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        if trace is None or trace.tb_frame.f_globals.get("__package__", "").partition(".")[0] != PACKAGE:
+    except (ValueError, ImportError, OSError) as error:
+        if not _raised_here(error):
             raise
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(2) from None
+
+
+def _raised_here(error: Exception) -> bool:
+    """Whether this package raised it, or gave the path that the operating system refused."""
+    of_system = isinstance(error, OSError) and error.errno is not None
+    if of_system and getattr(error, "filename", None) is None:
+        return False
+    modules = [frame.f_globals for frame, _ in walk_tb(error.__traceback__)]
+    while of_system and modules and modules[-1].get("__name__", "").partition(".")[0] in FILE_FUNCTIONS:
+        modules.pop()
+    return bool(modules) and (modules[-1].get("__package__") or "").partition(".")[0] == PACKAGE
 
 
 def choose_threads(data: Path | None) -> None:
