@@ -115,6 +115,7 @@ LOG = [
     {"eval_loss": 0.6, "eval_accuracy": 0.7, "eval_samples_per_second": 9.0, "step": 10, "epoch": 2.0},
     {"train_runtime": 3.0, "step": 10},
 ]
+TWO_SETS = [*LOG, {"eval_a_loss": 0.2, "step": 10}, {"eval_b_loss": 0.4, "step": 10}]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ class TestAboutRun:
         ("policy", "code"),
         [
             (InfoBatch(ratio=np.float64(0.5)), "InfoBatch(ratio=0.5, delta=0.875"),
-            (CoverEvery(RandomPruning(0.25), 2), "CoverEvery(policy=RandomPruning(ratio=0.25, rescale=False), max_"),
+            (CoverEvery(RandomPruning(0.25), 2), "=RandomPruning(ratio=0.25, rescale=False), max_unseen_epochs=2)"),
             (ClassFloor(RandomPruning(0.25), np.arange(8) % 2, 0.5), "labels=..., "),
         ],
     )
