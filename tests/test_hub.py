@@ -319,6 +319,7 @@ class TestFailingHub:
 
         trainer = SimpleNamespace(
             _run=None,
+            _run_folder=str(tmp_path),
             args=SimpleNamespace(output_dir=str(tmp_path), hub_strategy="every_save"),
             policy=NoPruning(),
             push_in_progress=None,
