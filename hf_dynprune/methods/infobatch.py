@@ -178,9 +178,7 @@ class InfoBatch(PruningPolicy):
     def _score(self, view: ScoreView) -> NDArray[np.float32]:
         return view.score if self.momentum == 1.0 else view.statistics["mean"]
 
-    def _groups(
-        self, view: ScoreView, draw: Callable[[], NDArray[np.float64]]
-    ) -> list[tuple[NDArray[np.intp], float]]:
+    def _groups(self, view: ScoreView, draw: Callable[[], NDArray[np.float64]]) -> list[tuple[NDArray[np.intp], float]]:
         """Non-empty groups that lose samples, with their keep ratios; unscored samples are in none."""
         is_scored, score = view.scored, self._score(view)
         if not is_scored.any():
