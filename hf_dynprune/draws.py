@@ -1,7 +1,7 @@
 """Random choices shared by the methods: a fixed count without replacement, and cuts that break ties by lot.
 
-Lots are `[N]`, one uniform number per sample of the whole data set. A sample's luck then depends on nobody else's score:
-where a score differs in its last bit between machines, at most that one sample changes sides.
+Lots are `[N]`, one uniform number per sample of the whole data set. A sample's luck then depends on nobody else's
+score: where a score differs in its last bit between machines, at most that one sample changes sides.
 
 Cuts are found by `np.partition` of values, which is many times faster than that of their indices.
 """
@@ -94,9 +94,9 @@ def largest_probability(values: NDArray[np.floating[Any]], count: int) -> NDArra
 def random_order(size: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """A uniformly random permutation of `range(size)`: int64 `[size]`.
 
-    Random keys are sorted, each with its position in its lowest bits. That takes half the time of a shuffle, whose steps
-    wait for memory one by one. Equal keys, of which there are few, are put in random order, so that each permutation is
-    as likely as any other.
+    Random keys are sorted, each with its position in its lowest bits. That takes half the time of a shuffle, whose
+    steps wait for memory one by one. Equal keys, of which there are few, are put in random order, so that each
+    permutation is as likely as any other.
 
     Example:
         >>> sorted(random_order(5, np.random.default_rng(0)).tolist())

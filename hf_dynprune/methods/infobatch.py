@@ -20,8 +20,7 @@ ties at a percentile are broken by lot instead of by side; annealing does not de
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 

@@ -133,7 +133,7 @@ class TestQuantileRule:
 
 
 def rows_of_ties(policy, ties):
-    """What the quantile rule draws first, to break ties at percentiles; the mean rule has none and draws no such row."""
+    """What the quantile rule draws first, to break ties at percentiles; the mean rule draws no such row."""
     return [] if policy.percentiles is None else [ties]
 
 
