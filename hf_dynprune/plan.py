@@ -48,9 +48,9 @@ class PrunePlan:
                 f"`kept_indices` must be integers, got dtype {raw.dtype}: `np.flatnonzero` makes them of a mask."
             )
         kept = raw.astype(np.int64)
-        falls = np.diff(kept) <= 0
-        if falls.any():
-            at = int(np.argmax(falls))
+        rises = kept[1:] > kept[:-1]
+        if not rises.all():
+            at = int(np.argmin(rises))
             raise ValueError(
                 f"`kept_indices` must be strictly increasing, got {int(kept[at])} before {int(kept[at + 1])}."
             )

@@ -12,6 +12,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from .data import Slot
 from .dealing import Dealing, Layout
+from .draws import random_order
 from .plan import EpochInfo, PrunePlan
 
 __all__ = ["PlanBatchSampler", "visiting_order"]
@@ -48,7 +49,7 @@ def visiting_order(
     if plan.is_full:
         generator = torch.Generator().manual_seed(stock_seed + epoch.epoch)
         return torch.randperm(plan.num_samples, generator=generator).numpy()
-    return epoch.generator("order").permutation(plan.num_kept)
+    return random_order(plan.num_kept, epoch.generator("order"))
 
 
 class PlanBatchSampler(Sampler[list[Slot]]):
@@ -86,8 +87,8 @@ class PlanBatchSampler(Sampler[list[Slot]]):
                 ghosts, which the Trainer skips without loading them.
             pass_over: batches left out at the front, though `len` counts them.
         """
-        self._indices = plan.kept_indices[order]
-        self._weights = plan.weights[order]
+        self._plan = plan
+        self._order = order
         self._epoch = epoch
         self._dealt = dealing.dealt
         self._skipped = dealing.skipped * self.layout.accumulation
@@ -119,15 +120,17 @@ class PlanBatchSampler(Sampler[list[Slot]]):
 
     def _batches(self) -> Iterator[list[Slot]]:
         size, together = self.batch_size, self.layout.global_batch
-        indices, weights, epoch = self._indices, self._weights, self._epoch
-        ghosts = [Slot(index, 0.0, epoch) for index in np.resize(indices[:together], together).tolist()]
+        first = self._plan.kept_indices[self._order[:together]]
+        ghosts = [Slot(index, 0.0, self._epoch) for index in np.resize(first, together).tolist()]
         for _ in range(self._skipped * self.layout.shards):
             yield ghosts[:size]
         start = self._dealt
         for end in self._ends:
             stop = self._dealt + end
-            pairs = zip(indices[start:stop].tolist(), weights[start:stop].tolist(), strict=True)
-            slots = [Slot(index, weight, epoch) for index, weight in pairs]
+            # Slice by slice: N numbers of Python would take ten times the memory of the plan.
+            served = self._order[start:stop]
+            pairs = zip(self._plan.kept_indices[served].tolist(), self._plan.weights[served].tolist(), strict=True)
+            slots = [Slot(index, weight, self._epoch) for index, weight in pairs]
             start = stop
             if self.layout.world_size == 1:
                 # Short or, where two would leave one, one longer.

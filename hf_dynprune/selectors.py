@@ -320,7 +320,7 @@ class OrderDPSelector(BatchSelector):
         s = min(m, max(1, round(self.pool_ratio * m)))
         q = min(s, max(1, round(self.top_ratio * s)))
         pool = keep_by_lot(np.arange(m), s, rng.random(m))
-        return _plain(keep_largest(pool, q, losses, rng.random(m)))
+        return _plain(keep_largest(pool, q, losses, lambda: rng.random(m)))
 
 
 @register_selector("selective_backprop")

@@ -96,7 +96,7 @@ class EpsilonGreedy(PruningPolicy):
         scored = np.flatnonzero(view.scored)
         top_size, explored = self.sizes(len(scored))
         keep = ~view.scored
-        keep[keep_largest(scored, top_size, view.statistics["mean"], rng.random(n))] = True
+        keep[keep_largest(scored, top_size, view.statistics["mean"], lambda: rng.random(n))] = True
         # Fresh lots: those that lost a tie at the cut have large ones.
         keep[keep_by_lot(scored[~keep[scored]], explored, rng.random(n))] = True
         kept = np.flatnonzero(keep)

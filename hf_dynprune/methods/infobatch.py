@@ -20,7 +20,7 @@ ties at a percentile are broken by lot instead of by side; annealing does not de
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -142,22 +142,20 @@ class InfoBatch(PruningPolicy):
         n = len(view)
         if not self.prunes_in(epoch):
             return PrunePlan.full(n)
-        groups = self._groups(view, rng.random(n))
+        groups = self._groups(view, lambda: rng.random(n))
         # Fresh lots: those that broke a tie at a percentile are low on its lower side, not uniform.
         lots = rng.random(n)
-        keep = np.ones(n, bool)
         weight = np.ones(n, np.float32)
         for group, keep_ratio in groups:
-            keep[group] = False
             drawn = self._draw(group, keep_ratio, lots)
-            keep[drawn] = True
+            weight[group] = 0
             exact = self.exact_weights and self.draw == "count"
             weight[drawn] = len(group) / len(drawn) if exact else 1 / keep_ratio
+        kept = np.flatnonzero(weight > 0)
         if self.exact_weights and self.percentiles is not None:
             # Samples tied across a percentile: weighting by the bucket they fell into would be unbiased too, but
             # weight x probability would then be 1 only on average.
             weight = (1 / self.inclusion_probability(view, epoch)).astype(np.float32)
-        kept = np.flatnonzero(keep)
         return PrunePlan(kept, weight[kept], n)
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
@@ -166,7 +164,7 @@ class InfoBatch(PruningPolicy):
         p = np.ones(n)
         if not self.prunes_in(epoch):
             return p
-        for group, keep_ratio in self._groups(view, np.zeros(n)):
+        for group, keep_ratio in self._groups(view, lambda: np.zeros(n)):
             p[group] = keep_ratio if self.draw == "bernoulli" else count_kept(1 - keep_ratio, len(group)) / len(group)
         if self.percentiles is None:
             return p
@@ -179,17 +177,16 @@ class InfoBatch(PruningPolicy):
     def _score(self, view: ScoreView) -> NDArray[np.float32]:
         return view.score if self.momentum == 1.0 else view.statistics["mean"]
 
-    def _groups(self, view: ScoreView, lots: NDArray[np.float64]) -> list[tuple[NDArray[np.intp], float]]:
+    def _groups(self, view: ScoreView, draw: Callable[[], NDArray[np.float64]]) -> list[tuple[NDArray[np.intp], float]]:
         """Non-empty groups that lose samples, with their keep ratios; unscored samples are in none."""
-        scored = np.flatnonzero(view.scored)
-        if len(scored) == 0:
+        is_scored, score = view.scored, self._score(view)
+        if not is_scored.any():
             return []
-        score = self._score(view)
         if self.percentiles is None or self.keep_ratios is None:
-            threshold = score[scored].mean(dtype=np.float64)
-            groups = [(scored[score[scored] < threshold], 1 - self.ratio)]
+            threshold = (score if is_scored.all() else score[is_scored]).mean(dtype=np.float64)
+            groups = [(np.flatnonzero(is_scored & (score < threshold)), 1 - self.ratio)]
         else:
-            order = order_ascending(scored, score, lots)
+            order = order_ascending(np.flatnonzero(is_scored), score, draw())
             ends = _bucket_ends(self.percentiles, len(order))
             groups = [(order[a:b], keep) for a, b, keep in zip([0, *ends], ends, self.keep_ratios, strict=False)]
         return [(group, keep) for group, keep in groups if len(group) and keep < 1]

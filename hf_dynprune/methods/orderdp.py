@@ -226,7 +226,7 @@ class OrderDP(PruningPolicy):
         s, q = self.sizes(len(scored))
         pool = keep_by_lot(scored, s, rng.random(n))
         keep = ~view.scored
-        keep[keep_largest(pool, q, view.score, rng.random(n))] = True
+        keep[keep_largest(pool, q, view.score, lambda: rng.random(n))] = True
         kept = np.flatnonzero(keep)
         if self.weighting == "none":
             return PrunePlan(kept, np.ones(len(kept), np.float32), n)

@@ -166,7 +166,7 @@ class StaticPruning(PruningPolicy):
         n = len(view)
         self._check_length(n)
         k = count_kept(self.ratio, n)
-        kept = np.sort(keep_largest(np.arange(n), k, self._ranked, rng.random(n)))
+        kept = np.sort(keep_largest(np.arange(n), k, self._ranked, lambda: rng.random(n)))
         return PrunePlan(kept, np.ones(k, np.float32), n)
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:

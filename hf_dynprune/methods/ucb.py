@@ -96,7 +96,7 @@ class UCB(PruningPolicy):
         scored = np.flatnonzero(view.scored)
         bound = _upper_bound(view.statistics["mean"], view.statistics["variance"], self.c)
         keep = ~view.scored
-        keep[keep_largest(scored, count_kept(self.ratio, len(scored)), bound, rng.random(n))] = True
+        keep[keep_largest(scored, count_kept(self.ratio, len(scored)), bound, lambda: rng.random(n))] = True
         kept = np.flatnonzero(keep)
         return PrunePlan(kept, np.ones(len(kept), np.float32), n)
 

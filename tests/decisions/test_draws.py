@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_dynprune.draws import count_kept, keep_by_lot, keep_largest, order_ascending
+from hf_dynprune.draws import count_kept, keep_by_lot, keep_largest, order_ascending, random_order
 
 light = settings(max_examples=15, deadline=None, database=None)
 few_values = st.lists(st.sampled_from([-1.0, -0.0, 0.0, 0.5, 2.0]), min_size=1, max_size=20)
@@ -66,7 +66,7 @@ def test_the_largest_scores_are_kept_and_ties_by_smallest_lot(values, data):
     score, lots = np.array(values, np.float32), np.random.default_rng(1).random(len(values))
     group = data.draw(st.lists(st.integers(0, len(values) - 1), min_size=1, unique=True))
     count = data.draw(st.integers(1, len(group)))
-    kept = keep_largest(np.array(group), count, score, lots)
+    kept = keep_largest(np.array(group), count, score, lambda: lots)
     assert sorted(kept.tolist()) == sorted(sorted(group, key=lambda i: (-values[i], lots[i]))[:count])
 
 
@@ -75,7 +75,7 @@ def test_the_largest_scores_are_kept_and_ties_by_smallest_lot(values, data):
     [
         lambda group, score, lots: keep_by_lot(group, 2, lots),
         lambda group, score, lots: order_ascending(group, score, lots),
-        lambda group, score, lots: keep_largest(group, 2, score, lots),
+        lambda group, score, lots: keep_largest(group, 2, score, lambda: lots),
     ],
 )
 def test_what_comes_in_is_not_changed(choose):
@@ -84,3 +84,34 @@ def test_what_comes_in_is_not_changed(choose):
     choose(*arrays)
     for array, before in zip(arrays, copies, strict=True):
         np.testing.assert_array_equal(array, before)
+
+
+class FewKeys:
+    """A generator whose 64-bit numbers are mostly equal, as 2^40 samples would have them."""
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+
+    def integers(self, low, high, size, dtype, endpoint):
+        return self.rng.integers(0, 2, size).astype(np.uint64) << np.uint64(63)
+
+    def shuffle(self, part):
+        self.rng.shuffle(part)
+
+
+@pytest.mark.parametrize("make", [np.random.default_rng, FewKeys], ids=["as it is", "equal keys"])
+def test_every_order_is_equally_likely(make):
+    """24 orders of four, 4,800 draws: chi-square with 23 degrees of freedom, 99.9 % below 49.7."""
+    counts: dict[tuple[int, ...], int] = {}
+    for seed in range(4800):
+        order = tuple(random_order(4, make(seed)).tolist())
+        counts[order] = counts.get(order, 0) + 1
+    assert sorted(counts) == list(itertools.permutations(range(4)))
+    assert sum((count - 200) ** 2 / 200 for count in counts.values()) < 49.7
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 255, 256, 257, 100_000])
+def test_an_order_has_every_position_once(size):
+    order = random_order(size, np.random.default_rng(size))
+    assert order.dtype == np.int64
+    assert np.array_equal(np.sort(order), np.arange(size))

@@ -12,7 +12,6 @@ from hf_dynprune.plan import PrunePlan
 from hf_dynprune.scores import ExponentialMean
 
 NAN = float("nan")
-FLAT = [0.5] * 8
 
 # k = floor(0.5 * 8) = 4, x = round(0.5 * 4) = 2, t = 2.
 POLICY = EpsilonGreedy(0.5, epsilon=0.5)
@@ -39,7 +38,7 @@ def test_sizes_by_hand(ratio, epsilon, n, sizes):
 
 def test_keeps_the_largest_means_and_the_others_with_the_smallest_lots(view_of, epoch_at, lots):
     explore = [0.3, 0.0, 0.2, 0.9, 0.0, 0.1, 0.4, 0.5]  # of 1 and 4, which are kept already, no lot counts
-    plan = POLICY.plan(view_of(SCORES, POLICY.statistics), epoch_at(1), lots(FLAT, explore))
+    plan = POLICY.plan(view_of(SCORES, POLICY.statistics), epoch_at(1), lots(explore))
     assert plan.kept_indices.tolist() == [1, 2, 4, 5]
     assert plan.weights.tolist() == [1, 1, 1, 1]
 
@@ -83,7 +82,7 @@ def test_nothing_scored_is_a_full_epoch(view_of, epoch_at):
 def test_epsilon_one_is_uniform(view_of, epoch_at, lots):
     policy, view = EpsilonGreedy(0.6, epsilon=1.0), view_of([3.0, 1.0, 2.0, 9.0, 0.0], POLICY.statistics)
     orders = itertools.permutations(np.linspace(0.1, 0.9, 5))
-    subsets = [tuple(policy.plan(view, epoch_at(1), lots([0.5] * 5, o)).kept_indices.tolist()) for o in orders]
+    subsets = [tuple(policy.plan(view, epoch_at(1), lots(o)).kept_indices.tolist()) for o in orders]
     assert {s: subsets.count(s) for s in subsets} == dict.fromkeys(itertools.combinations(range(5), 2), 12)
 
 

@@ -12,7 +12,6 @@ from hf_dynprune.plan import EpochInfo, PrunePlan
 from hf_dynprune.scores import ExponentialMean
 
 NAN, INF = float("nan"), float("inf")
-UNUSED = [0.0] * 8  # the first row of lots breaks ties at percentiles; the mean rule has none
 
 # Mean 12 / 8 = 1.5, so D1 = {0, 3, 5, 6}, m = 4, k = floor(0.5 * 4) = 2, weight 4 / 2 = 2.
 EIGHT = [0.1, 2.0, 4.0, 0.2, 3.0, 0.3, 0.4, 2.0]
@@ -20,7 +19,7 @@ EIGHT = [0.1, 2.0, 4.0, 0.2, 3.0, 0.3, 0.4, 2.0]
 
 class TestMeanRule:
     def test_keeps_k_of_those_below_the_mean_and_all_others(self, view_of, epoch_at, lots):
-        draw = lots(UNUSED, [0.9, 0.0, 0.0, 0.1, 0.0, 0.5, 0.2, 0.0])  # smallest in D1: samples 3 and 6
+        draw = lots([0.9, 0.0, 0.0, 0.1, 0.0, 0.5, 0.2, 0.0])  # smallest in D1: samples 3 and 6
         plan = InfoBatch(0.5).plan(view_of(EIGHT), epoch_at(0), draw)
         assert plan.kept_indices.tolist() == [1, 2, 3, 4, 6, 7]
         assert plan.weights.tolist() == [1, 1, 2, 1, 2, 1]
@@ -59,7 +58,7 @@ class TestMeanRule:
         np.testing.assert_array_equal(plan.weights[:3], np.float32(10 / 3))
 
     def test_a_coin_falls_for_each_sample(self, view_of, epoch_at, lots):
-        draw = lots(UNUSED, [0.69, 0.9, 0.9, 0.7, 0.9, 0.0, 0.71, 0.9])  # of D1, 0 and 5 are below 1 - r = 0.7
+        draw = lots([0.69, 0.9, 0.9, 0.7, 0.9, 0.0, 0.71, 0.9])  # of D1, 0 and 5 are below 1 - r = 0.7
         plan = InfoBatch(0.3, draw="bernoulli").plan(view_of(EIGHT), epoch_at(0), draw)
         assert plan.kept_indices.tolist() == [0, 1, 2, 4, 5, 7]
         np.testing.assert_array_equal(plan.weights, np.float32([1 / 0.7, 1, 1, 1, 1 / 0.7, 1]))
@@ -133,6 +132,11 @@ class TestQuantileRule:
         assert InfoBatch(percentiles=(20, 85), keep_ratios=(0.25, 0.5)).max_ratio == pytest.approx(0.475)
 
 
+def rows_of_ties(policy, ties):
+    """What the quantile rule draws first, to break ties at percentiles; the mean rule draws no such row."""
+    return [] if policy.percentiles is None else [ties]
+
+
 def plans_over_all_orders(policy, view, epoch, lots, tied):
     """One plan for each equally likely pair of orders: of the ties, and of the draw."""
     n = len(view)
@@ -140,7 +144,7 @@ def plans_over_all_orders(policy, view, epoch, lots, tied):
         ties = np.zeros(n)
         ties[tied] = tie_order
         for order in itertools.permutations(np.linspace(0.1, 0.9, n)):
-            yield policy.plan(view, epoch, lots(ties, order))
+            yield policy.plan(view, epoch, lots(*rows_of_ties(policy, ties), order))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +179,7 @@ def test_with_coins_too_the_expected_sum_is_that_of_the_full_data(policy, scores
         ties = np.zeros(5)
         ties[tied] = tie_order
         for coins in itertools.product([0.0, 0.5], repeat=5):  # below the keep ratio of 0.5, or not
-            plan = policy.plan(view, epoch_at(0), lots(ties, coins))
+            plan = policy.plan(view, epoch_at(0), lots(*rows_of_ties(policy, ties), coins))
             sums.append(plan.weights.astype(float) @ gradients[plan.kept_indices])
     assert np.std(sums) > 0
     assert np.mean(sums) == pytest.approx(gradients.sum())
