@@ -33,6 +33,7 @@ __all__ = [
     "finished_result",
     "group_by_name",
     "keep_settings",
+    "planned_run",
     "planned_runs",
     "run_all",
     "with_recipes",
@@ -146,7 +147,7 @@ def planned_runs(comparison: ComparisonArguments, training: Any) -> list[Planned
             )
     runs = []
     for seed in seeds:
-        runs += [_planned(training, method, seed) for method in methods]
+        runs += [planned_run(training, method, seed) for method in methods]
         if comparison.control_epochs is not None:
             runs.append(_control(training, comparison.control_epochs, seed))
     for run in runs:
@@ -154,7 +155,16 @@ def planned_runs(comparison: ComparisonArguments, training: Any) -> list[Planned
     return runs
 
 
-def _planned(training: Any, method: str, seed: int, name: str = "", epochs: float | None = None) -> PlannedRun:
+def planned_run(training: Any, method: str, seed: int, name: str = "", epochs: float | None = None) -> PlannedRun:
+    """One run of a method, with arguments of its own; full data take no ratio and no target.
+
+    Args:
+        training: arguments of all runs.
+        method: registered name.
+        seed: of the run.
+        name: in tables; default: the method's, or the selector's.
+        epochs: another length, schedule and warm-up steps included.
+    """
     args = copy.copy(training)
     args.prune_method, args.seed = method, seed
     if method == FULL:
@@ -178,7 +188,7 @@ def _control(training: Any, epochs: float, seed: int) -> PlannedRun:
     if training.prune_selector is not None:
         training = copy.copy(training)
         training.prune_selector = training.prune_selector_kwargs = None
-    return _planned(training, FULL, seed, name=f"{FULL} {epochs:g} epochs", epochs=epochs)
+    return planned_run(training, FULL, seed, name=f"{FULL} {epochs:g} epochs", epochs=epochs)
 
 
 # ---- Runs ----

@@ -1,0 +1,435 @@
+"""All methods at equal savings on one recipe, over seeds, against full data and a shorter schedule on full data.
+
+With no arguments: scikit-learn's handwritten digits, half of the forward passes saved, in minutes on two CPU cores.
+
+    python examples/benchmark.py
+
+The CIFAR tables of the papers (ResNet-18, batch 128, one-cycle schedule, label smoothing), in full and shortened to 30
+epochs; CIFAR10 is a folder of parquet files, or a hub data set:
+
+    python examples/benchmark.py --recipe cifar10_r18 --data CIFAR10 --savings 0.3,0.5,0.7 --output_dir tables
+    python examples/benchmark.py --recipe cifar10_r18 --recipe short --data CIFAR10 --savings 0.5,0.7 --output_dir short
+
+At each saving there is, beside the methods, `shorter`: full data with run and schedule shortened to as many forward
+passes. It is the bar: a method that does not pass it has only trained less. Images lie on the device as a whole and are
+cropped and flipped there, a batch at a time, so that on a GPU nothing waits for data.
+
+Each run has a folder of its own in the output folder; finished ones are not made again, so processes with a seed each
+may share it. `results.jsonl`, `results.md` and `front.png` are made of all results. Other methods join with
+`--policies FILE`, a Python file that registers policies and may say how a saving is reached with them (`SETTINGS`, as
+below).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import cycle
+from pathlib import Path
+from runpy import run_path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from transformers import (
+    AutoModelForImageClassification,
+    HfArgumentParser,
+    PreTrainedModel,
+    ViTConfig,
+    set_seed,
+)
+
+from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, list_policies, newest_usable_checkpoint
+from hf_dynprune.comparison import (
+    ComparisonArguments,
+    PlannedRun,
+    RunResult,
+    planned_run,
+    run_all,
+    with_recipes,
+)
+from hf_dynprune.equivalence import paired_difference
+from hf_dynprune.flag_checks import check_choice, check_numbers
+from hf_dynprune.image_data import ImageData, load_digit_images, load_image_data
+from hf_dynprune.metrics import TopKAccuracy
+from hf_dynprune.models import CifarResNetConfig
+from hf_dynprune.quickstart import show_progress, small_resnet, small_vit_config
+from hf_dynprune.registry import as_mapping
+from hf_dynprune.tables import markdown_table
+
+FULL, SHORTER = "none", "shorter"
+
+# ---- How each method reaches a saving ----
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What makes a method save a share of the run's forward passes.
+
+    Args:
+        method: registered name.
+        kwargs: its parameters.
+        target: `prune_target_saving`; None: the parameters make the saving.
+        length: of the run, schedule included, as a share of the full run's epochs.
+    """
+
+    method: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    target: float | None = None
+    length: float = 1.0
+
+
+def infobatch(saving: float, epochs: float) -> Setting:
+    """The paper's rule at a saving it was made for, in fewer epochs, as its tables at 50 % and 70 % were made."""
+    inside = min(saving, 0.25)
+    return Setting("infobatch", {}, inside, (1 - saving) / (1 - inside))
+
+
+def infobatch_quantile(saving: float, epochs: float) -> Setting:
+    """One bucket, as in the authors' code for timm, in all epochs but the first: a fifth of those left is above it."""
+    share = saving * epochs / (epochs - 1)
+    percentile = 100 * (1 - (1 - share) / 2)
+    kwargs = {"delta": 1.0, "percentiles": [percentile], "keep_ratios": [1 - 100 * share / percentile]}
+    return Setting("infobatch", kwargs)
+
+
+def bandit(method: str, saving: float, epochs: float) -> Setting:
+    """A selection holds for a twentieth of the run, as 10 of 200 epochs."""
+    return Setting(method, {"ratio": saving, "period": max(1, round(epochs / 20))}, saving)
+
+
+SETTINGS: dict[str, Callable[[float, float], Setting]] = {
+    "random": lambda saving, epochs: Setting("random", {"ratio": saving}),
+    "infobatch": infobatch,
+    "infobatch_quantile": infobatch_quantile,
+    "orderdp": lambda saving, epochs: Setting("orderdp", {"pool_ratio": 0.8, "top_ratio": 0.5}, saving),
+    "epsilon_greedy": functools.partial(bandit, "epsilon_greedy"),
+    "ucb": functools.partial(bandit, "ucb"),
+}
+"""(saving, epochs of the full run) -> setting, by the name of an arm."""
+
+# ---- Flags ----
+
+
+@dataclass
+class BenchmarkArguments(ComparisonArguments):
+    """What to compare, on what."""
+
+    savings: str = field(default="0.5", metadata={"help": "Shares of the forward passes to save, between commas."})
+    policies: str | None = field(default=None, metadata={"help": "Python file with more policies and `SETTINGS`."})
+    data: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder with a folder per class, folder of parquet files, or name of a hub data set; all images "
+            "of one size. Without it: scikit-learn's handwritten digits."
+        },
+    )
+    image_column: str = field(default="image", metadata={"help": "Column of the images."})
+    label_column: str = field(default="label", metadata={"help": "Column of the classes."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Training images, drawn once for all seeds."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "The same for validation."})
+    model: str = field(
+        default="vit_tiny", metadata={"help": "vit_tiny, small_resnet, cifar_resnet18 or cifar_resnet50."}
+    )
+    model_kwargs: str = field(default="{}", metadata={"help": "Changes to the model's config, as JSON without spaces."})
+    image_size: int | None = field(default=None, metadata={"help": "Side to which whole images are averaged down."})
+    image_mean: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5], metadata={"help": "By channel."})
+    image_std: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5], metadata={"help": "The same."})
+    crop: str | None = field(
+        default=None, metadata={"help": "pad: padded by an eighth, reflected, and shifted; none. Default: pad."}
+    )
+    flip: float | None = field(
+        default=None, metadata={"help": "Probability of a horizontal flip. Default: 0.5; 0 for the digits."}
+    )
+
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def parse(arguments: list[str]) -> tuple[BenchmarkArguments, DynPruneTrainingArguments]:
+    """Flags, those of a `--recipe` first; the defaults suit the digits."""
+    parser = HfArgumentParser((BenchmarkArguments, DynPruneTrainingArguments))
+    parser.set_defaults(
+        output_dir="benchmark_out",
+        num_train_epochs=20,
+        per_device_train_batch_size=64,
+        per_device_eval_batch_size=256,
+        learning_rate=2e-3,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.1,  # a share of the run
+        weight_decay=0.01,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        remove_unused_columns=False,
+        batch_eval_metrics=True,
+        prune_reproducible_augmentation=True,
+    )
+    flags = with_recipes(arguments, RECIPES)
+    settings, training = parser.parse_args_into_dataclasses(flags, look_for_args_file=False)
+    settings.methods = settings.methods or ",".join(SETTINGS)
+    settings.seeds = settings.seeds or "0,1"
+    settings.crop = settings.crop or "pad"
+    settings.flip = (0.0 if settings.data is None else 0.5) if settings.flip is None else settings.flip
+    check_choice("crop", settings.crop, ("pad", "none"))
+    check_choice("model", settings.model, ("vit_tiny", "small_resnet", "cifar_resnet18", "cifar_resnet50"))
+    check_numbers("flip", [settings.flip], 0, 1)
+    check_numbers("image_mean", settings.image_mean, -float("inf"), count=3)
+    check_numbers("image_std", settings.image_std, 0, count=3, is_low_open=True)
+    if settings.model == "small_resnet" and settings.model_kwargs != "{}":
+        raise ValueError("`model_kwargs` has no effect on small_resnet, whose shape is fixed.")
+    # Batches are cut from images that lie on the device: workers and pinned memory have no part in it.
+    training.dataloader_num_workers, training.dataloader_pin_memory = 0, False
+    return settings, training
+
+
+def whole_numbers(flag: str, given: str, kind: type) -> list[Any]:
+    """Numbers between commas."""
+    try:
+        numbers = [kind(number) for number in given.split(",")]
+    except ValueError as error:
+        raise ValueError(f"`{flag}` must be numbers between commas, got {given!r}.") from error
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"`{flag}` must be without repetitions, got {given!r}.")
+    return numbers
+
+
+# ---- Runs ----
+
+
+def arm_name(name: str, saving: float) -> str:
+    """Of a method at a saving, in tables and folders."""
+    return f"{name} {100 * saving:g} %"
+
+
+def plan_runs(settings: BenchmarkArguments, training: DynPruneTrainingArguments) -> list[PlannedRun]:
+    """Full data once per seed; at each saving the shorter schedule and every method."""
+    own = run_path(settings.policies) if settings.policies else {}
+    ways = SETTINGS | own.get("SETTINGS", {})
+    names = [name.strip() for name in (settings.methods or "").split(",")]
+    unknown = [name for name in names if name not in ways and name not in list_policies()]
+    if unknown:
+        known = ", ".join(sorted({*ways, *list_policies()} - {FULL}))
+        raise ValueError(f"`methods` has {', '.join(unknown)}, which is neither a method nor an arm: known are {known}.")
+    savings = whole_numbers("savings", settings.savings, float)
+    check_numbers("savings", savings, 0, 1, is_low_open=True)
+    epochs, runs = training.num_train_epochs, []
+    for seed in whole_numbers("seeds", settings.seeds or "", int):
+        runs.append(planned_run(training, FULL, seed))
+        for saving in savings:
+            runs.append(planned_run(training, FULL, seed, arm_name(SHORTER, saving), (1 - saving) * epochs))
+            for name in names:
+                way = ways[name](saving, epochs) if name in ways else Setting(name, target=saving)
+                run = planned_run(training, way.method, seed, arm_name(name, saving), way.length * epochs)
+                run.args.prune_kwargs, run.args.prune_target_saving = dict(way.kwargs), way.target
+                runs.append(run)
+    for run in runs:
+        run.args.build_policy()
+    return runs
+
+
+class ImagesOnDevice(torch.utils.data.Dataset):
+    """Images `[N, 3, H, W]` and labels that lie on the device; a batch is made there, whole.
+
+    Which crops and flips a batch gets is drawn from torch's global generator, which
+    `prune_reproducible_augmentation` makes a function of seed, epoch and batch.
+
+    Args:
+        rows: of `data`.
+        data: reads pictures.
+        settings: size, mean, deviation, crop and flip.
+        device: where they lie.
+        is_augmented: for training.
+    """
+
+    def __init__(
+        self, rows: Any, data: ImageData, settings: BenchmarkArguments, device: torch.device, is_augmented: bool
+    ) -> None:
+        pixels = torch.from_numpy(np.stack([data.picture(row) for row in rows])).permute(0, 3, 1, 2).contiguous()
+        if settings.image_size not in (None, pixels.shape[-1]):
+            small = torch.nn.functional.adaptive_avg_pool2d(pixels.float(), settings.image_size)
+            pixels = small.round().to(torch.uint8)
+        self.size = pixels.shape[-2:]
+        self.pad = max(self.size) // 8 if is_augmented and settings.crop == "pad" else 0
+        if self.pad:
+            sides = (self.pad,) * 4
+            pixels = torch.nn.functional.pad(pixels.float(), sides, mode="reflect").to(torch.uint8)
+        self.labels = np.array(rows["label"])  # by this the data are known to be the same
+        self.device = device
+        self.flip = (settings.flip or 0.0) if is_augmented else 0.0
+        self._pixels, self._classes = pixels.to(device), torch.from_numpy(self.labels).to(device)
+        mean, deviation = (torch.tensor(v, device=device).view(3, 1, 1) for v in (settings.image_mean, settings.image_std))
+        self._scale, self._shift = 1 / (255 * deviation), -mean / deviation
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {key: value[0] for key, value in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        at = torch.tensor(indices)
+        rows, columns = (torch.arange(side).expand(len(at), side) for side in self.size)
+        if self.pad:
+            rows = rows + torch.randint(2 * self.pad + 1, (len(at), 1))
+            columns = columns + torch.randint(2 * self.pad + 1, (len(at), 1))
+        if self.flip:
+            columns = torch.where(torch.rand(len(at), 1) < self.flip, columns.flip(1), columns)
+        at, rows, columns = (each.to(self.device, non_blocking=True) for each in (at, rows, columns))
+        batch = self._pixels[at[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        return {"pixel_values": (batch * self._scale + self._shift).contiguous(), "labels": self._classes[at]}
+
+
+def build_model(settings: BenchmarkArguments, data: ImageData, side: int) -> PreTrainedModel:
+    """From scratch."""
+    labels = {"id2label": data.id2label, "label2id": data.label2id}
+    changes = as_mapping(settings.model_kwargs, "model_kwargs")
+    if settings.model == "small_resnet":
+        return small_resnet(3, side, side, len(data.classes))
+    if settings.model == "vit_tiny":
+        config: Any = ViTConfig.from_dict(small_vit_config(3, side, side).to_dict() | changes | labels)
+    else:
+        deep = {"depths": (3, 4, 6, 3), "layer_type": "bottleneck"} if settings.model == "cifar_resnet50" else {}
+        config = CifarResNetConfig.from_dict(deep | changes | labels)
+    return AutoModelForImageClassification.from_config(config)
+
+
+def train(settings: BenchmarkArguments, run: PlannedRun, data: ImageData, images: Mapping[str, ImagesOnDevice]) -> RunResult:
+    """Train, then evaluate once."""
+    args = run.args
+    set_seed(args.seed)  # the same initial weights for every method
+    metric = TopKAccuracy((1,))
+    trainer = DynPruneTrainer(
+        model=build_model(settings, data, max(images["train"].size)),
+        args=args,
+        train_dataset=images["train"],
+        eval_dataset=images["validation"],
+        data_collator=dict,  # batches come whole
+        compute_metrics=metric.batch_metrics,
+        preprocess_logits_for_metrics=metric.top_classes,
+    )
+    show_progress(trainer, f"{run.name}, seed {args.seed}")
+    began = time.process_time()
+    trainer.train(resume_from_checkpoint=newest_usable_checkpoint(args.output_dir))
+    cpu = time.process_time() - began
+    metrics = trainer.evaluate() | {"eval_cpu_seconds": cpu}
+    return RunResult.of(run, metrics, trainer.pruning_history, trainer.state.epoch)
+
+
+# ---- Results ----
+
+
+def difference(results: Mapping[str, Sequence[RunResult]], name: str, baseline: str) -> str:
+    """Mean difference of accuracy in points, paired by seed, with its 95 % interval."""
+    if name == baseline or baseline not in results:
+        return ""
+    ours, theirs = ({r.seed: 100 * r.metrics["accuracy"] for r in results[each]} for each in (name, baseline))
+    if not ours.keys() & theirs.keys():
+        return ""
+    found = paired_difference(ours, theirs)
+    interval = found.interval(0.95)
+    return f"{found.mean:+.1f}" + (f" [{interval[0]:+.1f}, {interval[1]:+.1f}]" if interval else "")
+
+
+def table(results: Mapping[str, Sequence[RunResult]], savings: Sequence[float]) -> str:
+    """Markdown: full data, then the arms of each saving."""
+    head = ["arm", "seeds", "accuracy %", "saved %", "steps", "time", "- full data", "- shorter", "- random"]
+    rows = []
+    seconds = np.mean([r.seconds for r in results[FULL]]) if FULL in results else None
+    groups = [(FULL, None)] if FULL in results else []
+    for saving in savings:
+        groups += [(name, saving) for name in results if name.endswith(arm_name("", saving))]
+    for name, saving in groups:
+        runs = results[name]
+        accuracy = [100 * r.metrics["accuracy"] for r in runs]
+        spread = f" ± {np.std(accuracy, ddof=1):.1f}" if len(runs) > 1 else ""
+        others = ["", ""] if saving is None else [arm_name(SHORTER, saving), arm_name("random", saving)]
+        rows.append(
+            [
+                name,
+                str(len(runs)),
+                f"{np.mean(accuracy):.1f}{spread}",
+                f"{100 * np.mean([r.saved for r in runs]):.1f}",
+                f"{np.mean([r.steps for r in runs]):,.0f}",
+                "" if seconds is None else f"{np.mean([r.seconds for r in runs]) / seconds:.2f}",
+                *(difference(results, name, other) for other in (FULL, *others)),
+            ]
+        )
+    return (
+        f"{markdown_table(head, rows)}\n\n"
+        "Accuracy: mean ± standard deviation over seeds, after the last epoch. Differences in points, paired by seed, "
+        "with 95 % t intervals, one per comparison, not corrected for their number. Time: wall time of training and "
+        "planning as a share of full data's; other work on the machine shows in it."
+    )
+
+
+COLOURS = ("#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999", "#7B3FA0")
+MARKERS = "sD^vP<X>"
+
+
+def draw(results: Mapping[str, Sequence[RunResult]], title: str, file: Path) -> None:
+    """Accuracy over forward passes. The line is full data, in shorter and shorter runs: what is above it is a gain."""
+    figure = Figure(figsize=(9, 5.4), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    points = {}
+    for name, runs in results.items():
+        accuracy = [100 * r.metrics["accuracy"] for r in runs]
+        spread = float(np.std(accuracy, ddof=1)) if len(runs) > 1 else 0.0
+        points[name] = 100 * (1 - float(np.mean([r.saved for r in runs]))), float(np.mean(accuracy)), spread
+    bar = sorted(points[name] for name in points if name == FULL or name.startswith(SHORTER))
+    if bar:
+        x, y, spread = (np.array(each) for each in zip(*bar, strict=True))
+        axes.plot(x, y, color="black", marker="o", label="full data, run shortened")
+        axes.fill_between(x, y - spread, y + spread, color="black", alpha=0.1, linewidth=0)
+    kinds: dict[str, list[tuple[float, float, float]]] = {}
+    for name, point in points.items():
+        if name != FULL and not name.startswith(SHORTER):
+            kinds.setdefault(name.rsplit(" ", 2)[0], []).append(point)
+    for place, ((kind, own), colour, marker) in enumerate(zip(kinds.items(), cycle(COLOURS), cycle(MARKERS))):
+        x, y, spread = (np.array(each) for each in zip(*own, strict=True))
+        apart = x + 0.7 * (place - (len(kinds) - 1) / 2)  # equal costs would cover each other
+        axes.errorbar(apart, y, spread, color=colour, marker=marker, linestyle="none", capsize=3, label=kind)
+    axes.set(xlabel="forward passes, % of the full run's", ylabel="accuracy %, mean ± standard deviation", title=title)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    figure.savefig(file)
+
+
+def main(arguments: list[str]) -> list[RunResult]:
+    """Run what has no result yet, then write lines, table and figure."""
+    settings, training = parse(arguments)
+    runs, out = plan_runs(settings, training), Path(training.output_dir)
+    with training.main_process_first():
+        data = load_digit_images() if settings.data is None else load_image_data(
+            settings.data, settings.image_column, settings.label_column
+        )
+        data = data.subset(settings.max_train_samples, settings.max_eval_samples)
+    images = {
+        split: ImagesOnDevice(rows, data, settings, training.device, split == "train")
+        for split, rows in (("train", data.train), ("validation", data.validation))
+    }
+    print(f"{len(data.train):,} training and {len(data.validation):,} validation images, {len(runs)} runs")
+    results = run_all(runs, settings, images, lambda run: train(settings, run, data, images))
+    if training.process_index == 0:
+        by_name: dict[str, list[RunResult]] = {}
+        for result in results:
+            by_name.setdefault(result.name, []).append(result)
+        text = table(by_name, whole_numbers("savings", settings.savings, float)) + "\n"
+        lines = [json.dumps(dataclasses.asdict(result)) + "\n" for result in results]
+        (out / "results.jsonl").write_text("".join(lines), encoding="utf-8")
+        (out / "results.md").write_text(text, encoding="utf-8")
+        what = f"{len(data.train):,} images, {settings.model}, {training.num_train_epochs:g} epochs"
+        draw(by_name, what, out / "front.png")
+        print(f"\n{text}\nresults.jsonl, results.md and front.png are in {out}/")
+    return results
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
