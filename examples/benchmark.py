@@ -23,20 +23,17 @@ below).
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle
 from pathlib import Path
 from runpy import run_path
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from transformers import (
     AutoModelForImageClassification,
     HfArgumentParser,
@@ -47,72 +44,23 @@ from transformers import (
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, list_policies, newest_usable_checkpoint
 from hf_dynprune.comparison import (
+    FULL,
     ComparisonArguments,
     PlannedRun,
     RunResult,
+    group_by_name,
     planned_run,
     run_all,
     with_recipes,
 )
-from hf_dynprune.equivalence import paired_difference
+from hf_dynprune.equal_savings import SETTINGS, Setting, arm_name, draw_front, equal_savings_table
 from hf_dynprune.flag_checks import check_choice, check_numbers
 from hf_dynprune.image_data import ImageData, load_digit_images, load_image_data
 from hf_dynprune.metrics import TopKAccuracy
 from hf_dynprune.models import CifarResNetConfig
 from hf_dynprune.quickstart import show_progress, small_resnet, small_vit_config
 from hf_dynprune.registry import as_mapping
-from hf_dynprune.tables import markdown_table
-
-FULL, SHORTER = "none", "shorter"
-
-# ---- How each method reaches a saving ----
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What makes a method save a share of the run's forward passes.
-
-    Args:
-        method: registered name.
-        kwargs: its parameters.
-        target: `prune_target_saving`; None: the parameters make the saving.
-        length: of the run, schedule included, as a share of the full run's epochs.
-    """
-
-    method: str
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    target: float | None = None
-    length: float = 1.0
-
-
-def infobatch(saving: float, epochs: float) -> Setting:
-    """The paper's rule at a saving it was made for, in fewer epochs, as its tables at 50 % and 70 % were made."""
-    inside = min(saving, 0.25)
-    return Setting("infobatch", {}, inside, (1 - saving) / (1 - inside))
-
-
-def infobatch_quantile(saving: float, epochs: float) -> Setting:
-    """One bucket, as in the authors' code for timm, in all epochs but the first: a fifth of those left is above it."""
-    share = saving * epochs / (epochs - 1)
-    percentile = 100 * (1 - (1 - share) / 2)
-    kwargs = {"delta": 1.0, "percentiles": [percentile], "keep_ratios": [1 - 100 * share / percentile]}
-    return Setting("infobatch", kwargs)
-
-
-def bandit(method: str, saving: float, epochs: float) -> Setting:
-    """A selection holds for a twentieth of the run, as 10 of 200 epochs."""
-    return Setting(method, {"ratio": saving, "period": max(1, round(epochs / 20))}, saving)
-
-
-SETTINGS: dict[str, Callable[[float, float], Setting]] = {
-    "random": lambda saving, epochs: Setting("random", {"ratio": saving}),
-    "infobatch": infobatch,
-    "infobatch_quantile": infobatch_quantile,
-    "orderdp": lambda saving, epochs: Setting("orderdp", {"pool_ratio": 0.8, "top_ratio": 0.5}, saving),
-    "epsilon_greedy": functools.partial(bandit, "epsilon_greedy"),
-    "ucb": functools.partial(bandit, "ucb"),
-}
-"""(saving, epochs of the full run) -> setting, by the name of an arm."""
+from hf_dynprune.run_folders import SHORTER
 
 # ---- Flags ----
 
@@ -203,11 +151,6 @@ def whole_numbers(flag: str, given: str, kind: type) -> list[Any]:
 # ---- Runs ----
 
 
-def arm_name(name: str, saving: float) -> str:
-    """Of a method at a saving, in tables and folders."""
-    return f"{name} {100 * saving:g} %"
-
-
 def plan_runs(settings: BenchmarkArguments, training: DynPruneTrainingArguments) -> list[PlannedRun]:
     """Full data once per seed; at each saving the shorter schedule and every method."""
     own = run_path(settings.policies) if settings.policies else {}
@@ -216,9 +159,12 @@ def plan_runs(settings: BenchmarkArguments, training: DynPruneTrainingArguments)
     unknown = [name for name in names if name not in ways and name not in list_policies()]
     if unknown:
         known = ", ".join(sorted({*ways, *list_policies()} - {FULL}))
-        raise ValueError(f"`methods` has {', '.join(unknown)}, which is neither a method nor an arm: known are {known}.")
+        raise ValueError(
+            f"`methods` has {', '.join(unknown)}, which is neither a method nor an arm: known are {known}."
+        )
     savings = whole_numbers("savings", settings.savings, float)
-    check_numbers("savings", savings, 0, 1, is_low_open=True)
+    if not all(0 < saving < 1 for saving in savings):
+        raise ValueError(f"`savings` must lie between 0 and 1, got {settings.savings!r}.")
     epochs, runs = training.num_train_epochs, []
     for seed in whole_numbers("seeds", settings.seeds or "", int):
         runs.append(planned_run(training, FULL, seed))
@@ -264,7 +210,9 @@ class ImagesOnDevice(torch.utils.data.Dataset):
         self.device = device
         self.flip = (settings.flip or 0.0) if is_augmented else 0.0
         self._pixels, self._classes = pixels.to(device), torch.from_numpy(self.labels).to(device)
-        mean, deviation = (torch.tensor(v, device=device).view(3, 1, 1) for v in (settings.image_mean, settings.image_std))
+        mean, deviation = (
+            torch.tensor(v, device=device).view(3, 1, 1) for v in (settings.image_mean, settings.image_std)
+        )
         self._scale, self._shift = 1 / (255 * deviation), -mean / deviation
 
     def __len__(self) -> int:
@@ -300,7 +248,9 @@ def build_model(settings: BenchmarkArguments, data: ImageData, side: int) -> Pre
     return AutoModelForImageClassification.from_config(config)
 
 
-def train(settings: BenchmarkArguments, run: PlannedRun, data: ImageData, images: Mapping[str, ImagesOnDevice]) -> RunResult:
+def train(
+    settings: BenchmarkArguments, run: PlannedRun, data: ImageData, images: Mapping[str, ImagesOnDevice]
+) -> RunResult:
     """Train, then evaluate once."""
     args = run.args
     set_seed(args.seed)  # the same initial weights for every method
@@ -322,93 +272,15 @@ def train(settings: BenchmarkArguments, run: PlannedRun, data: ImageData, images
     return RunResult.of(run, metrics, trainer.pruning_history, trainer.state.epoch)
 
 
-# ---- Results ----
-
-
-def difference(results: Mapping[str, Sequence[RunResult]], name: str, baseline: str) -> str:
-    """Mean difference of accuracy in points, paired by seed, with its 95 % interval."""
-    if name == baseline or baseline not in results:
-        return ""
-    ours, theirs = ({r.seed: 100 * r.metrics["accuracy"] for r in results[each]} for each in (name, baseline))
-    if not ours.keys() & theirs.keys():
-        return ""
-    found = paired_difference(ours, theirs)
-    interval = found.interval(0.95)
-    return f"{found.mean:+.1f}" + (f" [{interval[0]:+.1f}, {interval[1]:+.1f}]" if interval else "")
-
-
-def table(results: Mapping[str, Sequence[RunResult]], savings: Sequence[float]) -> str:
-    """Markdown: full data, then the arms of each saving."""
-    head = ["arm", "seeds", "accuracy %", "saved %", "steps", "time", "- full data", "- shorter", "- random"]
-    rows = []
-    seconds = np.mean([r.seconds for r in results[FULL]]) if FULL in results else None
-    groups = [(FULL, None)] if FULL in results else []
-    for saving in savings:
-        groups += [(name, saving) for name in results if name.endswith(arm_name("", saving))]
-    for name, saving in groups:
-        runs = results[name]
-        accuracy = [100 * r.metrics["accuracy"] for r in runs]
-        spread = f" ± {np.std(accuracy, ddof=1):.1f}" if len(runs) > 1 else ""
-        others = ["", ""] if saving is None else [arm_name(SHORTER, saving), arm_name("random", saving)]
-        rows.append(
-            [
-                name,
-                str(len(runs)),
-                f"{np.mean(accuracy):.1f}{spread}",
-                f"{100 * np.mean([r.saved for r in runs]):.1f}",
-                f"{np.mean([r.steps for r in runs]):,.0f}",
-                "" if seconds is None else f"{np.mean([r.seconds for r in runs]) / seconds:.2f}",
-                *(difference(results, name, other) for other in (FULL, *others)),
-            ]
-        )
-    return (
-        f"{markdown_table(head, rows)}\n\n"
-        "Accuracy: mean ± standard deviation over seeds, after the last epoch. Differences in points, paired by seed, "
-        "with 95 % t intervals, one per comparison, not corrected for their number. Time: wall time of training and "
-        "planning as a share of full data's; other work on the machine shows in it."
-    )
-
-
-COLOURS = ("#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999", "#7B3FA0")
-MARKERS = "sD^vP<X>"
-
-
-def draw(results: Mapping[str, Sequence[RunResult]], title: str, file: Path) -> None:
-    """Accuracy over forward passes. The line is full data, in shorter and shorter runs: what is above it is a gain."""
-    figure = Figure(figsize=(9, 5.4), dpi=130, layout="constrained")
-    axes = figure.subplots()
-    points = {}
-    for name, runs in results.items():
-        accuracy = [100 * r.metrics["accuracy"] for r in runs]
-        spread = float(np.std(accuracy, ddof=1)) if len(runs) > 1 else 0.0
-        points[name] = 100 * (1 - float(np.mean([r.saved for r in runs]))), float(np.mean(accuracy)), spread
-    bar = sorted(points[name] for name in points if name == FULL or name.startswith(SHORTER))
-    if bar:
-        x, y, spread = (np.array(each) for each in zip(*bar, strict=True))
-        axes.plot(x, y, color="black", marker="o", label="full data, run shortened")
-        axes.fill_between(x, y - spread, y + spread, color="black", alpha=0.1, linewidth=0)
-    kinds: dict[str, list[tuple[float, float, float]]] = {}
-    for name, point in points.items():
-        if name != FULL and not name.startswith(SHORTER):
-            kinds.setdefault(name.rsplit(" ", 2)[0], []).append(point)
-    for place, ((kind, own), colour, marker) in enumerate(zip(kinds.items(), cycle(COLOURS), cycle(MARKERS))):
-        x, y, spread = (np.array(each) for each in zip(*own, strict=True))
-        apart = x + 0.7 * (place - (len(kinds) - 1) / 2)  # equal costs would cover each other
-        axes.errorbar(apart, y, spread, color=colour, marker=marker, linestyle="none", capsize=3, label=kind)
-    axes.set(xlabel="forward passes, % of the full run's", ylabel="accuracy %, mean ± standard deviation", title=title)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(file)
-
-
 def main(arguments: list[str]) -> list[RunResult]:
     """Run what has no result yet, then write lines, table and figure."""
     settings, training = parse(arguments)
     runs, out = plan_runs(settings, training), Path(training.output_dir)
     with training.main_process_first():
-        data = load_digit_images() if settings.data is None else load_image_data(
-            settings.data, settings.image_column, settings.label_column
+        data = (
+            load_digit_images()
+            if settings.data is None
+            else load_image_data(settings.data, settings.image_column, settings.label_column)
         )
         data = data.subset(settings.max_train_samples, settings.max_eval_samples)
     images = {
@@ -418,15 +290,13 @@ def main(arguments: list[str]) -> list[RunResult]:
     print(f"{len(data.train):,} training and {len(data.validation):,} validation images, {len(runs)} runs")
     results = run_all(runs, settings, images, lambda run: train(settings, run, data, images))
     if training.process_index == 0:
-        by_name: dict[str, list[RunResult]] = {}
-        for result in results:
-            by_name.setdefault(result.name, []).append(result)
-        text = table(by_name, whole_numbers("savings", settings.savings, float)) + "\n"
+        by_name = group_by_name(results)
+        text = equal_savings_table(by_name, whole_numbers("savings", settings.savings, float)) + "\n"
         lines = [json.dumps(dataclasses.asdict(result)) + "\n" for result in results]
         (out / "results.jsonl").write_text("".join(lines), encoding="utf-8")
         (out / "results.md").write_text(text, encoding="utf-8")
         what = f"{len(data.train):,} images, {settings.model}, {training.num_train_epochs:g} epochs"
-        draw(by_name, what, out / "front.png")
+        draw_front(by_name, what, out / "front.png")
         print(f"\n{text}\nresults.jsonl, results.md and front.png are in {out}/")
     return results
 
