@@ -56,6 +56,7 @@ from hf_dynprune.comparison import (
 from hf_dynprune.equal_savings import SETTINGS, Setting, arm_name, draw_front, equal_savings_table
 from hf_dynprune.flag_checks import check_choice, check_numbers
 from hf_dynprune.image_data import ImageData, load_digit_images, load_image_data
+from hf_dynprune.large_batch import OPTIMIZERS, large_batch_optimizer
 from hf_dynprune.metrics import TopKAccuracy
 from hf_dynprune.models import CifarResNetConfig
 from hf_dynprune.quickstart import show_progress, small_resnet, small_vit_config
@@ -95,6 +96,9 @@ class BenchmarkArguments(ComparisonArguments):
     flip: float | None = field(
         default=None, metadata={"help": "Probability of a horizontal flip. Default: 0.5; 0 for the digits."}
     )
+    large_batch_optimizer: str | None = field(
+        default=None, metadata={"help": "lars or lamb, of pytorch_optimizer, with `optim_args`; none."}
+    )
 
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -126,6 +130,9 @@ def parse(arguments: list[str]) -> tuple[BenchmarkArguments, DynPruneTrainingArg
     settings.crop = settings.crop or "pad"
     settings.flip = (0.0 if settings.data is None else 0.5) if settings.flip is None else settings.flip
     check_choice("crop", settings.crop, ("pad", "none"))
+    if settings.large_batch_optimizer == "none":
+        settings.large_batch_optimizer = None
+    check_choice("large_batch_optimizer", settings.large_batch_optimizer, (None, *OPTIMIZERS))
     check_choice("model", settings.model, ("vit_tiny", "small_resnet", "cifar_resnet18", "cifar_resnet50"))
     check_numbers("flip", [settings.flip], 0, 1)
     check_numbers("image_mean", settings.image_mean, -float("inf"), count=3)
@@ -263,6 +270,7 @@ def train(
         data_collator=dict,  # batches come whole
         compute_metrics=metric.batch_metrics,
         preprocess_logits_for_metrics=metric.top_classes,
+        optimizer_cls_and_kwargs=large_batch_optimizer(settings.large_batch_optimizer, args),
     )
     show_progress(trainer, f"{run.name}, seed {args.seed}")
     began = time.process_time()
