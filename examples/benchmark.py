@@ -296,7 +296,9 @@ def main(arguments: list[str]) -> list[RunResult]:
         for split, rows in (("train", data.train), ("validation", data.validation))
     }
     print(f"{len(data.train):,} training and {len(data.validation):,} validation images, {len(runs)} runs")
-    results = run_all(runs, settings, images, lambda run: train(settings, run, data, images))
+    # More savings and other methods may join later: what a run depends on of them is in its own arguments.
+    made_with = dataclasses.replace(settings, savings="", policies=None)
+    results = run_all(runs, made_with, images, lambda run: train(settings, run, data, images))
     if training.process_index == 0:
         by_name = group_by_name(results)
         text = equal_savings_table(by_name, whole_numbers("savings", settings.savings, float)) + "\n"

@@ -46,8 +46,14 @@ def test_runs_are_made_once_and_written_down(example, few, tmp_path, monkeypatch
     ]
     assert (tmp_path / "results.md").read_text() in capsys.readouterr().out
     assert (tmp_path / "front.png").stat().st_size > 10_000
+    train = example.train
     monkeypatch.setattr(example, "train", lambda *_: pytest.fail("trained again"))
     assert example.main(arguments) == results
+    more = []
+    monkeypatch.setattr(example, "train", lambda *given: more.append(given[1].name) or train(*given))
+    example.main([*TINY, "--num_train_epochs", "4", "--methods", "random", "--seeds", "0", "--savings", "0.5,0.25",
+                  "--output_dir", str(tmp_path)])  # fmt: skip
+    assert more == ["shorter 25 %", "random 25 %"]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +62,10 @@ def test_runs_are_made_once_and_written_down(example, few, tmp_path, monkeypatch
         (["--savings", "0.5,1.5"], r"`savings` must lie between 0 and 1, got '0\.5,1\.5'"),
         (["--savings", "half"], "`savings` must be numbers between commas, got 'half'"),
         (["--seeds", "0,0"], "`seeds` must be without repetitions, got '0,0'"),
-        (["--methods", "ucb,nonsense"], "`methods` has nonsense, which is neither a method nor an arm: known are .*orderdp"),
+        (
+            ["--methods", "ucb,nonsense"],
+            "`methods` has nonsense, which is neither a method nor an arm: known are .*orderdp",
+        ),
         (["--crop", "resized"], "`crop` must be one of pad, none"),
         (["--model", "resnet9"], "`model` must be one of"),
         (["--model", "small_resnet", "--model_kwargs", '{"depths":[1]}'], "no effect on small_resnet"),
