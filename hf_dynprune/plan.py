@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .chunks import index_dtype, true_positions
+
 __all__ = ["EpochInfo", "PrunePlan"]
 
 
@@ -21,7 +23,8 @@ class PrunePlan:
     simply sorted.
 
     Args:
-        kept_indices: int `[K]`, strictly increasing, in `[0, num_samples)`, `K >= 1`.
+        kept_indices: int `[K]`, strictly increasing, in `[0, num_samples)`, `K >= 1`. Held as int32, or as int64 from
+            2^31 samples on.
         weights: float32 `[K]`, finite and above zero: the factor of each kept sample's loss.
         num_samples: N, the size of the data set.
 
@@ -33,7 +36,7 @@ class PrunePlan:
         0.5
     """
 
-    kept_indices: NDArray[np.int64]
+    kept_indices: NDArray[np.signedinteger[Any]]
     weights: NDArray[np.float32]
     num_samples: int
 
@@ -47,28 +50,63 @@ class PrunePlan:
             raise ValueError(
                 f"`kept_indices` must be integers, got dtype {raw.dtype}: `np.flatnonzero` makes them of a mask."
             )
-        kept = raw.astype(np.int64)
-        rises = kept[1:] > kept[:-1]
+        rises = raw[1:] > raw[:-1]
         if not rises.all():
             at = int(np.argmin(rises))
             raise ValueError(
-                f"`kept_indices` must be strictly increasing, got {int(kept[at])} before {int(kept[at + 1])}."
+                f"`kept_indices` must be strictly increasing, got {int(raw[at])} before {int(raw[at + 1])}."
             )
-        if kept[0] < 0 or kept[-1] >= num_samples:
-            bad = int(kept[0] if kept[0] < 0 else kept[-1])
+        if raw[0] < 0 or raw[-1] >= num_samples:
+            bad = int(raw[0] if raw[0] < 0 else raw[-1])
             raise ValueError(f"`kept_indices` must lie in [0, {num_samples}), got {bad}.")
         with np.errstate(over="ignore"):  # refused below, by name
             weight = np.array(weights, dtype=np.float32)
-        if weight.shape != kept.shape:
-            raise ValueError(f"`weights` must have shape {kept.shape} like `kept_indices`, got {weight.shape}.")
-        valid = (weight > 0) & (weight < np.inf)  # False for NaN
-        if not valid.all():
-            raise ValueError(f"`weights` must be finite and above 0, got {float(weight[~valid][0])}.")
+        if weight.shape != raw.shape:
+            raise ValueError(f"`weights` must have shape {raw.shape} like `kept_indices`, got {weight.shape}.")
+        _check_weights(weight)
+        self._hold(raw.astype(index_dtype(num_samples)), weight, num_samples)
+
+    @classmethod
+    def _of(cls, kept: NDArray[np.signedinteger[Any]], weight: NDArray[np.float32], num_samples: int) -> PrunePlan:
+        plan = cls.__new__(cls)
+        plan._hold(kept, weight, num_samples)
+        return plan
+
+    def _hold(self, kept: NDArray[np.signedinteger[Any]], weight: NDArray[np.float32], num_samples: int) -> None:
+        """Take arrays that are checked and nobody else's."""
         kept.flags.writeable = False
         weight.flags.writeable = False
         object.__setattr__(self, "kept_indices", kept)
         object.__setattr__(self, "weights", weight)
         object.__setattr__(self, "num_samples", int(num_samples))
+
+    @classmethod
+    def from_weights(cls, weight: NDArray[np.floating[Any]] | NDArray[np.bool_]) -> PrunePlan:
+        """The plan with these weights of all N samples; the shortest way there for arrays of many millions.
+
+        Args:
+            weight: float32 `[N]`, 0 where a sample is pruned; or bool `[N]`, whether each is kept, at weight 1.
+
+        Raises:
+            ValueError: as for a plan given by its fields.
+
+        Example:
+            >>> PrunePlan.from_weights(np.array([1, 0, 2, 0], np.float32)).kept_indices.tolist()
+            [0, 2]
+        """
+        keep = weight if weight.dtype == bool else weight != 0
+        size = np.count_nonzero(keep)
+        if not size:
+            raise ValueError(f"A plan must keep at least one index, got weight 0 for all {len(weight)} samples.")
+        kept = np.empty(size, index_dtype(len(weight)))
+        own = _ones(size) if weight.dtype == bool else np.empty(size, np.float32)
+        for part, found, to in true_positions(keep):
+            np.add(found, part.start, out=kept[to], casting="unsafe")
+            if weight.dtype != bool:
+                with np.errstate(over="ignore"):  # refused below, by name
+                    own[to] = weight[part][found]
+        _check_weights(own)
+        return cls._of(kept, own, len(weight))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy of an array is writable; a copy of a plan is not.
@@ -77,7 +115,9 @@ class PrunePlan:
     @classmethod
     def full(cls, num_samples: int) -> PrunePlan:
         """The plan that keeps every sample at weight 1."""
-        return cls(np.arange(num_samples), np.ones(num_samples, np.float32), num_samples)
+        if num_samples < 1:
+            raise ValueError(f"A plan must keep at least one index, got {num_samples} samples.")
+        return cls._of(np.arange(num_samples, dtype=index_dtype(num_samples)), _ones(num_samples), num_samples)
 
     @property
     def num_kept(self) -> int:
@@ -96,7 +136,18 @@ class PrunePlan:
 
     def checksum(self) -> int:
         """CRC-32 of indices and weights, to compare plans between processes or runs."""
-        return zlib.crc32(self.weights.tobytes(), zlib.crc32(self.kept_indices.tobytes()))
+        return zlib.crc32(np.ascontiguousarray(self.weights), zlib.crc32(self.kept_indices))
+
+
+def _ones(size: int) -> NDArray[np.float32]:
+    """`[size]` in the memory of one number."""
+    return np.broadcast_to(np.float32(1), size)
+
+
+def _check_weights(weight: NDArray[np.float32]) -> None:
+    valid = (weight > 0) & (weight < np.inf)  # False for NaN
+    if not valid.all():
+        raise ValueError(f"`weights` must be finite and above 0, got {float(weight[~valid][0])}.")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +26,8 @@ def visiting_order(
     strategy: str = "random",
     lengths: Sequence[int] | None = None,
     window: int = 1,
-) -> NDArray[np.int64]:
-    """The order in which an epoch visits the kept samples, as positions `[K]` into the plan.
+) -> NDArray[np.signedinteger[Any]]:
+    """The order in which an epoch visits the kept samples, as positions `[K]` into the plan, of its indices' type.
 
     Args:
         plan: K of N samples.
@@ -39,16 +40,16 @@ def visiting_order(
         window: samples of one accumulation window over all processes, for "group_by_length".
     """
     if strategy == "sequential":
-        return np.arange(plan.num_kept)
+        return np.arange(plan.num_kept, dtype=plan.kept_indices.dtype)
     if strategy == "group_by_length":
         if lengths is None:
             raise ValueError("`train_sampling_strategy='group_by_length'` needs the lengths of the samples.")
         generator = torch.Generator().manual_seed(int(epoch.generator("order").integers(2**62)))
         kept = np.asarray(lengths)[plan.kept_indices].tolist()
-        return np.asarray(get_length_grouped_indices(kept, window, generator=generator), np.int64)
+        return np.asarray(get_length_grouped_indices(kept, window, generator=generator), plan.kept_indices.dtype)
     if plan.is_full:
         generator = torch.Generator().manual_seed(stock_seed + epoch.epoch)
-        return torch.randperm(plan.num_samples, generator=generator).numpy()
+        return torch.randperm(plan.num_samples, generator=generator).numpy().astype(plan.kept_indices.dtype)
     return random_order(plan.num_kept, epoch.generator("order"))
 
 
@@ -72,10 +73,11 @@ class PlanBatchSampler(Sampler[list[Slot]]):
         self.layout = layout
         self.batch_size = layout.batch_size
         self.drop_last = drop_last
-        self.install(PrunePlan.full(num_samples), np.arange(num_samples), 0, Dealing(layout.window))
+        plan = PrunePlan.full(num_samples)
+        self.install(plan, plan.kept_indices, 0, Dealing(layout.window))
 
     def install(
-        self, plan: PrunePlan, order: NDArray[np.int64], epoch: int, dealing: Dealing, pass_over: int = 0
+        self, plan: PrunePlan, order: NDArray[np.signedinteger[Any]], epoch: int, dealing: Dealing, pass_over: int = 0
     ) -> None:
         """Serve this plan in this order from the next iterator on.
 

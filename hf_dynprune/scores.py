@@ -126,7 +126,7 @@ class ScoreView:
     @property
     def scored(self) -> NDArray[np.bool_]:
         """bool `[N]`: the samples a policy may prune; all others are kept, outside thresholds and pools."""
-        return self.seen & ~self.must_keep
+        return self.seen > self.must_keep
 
 
 @dataclass(frozen=True)

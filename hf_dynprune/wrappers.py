@@ -22,7 +22,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .draws import keep_by_lot
+from .draws import draw_lots, keep_largest
 from .plan import EpochInfo, PrunePlan
 from .policy import PruningPolicy, check_count, check_range
 from .scores import LastVisit, ScoreView, Statistic
@@ -198,8 +198,7 @@ class CoverEvery(_Wrapper):
         plan, due = self.base.plan(view, epoch, rng), self._due(view, epoch)
         weight = _spread(plan)
         weight[due & ((weight == 0) | self.unbiased)] = 1
-        kept = np.flatnonzero(weight)
-        return PrunePlan(kept, weight[kept], len(view))
+        return PrunePlan.from_weights(weight)
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
         """1 for samples that are due, the base's for the others."""
@@ -332,14 +331,14 @@ class ClassFloor(_Wrapper):
         """The base's draws come first, as if it were alone; then one lot per sample for the floor."""
         self._check_length(len(view))
         plan = self.base.plan(view, epoch, rng)
-        lots, weight = rng.random(len(view)), _spread(plan)
+        lots, weight = draw_lots(len(view), rng), _spread(plan)
         for group, count in zip(self.classes.groups, self.counts, strict=True):
-            drawn = keep_by_lot(group, count, lots)
+            anyone = np.ones(len(group), bool)
+            drawn = group[keep_largest(anyone, count, lots[group], lambda of=group: draw_lots(len(view), rng)[of])]
             weight[drawn[weight[drawn] == 0]] = 1
-        kept = np.flatnonzero(weight)
         if self.unbiased:
-            weight = (1 / self.inclusion_probability(view, epoch)).astype(np.float32)
-        return PrunePlan(kept, weight[kept], len(view))
+            return PrunePlan.from_weights((weight > 0) / self.inclusion_probability(view, epoch))
+        return PrunePlan.from_weights(weight)
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
         """1 - (1 - p_base) (1 - f_c / n_c); p_base without a class."""

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..draws import count_kept, keep_by_lot, keep_largest, largest_probability
+from ..draws import count_kept, draw_lots, keep_largest, largest_probability
 from ..plan import EpochInfo, PrunePlan
 from ..policy import PruningPolicy, check_count, check_range
 from ..registry import register_policy
@@ -91,16 +91,12 @@ class EpsilonGreedy(PruningPolicy):
         return k - explored, explored
 
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
-        """Ties at the cut by one lot per sample, exploration by another."""
-        n = len(view)
-        scored = np.flatnonzero(view.scored)
-        top_size, explored = self.sizes(len(scored))
-        keep = ~view.scored
-        keep[keep_largest(scored, top_size, view.statistics["mean"], lambda: rng.random(n))] = True
-        # Fresh lots: those that lost a tie at the cut have large ones.
-        keep[keep_by_lot(scored[~keep[scored]], explored, rng.random(n))] = True
-        kept = np.flatnonzero(keep)
-        return PrunePlan(kept, np.ones(len(kept), np.float32), n)
+        """Exploration by one lot per sample, ties at the cut by another: those that lost a tie have small ones."""
+        scored, lots = view.scored, draw_lots(len(view), rng)
+        top_size, explored = self.sizes(np.count_nonzero(scored))
+        top = keep_largest(scored, top_size, view.statistics["mean"], lambda: draw_lots(len(view), rng))
+        others = keep_largest(scored & ~top, explored, lots, lambda: draw_lots(len(view), rng))
+        return PrunePlan.from_weights(top | others | ~scored)
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
         """g + (1 - g) x / (n - t); 1 without a score."""

@@ -3,7 +3,7 @@
 The samples whose last loss is below the mean are pruned with probability r; the survivors' losses are divided by the
 probability that they survived, so the expected gradient is that of the full data; the last epochs see everything.
 When to use: the default. It saves up to `delta * ratio` of the forward passes and is unbiased by construction.
-Cost: O(N) per epoch for the mean rule, O(N log N) for the quantile rule; no extra forward pass.
+Cost: O(N) per epoch; no extra forward pass.
 
     D1 = {i : H_i < mean(H)},   m = |D1|,   k = max(1, floor((1 - r) m))
     p_i = k / m in D1, 1 elsewhere;   w_i = 1 / p_i                                        (mean rule)
@@ -20,14 +20,15 @@ ties at a percentile are broken by lot instead of by side; annealing does not de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..draws import count_kept, keep_by_lot, order_ascending
+from ..chunks import chunks
+from ..draws import count_kept, draw_lots, keep_largest
 from ..plan import EpochInfo, PrunePlan
 from ..policy import PruningPolicy, check_flag, check_numbers, check_range
 from ..registry import register_policy
@@ -142,56 +143,75 @@ class InfoBatch(PruningPolicy):
         n = len(view)
         if not self.prunes_in(epoch):
             return PrunePlan.full(n)
-        groups = self._groups(view, lambda: rng.random(n))
-        # Fresh lots: those that broke a tie at a percentile are low on its lower side, not uniform.
-        lots = rng.random(n)
+        # Not the lots that break a tie at a percentile: those are large on its upper side, not uniform.
+        lots = draw_lots(n, rng) if self.draw == "count" else rng.random(n)
         weight = np.ones(n, np.float32)
-        for group, keep_ratio in groups:
-            drawn = self._draw(group, keep_ratio, lots)
-            weight[group] = 0
-            exact = self.exact_weights and self.draw == "count"
-            weight[drawn] = len(group) / len(drawn) if exact else 1 / keep_ratio
-        kept = np.flatnonzero(weight > 0)
+        for group, keep_ratio in self._groups(view, lambda: draw_lots(n, rng)):
+            size = np.count_nonzero(group)
+            if self.draw == "count":
+                kept = count_kept(1 - keep_ratio, size)
+                drawn = keep_largest(group, kept, lots, lambda: draw_lots(n, rng))
+                each = size / kept if self.exact_weights else 1 / keep_ratio
+            else:
+                drawn, each = group & (lots < keep_ratio), 1 / keep_ratio
+            weight -= group  # sums: to assign through a mask without a pattern takes many times as long
+            weight += drawn * np.float32(each)
         if self.exact_weights and self.percentiles is not None:
             # Samples tied across a percentile: weighting by the bucket they fell into would be unbiased too, but
             # weight x probability would then be 1 only on average.
-            weight = (1 / self.inclusion_probability(view, epoch)).astype(np.float32)
-        return PrunePlan(kept, weight[kept], n)
+            weight = (weight > 0) / self.inclusion_probability(view, epoch)
+        return PrunePlan.from_weights(weight)
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
         """k / m inside a group; samples tied across a percentile share their ranks' average."""
-        n = len(view)
-        p = np.ones(n)
-        if not self.prunes_in(epoch):
+        p = np.ones(len(view))
+        scored = view.scored
+        if not self.prunes_in(epoch) or not scored.any():
             return p
-        for group, keep_ratio in self._groups(view, lambda: np.zeros(n)):
-            p[group] = keep_ratio if self.draw == "bernoulli" else count_kept(1 - keep_ratio, len(group)) / len(group)
-        if self.percentiles is None:
+        score = self._score(view)
+        if self.percentiles is None or self.keep_ratios is None:
+            below = self._below_mean(scored, score)
+            p[below] = self._share(1 - self.ratio, np.count_nonzero(below))
             return p
-        scored = np.flatnonzero(view.scored)
-        order = scored[np.argsort(self._score(view)[scored], kind="stable")]
-        _, start, size = np.unique(self._score(view)[order], return_index=True, return_counts=True)
-        p[order] = np.repeat(np.add.reduceat(p[order], start) / size, size) if len(order) else 1.0
+        score = score[scored]
+        edges = [0, *_bucket_ends(self.percentiles, len(score))]
+        share = [self._share(keep, b - a) for a, b, keep in zip(edges, edges[1:], (*self.keep_ratios, 1.0))]
+        cuts = np.partition(score, edges[1:-1])[edges[1:-1]]
+        own = np.array(share)[np.searchsorted(cuts, score, side="right")]
+        for cut in set(cuts.tolist()):
+            tied = score == cut
+            first = np.count_nonzero(score < cut)
+            ranks = np.diff(np.clip(edges, first, first + np.count_nonzero(tied)))
+            own[tied] = ranks @ share / ranks.sum()
+        p[scored] = own
         return p
+
+    def _share(self, keep_ratio: float, size: int) -> float:
+        """What is kept of a group on average."""
+        return keep_ratio if self.draw == "bernoulli" or size == 0 else count_kept(1 - keep_ratio, size) / size
 
     def _score(self, view: ScoreView) -> NDArray[np.float32]:
         return view.score if self.momentum == 1.0 else view.statistics["mean"]
 
-    def _groups(self, view: ScoreView, draw: Callable[[], NDArray[np.float64]]) -> list[tuple[NDArray[np.intp], float]]:
-        """Non-empty groups that lose samples, with their keep ratios; unscored samples are in none."""
-        is_scored, score = view.scored, self._score(view)
-        if not is_scored.any():
-            return []
-        if self.percentiles is None or self.keep_ratios is None:
-            threshold = (score if is_scored.all() else score[is_scored]).mean(dtype=np.float64)
-            groups = [(np.flatnonzero(is_scored & (score < threshold)), 1 - self.ratio)]
-        else:
-            order = order_ascending(np.flatnonzero(is_scored), score, draw())
-            ends = _bucket_ends(self.percentiles, len(order))
-            groups = [(order[a:b], keep) for a, b, keep in zip([0, *ends], ends, self.keep_ratios, strict=False)]
-        return [(group, keep) for group, keep in groups if len(group) and keep < 1]
+    def _below_mean(self, scored: NDArray[np.bool_], score: NDArray[np.float32]) -> NDArray[np.bool_]:
+        total = sum(np.where(scored[part], score[part], 0).sum(dtype=np.float64) for part in chunks(len(score)))
+        below: NDArray[np.bool_] = score < total / np.count_nonzero(scored)
+        return below & scored
 
-    def _draw(self, group: NDArray[np.intp], keep_ratio: float, lots: NDArray[np.float64]) -> NDArray[np.intp]:
-        if self.draw == "bernoulli":
-            return group[lots[group] < keep_ratio]
-        return keep_by_lot(group, count_kept(1 - keep_ratio, len(group)), lots)
+    def _groups(
+        self, view: ScoreView, draw: Callable[[], NDArray[np.uint32]]
+    ) -> Iterator[tuple[NDArray[np.bool_], float]]:
+        """Non-empty groups that lose samples, with their keep ratios; unscored samples are in none."""
+        scored, score = view.scored, self._score(view)
+        size = np.count_nonzero(scored)
+        if size == 0:
+            return
+        if self.percentiles is None or self.keep_ratios is None:
+            buckets = [(self._below_mean(scored, score), 1 - self.ratio)]
+        else:
+            buckets, rest = [], scored
+            for end, keep in zip(_bucket_ends(self.percentiles, size), self.keep_ratios, strict=False):
+                above = keep_largest(rest, size - end, score, draw)
+                buckets.append((rest & ~above, keep))
+                rest = above
+        yield from ((group, keep) for group, keep in buckets if keep < 1 and group.any())

@@ -36,7 +36,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..draws import keep_by_lot, keep_largest
+from ..draws import draw_lots, keep_by_lot, keep_largest
 from ..plan import EpochInfo, PrunePlan
 from ..policy import PruningPolicy, check_range, is_number
 from ..registry import register_policy
@@ -220,18 +220,17 @@ class OrderDP(PruningPolicy):
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
         """Pool by one lot per sample, top q by stored score, ties by a second lot."""
         n = len(view)
-        scored = np.flatnonzero(view.scored)
-        if not self.prunes_in(epoch) or len(scored) == 0:
+        scored = view.scored
+        size = np.count_nonzero(scored)
+        if not self.prunes_in(epoch) or size == 0:
             return PrunePlan.full(n)
-        s, q = self.sizes(len(scored))
-        pool = keep_by_lot(scored, s, rng.random(n))
-        keep = ~view.scored
-        keep[keep_largest(pool, q, view.score, lambda: rng.random(n))] = True
-        kept = np.flatnonzero(keep)
+        s, q = self.sizes(size)
+        pool = keep_by_lot(scored, s, lambda: draw_lots(n, rng))
+        keep = keep_largest(pool, q, view.score, lambda: draw_lots(n, rng)) | ~scored
         if self.weighting == "none":
-            return PrunePlan(kept, np.ones(len(kept), np.float32), n)
-        p = self.inclusion_probability(view, epoch)[kept]
-        return PrunePlan(kept, 1 / np.maximum(p, 1 / self.max_weight), n)
+            return PrunePlan.from_weights(keep)
+        p = self.inclusion_probability(view, epoch)
+        return PrunePlan.from_weights(keep / np.maximum(p, 1 / self.max_weight))
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
         """gamma of the sample's rank, averaged over tied ranks; 1 without a score."""

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..draws import count_kept, keep_largest
+from ..draws import count_kept, draw_lots, keep_largest
 from ..plan import EpochInfo, PrunePlan
 from ..policy import PruningPolicy, check_range
 from ..registry import register_policy
@@ -52,8 +52,8 @@ class StaticPruning(PruningPolicy):
     Example:
         >>> policy = StaticPruning([0.1, 0.9, 0.5, 0.7], 0.5)
         >>> epoch = EpochInfo(0, 10, 0.0, seed=0)
-        >>> policy.plan(ScoreView(*[np.zeros(4)] * 3), epoch, epoch.generator("plan")).kept_indices
-        array([1, 3])
+        >>> policy.plan(ScoreView(*[np.zeros(4)] * 3), epoch, epoch.generator("plan")).kept_indices.tolist()
+        [1, 3]
     """
 
     scores: str | os.PathLike[str] | StaticScores | ArrayLike
@@ -166,8 +166,7 @@ class StaticPruning(PruningPolicy):
         n = len(view)
         self._check_length(n)
         k = count_kept(self.ratio, n)
-        kept = np.sort(keep_largest(np.arange(n), k, self._ranked, lambda: rng.random(n)))
-        return PrunePlan(kept, np.ones(k, np.float32), n)
+        return PrunePlan.from_weights(keep_largest(np.ones(n, bool), k, self._ranked, lambda: draw_lots(n, rng)))
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
         """1 beyond the cut, 0 short of it, the tied samples' common share at it."""

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..draws import count_kept, keep_largest, largest_probability
+from ..draws import count_kept, draw_lots, keep_largest, largest_probability
 from ..plan import EpochInfo, PrunePlan
 from ..policy import PruningPolicy, check_count, check_range
 from ..registry import register_policy
@@ -36,7 +36,10 @@ __all__ = ["UCB"]
 
 def _upper_bound(mean: NDArray[np.float32], variance: NDArray[np.float32], c: float) -> NDArray[np.float64]:
     """m + c v."""
-    return mean + c * variance.astype(np.float64)
+    bound = variance.astype(np.float64)
+    bound *= c
+    bound += mean
+    return bound
 
 
 @register_policy("ucb")
@@ -92,13 +95,11 @@ class UCB(PruningPolicy):
 
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
         """The k largest bounds, ties at the cut by one lot per sample."""
-        n = len(view)
-        scored = np.flatnonzero(view.scored)
+        scored = view.scored
+        k = count_kept(self.ratio, np.count_nonzero(scored))
         bound = _upper_bound(view.statistics["mean"], view.statistics["variance"], self.c)
-        keep = ~view.scored
-        keep[keep_largest(scored, count_kept(self.ratio, len(scored)), bound, lambda: rng.random(n))] = True
-        kept = np.flatnonzero(keep)
-        return PrunePlan(kept, np.ones(len(kept), np.float32), n)
+        top = keep_largest(scored, k, bound, lambda: draw_lots(len(view), rng))
+        return PrunePlan.from_weights(top | ~scored)
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
         """1 above the cut, 0 below, a share of the places left at it; 1 without a score."""

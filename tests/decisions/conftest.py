@@ -46,7 +46,7 @@ def epoch_at() -> Callable[..., EpochInfo]:
 
 
 class WrittenLots:
-    """A generator whose successive `random(n)` calls give the rows it was made from."""
+    """A generator whose successive draws give the rows it was made from: coins as they are, of lots their ranks."""
 
     def __init__(self, *rows: Sequence[float]) -> None:
         self.rows = [np.array(row, dtype=np.float64) for row in rows]
@@ -55,6 +55,11 @@ class WrittenLots:
         row = self.rows.pop(0)
         assert len(row) == n
         return row
+
+    def integers(self, low: int, high: int, size: int, dtype: type, endpoint: bool) -> np.ndarray:
+        ranks = np.unique(self.rows.pop(0), return_inverse=True)[1].astype(np.uint32)
+        assert size == (len(ranks) + 1) // 2
+        return np.append(ranks, np.zeros(len(ranks) % 2, np.uint32)).view(np.uint64)
 
 
 @pytest.fixture(scope="session")

@@ -21,9 +21,18 @@ FILES = {
 }
 """Module names below the package, `""` being the package itself."""
 
-DECISIONS = {"plan", "draws", "policy", "registry", "scores", "schedule", "budget", "selectors", "wrappers"} & set(
-    FILES
-)
+DECISIONS = {
+    "plan",
+    "chunks",
+    "draws",
+    "policy",
+    "registry",
+    "scores",
+    "schedule",
+    "budget",
+    "selectors",
+    "wrappers",
+} & set(FILES)
 METHODS = {name for name in FILES if name.startswith("methods.")}
 NEEDS_TORCH = {name for name in FILES if name.split(".")[0] in {"losses", "sampler", "data"}}
 REPORTS = {

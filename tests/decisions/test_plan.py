@@ -9,6 +9,7 @@ import pickle
 import numpy as np
 import pytest
 
+from hf_dynprune.chunks import CHUNK
 from hf_dynprune.plan import PrunePlan
 
 
@@ -52,11 +53,56 @@ def test_a_plan_of_no_samples_is_refused():
         PrunePlan.full(0)
 
 
-def test_holds_int64_indices_and_float32_weights_whatever_came_in():
-    plan = PrunePlan(np.array([0, 2], np.uint8), [1, 2], np.int32(4))
-    assert plan.kept_indices.dtype == np.int64
+@pytest.mark.parametrize(("num_samples", "dtype"), [(4, np.int32), (2**31 - 1, np.int32), (2**31, np.int64)])
+@pytest.mark.parametrize("given", [np.uint8, np.int32, np.int64, np.uint64])
+def test_holds_the_smallest_indices_and_float32_weights_whatever_came_in(given, num_samples, dtype):
+    plan = PrunePlan(np.array([0, 2], given), [1, 2], np.int64(num_samples))
+    assert plan.kept_indices.dtype == dtype
     assert plan.weights.dtype == np.float32
     assert type(plan.num_samples) is int
+
+
+def test_an_index_beyond_int32_is_held_as_it_is():
+    assert PrunePlan([0, 2**31], [1, 2], 2**31 + 1).kept_indices.tolist() == [0, 2**31]
+
+
+@pytest.mark.parametrize("size", [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 7])
+def test_made_from_the_weights_of_all_samples_it_is_the_same_plan(size):
+    weight = np.random.default_rng(size).choice([0, 1, 2.5], size).astype(np.float32)
+    weight[-1] = 3
+    kept = np.flatnonzero(weight)
+    plan, same = PrunePlan.from_weights(weight), PrunePlan(kept, weight[kept], size)
+    assert plan.checksum() == same.checksum()
+    assert (plan.num_samples, plan.kept_indices.dtype) == (size, same.kept_indices.dtype)
+
+
+def test_made_from_a_mask_it_keeps_at_weight_one():
+    plan = PrunePlan.from_weights(np.array([True, False, True]))
+    assert plan.checksum() == PrunePlan([0, 2], [1, 1], 3).checksum()
+
+
+def test_made_from_weights_it_is_none_of_the_callers_arrays():
+    weight = np.array([1, 0, 2], np.float32)
+    plan = PrunePlan.from_weights(weight)
+    weight[:] = 9
+    assert plan.weights.tolist() == [1, 2]
+    assert weight.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        ([0.0, 0.0], "at least one index, got weight 0 for all 2 samples"),
+        ([1.0, np.nan], "`weights` must be finite and above 0, got nan"),
+        ([1.0, -1.0], "`weights` must be finite and above 0, got -1"),
+        ([1.0, np.inf], "`weights` must be finite and above 0, got inf"),
+        ([1.0, 1e300], "`weights` must be finite and above 0, got inf"),
+        ([1.0, 1e-300], "`weights` must be finite and above 0, got 0"),
+    ],
+)
+def test_weights_of_all_samples_that_make_no_plan_are_refused(weight, message):
+    with pytest.raises(ValueError, match=message):
+        PrunePlan.from_weights(np.array(weight))
 
 
 def test_later_changes_of_the_arrays_that_came_in_do_not_reach_it():
@@ -80,6 +126,13 @@ def test_no_field_can_be_set(field):
 @pytest.mark.parametrize("field", ["kept_indices", "weights"])
 def test_no_array_can_be_written_in_a_plan_or_its_copy(duplicate, field):
     plan = duplicate(PrunePlan([0, 2], [1, 2], 4))
+    with pytest.raises(ValueError, match="read-only"):
+        getattr(plan, field)[0] = 1
+
+
+@pytest.mark.parametrize("plan", [PrunePlan.full(3), PrunePlan.from_weights(np.array([2, 0, 1], np.float32))])
+@pytest.mark.parametrize("field", ["kept_indices", "weights"])
+def test_no_array_can_be_written_in_a_plan_that_was_made_otherwise(plan, field):
     with pytest.raises(ValueError, match="read-only"):
         getattr(plan, field)[0] = 1
 

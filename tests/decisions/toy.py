@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..draws import count_kept, keep_by_lot
+from ..draws import count_kept, draw_lots, keep_by_lot
 from ..plan import EpochInfo, PrunePlan
 from ..policy import PruningPolicy, check_range
 from ..registry import register_policy
@@ -41,10 +41,9 @@ class Toy(PruningPolicy):
         return self.ratio > 0
 
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
-        scored = np.flatnonzero(view.scored)
-        kept = keep_by_lot(scored, count_kept(self.ratio, len(scored)), rng.random(len(view)))
-        kept = np.sort(np.concatenate([np.flatnonzero(~view.scored), kept]))
-        return PrunePlan(kept, 1 / self.inclusion_probability(view, epoch)[kept], len(view))
+        scored = view.scored
+        kept = keep_by_lot(scored, count_kept(self.ratio, scored.sum()), lambda: draw_lots(len(view), rng)) | ~scored
+        return PrunePlan.from_weights(kept / self.inclusion_probability(view, epoch))
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
         m = np.count_nonzero(view.scored)

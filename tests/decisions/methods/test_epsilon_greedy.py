@@ -36,8 +36,8 @@ def test_sizes_by_hand(ratio, epsilon, n, sizes):
     assert EpsilonGreedy(ratio, epsilon).sizes(n) == sizes
 
 
-def test_keeps_the_largest_means_and_the_others_with_the_smallest_lots(view_of, epoch_at, lots):
-    explore = [0.3, 0.0, 0.2, 0.9, 0.0, 0.1, 0.4, 0.5]  # of 1 and 4, which are kept already, no lot counts
+def test_keeps_the_largest_means_and_the_others_with_the_largest_lots(view_of, epoch_at, lots):
+    explore = [0.7, 1.0, 0.8, 0.1, 1.0, 0.9, 0.6, 0.5]  # of 1 and 4, which are kept already, no lot counts
     plan = POLICY.plan(view_of(SCORES, POLICY.statistics), epoch_at(1), lots(explore))
     assert plan.kept_indices.tolist() == [1, 2, 4, 5]
     assert plan.weights.tolist() == [1, 1, 1, 1]
@@ -48,10 +48,10 @@ def test_probability_is_one_above_the_cut_and_a_share_of_the_rest_below(view_of,
     np.testing.assert_allclose(p, [1 / 3, 1, 1 / 3, 1 / 3, 1, 1 / 3, 1 / 3, 1 / 3], atol=1e-15)  # x / (n - t) = 2 / 6
 
 
-def test_a_tie_at_the_cut_goes_to_the_smaller_lot_and_its_losers_may_still_be_explored(view_of, epoch_at, lots):
+def test_a_tie_at_the_cut_goes_to_the_larger_lot_and_its_losers_may_still_be_explored(view_of, epoch_at, lots):
     view = view_of([9.0, 5.0, 5.0, 5.0, 1.0, 1.0, 1.0, 1.0], POLICY.statistics)
-    ties, explore = [0.0, 0.9, 0.2, 0.3, 0.0, 0.0, 0.0, 0.0], [0.9, 0.1, 0.9, 0.8, 0.7, 0.2, 0.6, 0.5]
-    plan = POLICY.plan(view, epoch_at(1), lots(ties, explore))
+    explore, ties = [0.1, 0.9, 0.1, 0.2, 0.3, 0.8, 0.4, 0.5], [1.0, 0.1, 0.8, 0.7, 1.0, 1.0, 1.0, 1.0]
+    plan = POLICY.plan(view, epoch_at(1), lots(explore, ties))
     assert plan.kept_indices.tolist() == [0, 1, 2, 5]
     # One of three tied is among the top: 1/3; else one of the six that are left, of which two are explored.
     tied = 1 / 3 + 2 / 3 * 2 / 6
@@ -93,7 +93,7 @@ def test_the_expected_gradient_sum_leaves_out_what_the_probabilities_say(view_of
     # Who wins the tie, and who comes first among the two that are left: every order of the lots.
     ties = [[a, 0.5, b, 0.5, c] for a, b, c in itertools.permutations([0.1, 0.5, 0.9])]
     explore = itertools.permutations([0.1, 0.3, 0.5, 0.7, 0.9])
-    plans = [policy.plan(view, epoch_at(1), lots(*rows)) for rows in itertools.product(ties, explore)]
+    plans = [policy.plan(view, epoch_at(1), lots(*rows)) for rows in itertools.product(explore, ties)]
     sums = [gradients[plan.kept_indices].sum(axis=0) for plan in plans]
     # Two of the three tied are in the top; the last one and sample 3 share the explored place.
     p = np.array([2 / 3 + 1 / 3 * 1 / 2, 1, 2 / 3 + 1 / 3 * 1 / 2, 1 / 2, 2 / 3 + 1 / 3 * 1 / 2])

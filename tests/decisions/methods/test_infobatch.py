@@ -19,7 +19,7 @@ EIGHT = [0.1, 2.0, 4.0, 0.2, 3.0, 0.3, 0.4, 2.0]
 
 class TestMeanRule:
     def test_keeps_k_of_those_below_the_mean_and_all_others(self, view_of, epoch_at, lots):
-        draw = lots([0.9, 0.0, 0.0, 0.1, 0.0, 0.5, 0.2, 0.0])  # smallest in D1: samples 3 and 6
+        draw = lots([0.1, 1.0, 1.0, 0.9, 1.0, 0.5, 0.8, 1.0])  # largest in D1: samples 3 and 6
         plan = InfoBatch(0.5).plan(view_of(EIGHT), epoch_at(0), draw)
         assert plan.kept_indices.tolist() == [1, 2, 3, 4, 6, 7]
         assert plan.weights.tolist() == [1, 1, 2, 1, 2, 1]
@@ -79,8 +79,8 @@ class TestQuantileRule:
         p = self.TWO_CUTS.inclusion_probability(view_of(EIGHT), epoch_at(0))
         assert p.tolist() == [0.5, 0.75, 1, 0.5, 1, 0.75, 0.75, 0.75]
 
-    def test_keeps_the_smallest_lots_of_each_bucket(self, view_of, epoch_at, lots):
-        draw = lots(np.linspace(0, 1, 8), [0.2, 0.9, 0.99, 0.1, 0.99, 0.3, 0.4, 0.5])
+    def test_keeps_the_largest_lots_of_each_bucket(self, view_of, epoch_at, lots):
+        draw = lots([0.8, 0.1, 0.01, 0.9, 0.01, 0.7, 0.6, 0.5])
         plan = self.TWO_CUTS.plan(view_of(EIGHT), epoch_at(0), draw)
         assert plan.kept_indices.tolist() == [2, 3, 4, 5, 6, 7]
         np.testing.assert_array_equal(plan.weights, np.float32([1, 2, 1, 4 / 3, 4 / 3, 4 / 3]))
@@ -94,7 +94,7 @@ class TestQuantileRule:
 
     def test_luck_at_a_tie_is_not_luck_in_the_draw(self, view_of, epoch_at):
         # With one lot for both, the tied sample that fell below the cut would have the smallest of nine lots and
-        # would beat sample 0 nine times in ten.
+        # would lose to sample 0 nine times in ten.
         policy = InfoBatch(percentiles=(20,), keep_ratios=(0.5,), exact_weights=False)
         view, rng = view_of([0.0] + [1.0] * 9), np.random.default_rng(0)
         kept = sum(policy.plan(view, epoch_at(0), rng).kept_indices[0] == 0 for _ in range(1000))
@@ -133,7 +133,7 @@ class TestQuantileRule:
 
 
 def rows_of_ties(policy, ties):
-    """What the quantile rule draws first, to break ties at percentiles; the mean rule draws no such row."""
+    """What the quantile rule draws last, to break ties at percentiles; the mean rule draws no such row."""
     return [] if policy.percentiles is None else [ties]
 
 
@@ -144,7 +144,7 @@ def plans_over_all_orders(policy, view, epoch, lots, tied):
         ties = np.zeros(n)
         ties[tied] = tie_order
         for order in itertools.permutations(np.linspace(0.1, 0.9, n)):
-            yield policy.plan(view, epoch, lots(*rows_of_ties(policy, ties), order))
+            yield policy.plan(view, epoch, lots(order, *rows_of_ties(policy, ties)))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_with_coins_too_the_expected_sum_is_that_of_the_full_data(policy, scores
         ties = np.zeros(5)
         ties[tied] = tie_order
         for coins in itertools.product([0.0, 0.5], repeat=5):  # below the keep ratio of 0.5, or not
-            plan = policy.plan(view, epoch_at(0), lots(*rows_of_ties(policy, ties), coins))
+            plan = policy.plan(view, epoch_at(0), lots(coins, *rows_of_ties(policy, ties)))
             sums.append(plan.weights.astype(float) @ gradients[plan.kept_indices])
     assert np.std(sums) > 0
     assert np.mean(sums) == pytest.approx(gradients.sum())

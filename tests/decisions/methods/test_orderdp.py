@@ -121,13 +121,13 @@ class TestPlan:
     SCORES = (0.3, 0.8, 0.1, 0.6, 0.7, 0.2, 0.5, 0.4)
 
     def test_keeps_the_largest_of_the_pool_at_weight_one(self, view_of, epoch_at, lots):
-        pool = [0.1, 0.9, 0.2, 0.3, 0.95, 0.4, 0.5, 0.6]  # leaves out 1 and 4, the two largest scores
+        pool = [0.9, 0.1, 0.8, 0.7, 0.05, 0.6, 0.5, 0.4]  # leaves out 1 and 4, the two largest scores
         plan = self.POLICY.plan(view_of(self.SCORES), epoch_at(0), lots(pool, [0.0] * 8))
         assert plan.kept_indices.tolist() == [3, 6, 7]
         assert plan.weights.tolist() == [1, 1, 1]
 
-    def test_a_tie_at_the_cut_goes_to_the_smaller_second_lot(self, view_of, epoch_at, lots):
-        pool, second = [0.1] * 8, [0.5, 0.9, 0.2, 0.8, 0.1, 0.6, 0.3, 0.7]
+    def test_a_tie_at_the_cut_goes_to_the_larger_second_lot(self, view_of, epoch_at, lots):
+        pool, second = [0.1] * 8, [0.5, 0.1, 0.8, 0.2, 0.9, 0.4, 0.7, 0.3]
         scores = [5.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
         plan = OrderDP(pool_ratio=1.0, top_ratio=0.375).plan(view_of(scores), epoch_at(0), lots(pool, second))
         assert plan.kept_indices.tolist() == [0, 2, 4]

@@ -35,10 +35,10 @@ def test_the_bound_is_the_mean_plus_c_times_the_variance(c, kept, view_of, epoch
     assert p.tolist() == [float(i in kept) for i in range(4)]
 
 
-def test_a_tie_at_the_cut_goes_to_the_smaller_lot(view_of, epoch_at, lots):
+def test_a_tie_at_the_cut_goes_to_the_larger_lot(view_of, epoch_at, lots):
     policy = UCB(0.5, c=1.0, alpha=0.5)
     view = view_of([5.0, (4.0, 2.0), 5.0, 9.0, 0.0, 5.0], policy.statistics)  # bounds 5, 3 + 2, 5, 9, 0, 5
-    plan = policy.plan(view, epoch_at(1), lots([0.9, 0.1, 0.5, 0.9, 0.0, 0.2]))
+    plan = policy.plan(view, epoch_at(1), lots([0.1, 0.9, 0.5, 0.1, 1.0, 0.8]))
     assert plan.kept_indices.tolist() == [1, 3, 5]
     assert policy.inclusion_probability(view, epoch_at(1)).tolist() == [0.5, 0.5, 0.5, 1, 0, 0.5]
 
