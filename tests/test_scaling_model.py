@@ -73,10 +73,9 @@ def test_the_limits_are_where_the_sums_reach_them():
 
 
 def test_constants_are_read_from_a_measurement():
-    parts = dict.fromkeys(("merge", "bare", "fold", "check", "plan", "order", "checkpoint"), [0.5, 0.5]) | {
-        "merge": [0.9, 1.1, 1.0]
-    }
-    row = {"samples": 10**9, "kept": 5 * 10**8, "seconds": parts, "checkpoint_bytes": 10**10}
+    names = ("bare", "fold", "check", "plan", "order", "checkpoint")
+    parts = {name: [0.5, 0.5, 0.5] for name in names} | {"merge": [0.9, 1.1, 1.0]}
+    row = {"samples": 10**9, "kept": 5 * 10**8, "cpu_seconds": parts, "checkpoint_bytes": 10**10}
     memory = {"at rest": 20.0, "merge": 30.0}
     measured = {"rows": [row], "dealing_ns": {"ours": 300.0, "stock": 100.0}, "memory": memory}
     constants = from_measurement(measured, rate=500.0)

@@ -169,9 +169,9 @@ def visible_from(constants: Constants, bandwidth: float = 25.0) -> dict[str, flo
 
 
 def from_measurement(result: dict[str, Any], **changed: Any) -> Constants:
-    """The constants in what `tests.benchmarks.processes` wrote, those of its largest size."""
+    """The constants in what `tests.benchmarks.processes` wrote, processor time at its largest size."""
     row = result["rows"][-1]
-    seconds = {part: statistics.median(each) for part, each in row["seconds"].items()}
+    seconds = {part: statistics.median(each) for part, each in row["cpu_seconds"].items()}
     per_sample = {part: 1e9 * each / row["samples"] for part, each in seconds.items()}
     kept = row["kept"] / row["samples"]
     found = {
@@ -204,7 +204,7 @@ def table(constants: Constants, bandwidths: tuple[float, ...] = (25.0, 100.0)) -
     for size in SIZES:
         for ranks in RANKS:
             epoch = simulate(size, ranks, constants, bandwidths)
-            shares = [100 * epoch.boundary_share(each) for each in bandwidths]
+            shares = [epoch.boundary_share(each) for each in bandwidths]
             rows.append(
                 [
                     f"{size / 1e6:,g} M",
@@ -213,8 +213,8 @@ def table(constants: Constants, bandwidths: tuple[float, ...] = (25.0, 100.0)) -
                     amount(epoch.sent),
                     *(seconds(each + epoch.device) if ranks > 1 else "" for each in epoch.network.values()),
                     seconds(epoch.host),
-                    f"{max(shares):.2g} %",
-                    f"{100 * epoch.dealing / epoch.train:.2g} %",
+                    percent(max(shares)),
+                    percent(epoch.dealing / epoch.train),
                     f"{amount(epoch.node_rest)}, {amount(epoch.node_peak)}",
                     f"{amount(constants.checkpoint_bytes * size)}, {seconds(epoch.checkpoint)}",
                 ]
@@ -222,12 +222,17 @@ def table(constants: Constants, bandwidths: tuple[float, ...] = (25.0, 100.0)) -
     return markdown_table(head, rows, text_columns=0)
 
 
+def percent(share: float) -> str:
+    """Two digits."""
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+
+
 def seconds(value: float) -> str:
     """With a unit that reads well."""
     for unit, factor in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
         if value >= factor * (2 if factor > 1 else 1):
             return f"{value / factor:,.3g} {unit}"
-    return f"{1000 * value:.2g} ms"
+    return f"{1000 * value:.0f} ms"
 
 
 def amount(value: float) -> str:

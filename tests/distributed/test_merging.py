@@ -1,4 +1,4 @@
-"""Merging of scores, with threads in place of processes: the same arrays on every rank, to the bit, and what it sends."""
+"""Merging of scores, with threads in place of processes: the same arrays on every rank, to the bit; bytes sent."""
 
 from __future__ import annotations
 
