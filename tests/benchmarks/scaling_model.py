@@ -50,17 +50,17 @@ class Constants:
         batch: samples of a process and step.
     """
 
-    merge: float = 0.0
-    fold: float = 0.0
-    check: float = 0.0
-    plan: float = 0.0
-    order: float = 0.0
-    checkpoint: float = 0.0
-    deal: float = 0.0
-    rest_bytes: float = 0.0
-    peak_bytes: float = 0.0
-    checkpoint_bytes: float = 0.0
-    kept: float = 0.7
+    merge: float = 26.7
+    fold: float = 55.2
+    check: float = 14.9
+    plan: float = 89.0
+    order: float = 36.1
+    checkpoint: float = 92.0
+    deal: float = 560.0
+    rest_bytes: float = 19.8
+    peak_bytes: float = 57.8
+    checkpoint_bytes: float = 17.1
+    kept: float = 0.68
     rate: float = RATE
     hop: float = 10.0
     device_copy: float = 5.0
