@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,3 +86,8 @@ def test_constants_are_read_from_a_measurement():
 
 def test_the_table_has_a_row_for_each_case():
     assert table(Constants()).count("\n") == 1 + 4 * 4
+
+
+def test_the_table_in_the_docs_is_the_one_the_formulas_give():
+    page = Path(__file__).parents[1] / "docs" / "scaling.md"
+    assert table(Constants()) in page.read_text(encoding="utf-8")
