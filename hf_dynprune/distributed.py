@@ -14,16 +14,21 @@ __all__ = ["ScoreBuffer", "agree", "collect", "from_first_process", "sum_over_pr
 
 T = TypeVar("T")
 
+PIECE_BYTES = 2**28
+"""Of all processes' scores, on the device at a time while they are merged."""
+BATCHES_PER_BLOCK = 256
+"""Batches whose scores are joined to one tensor, so that many small ones do not waste memory."""
+
 
 class ScoreBuffer:
     """(index, score) tensors as the steps left them on the device; read out once per epoch or checkpoint.
 
-    No step waits for the device here. Indices stay int64 and scores float32, apart, so neither is rounded.
+    No step waits for the device here. Indices stay integers and scores float32, so neither is rounded.
     """
 
     def __init__(self) -> None:
-        self._indices: list[torch.Tensor] = []
-        self._scores: list[torch.Tensor] = []
+        self._batches: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._blocks: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def add(self, index: torch.Tensor, score: torch.Tensor) -> None:
         """Keep a batch's scores.
@@ -32,25 +37,68 @@ class ScoreBuffer:
             index: int64 `[B]`; -1 where nothing is to be recorded.
             score: `[B]`, detached.
         """
-        self._indices.append(index)
-        self._scores.append(score.to(torch.float32))
+        self._batches.append((index, score.to(torch.float32)))
+        if len(self._batches) == BATCHES_PER_BLOCK:
+            # A GPU gives out memory by 512 bytes, which is 64 bytes per sample for batches of 16.
+            self._join()
 
-    def drain(self, accelerator: Any) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def _join(self) -> None:
+        if self._batches:
+            index, score = (torch.cat(parts) for parts in zip(*self._batches, strict=True))
+            self._blocks.append((index, score))
+            self._batches = []
+
+    def _take(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        self._join()
+        blocks, self._blocks = self._blocks, []
+        if not blocks:
+            return torch.empty(0, dtype=torch.int64, device=device), torch.empty(0, dtype=torch.float32, device=device)
+        index, score = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+        return index, score
+
+    def drain(self, accelerator: Any) -> tuple[NDArray[np.signedinteger[Any]], NDArray[np.float32]]:
         """What all processes added since the last call, without the -1 entries; the same arrays on every process.
 
         To be called by all of them at the same step. `gather_for_metrics` would cut off what it takes for padding by
-        the length of the whole data set, so the plain gather is used.
+        the length of the whole data set, so the plain gather is used: of pieces, so that the device never holds all
+        processes' entries at once, and with int32 for indices wherever all of them fit.
+
+        Returns:
+            Indices, int32 or int64, and float32 scores, piece by piece and in each by rank.
         """
-        device = accelerator.device
-        index = torch.cat(self._indices) if self._indices else torch.empty(0, dtype=torch.int64, device=device)
-        score = torch.cat(self._scores) if self._scores else torch.empty(0, dtype=torch.float32, device=device)
-        self._indices, self._scores = [], []
-        if accelerator.num_processes > 1:
-            index = accelerator.gather(accelerator.pad_across_processes(index, pad_index=-1))
-            score = accelerator.gather(accelerator.pad_across_processes(score))
-        indices, scores = index.cpu().numpy(), score.cpu().numpy()
-        recorded = indices >= 0
-        return indices[recorded], scores[recorded]
+        index, score = self._take(accelerator.device)
+        own = torch.tensor([len(index), int(index.max()) if len(index) else -1])
+        length, largest = _gather(accelerator, own).amax(0).tolist()
+        is_narrow = largest <= np.iinfo(np.int32).max
+        words = 2 if is_narrow else 3
+        piece = max(1, PIECE_BYTES // (4 * words * accelerator.num_processes))
+        indices = np.empty(length * accelerator.num_processes, np.int32 if is_narrow else np.int64)
+        scores = np.empty(len(indices), np.float32)
+        filled = 0
+        for start in range(0, length, piece):
+            size = min(piece, length - start)
+            rows = _gather(accelerator, _packed(index[start:][:size], score[start:][:size], size, is_narrow)).numpy()
+            got = rows[:, :-size].view(indices.dtype)
+            recorded = got >= 0
+            end = filled + int(np.count_nonzero(recorded))
+            indices[filled:end], scores[filled:end] = got[recorded], rows[:, -size:].view(np.float32)[recorded]
+            filled = end
+        return indices[:filled], scores[:filled]
+
+
+def _packed(index: torch.Tensor, score: torch.Tensor, size: int, is_narrow: bool) -> torch.Tensor:
+    """Both as int32 words, to the bit, filled up to `size` entries with -1: `[2 * size]`, or `[3 * size]` for int64."""
+    gap = size - len(index)
+    if gap:
+        index, score = (torch.cat([part, part.new_full((gap,), -1)]) for part in (index, score))
+    index = index.to(torch.int32) if is_narrow else index.view(torch.int32)
+    return torch.cat([index, score.view(torch.int32)])
+
+
+def _gather(accelerator: Any, row: torch.Tensor) -> torch.Tensor:
+    """The rows `[M]` of all processes, by rank, on the host: `[R, M]`."""
+    row = row.to(accelerator.device)[None]
+    return (row if accelerator.num_processes == 1 else accelerator.gather(row)).cpu()
 
 
 def sum_over_processes(accelerator: Any, value: torch.Tensor) -> torch.Tensor:

@@ -218,7 +218,9 @@ class ScoreStore:
         for last_visit in visits:
             last_visit[index] = 1 + (epoch or 0)
         self._pending = []
-        if len(index) != len(np.unique(index)):
+        visited = np.zeros(self.num_samples, bool)
+        visited[index] = True
+        if np.count_nonzero(visited) < len(index):  # `np.unique` of all would take longer than everything else here
             last = len(index) - 1 - np.unique(index[::-1], return_index=True)[1]
             index, score = index[last], score[last]
         finite = np.isfinite(score)

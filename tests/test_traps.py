@@ -106,7 +106,7 @@ def test_indices_above_2_to_the_24_survive_half_precision_losses():
     buffer.add(torch.tensor([-1]), torch.tensor([0.25]))
     index, score = buffer.drain(PartialState())
     assert index.tolist() == [16777217, 5000001]
-    assert (index.dtype, score.dtype) == (np.int64, np.float32)
+    assert (index.dtype, score.dtype) == (np.int32, np.float32)
     assert buffer.drain(PartialState())[0].size == 0
 
 
