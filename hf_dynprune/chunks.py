@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CHUNK", "chunks", "index_dtype", "taken", "true_positions"]
+__all__ = ["CHUNK", "chunks", "count_true", "index_dtype", "taken", "true_positions"]
 
 T = TypeVar("T", bound=np.generic)
 
@@ -37,6 +37,16 @@ def chunks(size: int, step: int | None = None) -> Iterator[slice]:
     return (slice(start, min(start + step, size)) for start in range(0, size, step))
 
 
+def count_true(mask: NDArray[np.bool_]) -> int:
+    """How many are true.
+
+    Example:
+        >>> count_true(np.array([True, False, True]))
+        2
+    """
+    return int(np.count_nonzero(mask))
+
+
 def true_positions(mask: NDArray[np.bool_]) -> Iterator[tuple[slice, NDArray[np.intp], slice]]:
     """Where a mask `[N]` is true, chunk by chunk.
 
@@ -61,7 +71,7 @@ def taken(values: NDArray[T], mask: NDArray[np.bool_]) -> NDArray[T]:
         >>> taken(np.array([3.0, 4.0, 5.0]), np.array([True, False, True])).tolist()
         [3.0, 5.0]
     """
-    result = np.empty(np.count_nonzero(mask), values.dtype)
+    result = np.empty(count_true(mask), values.dtype)
     for part, found, to in true_positions(mask):
         values[part].take(found, out=result[to], mode="clip")  # no position is out of range, which "raise" would check
     return result

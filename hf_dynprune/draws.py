@@ -10,13 +10,12 @@ values, many times faster than that of their indices.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .chunks import chunks, index_dtype, taken
+from .chunks import chunks, count_true, index_dtype, taken
 
 __all__ = ["count_kept", "draw_lots", "keep_by_lot", "keep_largest", "largest_probability", "random_order"]
 
@@ -40,7 +39,7 @@ def draw_lots(size: int, rng: np.random.Generator) -> NDArray[np.uint32]:
     return rng.integers(0, 2**64 - 1, (size + 1) // 2, np.uint64, endpoint=True).view(np.uint32)[:size]
 
 
-def keep_by_lot(group: NDArray[np.bool_], count: int, draw: Callable[[], NDArray[np.uint32]]) -> NDArray[np.bool_]:
+def keep_by_lot(group: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """`count` samples of `group`, each subset equally likely: those with the largest lots.
 
     The lots are alike for all samples, and so is what happens to a tie among them, so no sample is preferred.
@@ -48,16 +47,16 @@ def keep_by_lot(group: NDArray[np.bool_], count: int, draw: Callable[[], NDArray
     Args:
         group: bool `[N]`.
         count: how many to keep.
-        draw: gives fresh lots `[N]`.
+        rng: draws the lots.
     """
-    return keep_largest(group, count, draw(), draw)
+    return keep_largest(group, count, draw_lots(len(group), rng), rng)
 
 
 def keep_largest(
     group: NDArray[np.bool_],
     count: int,
     score: NDArray[np.floating[Any]] | NDArray[np.uint32],
-    draw: Callable[[], NDArray[np.uint32]],
+    rng: np.random.Generator,
 ) -> NDArray[np.bool_]:
     """The `count` samples of `group` with the largest scores; ties at the cut are drawn by lot. No full sort.
 
@@ -65,16 +64,17 @@ def keep_largest(
         group: bool `[N]`.
         count: how many to keep.
         score: `[N]`, not NaN in the group.
-        draw: gives fresh lots `[N]`; called only where there are ties to break.
+        rng: draws lots `[N]`, only where there are ties to break.
 
     Returns:
         bool `[N]`; `group` itself where all of it is kept.
 
     Example:
-        >>> keep_largest(np.array([True, True, True, False]), 2, np.array([1.0, 3.0, 2.0, 4.0]), draw=np.array).tolist()
+        >>> scores = np.array([1.0, 3.0, 2.0, 4.0])
+        >>> keep_largest(scores < 4, 2, scores, np.random.default_rng(0)).tolist()
         [False, True, True, False]
     """
-    size = np.count_nonzero(group)
+    size = count_true(group)
     if count >= size:
         return group
     if count == 0:
@@ -82,12 +82,12 @@ def keep_largest(
     values = taken(score, group)
     values.partition(size - count)
     cut = values[size - count]
-    kept = group & (score >= cut)
-    surplus = np.count_nonzero(kept) - count
+    kept: NDArray[np.bool_] = group & (score >= cut)
+    surplus = count_true(kept) - count
     if surplus == 0:
         return kept
-    tied = group & (score == cut)
-    return (kept & ~tied) | keep_by_lot(tied, np.count_nonzero(tied) - surplus, draw)
+    tied: NDArray[np.bool_] = group & (score == cut)
+    return keep_by_lot(tied, count_true(tied) - surplus, rng) | (kept & ~tied)
 
 
 def largest_probability(values: NDArray[np.floating[Any]], count: int) -> NDArray[np.float64]:

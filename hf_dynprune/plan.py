@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .chunks import index_dtype, true_positions
+from .chunks import count_true, index_dtype, true_positions
 
 __all__ = ["EpochInfo", "PrunePlan"]
 
@@ -94,8 +94,8 @@ class PrunePlan:
             >>> PrunePlan.from_weights(np.array([1, 0, 2, 0], np.float32)).kept_indices.tolist()
             [0, 2]
         """
-        keep = weight if weight.dtype == bool else weight != 0
-        size = np.count_nonzero(keep)
+        keep: NDArray[np.bool_] = weight != 0
+        size = count_true(keep)
         if not size:
             raise ValueError(f"A plan must keep at least one index, got weight 0 for all {len(weight)} samples.")
         kept = np.empty(size, index_dtype(len(weight)))
@@ -136,7 +136,7 @@ class PrunePlan:
 
     def checksum(self) -> int:
         """CRC-32 of indices and weights, to compare plans between processes or runs."""
-        return zlib.crc32(np.ascontiguousarray(self.weights), zlib.crc32(self.kept_indices))
+        return zlib.crc32(np.ascontiguousarray(self.weights).data, zlib.crc32(self.kept_indices.data))
 
 
 def _ones(size: int) -> NDArray[np.float32]:

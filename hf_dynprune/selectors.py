@@ -20,7 +20,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .draws import count_kept, draw_lots, keep_by_lot, keep_largest
+from .draws import count_kept, keep_by_lot, keep_largest
 from .policy import check_count, check_range
 from .registry import as_mapping
 
@@ -319,8 +319,8 @@ class OrderDPSelector(BatchSelector):
         m = len(losses)
         s = min(m, max(1, round(self.pool_ratio * m)))
         q = min(s, max(1, round(self.top_ratio * s)))
-        pool = keep_by_lot(np.ones(m, bool), s, lambda: draw_lots(m, rng))
-        return _plain(np.flatnonzero(keep_largest(pool, q, losses, lambda: draw_lots(m, rng))))
+        pool = keep_by_lot(np.ones(m, bool), s, rng)
+        return _plain(np.flatnonzero(keep_largest(pool, q, losses, rng)))
 
 
 @register_selector("selective_backprop")
@@ -414,5 +414,5 @@ class RandomSelector(BatchSelector):
     def select(self, losses: NDArray[np.float32], state: State, rng: np.random.Generator) -> tuple[Rows, Weights]:
         """k = max(1, floor((1 - ratio) M)) candidates, each subset equally likely."""
         m = len(losses)
-        keep = keep_by_lot(np.ones(m, bool), count_kept(self.ratio, m), lambda: draw_lots(m, rng))
+        keep = keep_by_lot(np.ones(m, bool), count_kept(self.ratio, m), rng)
         return _plain(np.flatnonzero(keep))

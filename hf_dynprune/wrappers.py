@@ -334,7 +334,7 @@ class ClassFloor(_Wrapper):
         lots, weight = draw_lots(len(view), rng), _spread(plan)
         for group, count in zip(self.classes.groups, self.counts, strict=True):
             anyone = np.ones(len(group), bool)
-            drawn = group[keep_largest(anyone, count, lots[group], lambda of=group: draw_lots(len(view), rng)[of])]
+            drawn = group[keep_largest(anyone, count, lots[group], rng)]
             weight[drawn[weight[drawn] == 0]] = 1
         if self.unbiased:
             return PrunePlan.from_weights((weight > 0) / self.inclusion_probability(view, epoch))

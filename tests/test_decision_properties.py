@@ -285,11 +285,19 @@ def test_so_does_one_of_many_samples_of_which_few_are_scored(rule, data, kind, u
 class PermutedLots:
     """Each sample's lots, for data in another order. Methods draw by lot, one number per sample (`draws.py`)."""
 
-    def __init__(self, seed: int, positions: np.ndarray) -> None:
+    def __init__(self, seed: int | np.random.Generator, positions: np.ndarray) -> None:
         self.rng, self.positions = np.random.default_rng(seed), positions
 
     def random(self, n: int) -> np.ndarray:
         return self.rng.random(n)[self.positions]
+
+    def integers(self, low: int, high: int, size: int, dtype: type, endpoint: bool) -> np.ndarray:
+        lots = self.rng.integers(low, high, size, dtype, endpoint=endpoint).view(np.uint32)
+        lots[: len(self.positions)] = lots[self.positions]
+        return lots.view(np.uint64)
+
+    def spawn(self, n: int) -> list[PermutedLots]:
+        return [PermutedLots(child, self.positions) for child in self.rng.spawn(n)]
 
 
 @over_rules

@@ -11,7 +11,7 @@ from hf_dynprune import UCB, EpochInfo, PrunePlan, PruningPolicy, ScoreView
 from hf_dynprune.budget import describe_savings
 from hf_dynprune.checkpoint import load_state, save_state
 from hf_dynprune.dealing import Layout
-from hf_dynprune.draws import count_kept, draw_lots, keep_by_lot
+from hf_dynprune.draws import count_kept, keep_by_lot
 from hf_dynprune.run import PruningRun, RunFacts
 from hf_dynprune.schedule import RunLength
 
@@ -33,7 +33,7 @@ class Lots(PruningPolicy):
         if not self.prunes_in(epoch):
             return PrunePlan.full(len(view))
         n = len(view)
-        return PrunePlan.from_weights(keep_by_lot(np.ones(n, bool), count_kept(0.5, n), lambda: draw_lots(n, rng)))
+        return PrunePlan.from_weights(keep_by_lot(np.ones(n, bool), count_kept(0.5, n), rng))
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> np.ndarray:
         return np.full(len(view), 0.5 if self.prunes_in(epoch) else 1.0)

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..chunks import count_true
 from ..draws import count_kept, draw_lots, keep_largest, largest_probability
 from ..plan import EpochInfo, PrunePlan
 from ..policy import PruningPolicy, check_count, check_range
@@ -93,9 +94,9 @@ class EpsilonGreedy(PruningPolicy):
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
         """Exploration by one lot per sample, ties at the cut by another: those that lost a tie have small ones."""
         scored, lots = view.scored, draw_lots(len(view), rng)
-        top_size, explored = self.sizes(np.count_nonzero(scored))
-        top = keep_largest(scored, top_size, view.statistics["mean"], lambda: draw_lots(len(view), rng))
-        others = keep_largest(scored & ~top, explored, lots, lambda: draw_lots(len(view), rng))
+        top_size, explored = self.sizes(count_true(scored))
+        top = keep_largest(scored, top_size, view.statistics["mean"], rng)
+        others = keep_largest(scored & ~top, explored, lots, rng)
         return PrunePlan.from_weights(top | others | ~scored)
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:

@@ -20,14 +20,14 @@ ties at a percentile are broken by lot instead of by side; annealing does not de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..chunks import chunks
+from ..chunks import chunks, count_true
 from ..draws import count_kept, draw_lots, keep_largest
 from ..plan import EpochInfo, PrunePlan
 from ..policy import PruningPolicy, check_flag, check_numbers, check_range
@@ -146,11 +146,11 @@ class InfoBatch(PruningPolicy):
         # Not the lots that break a tie at a percentile: those are large on its upper side, not uniform.
         lots = draw_lots(n, rng) if self.draw == "count" else rng.random(n)
         weight = np.ones(n, np.float32)
-        for group, keep_ratio in self._groups(view, lambda: draw_lots(n, rng)):
-            size = np.count_nonzero(group)
+        for group, keep_ratio in self._groups(view, rng):
+            size = count_true(group)
             if self.draw == "count":
                 kept = count_kept(1 - keep_ratio, size)
-                drawn = keep_largest(group, kept, lots, lambda: draw_lots(n, rng))
+                drawn = keep_largest(group, kept, lots, rng)
                 each = size / kept if self.exact_weights else 1 / keep_ratio
             else:
                 drawn, each = group & (lots < keep_ratio), 1 / keep_ratio
@@ -159,7 +159,7 @@ class InfoBatch(PruningPolicy):
         if self.exact_weights and self.percentiles is not None:
             # Samples tied across a percentile: weighting by the bucket they fell into would be unbiased too, but
             # weight x probability would then be 1 only on average.
-            weight = (weight > 0) / self.inclusion_probability(view, epoch)
+            return PrunePlan.from_weights((weight > 0) / self.inclusion_probability(view, epoch))
         return PrunePlan.from_weights(weight)
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
@@ -171,17 +171,18 @@ class InfoBatch(PruningPolicy):
         score = self._score(view)
         if self.percentiles is None or self.keep_ratios is None:
             below = self._below_mean(scored, score)
-            p[below] = self._share(1 - self.ratio, np.count_nonzero(below))
+            p[below] = self._share(1 - self.ratio, count_true(below))
             return p
         score = score[scored]
         edges = [0, *_bucket_ends(self.percentiles, len(score))]
-        share = [self._share(keep, b - a) for a, b, keep in zip(edges, edges[1:], (*self.keep_ratios, 1.0))]
+        keeps = (*self.keep_ratios, 1.0)
+        share = [self._share(keep, size) for keep, size in zip(keeps, np.diff(edges).tolist(), strict=True)]
         cuts = np.partition(score, edges[1:-1])[edges[1:-1]]
         own = np.array(share)[np.searchsorted(cuts, score, side="right")]
         for cut in set(cuts.tolist()):
             tied = score == cut
-            first = np.count_nonzero(score < cut)
-            ranks = np.diff(np.clip(edges, first, first + np.count_nonzero(tied)))
+            first = count_true(score < cut)
+            ranks = np.diff(np.clip(edges, first, first + count_true(tied)))
             own[tied] = ranks @ share / ranks.sum()
         p[scored] = own
         return p
@@ -195,23 +196,24 @@ class InfoBatch(PruningPolicy):
 
     def _below_mean(self, scored: NDArray[np.bool_], score: NDArray[np.float32]) -> NDArray[np.bool_]:
         total = sum(np.where(scored[part], score[part], 0).sum(dtype=np.float64) for part in chunks(len(score)))
-        below: NDArray[np.bool_] = score < total / np.count_nonzero(scored)
+        below: NDArray[np.bool_] = score < total / count_true(scored)
         return below & scored
 
-    def _groups(
-        self, view: ScoreView, draw: Callable[[], NDArray[np.uint32]]
-    ) -> Iterator[tuple[NDArray[np.bool_], float]]:
+    def _groups(self, view: ScoreView, rng: np.random.Generator) -> Iterator[tuple[NDArray[np.bool_], float]]:
         """Non-empty groups that lose samples, with their keep ratios; unscored samples are in none."""
         scored, score = view.scored, self._score(view)
-        size = np.count_nonzero(scored)
+        size = count_true(scored)
         if size == 0:
             return
         if self.percentiles is None or self.keep_ratios is None:
             buckets = [(self._below_mean(scored, score), 1 - self.ratio)]
         else:
             buckets, rest = [], scored
-            for end, keep in zip(_bucket_ends(self.percentiles, size), self.keep_ratios, strict=False):
-                above = keep_largest(rest, size - end, score, draw)
+            # A generator per cut: whether there is a tie at one changes nothing at the others.
+            for end, keep, own in zip(
+                _bucket_ends(self.percentiles, size), self.keep_ratios, rng.spawn(len(self.keep_ratios)), strict=False
+            ):
+                above = keep_largest(rest, size - end, score, own)
                 buckets.append((rest & ~above, keep))
                 rest = above
         yield from ((group, keep) for group, keep in buckets if keep < 1 and group.any())

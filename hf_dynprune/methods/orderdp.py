@@ -36,7 +36,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..draws import draw_lots, keep_by_lot, keep_largest
+from ..chunks import count_true
+from ..draws import keep_by_lot, keep_largest
 from ..plan import EpochInfo, PrunePlan
 from ..policy import PruningPolicy, check_range, is_number
 from ..registry import register_policy
@@ -221,12 +222,12 @@ class OrderDP(PruningPolicy):
         """Pool by one lot per sample, top q by stored score, ties by a second lot."""
         n = len(view)
         scored = view.scored
-        size = np.count_nonzero(scored)
+        size = count_true(scored)
         if not self.prunes_in(epoch) or size == 0:
             return PrunePlan.full(n)
         s, q = self.sizes(size)
-        pool = keep_by_lot(scored, s, lambda: draw_lots(n, rng))
-        keep = keep_largest(pool, q, view.score, lambda: draw_lots(n, rng)) | ~scored
+        pool = keep_by_lot(scored, s, rng)
+        keep = keep_largest(pool, q, view.score, rng) | ~scored
         if self.weighting == "none":
             return PrunePlan.from_weights(keep)
         p = self.inclusion_probability(view, epoch)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..draws import count_kept, draw_lots, keep_by_lot
+from ..draws import count_kept, keep_by_lot
 from ..plan import EpochInfo, PrunePlan
 from ..policy import PruningPolicy, check_flag, check_range
 from ..registry import register_policy
@@ -68,7 +68,7 @@ class RandomPruning(PruningPolicy):
         """k of N uniformly without replacement."""
         n = len(view)
         k = count_kept(self.ratio, n)
-        keep = keep_by_lot(np.ones(n, bool), k, lambda: draw_lots(n, rng))
+        keep = keep_by_lot(np.ones(n, bool), k, rng)
         return PrunePlan.from_weights(keep * np.float32(n / k) if self.rescale else keep)
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..draws import count_kept, draw_lots, keep_largest
+from ..draws import count_kept, keep_largest
 from ..plan import EpochInfo, PrunePlan
 from ..policy import PruningPolicy, check_range
 from ..registry import register_policy
@@ -166,7 +166,7 @@ class StaticPruning(PruningPolicy):
         n = len(view)
         self._check_length(n)
         k = count_kept(self.ratio, n)
-        return PrunePlan.from_weights(keep_largest(np.ones(n, bool), k, self._ranked, lambda: draw_lots(n, rng)))
+        return PrunePlan.from_weights(keep_largest(np.ones(n, bool), k, self._ranked, rng))
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
         """1 beyond the cut, 0 short of it, the tied samples' common share at it."""

@@ -25,7 +25,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..draws import count_kept, draw_lots, keep_largest, largest_probability
+from ..chunks import count_true
+from ..draws import count_kept, keep_largest, largest_probability
 from ..plan import EpochInfo, PrunePlan
 from ..policy import PruningPolicy, check_count, check_range
 from ..registry import register_policy
@@ -96,9 +97,9 @@ class UCB(PruningPolicy):
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
         """The k largest bounds, ties at the cut by one lot per sample."""
         scored = view.scored
-        k = count_kept(self.ratio, np.count_nonzero(scored))
+        k = count_kept(self.ratio, count_true(scored))
         bound = _upper_bound(view.statistics["mean"], view.statistics["variance"], self.c)
-        top = keep_largest(scored, k, bound, lambda: draw_lots(len(view), rng))
+        top = keep_largest(scored, k, bound, rng)
         return PrunePlan.from_weights(top | ~scored)
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:

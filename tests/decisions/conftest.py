@@ -61,6 +61,9 @@ class WrittenLots:
         assert size == (len(ranks) + 1) // 2
         return np.append(ranks, np.zeros(len(ranks) % 2, np.uint32)).view(np.uint64)
 
+    def spawn(self, n: int) -> list[WrittenLots]:
+        return [self] * n
+
 
 @pytest.fixture(scope="session")
 def lots() -> type[WrittenLots]:

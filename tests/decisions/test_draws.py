@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 
 import numpy as np
@@ -35,10 +34,15 @@ def test_the_count_is_what_exact_arithmetic_gives(thousandths, size):
     assert count_kept(thousandths / 1000, size) == max(1, (1000 - thousandths) * size // 1000)
 
 
-def lots_in_turn(*given):
-    """Gives these lots one after the other."""
-    each = iter(given)
-    return lambda: np.array(next(each), np.uint32)
+class InTurn:
+    """A generator that gives these lots one after the other."""
+
+    def __init__(self, *given):
+        self.given = [np.array(lots, np.uint32) for lots in given]
+
+    def integers(self, low, high, size, dtype, endpoint):
+        lots = self.given.pop(0)
+        return np.append(lots, np.zeros(len(lots) % 2, np.uint32)).view(np.uint64)
 
 
 def everyone(size):
@@ -66,7 +70,7 @@ def test_lots_are_uniform():
 
 
 def test_the_largest_lots_are_kept():
-    kept = keep_by_lot(mask_of([0, 1, 2, 3], 5), 2, lots_in_turn([9, 1, 5, 2, 10]))
+    kept = keep_by_lot(mask_of([0, 1, 2, 3], 5), 2, InTurn([9, 1, 5, 2, 10]))
     assert np.flatnonzero(kept).tolist() == [0, 2]
 
 
@@ -75,16 +79,26 @@ def test_every_subset_is_kept_equally_often():
     for order in itertools.permutations([1, 2, 3, 4]):
         lots = np.zeros(8, np.uint32)
         lots[group] = order
-        subset = tuple(np.flatnonzero(keep_by_lot(group, 2, lots_in_turn(lots))).tolist())
+        subset = tuple(np.flatnonzero(keep_by_lot(group, 2, InTurn(lots))).tolist())
         counts[subset] = counts.get(subset, 0) + 1
     assert counts == dict.fromkeys(itertools.combinations([1, 3, 4, 6], 2), 4)
 
 
 def test_lots_that_tie_are_broken_by_further_lots():
-    kept = keep_by_lot(everyone(5), 3, lots_in_turn([7, 5, 5, 5, 5], [9, 1, 2, 2, 1], [0, 0, 3, 8, 0], [1] * 5))
+    kept = keep_by_lot(everyone(5), 3, InTurn([7, 5, 5, 5, 5], [9, 1, 2, 2, 1], [0, 0, 3, 8, 0], [1] * 5))
     assert np.flatnonzero(kept).tolist() == [0, 2, 3]
-    kept = keep_by_lot(everyone(5), 2, lots_in_turn([7, 5, 5, 5, 5], [9, 1, 2, 2, 1], [0, 0, 3, 8, 0]))
+    kept = keep_by_lot(everyone(5), 2, InTurn([7, 5, 5, 5, 5], [9, 1, 2, 2, 1], [0, 0, 3, 8, 0]))
     assert np.flatnonzero(kept).tolist() == [0, 3]
+
+
+class FewLots:
+    """A generator whose lots have few values."""
+
+    def __init__(self, seed, values):
+        self.rng, self.values = np.random.default_rng([seed, values]), values
+
+    def integers(self, low, high, size, dtype, endpoint):
+        return self.rng.integers(self.values, size=2 * size, dtype=np.uint32).view(dtype)
 
 
 @pytest.mark.parametrize("values", [2, 3])
@@ -92,8 +106,7 @@ def test_every_subset_is_as_likely_where_lots_tie(values):
     """10 subsets of two of five, by lots of two or three values, 4,000 draws: chi-square, 9 degrees, 99.9 %: 27.9."""
     counts: dict[tuple[int, ...], int] = {}
     for seed in range(4000):
-        rng = np.random.default_rng([seed, values])
-        kept = keep_by_lot(mask_of([0, 2, 3, 5, 6], 7), 2, functools.partial(rng.integers, values, size=7))
+        kept = keep_by_lot(mask_of([0, 2, 3, 5, 6], 7), 2, FewLots(seed, values))
         subset = tuple(np.flatnonzero(kept).tolist())
         counts[subset] = counts.get(subset, 0) + 1
     assert sorted(counts) == list(itertools.combinations([0, 2, 3, 5, 6], 2))
@@ -105,18 +118,18 @@ def test_of_more_than_a_chunk_the_same_are_kept(size):
     rng = np.random.default_rng(size)
     group, lots = rng.random(size) < 0.6, draw_lots(size, rng)
     count = np.count_nonzero(group) // 3
-    kept = np.flatnonzero(keep_by_lot(group, count, lots_in_turn(lots)))
+    kept = np.flatnonzero(keep_by_lot(group, count, InTurn(lots)))
     members = np.flatnonzero(group)
     assert kept.tolist() == np.sort(members[np.argsort(lots[members])[-count:]]).tolist()
 
 
 def test_a_group_smaller_than_the_count_is_kept_whole():
     group = mask_of([2, 5], 6)
-    assert keep_by_lot(group, 3, lots_in_turn([0] * 6)).tolist() == group.tolist()
+    assert keep_by_lot(group, 3, InTurn([0] * 6)).tolist() == group.tolist()
 
 
 def test_none_may_be_asked_for():
-    assert not keep_by_lot(everyone(3), 0, lots_in_turn([1, 2, 3])).any()
+    assert not keep_by_lot(everyone(3), 0, InTurn([1, 2, 3])).any()
 
 
 @light
@@ -125,13 +138,13 @@ def test_the_largest_scores_are_kept_and_ties_by_largest_lot(values, data):
     score, lots = np.array(values, np.float32), draw_lots(len(values), np.random.default_rng(1))
     members = data.draw(st.lists(st.integers(0, len(values) - 1), min_size=1, unique=True))
     count = data.draw(st.integers(1, len(members)))
-    kept = keep_largest(mask_of(members, len(values)), count, score, lots_in_turn(lots))
+    kept = keep_largest(mask_of(members, len(values)), count, score, InTurn(lots))
     assert np.flatnonzero(kept).tolist() == sorted(sorted(members, key=lambda i: (-values[i], -int(lots[i])))[:count])
 
 
 def test_what_lies_outside_the_group_is_not_looked_at():
     score = np.array([np.nan, 3, 1, 2, np.inf], np.float32)
-    kept = keep_largest(mask_of([1, 2, 3], 5), 2, score, lots_in_turn())
+    kept = keep_largest(mask_of([1, 2, 3], 5), 2, score, InTurn())
     assert np.flatnonzero(kept).tolist() == [1, 3]
 
 
@@ -140,8 +153,8 @@ def test_what_comes_in_is_not_changed(count):
     group, score = mask_of([4, 0, 2, 3], 5), np.array([3, 1, 2, 2, 0], np.float32)
     lots = np.array([4, 1, 9, 3, 2], np.uint32)
     copies = group.copy(), score.copy(), lots.copy()
-    keep_largest(group, count, score, lambda: lots)
-    keep_by_lot(group, count, lambda: lots)
+    keep_largest(group, count, score, InTurn(lots))
+    keep_by_lot(group, count, InTurn(lots))
     for array, before in zip((group, score, lots), copies, strict=True):
         np.testing.assert_array_equal(array, before)
 

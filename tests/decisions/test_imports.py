@@ -22,16 +22,7 @@ FILES = {
 """Module names below the package, `""` being the package itself."""
 
 DECISIONS = {
-    "plan",
-    "chunks",
-    "draws",
-    "policy",
-    "registry",
-    "scores",
-    "schedule",
-    "budget",
-    "selectors",
-    "wrappers",
+    *("plan", "chunks", "draws", "policy", "registry", "scores", "schedule", "budget", "selectors", "wrappers")
 } & set(FILES)
 METHODS = {name for name in FILES if name.startswith("methods.")}
 NEEDS_TORCH = {name for name in FILES if name.split(".")[0] in {"losses", "sampler", "data"}}

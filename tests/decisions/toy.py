@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..draws import count_kept, draw_lots, keep_by_lot
+from ..draws import count_kept, keep_by_lot
 from ..plan import EpochInfo, PrunePlan
 from ..policy import PruningPolicy, check_range
 from ..registry import register_policy
@@ -42,7 +42,7 @@ class Toy(PruningPolicy):
 
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
         scored = view.scored
-        kept = keep_by_lot(scored, count_kept(self.ratio, scored.sum()), lambda: draw_lots(len(view), rng)) | ~scored
+        kept = keep_by_lot(scored, count_kept(self.ratio, scored.sum()), rng) | ~scored
         return PrunePlan.from_weights(kept / self.inclusion_probability(view, epoch))
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
