@@ -95,7 +95,9 @@ class SampleLog:
         except (ValueError, KeyError):
             return False
 
-    def write(self, epoch: int, plan: PrunePlan, index: NDArray[np.int64], score: NDArray[np.float32]) -> None:
+    def write(
+        self, epoch: int, plan: PrunePlan, index: NDArray[np.signedinteger[Any]], score: NDArray[np.float32]
+    ) -> None:
         """Add an epoch.
 
         Args:

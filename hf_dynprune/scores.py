@@ -6,10 +6,12 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from .chunks import chunks, count_true, index_dtype
 
 __all__ = ["ExponentialMean", "ExponentialMoments", "FoldSummary", "LastVisit", "ScoreStore", "ScoreView", "Statistic"]
 
@@ -140,6 +142,8 @@ class FoldSummary:
 class ScoreStore:
     """Scores of N samples, 6 bytes each and 4 more per name of a statistic, plus a buffer of what this epoch recorded.
 
+    The buffer takes 8 bytes per score, 12 from 2^31 samples on.
+
     What is recorded becomes visible only at `end_epoch`, so that an interrupted epoch plans as an uninterrupted one.
 
     Args:
@@ -171,7 +175,7 @@ class ScoreStore:
         self._seen = np.zeros(num_samples, bool)
         self._must_keep = np.zeros(num_samples, bool)
         self._state = {name: np.zeros(num_samples, np.float32) for name in names}
-        self._pending: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+        self._pending: list[tuple[NDArray[np.signedinteger[Any]], NDArray[np.float32]]] = []
 
     def record(
         self, indices: ArrayLike, scores: ArrayLike, epoch: int, signals: Mapping[str, ArrayLike] | None = None
@@ -185,10 +189,9 @@ class ScoreStore:
             epoch: the epoch they belong to; only named in messages.
             signals: further per-sample values by name; no statistic reads them yet, so they are not kept.
         """
-        index = np.array(indices)
+        index = np.asarray(indices)
         if index.size and index.dtype.kind not in "iu":
             raise ValueError(f"`indices` recorded in epoch {epoch} must be integers, got dtype {index.dtype}.")
-        index = index.astype(np.int64)
         with np.errstate(over="ignore"):  # infinite in float32 is not finite, and treated as such
             score = np.array(scores, dtype=np.float32)
         if index.ndim != 1 or score.shape != index.shape:
@@ -201,7 +204,7 @@ class ScoreStore:
         if index.min() < 0 or index.max() >= self.num_samples:
             bad = int(index.min()) if index.min() < 0 else int(index.max())
             raise ValueError(f"`indices` recorded in epoch {epoch} must lie in [0, {self.num_samples}), got {bad}.")
-        self._pending.append((index, score))
+        self._pending.append((index.astype(index_dtype(self.num_samples)), score))
 
     def end_epoch(self, epoch: int | None = None) -> FoldSummary:
         """Fold what was recorded into the scores. Of several scores of one sample the last one counts.
@@ -218,15 +221,31 @@ class ScoreStore:
         for last_visit in visits:
             last_visit[index] = 1 + (epoch or 0)
         self._pending = []
+        last = self._last_visits(index)
+        if last is not None:
+            index, score = index[last], score[last]
+        bad = [self._fold(index[part], score[part]) for part in chunks(len(index))]
+        return FoldSummary(recorded=len(index), nonfinite=np.sort(np.concatenate([np.empty(0, np.int64), *bad])))
+
+    def _last_visits(self, index: NDArray[np.signedinteger[Any]]) -> NDArray[np.bool_] | None:
+        """Which visit is its sample's last; None where no sample has several."""
         visited = np.zeros(self.num_samples, bool)
         visited[index] = True
-        if np.count_nonzero(visited) < len(index):  # `np.unique` of all would take longer than everything else here
-            last = len(index) - 1 - np.unique(index[::-1], return_index=True)[1]
-            index, score = index[last], score[last]
+        if count_true(visited) == len(index):
+            return None
+        at = np.arange(len(index), dtype=np.int64)
+        last = np.zeros(self.num_samples, np.int64)
+        np.maximum.at(last, index, at)
+        is_last: NDArray[np.bool_] = last[index] == at
+        return is_last
+
+    def _fold(
+        self, index: NDArray[np.signedinteger[Any]], score: NDArray[np.float32]
+    ) -> NDArray[np.signedinteger[Any]]:
+        """Take in scores of different samples; returns the indices of those that are not finite."""
         finite = np.isfinite(score)
-        bad = np.sort(index[~finite])
         self._must_keep[index] = ~finite
-        index, score = index[finite], score[finite]
+        bad, index, score = index[~finite], index[finite], score[finite]
         first = ~self._seen[index]
         for statistic in self._statistics:
             old = [self._state[name][index] for name in statistic.names]
@@ -234,13 +253,15 @@ class ScoreStore:
                 self._state[name][index] = new
         self._score[index] = score
         self._seen[index] = True
-        return FoldSummary(recorded=len(finite), nonfinite=bad)
+        return bad
 
-    def pending(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Indices and scores recorded since the last `end_epoch`, in order."""
+    def pending(self) -> tuple[NDArray[np.signedinteger[Any]], NDArray[np.float32]]:
+        """Indices (int32, or int64 from 2^31 samples on) and scores recorded since the last `end_epoch`, in order."""
         if not self._pending:
-            return np.empty(0, np.int64), np.empty(0, np.float32)
-        self._pending = [(np.concatenate([i for i, _ in self._pending]), np.concatenate([s for _, s in self._pending]))]
+            return np.empty(0, index_dtype(self.num_samples)), np.empty(0, np.float32)
+        if len(self._pending) > 1:
+            index, score = zip(*self._pending, strict=True)
+            self._pending = [(np.concatenate(index), np.concatenate(score))]
         return self._pending[0]
 
     def view(self) -> ScoreView:

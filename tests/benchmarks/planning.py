@@ -1,8 +1,10 @@
 """What an epoch boundary costs: plan and order of visiting, in time and memory, by number of samples.
 
 Beside it the procedure of the published packages is timed in the same run, in turn: index lists, choice without
-replacement, a shuffle of the list. Times are medians with the smallest and the largest of the repetitions, memory is
-what numpy holds at most while planning, by `tracemalloc`, in a run of its own.
+replacement, a shuffle of the list; up to 20 million samples, beyond which it takes minutes. Times are medians with the
+smallest and the largest of the repetitions. Memory is what numpy holds by `tracemalloc`, in runs of their own: between
+epochs (scores and statistics), plan, order and pending scores, and the most while planning and while folding the
+scores, on top of what is held.
 
     python -m tests.benchmarks.planning --sizes 1280000,10000000,100000000 --json planning.json
 """
@@ -11,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import json
+import math
 import statistics
 import time
 import tracemalloc
@@ -21,27 +25,45 @@ from typing import Any
 
 import numpy as np
 
-from hf_dynprune import EpochInfo, InfoBatch, OrderDP, PrunePlan, PruningPolicy, ScoreStore, ScoreView
+from hf_dynprune import UCB, EpochInfo, InfoBatch, OrderDP, PrunePlan, PruningPolicy, ScoreStore, ScoreView
 from hf_dynprune.sampler import visiting_order
 from hf_dynprune.tables import markdown_table
 
-GOALS = {1_280_000: 0.025, 10_000_000: 0.3, 100_000_000: 6.0}
-"""Seconds for plan and order of InfoBatch; OrderDP may take half as long again."""
-POLICIES: dict[str, PruningPolicy] = {"infobatch": InfoBatch(), "orderdp": OrderDP(0.8, 0.6)}
-BATCH = 1024
+POLICIES: dict[str, PruningPolicy] = {"infobatch": InfoBatch(), "orderdp": OrderDP(0.8, 0.6), "ucb": UCB()}
+SECONDS = {1_280_000: 0.025, 10_000_000: 0.3, 100_000_000: 6.0}
+"""Goals for plan and order of InfoBatch."""
+ALLOWANCE = {"infobatch": 1.0, "orderdp": 1.5}
+"""What a policy may take of that; the others have no goal."""
+HELD = {"infobatch": 8.0, "orderdp": 8.0, "ucb": 16.0}
+"""Goals for bytes per sample between epochs."""
+SERVED, PEAK, GROWTH = 16.0, 20.0, 2.5
+"""Goals for bytes per sample of plan, order and pending scores; while planning; for cost per sample by decade."""
+LARGEST_PUBLISHED = 20_000_000
+
+Row = dict[str, Any]
 
 
-def scored(size: int) -> ScoreView:
-    """Scores as they are after an epoch: none missing, half a float32's digits of spread."""
-    store = ScoreStore(size)
-    losses = np.random.default_rng(0).exponential(size=size).astype(np.float32)
-    store.load_state_dict(store.state_dict() | {"score": losses, "seen": np.ones(size, bool)})
-    return store.view()
+def row(size: int, arm: str, figure: str, value: float, goal: float | None, spread: list[float] | None = None) -> Row:
+    """One figure beside its goal."""
+    return {"samples": size, "arm": arm, "figure": figure, "value": value, "range": spread, "goal": goal}
+
+
+def losses(size: int, epoch: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """As they are in training: most small, with a long tail."""
+    return np.random.default_rng(epoch).exponential(size=size).astype(np.float32)
+
+
+def scored(size: int, policy: PruningPolicy | None = None) -> ScoreStore:
+    """Scores as they are after an epoch: none missing."""
+    store = ScoreStore(size, () if policy is None else policy.statistics)
+    store.record(np.arange(size, dtype=np.int32), losses(size), epoch=0)
+    store.end_epoch(0)
+    return store
 
 
 def boundary(policy: PruningPolicy, view: ScoreView, epoch: int) -> tuple[PrunePlan, np.ndarray[Any, Any]]:
     """Plan and order of an epoch."""
-    info = EpochInfo(epoch, 10, epoch / 10, 0)
+    info = EpochInfo(epoch, 100, epoch / 100, 0)
     plan = policy.plan(view, info, info.generator("plan"))
     return plan, visiting_order(plan, info, 0)
 
@@ -68,66 +90,104 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def peak_bytes(run: Callable[[], object], size: int) -> float:
-    """Bytes per sample that a call holds at most beyond what was there."""
-    gc.collect()
-    tracemalloc.start()
-    run()
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return peak / size
-
-
-def measure(size: int, repeats: int) -> list[dict[str, Any]]:
-    """One row per arm."""
-    view = scored(size)
+def times(size: int, repeats: int) -> list[Row]:
+    """Seconds per arm, all in turn."""
+    stores = {name: scored(size, policy) for name, policy in POLICIES.items()}
     calls: dict[str, Callable[[int], object]] = {
-        name: lambda epoch, policy=policy: boundary(policy, view, epoch)  # type: ignore[misc]
-        for name, policy in POLICIES.items()
+        name: lambda epoch, name=name: boundary(POLICIES[name], stores[name].view(), epoch)  # type: ignore[misc]
+        for name in POLICIES
     }
-    calls["infobatch as published"] = lambda epoch: published(view, epoch)
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    if size <= LARGEST_PUBLISHED:
+        calls["infobatch as published"] = lambda epoch: published(stores["infobatch"].view(), epoch)
+    measured: dict[str, list[float]] = {name: [] for name in calls}
     for epoch in range(1, repeats + 1):
         for name, call in calls.items():
-            times[name].append(seconds(lambda call=call, epoch=epoch: call(epoch)))  # type: ignore[misc]
+            measured[name].append(seconds(lambda call=call, epoch=epoch: call(epoch)))  # type: ignore[misc]
     return [
-        {
-            "samples": size,
-            "arm": name,
-            "seconds": statistics.median(own),
-            "range": [min(own), max(own)],
-            "goal": GOALS.get(size, 0.0) * {"infobatch": 1.0, "orderdp": 1.5}.get(name, 0.0) or None,
-            "bytes_per_sample": peak_bytes(lambda call=calls[name]: call(1), size) if name in POLICIES else None,  # type: ignore[misc]
-        }
-        for name, own in times.items()
+        row(
+            *(size, name, "plan and order, s", statistics.median(own)),
+            SECONDS[size] * ALLOWANCE[name] if size in SECONDS and name in ALLOWANCE else None,
+            [min(own), max(own)],
+        )
+        for name, own in measured.items()
     ]
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def memory(size: int, name: str) -> list[Row]:
+    """Bytes per sample that a policy's run holds and reaches."""
+    policy = POLICIES[name]
+    gc.collect()
+    tracemalloc.start()
+
+    def traced() -> tuple[float, float]:
+        """Held now, and the most since the last call."""
+        gc.collect()
+        held, peak = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        return held / size, peak / size
+
+    store = scored(size, policy)
+    between = traced()[0]
+    plan, order = boundary(policy, store.view(), 1)
+    planned, planning = traced()
+    store.record(plan.kept_indices, losses(plan.num_kept, 1), epoch=1)
+    served = traced()[0]
+    store.end_epoch(1)
+    folding = traced()[1]
+    tracemalloc.stop()
+    del plan, order
+    return [
+        row(size, name, "held between epochs, B per sample", between, HELD[name]),
+        row(size, name, "plan, order and pending scores, B per sample", served - between, SERVED),
+        row(size, name, "plan and order, B per sample", planned - between, None),
+        row(size, name, "peak while planning, B per sample", planning - between, PEAK),
+        row(size, name, "peak while folding the scores, B per sample", folding - served, None),
+    ]
+
+
+def growth(rows: list[Row]) -> list[Row]:
+    """By what factor the cost per sample grows for ten times the samples, between each size and the next."""
+    found = []
+    for name in POLICIES:
+        own = sorted((r["samples"], r["value"] / r["samples"]) for r in rows if r["arm"] == name and r["range"])
+        for (small, before), (large, after) in itertools.pairwise(own):
+            factor = (after / before) ** (1 / math.log10(large / small))
+            found.append(row(large, name, f"growth per decade from {small:,} samples", factor, GROWTH))
+    return found
+
+
+def table(rows: list[Row]) -> str:
     """Markdown."""
-    head = ["arm", "samples", "milliseconds (range)", "goal", "ns per sample", "peak bytes per sample"]
+
+    def text(each: Row, value: float) -> str:
+        return f"{1000 * value:,.1f}" if each["figure"].endswith(", s") else f"{value:,.1f}"
+
     cells = [
         [
-            row["arm"],
-            f"{row['samples']:,}",
-            f"{1000 * row['seconds']:,.1f} ({1000 * row['range'][0]:,.1f} to {1000 * row['range'][1]:,.1f})",
-            "" if row["goal"] is None else f"{1000 * row['goal']:,.1f}",
-            f"{1e9 * row['seconds'] / row['samples']:.0f}",
-            "" if row["bytes_per_sample"] is None else f"{row['bytes_per_sample']:.1f}",
+            each["arm"],
+            f"{each['samples']:,}",
+            each["figure"].replace(", s", ", ms"),
+            text(each, each["value"])
+            + (f" ({text(each, each['range'][0])} to {text(each, each['range'][1])})" if each["range"] else ""),
+            "" if each["goal"] is None else f"<= {text(each, each['goal'])}",
+            "" if each["goal"] is None else ("yes" if each["value"] <= each["goal"] else "no"),
         ]
-        for row in rows
+        for each in rows
     ]
-    return markdown_table(head, cells)
+    return markdown_table(["arm", "samples", "figure", "measured (range)", "goal", "met"], cells)
 
 
 def main() -> None:
     """Measure each size and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", default="1280000,10000000")
+    parser.add_argument("--sizes", default="1280000,10000000", help="numbers of samples; 100000000 needs 8 GiB")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    rows = [row for size in map(int, options.sizes.split(",")) for row in measure(size, options.repeats)]
+    sizes = [int(size) for size in options.sizes.split(",")]
+    rows = [each for size in sizes for each in times(size, options.repeats)]
+    rows += growth(rows)
+    rows += [each for size in sizes for name in POLICIES for each in memory(size, name)]
     print(table(rows))
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hf_dynprune.chunks import CHUNK
 from hf_dynprune.scores import ExponentialMean, ExponentialMoments, ScoreStore, Statistic
 
 NAN, INF = float("nan"), float("inf")
@@ -80,6 +81,32 @@ class TestRecording:
         index, score = store.pending()
         assert index.tolist() == [3, 1, 2]
         assert score.tolist() == [np.float32(0.3), np.float32(0.1), np.float32(0.2)]
+        assert (index.dtype, score.dtype) == (np.int32, np.float32)
+
+    @pytest.mark.parametrize("visits", [CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK])
+    def test_of_many_scores_the_last_of_each_sample_counts_once(self, visits):
+        size, rng = CHUNK + 5, np.random.default_rng(visits)
+        index, score = rng.integers(0, size, visits), rng.choice([0.5, 2.0, 7.0, NAN, INF], visits).astype(np.float32)
+        store = ScoreStore(size, (ExponentialMean(0.5),))
+        store.record(np.arange(size), np.ones(size), epoch=0)
+        store.end_epoch()
+        store.record(index, score, epoch=1)
+        summary = store.end_epoch()
+        last = dict(zip(index.tolist(), score.tolist(), strict=True))
+        finite = {i: s for i, s in last.items() if np.isfinite(s)}
+        expected = np.ones(size, np.float32)
+        expected[list(finite)] = list(finite.values())
+        np.testing.assert_array_equal(store.view().score, expected)
+        np.testing.assert_array_equal(store.view().statistics["mean"], (1 + expected) / 2)
+        assert summary.nonfinite.tolist() == sorted(set(last) - set(finite))
+        assert np.flatnonzero(store.view().must_keep).tolist() == summary.nonfinite.tolist()
+        assert summary.recorded == len(last)
+
+    def test_the_pending_scores_are_none_of_the_callers_arrays(self):
+        store, index, score = ScoreStore(4), np.array([1, 2], np.int32), np.array([1, 2], np.float32)
+        store.record(index, score, epoch=0)
+        index[:], score[:] = 3, 9
+        assert [array.tolist() for array in store.pending()] == [[1, 2], [1, 2]]
 
 
 class TestNonfinite:
