@@ -24,19 +24,22 @@ class ScoreBuffer:
     def __init__(self) -> None:
         self._indices: list[torch.Tensor] = []
         self._scores: list[torch.Tensor] = []
+        self._recorded: list[torch.Tensor] = []
 
-    def add(self, index: torch.Tensor, score: torch.Tensor) -> None:
+    def add(self, index: torch.Tensor, score: torch.Tensor, is_recorded: torch.Tensor) -> None:
         """Keep a batch's scores.
 
         Args:
-            index: int64 `[B]`; -1 where nothing is to be recorded.
+            index: int64 `[B]`.
             score: `[B]`, detached.
+            is_recorded: bool `[B]`; False where nothing is to be recorded.
         """
         self._indices.append(index)
-        self._scores.append(score.to(torch.float32))
+        self._scores.append(score if score.dtype == torch.float32 else score.to(torch.float32))
+        self._recorded.append(is_recorded)
 
     def drain(self, accelerator: Any) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """What all processes added since the last call, without the -1 entries; the same arrays on every process.
+        """What all processes added since the last call and is recorded; the same arrays on every process.
 
         To be called by all of them at the same step. `gather_for_metrics` would cut off what it takes for padding by
         the length of the whole data set, so the plain gather is used.
@@ -44,7 +47,9 @@ class ScoreBuffer:
         device = accelerator.device
         index = torch.cat(self._indices) if self._indices else torch.empty(0, dtype=torch.int64, device=device)
         score = torch.cat(self._scores) if self._scores else torch.empty(0, dtype=torch.float32, device=device)
-        self._indices, self._scores = [], []
+        if self._recorded:  # once per epoch rather than in each step
+            index = torch.where(torch.cat(self._recorded), index, -1)
+        self._indices, self._scores, self._recorded = [], [], []
         if accelerator.num_processes > 1:
             index = accelerator.gather(accelerator.pad_across_processes(index, pad_index=-1))
             score = accelerator.gather(accelerator.pad_across_processes(score))
