@@ -15,7 +15,6 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from .files import json_digest, write_atomically
-from .plan import PrunePlan
 
 __all__ = [
     "FORMAT_VERSION",
@@ -23,13 +22,11 @@ __all__ = [
     "TENSOR_FILE",
     "CheckpointError",
     "load_state",
-    "pack_plan",
     "require",
     "save_state",
-    "unpack_plan",
 ]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 TENSOR_FILE = "dynprune_state.safetensors"
 JSON_FILE = "dynprune_state.json"
 
@@ -104,16 +101,3 @@ def require(facts: Mapping[str, Any], keys: Iterable[str]) -> None:
     absent = [key for key in keys if key not in facts]
     if absent:
         raise CheckpointError(f"The checkpoint's pruning state lacks {', '.join(absent)}. Resume from another one.")
-
-
-def pack_plan(plan: PrunePlan) -> dict[str, NDArray[Any]]:
-    """The plan as a bit per sample and a float32 weight per kept sample."""
-    mask = np.zeros(plan.num_samples, bool)
-    mask[plan.kept_indices] = True
-    return {"plan.kept_bits": np.packbits(mask), "plan.weights": plan.weights}
-
-
-def unpack_plan(arrays: Mapping[str, NDArray[Any]], num_samples: int) -> PrunePlan:
-    """What `pack_plan` packed."""
-    mask = np.unpackbits(arrays["plan.kept_bits"], count=num_samples).astype(bool)
-    return PrunePlan(np.flatnonzero(mask), arrays["plan.weights"], num_samples)

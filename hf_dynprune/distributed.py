@@ -44,18 +44,21 @@ class ScoreBuffer:
         To be called by all of them at the same step. `gather_for_metrics` would cut off what it takes for padding by
         the length of the whole data set, so the plain gather is used.
         """
-        device = accelerator.device
-        index = torch.cat(self._indices) if self._indices else torch.empty(0, dtype=torch.int64, device=device)
-        score = torch.cat(self._scores) if self._scores else torch.empty(0, dtype=torch.float32, device=device)
-        if self._recorded:  # once per epoch rather than in each step
-            index = torch.where(torch.cat(self._recorded), index, -1)
+        index = _joined(self._indices, torch.int64, accelerator.device)
+        score = _joined(self._scores, torch.float32, accelerator.device)
+        recorded = _joined(self._recorded, torch.bool, accelerator.device)
         self._indices, self._scores, self._recorded = [], [], []
         if accelerator.num_processes > 1:
+            index = torch.where(recorded, index, -1)
             index = accelerator.gather(accelerator.pad_across_processes(index, pad_index=-1))
             score = accelerator.gather(accelerator.pad_across_processes(score))
-        indices, scores = index.cpu().numpy(), score.cpu().numpy()
-        recorded = indices >= 0
-        return indices[recorded], scores[recorded]
+            recorded = index >= 0
+        indices, scores, mask = index.cpu().numpy(), score.cpu().numpy(), recorded.cpu().numpy()
+        return (indices, scores) if mask.all() else (indices[mask], scores[mask])
+
+
+def _joined(parts: list[torch.Tensor], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    return torch.cat(parts) if parts else torch.empty(0, dtype=dtype, device=device)
 
 
 def sum_over_processes(accelerator: Any, value: torch.Tensor) -> torch.Tensor:

@@ -15,9 +15,9 @@ from hf_dynprune.checkpoint import (
     TENSOR_FILE,
     CheckpointError,
     load_state,
-    pack_plan,
+
     save_state,
-    unpack_plan,
+
 )
 from hf_dynprune.dealing import Layout
 from hf_dynprune.methods.infobatch import InfoBatch
