@@ -87,4 +87,4 @@ def _unpack(array: NDArray[Any], size: int, dtype: np.dtype[Any]) -> NDArray[Any
         return np.full(size, array[0]) if len(array) == 1 else array
     if len(array) == 1 and size > 8:
         return np.full(size, array[0] >= 128)
-    return np.unpackbits(array, count=size).astype(bool)
+    return np.unpackbits(array, count=size).view(bool)

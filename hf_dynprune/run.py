@@ -297,7 +297,10 @@ class PruningRun:
         arrays = pack_scores(self.store.state_dict(), self.facts.num_samples)
         if self.plan is not None:
             arrays |= pack_plan(self.plan)
-        return arrays, {
+        return arrays, self._state_facts()
+
+    def _state_facts(self) -> dict[str, Any]:
+        return {
             "policy": {"name": self.policy.name, "parameters": self.policy.parameters()},
             "run": vars(self.facts),
             "layout": asdict(self.layout),
@@ -316,7 +319,7 @@ class PruningRun:
         Raises:
             CheckpointError: naming everything that differs between the saved run and this one.
         """
-        require(facts, self.state_dict()[1])
+        require(facts, self._state_facts())
         identity = self.policy.identity()
         free = self.policy.parameters().keys() - identity.keys()
         saved = {
