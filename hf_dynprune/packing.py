@@ -73,7 +73,7 @@ def unpack_plan(arrays: Arrays, num_samples: int) -> PrunePlan:
 
 def _pack(array: NDArray[Any]) -> NDArray[Any]:
     """Bits where it is a mask; `[1]` where all its values have the same bits."""
-    is_mask = array.dtype == bool
+    is_mask = array.dtype.kind == "b"
     plain = array.view(f"u{array.itemsize}")
     # Up to eight values of a mask are one byte in any case.
     if len(plain) > (8 if is_mask else 0) and plain[0] == plain[-1] and (plain == plain[0]).all():
@@ -83,7 +83,7 @@ def _pack(array: NDArray[Any]) -> NDArray[Any]:
 
 def _unpack(array: NDArray[Any], size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """`[size]` of what `_pack` packed; an array of another length is handed on, to be refused by its owner."""
-    if dtype != bool:
+    if dtype.kind != "b":
         return np.full(size, array[0]) if len(array) == 1 else array
     if len(array) == 1 and size > 8:
         return np.full(size, array[0] >= 128)

@@ -1,6 +1,7 @@
 """A file of arrays in the safetensors format, given piece by piece as the arrays lie in memory.
 
-The library's own `save` copies each array twice, which for 100 MB takes as long as writing them. The bytes are the same.
+The library's own `save` copies each array twice, which for 100 MB takes as long as writing them.
+The bytes are the same.
 Format: https://github.com/huggingface/safetensors#format
 """
 
@@ -17,7 +18,7 @@ __all__ = ["tensor_pieces"]
 
 _NAMES = ("U64", "I64", "F64", "F32", "U32", "I32", "F16", "U16", "I16", "I8", "U8", "BOOL")
 """In the order in which the library lays out tensors, so that each begins at a multiple of its width."""
-_TYPES = dict(zip("u8 i8 f8 f4 u4 i4 f2 u2 i2 i1 u1 b1".split(), _NAMES, strict=True))
+_TYPES = dict(zip(["u8", "i8", "f8", "f4", "u4", "i4", "f2", "u2", "i2", "i1", "u1", "b1"], _NAMES, strict=True))
 
 
 def tensor_pieces(arrays: Mapping[str, NDArray[Any]]) -> list[memoryview]:
