@@ -1,8 +1,8 @@
 """What is called in a training step: forward passes, operations of torch, and calls that wait for a device.
 
 A call that needs a tensor's value on the host, such as `item` or `bool`, waits until the device has computed it. On a
-CPU such calls cost little, but they are the same calls, so they can be counted there; with CUDA torch's own detector
-is asked as well.
+CPU such calls cost little, so the losses make some of them there alone (`losses/host.py`); they are told that tensors
+are on a device, and the calls that remain are counted. With CUDA torch's own detector is asked as well.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -21,6 +22,7 @@ from transformers import TrainerCallback
 
 import hf_dynprune
 from hf_dynprune import PruningPolicy
+from hf_dynprune.losses import host
 
 from .training_tasks import TrainingTask, build_trainer
 
@@ -119,7 +121,8 @@ def count_calls(task: TrainingTask, policy: PruningPolicy | None) -> dict[str, A
             per_device_train_batch_size=task.batch,
         )
         trainer.add_callback(window)
-        with Operations(tally), Waits(tally), _DeviceWaits(tally):
+        # As on a device, where losses take no short way that looks at a value.
+        with Operations(tally), Waits(tally), _DeviceWaits(tally), patch.object(host, "is_on_host", lambda _: False):
             trainer.train()
     per_step = {name: count / (STEPS - FIRST) for name, count in window.during.items()}
     places = {name.removeprefix("wait "): each for name, each in per_step.items() if name.startswith("wait ")}

@@ -1,4 +1,4 @@
-"""What the benchmarks of training train: small and realistic steps, by the stock Trainer and ours with one set of flags."""
+"""What the benchmarks of training train: small and realistic steps, by the stock Trainer and ours with the same flags."""
 
 from __future__ import annotations
 
