@@ -1,4 +1,4 @@
-"""What the benchmarks of training train: small and realistic steps, by the stock Trainer and ours with the same flags."""
+"""What the benchmarks of training train: small and realistic steps, by the stock Trainer and ours with equal flags."""
 
 from __future__ import annotations
 
