@@ -23,7 +23,7 @@ DECISION_TESTS := tests/decisions
 NEWEST_ONLY := $(DECISION_TESTS) $(addprefix tests/test_,benchmarks.py budget.py decision_properties.py method_docs.py methods_heavy.py paper_index.py toy_policy.py)
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test test-decisions test-oldest test-wheel soak check format docs methods build clean
+.PHONY: help quickstart test test-decisions test-oldest test-wheel soak bench check format docs methods build clean
 
 help:  ## list the targets
 	@echo "make TARGET; each one creates $(VENV) from constraints.txt when it is missing"
@@ -53,6 +53,10 @@ test-wheel: build  ## install the wheel into an empty environment outside the tr
 
 soak: $(DEV_ENV)  ## slow tests: kill -9 and start again, three and four processes, compiled runs (half an hour)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
+
+# Figures belong to a machine that does nothing else meanwhile. ARGS="--form full --data FOLDER" takes longer.
+bench: $(DEV_ENV)  ## benchmarks of speed, each figure beside its goal; bench_out/ (ARGS="--only NAMES", "--form full")
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks --out bench_out $(ARGS)
 
 check: $(DEV_ENV)  ## lint, check the format, check the types
 	@$(BIN)/ruff check .

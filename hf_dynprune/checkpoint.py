@@ -6,16 +6,16 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
 from .files import json_digest, write_atomically
-from .plan import PrunePlan
+from .tensor_file import tensor_pieces
 
 __all__ = [
     "FORMAT_VERSION",
@@ -23,13 +23,11 @@ __all__ = [
     "TENSOR_FILE",
     "CheckpointError",
     "load_state",
-    "pack_plan",
     "require",
     "save_state",
-    "unpack_plan",
 ]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 TENSOR_FILE = "dynprune_state.safetensors"
 JSON_FILE = "dynprune_state.json"
 
@@ -46,19 +44,28 @@ def save_state(folder: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]
         arrays: by name; the tensors file's SHA-256 goes into the JSON file, which is written last.
         facts: JSON-serialisable.
     """
-    tensors = save_tensors({name: np.asarray(array, order="C") for name, array in arrays.items()})
+    pieces = tensor_pieces(arrays)
+    with ThreadPoolExecutor(1) as helper:  # writing and hashing a large file both wait for no Python
+        digest = helper.submit(_sha256, pieces)
+        write_atomically(Path(folder) / TENSOR_FILE, pieces)
     text = json.dumps(
         {
             "format_version": FORMAT_VERSION,
-            "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
+            "tensors_sha256": digest.result(),
             "facts_sha256": json_digest(facts),
             "facts": facts,
         },
         indent=1,
         allow_nan=False,
     )
-    write_atomically(Path(folder) / TENSOR_FILE, tensors)
     write_atomically(Path(folder) / JSON_FILE, text.encode())
+
+
+def _sha256(pieces: Iterable[bytes | memoryview]) -> str:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -94,9 +101,15 @@ def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]],
             "Resume from an earlier checkpoint."
         )
     tensors = paths[1].read_bytes()
-    if hashlib.sha256(tensors).hexdigest() != digest:
+    with ThreadPoolExecutor(1) as helper:
+        found = helper.submit(_sha256, [tensors])
+        try:
+            arrays = load_tensors(tensors)
+        except SafetensorError:
+            arrays = None
+    if found.result() != digest or arrays is None:
         raise CheckpointError(f"{paths[1]} is damaged: its SHA-256 is not {digest}. Resume from an earlier checkpoint.")
-    return load_tensors(tensors), facts
+    return arrays, facts
 
 
 def require(facts: Mapping[str, Any], keys: Iterable[str]) -> None:
@@ -104,16 +117,3 @@ def require(facts: Mapping[str, Any], keys: Iterable[str]) -> None:
     absent = [key for key in keys if key not in facts]
     if absent:
         raise CheckpointError(f"The checkpoint's pruning state lacks {', '.join(absent)}. Resume from another one.")
-
-
-def pack_plan(plan: PrunePlan) -> dict[str, NDArray[Any]]:
-    """The plan as a bit per sample and a float32 weight per kept sample."""
-    mask = np.zeros(plan.num_samples, bool)
-    mask[plan.kept_indices] = True
-    return {"plan.kept_bits": np.packbits(mask), "plan.weights": plan.weights}
-
-
-def unpack_plan(arrays: Mapping[str, NDArray[Any]], num_samples: int) -> PrunePlan:
-    """What `pack_plan` packed."""
-    mask = np.unpackbits(arrays["plan.kept_bits"], count=num_samples).astype(bool)
-    return PrunePlan(np.flatnonzero(mask), arrays["plan.weights"], num_samples)

@@ -145,8 +145,9 @@ class IndexedCollator:
                     "the model is called with its entries, and the sample index travels in it."
                 )
             batch = dict(batch)
-        batch[INDEX_KEY] = torch.tensor([slot.sample for slot in indexed.slots], dtype=torch.int64)
-        batch[WEIGHT_KEY] = torch.tensor([slot.weight for slot in indexed.slots], dtype=torch.float32)
+        samples, weights, _ = zip(*indexed.slots, strict=True)
+        batch[INDEX_KEY] = torch.tensor(samples, dtype=torch.int64)
+        batch[WEIGHT_KEY] = torch.tensor(weights, dtype=torch.float32)
         return batch  # type: ignore[no-any-return]
 
 

@@ -27,25 +27,26 @@ class ScoreBuffer:
     """
 
     def __init__(self) -> None:
-        self._batches: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._batches: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self._blocks: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def add(self, index: torch.Tensor, score: torch.Tensor) -> None:
+    def add(self, index: torch.Tensor, score: torch.Tensor, is_recorded: torch.Tensor) -> None:
         """Keep a batch's scores.
 
         Args:
-            index: int64 `[B]`; -1 where nothing is to be recorded.
+            index: int64 `[B]`.
             score: `[B]`, detached.
+            is_recorded: bool `[B]`; False where nothing is to be recorded.
         """
-        self._batches.append((index, score.to(torch.float32)))
+        self._batches.append((index, score if score.dtype == torch.float32 else score.to(torch.float32), is_recorded))
         if len(self._batches) == BATCHES_PER_BLOCK:
             # A GPU gives out memory by 512 bytes, which is 64 bytes per sample for batches of 16.
             self._join()
 
     def _join(self) -> None:
         if self._batches:
-            index, score = (torch.cat(parts) for parts in zip(*self._batches, strict=True))
-            self._blocks.append((index, score))
+            index, score, is_recorded = (torch.cat(parts) for parts in zip(*self._batches, strict=True))
+            self._blocks.append((torch.where(is_recorded, index, -1), score))
             self._batches = []
 
     def _take(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -57,7 +58,7 @@ class ScoreBuffer:
         return index, score
 
     def drain(self, accelerator: Any) -> tuple[NDArray[np.signedinteger[Any]], NDArray[np.float32]]:
-        """What all processes added since the last call, without the -1 entries; the same arrays on every process.
+        """What all processes added since the last call and is recorded; the same arrays on every process.
 
         To be called by all of them at the same step. `gather_for_metrics` would cut off what it takes for padding by
         the length of the whole data set, so the plain gather is used: of pieces, so that the device never holds all

@@ -180,7 +180,7 @@ class PruningHistory:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write all records into the folder's history file, which is replaced whole."""
         rows = "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.as_dicts())
-        write_atomically(Path(folder) / HISTORY_FILE, rows.encode())
+        write_atomically(Path(folder) / HISTORY_FILE, rows.encode(), is_lasting=False)
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """The records as JSON-serialisable dictionaries."""

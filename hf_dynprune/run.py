@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .budget import TOLERANCE, plan_for_ratio, prunable, wanted_ratio
-from .checkpoint import CheckpointError, pack_plan, require, unpack_plan
+from .checkpoint import CheckpointError, require
 from .dealing import Dealing, Layout
+from .epoch_figures import effective_size, pruned_range, score_quantiles
 from .history import EpochRecord, PruningHistory
 from .logs import logger
+from .packing import pack_plan, pack_scores, unpack_plan, unpack_scores
 from .plan import EpochInfo, PrunePlan
 from .policy import PruningPolicy
 from .schedule import RunClock, RunLength
@@ -116,13 +118,13 @@ class PruningRun:
             steps=0,
             nonfinite=0,
             ratio=plan.ratio,
-            score_quantiles=_quantiles(view),
+            score_quantiles=score_quantiles(view),
             weight_range=[float(plan.weights.min()), float(plan.weights.max())],
             projected_saving=self._project(info, plan),
             seconds_plan=time.perf_counter() - began,
             full_steps=self.clock.length.updates_per_epoch,
-            effective_samples=_effective(plan.weights),
-            pruned_scores=_pruned_scores(view, plan),
+            effective_samples=effective_size(plan.weights),
+            pruned_scores=pruned_range(view, plan),
         )
         if not self.history.records:
             self.record.scoring_forward_passes = self.policy.scoring_forward_passes
@@ -292,10 +294,13 @@ class PruningRun:
 
     def state_dict(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """(arrays, JSON-serialisable facts) from which `load_state_dict` continues exactly."""
-        arrays: dict[str, NDArray[Any]] = dict(self.store.state_dict())
+        arrays = pack_scores(self.store.state_dict(), self.facts.num_samples)
         if self.plan is not None:
             arrays |= pack_plan(self.plan)
-        return arrays, {
+        return arrays, self._state_facts()
+
+    def _state_facts(self) -> dict[str, Any]:
+        return {
             "policy": {"name": self.policy.name, "parameters": self.policy.parameters()},
             "run": vars(self.facts),
             "layout": asdict(self.layout),
@@ -314,7 +319,7 @@ class PruningRun:
         Raises:
             CheckpointError: naming everything that differs between the saved run and this one.
         """
-        require(facts, self.state_dict()[1])
+        require(facts, self._state_facts())
         identity = self.policy.identity()
         free = self.policy.parameters().keys() - identity.keys()
         saved = {
@@ -342,7 +347,7 @@ class PruningRun:
                 + "; ".join(differs)
                 + ". Use the saved run's settings, or start a new run from its weights."
             )
-        self.store.load_state_dict(arrays)
+        self.store.load_state_dict(unpack_scores(arrays, self.store.state_dict(), self.facts.num_samples))
         self.plan = unpack_plan(arrays, self.facts.num_samples) if "plan.weights" in arrays else None
         self.clock.load_state_dict(facts["clock"])
         self._saved_layout = Layout(**facts["layout"])
@@ -353,25 +358,6 @@ class PruningRun:
         self._last_pruned_ratio = facts["last_pruned_ratio"]
         self._warned_nonfinite = facts["warned_nonfinite"]
         self._warned_budget = facts["warned_budget"]
-
-
-def _quantiles(view: ScoreView) -> list[float] | None:
-    scores = view.score[view.scored]
-    return [float(q) for q in np.quantile(scores, [0, 0.25, 0.5, 0.75, 1])] if len(scores) else None
-
-
-def _effective(weights: NDArray[np.float32]) -> float:
-    """Kish's effective sample size."""
-    exact = weights.astype(np.float64)
-    return float(exact.sum() ** 2 / (exact**2).sum())
-
-
-def _pruned_scores(view: ScoreView, plan: PrunePlan) -> list[float] | None:
-    """Smallest and largest score among the pruned samples that have one."""
-    pruned = view.scored.copy()
-    pruned[plan.kept_indices] = False
-    scores = view.score[pruned]
-    return [float(scores.min()), float(scores.max())] if len(scores) else None
 
 
 def _scoring_passes(facts: Mapping[str, Any], otherwise: int) -> int:

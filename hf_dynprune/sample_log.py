@@ -25,6 +25,7 @@ from safetensors.numpy import load_file, save
 
 from .files import write_atomically
 from .plan import PrunePlan
+from .tensor_file import tensor_pieces
 
 __all__ = ["SAMPLE_LOG", "EpochSamples", "SampleLog"]
 
@@ -106,12 +107,18 @@ class SampleLog:
             index: `[B]` of the recorded scores; of several of one sample the last one counts.
             score: `[B]`.
         """
+        # Halved before they are put in place: places in random order cost more the wider the values.
+        halves = np.clip(score, -_LARGEST, _LARGEST).astype(np.float16)
+        finite = np.isfinite(score)
+        if not finite.all():
+            halves[~finite] = np.nan
         latest = np.full(plan.num_samples, np.nan, np.float16)
-        latest[index] = np.where(np.isfinite(score), np.clip(score, -_LARGEST, _LARGEST), np.nan)
+        latest[index] = halves
         mask = np.zeros(plan.num_samples, bool)
         mask[plan.kept_indices] = True
-        stored: dict[str, NDArray[Any]] = {"kept_bits": np.packbits(mask), "score": latest[plan.kept_indices]}
-        write_atomically(self._file(epoch), save(stored))
+        kept = latest if plan.is_full else latest[plan.kept_indices]
+        stored: dict[str, NDArray[Any]] = {"kept_bits": np.packbits(mask), "score": kept}
+        write_atomically(self._file(epoch), tensor_pieces(stored), is_lasting=False)
 
     # ---- Reading ----
 

@@ -544,7 +544,7 @@ class DynPruneMixin(Trainer):
         with self._times.spent_on("data"):
             batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
         for batch in batches:
-            if not isinstance(batch, Mapping) or INDEX_KEY not in batch or WEIGHT_KEY not in batch:
+            if not _is_ours(batch) or WEIGHT_KEY not in batch:
                 has = ", ".join(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
                 raise ValueError(
                     f"A training batch carries no sample index, only: {has}. Something between the data set and the "
@@ -557,14 +557,13 @@ class DynPruneMixin(Trainer):
         """D: the items that carry loss in the accumulation window, on the device; in evaluation, the stock count."""
         if self._is_fetching_candidates:
             return None  # counted again once rows are chosen
-        if not all(isinstance(batch, Mapping) and INDEX_KEY in batch for batch in batch_samples):
+        if not all(map(_is_ours, batch_samples)):
             return super()._get_num_items_in_batch(batch_samples, device)
         total: Any = None
         for batch in batch_samples:
             count = self.per_sample_loss.count(batch)
             check_count(count, batch[INDEX_KEY])
-            count = torch.where(batch[WEIGHT_KEY] > 0, count, 0)
-            batch[COUNT_KEY] = count
+            count = batch[COUNT_KEY] = count * (batch[WEIGHT_KEY] > 0)
             total = count.sum() if total is None else total + count.sum()
         return None if total is None else sum_over_processes(self.accelerator, total).clamp(min=1)
 
@@ -574,17 +573,14 @@ class DynPruneMixin(Trainer):
         The first stock flag says whether the model does so itself, wrongly for ResNet, Segformer and others; evaluation
         goes on reading it, hence only set here. The second exists from transformers 5.20 on and wins where it is set.
         """
-        names = ("model_accepts_loss_kwargs", "loss_is_scaled_for_ga")
-        before, forwarded = {name: getattr(self, name, None) for name in names}, self._forwarded
-        self._in_training_step = True
+        before = self.model_accepts_loss_kwargs, getattr(self, "loss_is_scaled_for_ga", None)
+        forwarded = self._forwarded
+        self._in_training_step = self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True
         try:
-            for name in names:
-                setattr(self, name, True)
             loss = super().training_step(model, inputs, num_items_in_batch)
         finally:
             self._in_training_step = False
-            for name in names:
-                setattr(self, name, before[name])
+            self.model_accepts_loss_kwargs, self.loss_is_scaled_for_ga = before
         if self._forwarded == forwarded:
             raise RuntimeError(
                 f"`compute_loss` of {type(self).__name__} did not reach the pruning trainer's: losses were neither "
@@ -609,19 +605,20 @@ class DynPruneMixin(Trainer):
                 "what the loss is divided by: call `super()` in it."
             )
         inputs = dict(inputs)
-        index, weight, count = (inputs.pop(key) for key in (INDEX_KEY, WEIGHT_KEY, COUNT_KEY))
+        index, weight, count = inputs.pop(INDEX_KEY), inputs.pop(WEIGHT_KEY), inputs.pop(COUNT_KEY)
         if not self._first_batch_checked:
             self._first_batch_checked = self._check_loss(model, inputs)
         loss = self.per_sample_loss
         outputs = loss.forward(model, inputs)
         terms = loss(model, inputs, outputs)
         check_terms(terms, index)
+        forwarded = index.shape[0] * self.accelerator.num_processes
         if self._selection is None:
-            self._scores.add(torch.where(count > 0, index, -1), terms.score.detach())
+            self._scores.add(index, terms.score.detach(), count > 0)
             record = self._active_run().record
             if record is not None:
-                record.forward_passes += len(index) * self.accelerator.num_processes
-        self._forwarded += len(index) * self.accelerator.num_processes
+                record.forward_passes += forwarded
+        self._forwarded += forwarded
         denominator = num_items_in_batch
         if self.accelerator.num_processes > 1:  # whose gradients are averaged, where a sum is meant
             denominator = num_items_in_batch / self.accelerator.num_processes
@@ -789,6 +786,11 @@ class DynPruneTrainer(DynPruneMixin, Trainer):
 
 class DynPruneSeq2SeqTrainer(DynPruneMixin, Seq2SeqTrainer):
     """`Seq2SeqTrainer` with data pruning."""
+
+
+def _is_ours(batch: Any) -> bool:
+    """Whether the batch carries the samples' indices."""
+    return isinstance(batch, (dict, Mapping)) and INDEX_KEY in batch  # the abstract class alone is slow to ask
 
 
 def _check_served(epoch: int, got: int, planned: int) -> None:

@@ -1,14 +1,25 @@
-"""The arithmetic of the benchmark tables, on made-up results. The benchmarks themselves are run by hand."""
+"""The arithmetic of the benchmark tables, on made-up results, and that the benchmarks of speed run, in tiny forms."""
+
+import importlib
+import json
+import sys
 
 import pytest
+import torch
 
 pytest.importorskip("matplotlib")
 scipy_stats = pytest.importorskip("scipy.stats")
 
 from hf_dynprune import build_policy  # noqa: E402
 from hf_dynprune.budget import check_target  # noqa: E402
+from hf_dynprune.logs import logger  # noqa: E402
+from tests.benchmarks.__main__ import FORMS, machine  # noqa: E402
+from tests.benchmarks.__main__ import main as run_benchmarks  # noqa: E402
 from tests.benchmarks.cifar_methods import EPOCHS, PARTS, TRAIN, Arm, arguments  # noqa: E402
 from tests.benchmarks.cifar_tables import draw, paired_difference, row, tables  # noqa: E402
+from tests.benchmarks.measuring import median_interval, verdict  # noqa: E402
+from tests.benchmarks.step_calls import count_calls  # noqa: E402
+from tests.benchmarks.training_tasks import TASKS  # noqa: E402
 
 
 def result(accuracy, passes=EPOCHS * TRAIN, cpu=100.0, scoring=None):
@@ -61,3 +72,53 @@ def test_every_arm_describes_a_policy_and_a_target_that_can_be_reached(arm, tmp_
     if arm.target is not None:
         check_target(policy, arm.target, arm.epochs, 0)
     assert arguments(tmp_path, 0, arm).prune_target_saving == arm.target
+
+
+def test_a_goal_is_met_or_missed():
+    assert [verdict(0.5, 0.5), verdict(0.6, 0.5), verdict(0.6, None)] == ["<= 0.5: met", "<= 0.5: missed", ""]
+    assert verdict(0.97, 0.98, is_least=True) == ">= 0.98: missed"
+
+
+def test_the_interval_of_a_median_holds_it():
+    median, low, high = median_interval([1.0, 2.0, 3.0, 4.0, 100.0])
+    assert low < median == 3.0 < high
+
+
+@pytest.fixture
+def settings_put_back():
+    """The benchmarks run in processes of their own, where they change what holds for the whole process."""
+    threads, level = torch.get_num_threads(), logger.level
+    yield
+    torch.set_num_threads(threads)
+    logger.setLevel(level)
+
+
+@pytest.mark.usefixtures("settings_put_back")
+@pytest.mark.parametrize("name", [name for name in FORMS if importlib.util.find_spec(f"tests.benchmarks.{name}")])
+def test_a_benchmark_runs(name, tmp_path, monkeypatch, capsys):
+    """No figure is looked at: they belong to a machine that does nothing else."""
+    file = tmp_path / "figures.json"
+    monkeypatch.setattr(sys, "argv", [name, "--json", str(file), *FORMS[name]["tiny"]])
+    importlib.import_module(f"tests.benchmarks.{name}").main()
+    assert json.loads(file.read_text())
+    assert "|--" in capsys.readouterr().out
+
+
+def test_the_page_names_the_machine_and_what_failed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["bench", "--out", str(tmp_path), "--only", "checkpointing", "--form", "tiny"])
+    assert run_benchmarks() == 0
+    assert json.loads((tmp_path / "checkpointing.json").read_text())
+    page = (tmp_path / "bench.md").read_text()
+    assert "- torch: " in page
+    assert "| infobatch |" in page
+    monkeypatch.setitem(FORMS["checkpointing"], "tiny", ["--sizes", "none"])
+    assert run_benchmarks() == 1
+    assert "invalid literal" in (tmp_path / "bench.md").read_text()
+    assert "- date: " in machine()
+
+
+@pytest.mark.parametrize("policy", ["none", "infobatch"])
+def test_a_step_forwards_once_and_never_waits_for_a_device(policy):
+    calls = count_calls(TASKS["least"], build_policy(policy))
+    assert calls["forwards"] == 1
+    assert calls["own_waits"] == {}

@@ -9,21 +9,23 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save as save_tensors
 
 from hf_dynprune.checkpoint import (
     JSON_FILE,
     TENSOR_FILE,
     CheckpointError,
     load_state,
-    pack_plan,
     save_state,
-    unpack_plan,
 )
 from hf_dynprune.dealing import Layout
 from hf_dynprune.methods.infobatch import InfoBatch
+from hf_dynprune.packing import pack_plan, pack_scores, unpack_plan, unpack_scores
 from hf_dynprune.plan import PrunePlan
 from hf_dynprune.run import PruningRun, RunFacts
 from hf_dynprune.schedule import RunLength
+from hf_dynprune.scores import ExponentialMean, ScoreStore
+from hf_dynprune.tensor_file import tensor_pieces
 
 
 def examples(number: int) -> settings:
@@ -102,6 +104,42 @@ def test_a_plan_comes_back_from_its_bits(kept, num_samples, weight):
     assert packed["plan.kept_bits"].nbytes == -(-plan.num_samples // 8)
     again = unpack_plan(packed, plan.num_samples)
     assert (again.checksum(), again.num_samples) == (plan.checksum(), plan.num_samples)
+
+
+@examples(100)
+@given(
+    st.integers(1, 30).flatmap(
+        lambda n: st.tuples(
+            st.just(n),
+            st.lists(st.tuples(st.integers(0, n - 1), st.floats(width=32)), max_size=40),
+            st.lists(st.tuples(st.integers(0, n - 1), st.floats(width=32)), max_size=40),
+        )
+    )
+)
+def test_scores_come_back_from_their_bits(case):
+    num_samples, folded, recorded = case
+    store, again = (ScoreStore(num_samples, (ExponentialMean(0.5),)) for _ in range(2))
+    for entries in (folded, recorded):
+        store.end_epoch()
+        store.record(np.array([i for i, _ in entries], int), [s for _, s in entries], epoch=0)
+    packed = pack_scores(store.state_dict(), num_samples)
+    again.load_state_dict(unpack_scores(packed, again.state_dict(), num_samples))
+    summaries = [each.end_epoch() for each in (store, again)]
+    assert summaries[0].recorded == summaries[1].recorded
+    assert summaries[0].nonfinite.tolist() == summaries[1].nonfinite.tolist()
+    assert content((store.state_dict(), {})) == content((again.state_dict(), {}))
+
+
+@examples(30)
+@given(state=states)
+def test_a_file_of_tensors_is_the_librarys_own(state):
+    assert b"".join(tensor_pieces(state[0])) == save_tensors(state[0])
+
+
+def test_what_is_the_same_for_all_samples_takes_no_space():
+    packed = pack_scores(ScoreStore(1000).state_dict(), 1000)
+    assert sum(array.nbytes for array in packed.values()) < 10
+    assert sum(array.nbytes for array in pack_plan(PrunePlan.full(1000)).values()) == 5
 
 
 def run_of(plan_seed: int, num_samples: int) -> PruningRun:

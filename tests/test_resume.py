@@ -275,7 +275,7 @@ class TestRefusals:
         (saved / TENSOR_FILE).write_bytes(content)
         state = json.loads((saved / JSON_FILE).read_text())
         (saved / JSON_FILE).write_text(json.dumps(state | {"format_version": 1}))
-        with pytest.raises(CheckpointError, match="format version 1, this version reads 2"):
+        with pytest.raises(CheckpointError, match="format version 1, this version reads 3"):
             load_state(saved)
         state["facts"]["run"]["seed"] += 1
         (saved / JSON_FILE).write_text(json.dumps(state))

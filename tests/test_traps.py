@@ -102,8 +102,9 @@ def test_losses_are_not_scaled_in_place():
 
 def test_indices_above_2_to_the_24_survive_half_precision_losses():
     buffer = ScoreBuffer()
-    buffer.add(torch.tensor([16777217, 5000001]), torch.tensor([0.5, 1.0], dtype=torch.bfloat16))
-    buffer.add(torch.tensor([-1]), torch.tensor([0.25]))
+    recorded = torch.tensor([True, True])
+    buffer.add(torch.tensor([16777217, 5000001]), torch.tensor([0.5, 1.0], dtype=torch.bfloat16), recorded)
+    buffer.add(torch.tensor([7]), torch.tensor([0.25]), torch.tensor([False]))
     index, score = buffer.drain(PartialState())
     assert index.tolist() == [16777217, 5000001]
     assert (index.dtype, score.dtype) == (np.int32, np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..data import INDEX_KEY
+from . import host
 
 __all__ = ["FunctionLoss", "LossTerms", "PerSampleLoss", "find_loss", "register_loss", "weighted_loss"]
 
@@ -192,7 +194,18 @@ def weighted_loss(terms: LossTerms, weight: Tensor, denominator: Tensor | int, m
     """
     # Sums of half-precision losses overflow.
     total = terms.total.float() if terms.total.dtype in (torch.float16, torch.bfloat16) else terms.total
-    counts = torch.isfinite(total) & (weight > 0)
-    kept = torch.where(counts, total, torch.zeros((), dtype=total.dtype, device=total.device))
-    loss = (weight.to(total.dtype) * kept).sum() / denominator
+    loss = _weighted_sum(total, weight) / denominator
     return loss if terms.extra is None else loss + terms.extra / micro_batches
+
+
+def _weighted_sum(total: Tensor, weight: Tensor) -> Tensor:
+    """sum_i w_i S_i over the finite S_i with w_i > 0."""
+    factor = weight.to(total.dtype)
+    if host.is_on_host(total):
+        # Where the sum is finite all S_i are, and selecting them would change no bit of it or of its gradient, only
+        # cost a small step more than all else that this package does in it.
+        plain = (factor * total).sum()
+        if math.isfinite(plain.item()):
+            return plain
+    counts = torch.isfinite(total) & (weight > 0)
+    return (factor * torch.where(counts, total, torch.zeros((), dtype=total.dtype, device=total.device))).sum()

@@ -46,8 +46,9 @@ class ClassificationLoss(PerSampleLoss):
         refuse_own_loss_function(model)
         config: Any = model.config
         self.config = config
+        self.classes: int = config.num_labels  # asking the config takes as long as an operation of torch
         self.label_smoothing = label_smoothing
-        self._check_range = RangeCheck(config.num_labels, IGNORE, "Check `num_labels` of the model's config.")
+        self._check_range = RangeCheck(self.classes, IGNORE, "Check `num_labels` of the model's config.")
 
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
         """1 for each sample; 0 where its only label is -100."""
@@ -55,8 +56,9 @@ class ClassificationLoss(PerSampleLoss):
         problem = self._problem_type(labels)
         self._check_form(labels, problem)
         if problem == _SINGLE:
-            self._check_range(labels.view(-1))
-            return labels.view(-1).ne(IGNORE).long()
+            flat = labels.view(-1)
+            self._check_range(flat)
+            return flat.ne(IGNORE).long()
         return torch.ones(len(labels), dtype=torch.int64, device=labels.device)
 
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
@@ -66,7 +68,7 @@ class ClassificationLoss(PerSampleLoss):
         problem = self._problem_type(labels)
         if problem == _SINGLE:
             total = functional.cross_entropy(
-                logits.view(-1, self.config.num_labels),
+                logits.view(-1, self.classes),
                 labels.view(-1),
                 ignore_index=IGNORE,
                 reduction="none",
@@ -83,13 +85,13 @@ class ClassificationLoss(PerSampleLoss):
 
     def _problem_type(self, labels: Tensor) -> str:
         if self.config.problem_type is None:
-            if self.config.num_labels == 1:
+            if self.classes == 1:
                 self.config.problem_type = _REGRESSION
             elif not labels.is_floating_point():
                 self.config.problem_type = _SINGLE
             elif labels.dim() == 1:
                 raise ValueError(
-                    f"The labels are {labels.dtype} of shape {tuple(labels.shape)} for {self.config.num_labels} "
+                    f"The labels are {labels.dtype} of shape {tuple(labels.shape)} for {self.classes} "
                     "classes: class labels must be integers [B], labels of a multi-label problem floats [B, classes]."
                 )
             else:
@@ -111,7 +113,7 @@ class ClassificationLoss(PerSampleLoss):
 
     def _check_form(self, labels: Tensor, problem: str) -> None:
         """One class per sample, or a value for each output: torch would broadcast, or take B * C labels for them."""
-        classes, shape = self.config.num_labels, tuple(labels.shape)
+        classes, shape = self.classes, tuple(labels.shape)
         if problem == _SINGLE and labels.numel() != len(labels):
             raise ValueError(
                 f"`problem_type` {problem!r} needs one class per sample, labels [B], got {shape}: for one-hot rows "

@@ -116,7 +116,7 @@ class Boundary:
         plan = self.timed("agree", lambda: agree(self.state, run.store.checksum, make_plan, PrunePlan.checksum))
         order = self.timed("order", lambda: visiting_order(plan, info, 0))
         self.plan, self.order = plan, order
-        dealt = plan.kept_indices[order]
+        dealt = plan.kept_indices[order].astype(np.int64)  # as batches carry them
         run.clock.begin_epoch(epoch, self.step, math.ceil(len(dealt) / run.layout.global_batch), self.step)
         dealt = np.append(dealt, np.full(-len(dealt) % run.layout.global_batch, -1))
         return dealt.reshape(-1, run.layout.world_size, BATCH)[:, self.state.process_index].ravel()
@@ -128,7 +128,7 @@ class Boundary:
         scores = torch.from_numpy(self.losses[own]).split(BATCH)
         began = time.perf_counter()
         for batch, score in zip(batches, scores, strict=True):
-            self.buffer.add(batch.clone(), score.clone())
+            self.buffer.add(batch.clone(), score.clone(), batch >= 0)
         self.step += len(batches)
         return (time.perf_counter() - began) / len(batches)
 

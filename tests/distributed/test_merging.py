@@ -62,7 +62,8 @@ def drained(per_rank, batch=4):
     def rank_drains(rank):
         buffer, (index, score) = ScoreBuffer(), per_rank[rank]
         for at in range(0, len(index), batch):
-            buffer.add(torch.tensor(index[at : at + batch]), torch.tensor(score[at : at + batch]))
+            part = slice(at, at + batch)
+            buffer.add(torch.tensor(index[part]), torch.tensor(score[part]), torch.tensor(index[part] >= 0))
         first = buffer.drain(group.member(rank))
         given = group.given[rank]
         assert len(buffer.drain(group.member(rank))[0]) == 0
