@@ -145,9 +145,10 @@ def _ones(size: int) -> NDArray[np.float32]:
 
 
 def _check_weights(weight: NDArray[np.float32]) -> None:
-    valid = (weight > 0) & (weight < np.inf)  # False for NaN
-    if not valid.all():
-        raise ValueError(f"`weights` must be finite and above 0, got {float(weight[~valid][0])}.")
+    if weight.min() > 0 and weight.max() < np.inf:  # False for NaN
+        return
+    valid = (weight > 0) & (weight < np.inf)
+    raise ValueError(f"`weights` must be finite and above 0, got {float(weight[~valid][0])}.")
 
 
 @dataclass(frozen=True)

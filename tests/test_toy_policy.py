@@ -14,7 +14,7 @@ import pytest
 import hf_dynprune
 
 DECISIONS = Path(__file__).parent / "decisions"
-BY_LOT, BY_POSITION = "rng.random(len(view))", "np.arange(len(view))"
+BY_LOT, BY_POSITION = "keep_by_lot(scored, k, rng)", "(scored & (np.cumsum(scored) <= k))"
 
 
 @pytest.fixture(scope="module")

@@ -154,8 +154,9 @@ class InfoBatch(PruningPolicy):
                 each = size / kept if self.exact_weights else 1 / keep_ratio
             else:
                 drawn, each = group & (lots < keep_ratio), 1 / keep_ratio
-            weight -= group  # sums: to assign through a mask without a pattern takes many times as long
-            weight += drawn * np.float32(each)
+            for part in chunks(n):  # sums: to assign through a mask without a pattern takes many times as long
+                weight[part] -= group[part]
+                weight[part] += drawn[part] * np.float32(each)
         if self.exact_weights and self.percentiles is not None:
             # Samples tied across a percentile: weighting by the bucket they fell into would be unbiased too, but
             # weight x probability would then be 1 only on average.

@@ -42,8 +42,9 @@ class Toy(PruningPolicy):
 
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
         scored = view.scored
-        kept = keep_by_lot(scored, count_kept(self.ratio, scored.sum()), rng) | ~scored
-        return PrunePlan.from_weights(kept / self.inclusion_probability(view, epoch))
+        k = count_kept(self.ratio, scored.sum())
+        keep = keep_by_lot(scored, k, rng) | ~scored
+        return PrunePlan.from_weights(keep / self.inclusion_probability(view, epoch))
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
         m = np.count_nonzero(view.scored)
