@@ -124,12 +124,16 @@ def random_order(size: int, rng: np.random.Generator) -> NDArray[np.signedintege
     # From 2^61 to 2^62 bits read as float64 are plain numbers in the same order, which most processors sort faster.
     keys.view(np.float64).sort()
     order = np.empty(size, index_dtype(size))
-    ties = []
+    ties = [np.empty(0, np.intp)]
     for part in chunks(size):
         order[part] = keys[part] & low
         neighbours = keys[part.start : part.stop + 1]
         ties.append(part.start + np.flatnonzero((neighbours[1:] ^ neighbours[:-1]) <= low))
-    tied = np.concatenate(ties) if ties else np.empty(0, np.intp)
-    for run in np.split(tied, np.flatnonzero(np.diff(tied) > 1) + 1) if len(tied) else []:
-        rng.shuffle(order[run[0] : run[-1] + 2])
+    equals_next = np.concatenate(ties)
+    if len(equals_next):
+        tied = np.union1d(equals_next, equals_next + 1)
+        run = np.cumsum(~np.isin(tied - 1, equals_next))
+        # A random order of all of them, brought back to their runs, is a random order within each.
+        mixed = random_order(len(tied), rng)
+        order[tied] = order[tied[mixed[np.argsort(run[mixed], kind="stable")]]]
     return order

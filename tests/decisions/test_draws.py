@@ -160,45 +160,64 @@ def test_what_comes_in_is_not_changed(count):
 
 
 class FewKeys:
-    """A generator whose 64-bit numbers are mostly equal, as 2^40 samples would have them."""
+    """A generator whose 64-bit numbers are mostly equal, as 2^40 samples would have them, until so many are drawn."""
 
-    def __init__(self, seed):
-        self.rng = np.random.default_rng(seed)
+    def __init__(self, seed, few):
+        self.rng, self.few = np.random.default_rng(seed), few
 
     def integers(self, low, high, size, dtype, endpoint):
+        self.few -= size
+        if self.few < 0:
+            return self.rng.integers(low, high, size, dtype, endpoint=endpoint)
         return self.rng.integers(0, 2, size).astype(np.uint64) << np.uint64(60)
 
-    def shuffle(self, part):
-        self.rng.shuffle(part)
+
+def as_it_is(seed, few):
+    return np.random.default_rng(seed)
 
 
-@pytest.mark.parametrize("make", [np.random.default_rng, FewKeys], ids=["as it is", "equal keys"])
-def test_every_order_is_equally_likely(make):
+both = pytest.mark.parametrize("make", [as_it_is, FewKeys], ids=["as it is", "equal keys"])
+
+
+@both
+@pytest.mark.parametrize("few", [4, 8])
+def test_every_order_is_equally_likely(make, few):
     """24 orders of four, 4,800 draws: chi-square with 23 degrees of freedom, 99.9 % below 49.7."""
     counts: dict[tuple[int, ...], int] = {}
     for seed in range(4800):
-        order = tuple(random_order(4, make(seed)).tolist())
+        order = tuple(random_order(4, make(seed, few)).tolist())
         counts[order] = counts.get(order, 0) + 1
     assert sorted(counts) == list(itertools.permutations(range(4)))
     assert sum((count - 200) ** 2 / 200 for count in counts.values()) < 49.7
 
 
-@pytest.mark.parametrize("make", [np.random.default_rng, FewKeys], ids=["as it is", "equal keys"])
+@both
 def test_every_place_is_as_likely_across_chunks(make, monkeypatch):
     """Places of eight positions in chunks of three, 4,000 draws: chi-square, 49 degrees of freedom, 99.9 %: 85.4."""
     monkeypatch.setattr("hf_dynprune.chunks.CHUNK", 3)
     counts = np.zeros((8, 8))
     for seed in range(4000):
-        counts[np.arange(8), random_order(8, make(seed))] += 1
+        counts[np.arange(8), random_order(8, make(seed, 8))] += 1
     assert ((counts - 500) ** 2 / 500).sum() < 85.4
 
 
-@pytest.mark.parametrize("make", [np.random.default_rng, FewKeys], ids=["as it is", "equal keys"])
+@both
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 255, 256, 257, CHUNK - 1, CHUNK, CHUNK + 1, 100_000, 3 * CHUNK])
 def test_an_order_has_every_position_once(size, make):
-    order = random_order(size, make(size))
+    order = random_order(size, make(size, size))
     assert order.dtype == np.int32
     assert np.array_equal(np.sort(order), np.arange(size))
+
+
+def test_equal_keys_are_ordered_anew_and_no_others():
+    """The order of the keys, 0 before 1 in this case; in each half, every place as likely for each position."""
+    size, first = 40, np.zeros(40)
+    for seed in range(2000):
+        keys = FewKeys(seed, size).integers(0, 2**64 - 1, size, np.uint64, endpoint=True) >> np.uint64(60)
+        order = random_order(size, FewKeys(seed, size))
+        assert (np.diff(keys[order].astype(int)) >= 0).all()
+        first[order[0]] += 1
+    assert ((first - 50) ** 2 / 50).sum() < 72.1  # 39 degrees of freedom, 99.9 %
 
 
 def test_an_order_is_that_of_the_keys():
