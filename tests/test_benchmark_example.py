@@ -24,6 +24,7 @@ def example(no_datasets_bars):
 pytestmark = pytest.mark.usefixtures("own_datasets_cache")
 CANDIDATES = str(EXAMPLES.parent / "tests" / "benchmarks" / "candidates.py")
 TINY = ["--model_kwargs", '{"hidden_size":16,"num_hidden_layers":1,"intermediate_size":16}', "--disable_tqdm", "true"]
+TINY += ["--dataloader_drop_last", "false"]
 
 
 @pytest.fixture
