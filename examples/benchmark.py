@@ -15,9 +15,9 @@ passes. It is the bar: a method that does not pass it has only trained less. Ima
 cropped and flipped there, a batch at a time, so that on a GPU nothing waits for data.
 
 Each run has a folder of its own in the output folder; finished ones are not made again, so processes with a seed each
-may share it. `results.jsonl`, `results.md` and `front.png` are made of all results. Other methods join with
-`--policies FILE`, a Python file that registers policies and may say how a saving is reached with them (`SETTINGS`, as
-below).
+may share it. `results.jsonl`, `results.md` and `front.png` are made of the runs that a call names. Other methods join
+with `--policies FILE`, a Python file that registers policies and may say how a saving is reached with them
+(`SETTINGS`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from runpy import run_path
@@ -43,6 +43,7 @@ from transformers import (
 )
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, list_policies, newest_usable_checkpoint
+from hf_dynprune.budget import check_target
 from hf_dynprune.comparison import (
     FULL,
     ComparisonArguments,
@@ -147,36 +148,58 @@ def parse(arguments: list[str]) -> tuple[BenchmarkArguments, DynPruneTrainingArg
     return settings, training
 
 
-def whole_numbers(flag: str, given: str, kind: type) -> list[Any]:
-    """Numbers between commas."""
+def separate(flag: str, given: str, kind: Callable[[str], Any]) -> list[Any]:
+    """Names or numbers between commas."""
     try:
-        numbers = [kind(number) for number in given.split(",")]
+        values = [kind(value.strip()) for value in given.split(",")]
     except ValueError as error:
         raise ValueError(f"`{flag}` must be numbers between commas, got {given!r}.") from error
-    if len(set(numbers)) < len(numbers):
+    if len(set(values)) < len(values):
         raise ValueError(f"`{flag}` must be without repetitions, got {given!r}.")
-    return numbers
+    return values
+
+
+def share(text: str) -> float:
+    """A saving, to the digits that the names of arms show."""
+    return float(f"{float(text):.6g}")
+
+
+def own_settings(file: str | None) -> dict[str, Callable[[float, float], Setting]]:
+    """Registers the policies of a file; its `SETTINGS`, if it has any."""
+    if file is None:
+        return {}
+    if not Path(file).is_file():
+        raise ValueError(f"`policies` must be a Python file, got {file!r}: there is none.")
+    own = run_path(file).get("SETTINGS", {})
+    if not isinstance(own, dict):
+        raise ValueError(f"`SETTINGS` of {file} must be a dictionary of functions by arm, got {type(own).__name__}.")
+    return own
 
 
 # ---- Runs ----
 
 
 def plan_runs(settings: BenchmarkArguments, training: DynPruneTrainingArguments) -> list[PlannedRun]:
-    """Full data once per seed; at each saving the shorter schedule and every method."""
-    own = run_path(settings.policies) if settings.policies else {}
-    ways = SETTINGS | own.get("SETTINGS", {})
-    names = [name.strip() for name in (settings.methods or "").split(",")]
-    unknown = [name for name in names if name not in ways and name not in list_policies()]
+    """Full data once per seed; at each saving the shorter schedule and every method.
+
+    Raises:
+        ValueError: naming the flag, its value, and what is allowed; before the first run.
+    """
+    if training.max_steps > 0:
+        raise ValueError(f"`max_steps` ({training.max_steps}) fixes the forward passes, so that none would be saved.")
+    ways = SETTINGS | own_settings(settings.policies)
+    names = separate("methods", settings.methods or "", str)
+    unknown = [name for name in names if name in (FULL, SHORTER) or name not in {*ways, *list_policies()}]
     if unknown:
-        known = ", ".join(sorted({*ways, *list_policies()} - {FULL}))
+        known = ", ".join(sorted({*ways, *list_policies()} - {FULL, SHORTER}))
         raise ValueError(
             f"`methods` has {', '.join(unknown)}, which is neither a method nor an arm: known are {known}."
         )
-    savings = whole_numbers("savings", settings.savings, float)
+    savings = separate("savings", settings.savings, share)
     if not all(0 < saving < 1 for saving in savings):
         raise ValueError(f"`savings` must lie between 0 and 1, got {settings.savings!r}.")
     epochs, runs = training.num_train_epochs, []
-    for seed in whole_numbers("seeds", settings.seeds or "", int):
+    for seed in separate("seeds", settings.seeds or "", int):
         runs.append(planned_run(training, FULL, seed))
         for saving in savings:
             runs.append(planned_run(training, FULL, seed, arm_name(SHORTER, saving), (1 - saving) * epochs))
@@ -186,7 +209,9 @@ def plan_runs(settings: BenchmarkArguments, training: DynPruneTrainingArguments)
                 run.args.prune_kwargs, run.args.prune_target_saving = dict(way.kwargs), way.target
                 runs.append(run)
     for run in runs:
-        run.args.build_policy()
+        policy, target = run.args.build_policy(), run.args.prune_target_saving
+        if target is not None:
+            check_target(policy, target, run.args.num_train_epochs, run.args.prune_warmup_epochs)
     return runs
 
 
@@ -299,12 +324,13 @@ def main(arguments: list[str]) -> list[RunResult]:
         for split, rows in (("train", data.train), ("validation", data.validation))
     }
     print(f"{len(data.train):,} training and {len(data.validation):,} validation images, {len(runs)} runs")
-    # More savings and other methods may join later: what a run depends on of them is in its own arguments.
+    # More savings and methods may join later: what a run depends on of them is in its own arguments, all but the
+    # code of a rule.
     made_with = dataclasses.replace(settings, savings="", policies=None)
     results = run_all(runs, made_with, images, lambda run: train(settings, run, data, images))
     if training.process_index == 0:
         by_name = group_by_name(results)
-        text = equal_savings_table(by_name, whole_numbers("savings", settings.savings, float)) + "\n"
+        text = equal_savings_table(by_name, separate("savings", settings.savings, share)) + "\n"
         lines = [json.dumps(dataclasses.asdict(result)) + "\n" for result in results]
         (out / "results.jsonl").write_text("".join(lines), encoding="utf-8")
         (out / "results.md").write_text(text, encoding="utf-8")

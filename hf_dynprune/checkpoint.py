@@ -10,12 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save_file as save_tensors
 
 from .files import json_digest, write_atomically
-from .tensor_file import tensor_pieces
 
 __all__ = [
     "FORMAT_VERSION",
@@ -44,14 +45,17 @@ def save_state(folder: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]
         arrays: by name; the tensors file's SHA-256 goes into the JSON file, which is written last.
         facts: JSON-serialisable.
     """
-    pieces = tensor_pieces(arrays)
-    with ThreadPoolExecutor(1) as helper:  # writing and hashing a large file both wait for no Python
-        digest = helper.submit(_sha256, pieces)
-        write_atomically(Path(folder) / TENSOR_FILE, pieces)
+    path = Path(folder) / TENSOR_FILE
+    tensors = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    write_atomically(path, lambda temporary: save_tensors(tensors, temporary))
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:  # at once, while the system still has it in memory
+        for piece in iter(lambda: file.read(2**20), b""):
+            digest.update(piece)
     text = json.dumps(
         {
             "format_version": FORMAT_VERSION,
-            "tensors_sha256": digest.result(),
+            "tensors_sha256": digest.hexdigest(),
             "facts_sha256": json_digest(facts),
             "facts": facts,
         },
@@ -59,13 +63,6 @@ def save_state(folder: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]
         allow_nan=False,
     )
     write_atomically(Path(folder) / JSON_FILE, text.encode())
-
-
-def _sha256(pieces: Iterable[bytes | memoryview]) -> str:
-    digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece)
-    return digest.hexdigest()
 
 
 def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -102,12 +99,12 @@ def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]],
         )
     tensors = paths[1].read_bytes()
     with ThreadPoolExecutor(1) as helper:
-        found = helper.submit(_sha256, [tensors])
+        found = helper.submit(hashlib.sha256, tensors)
         try:
             arrays = load_tensors(tensors)
         except SafetensorError:
             arrays = None
-    if found.result() != digest or arrays is None:
+    if found.result().hexdigest() != digest or arrays is None:
         raise CheckpointError(f"{paths[1]} is damaged: its SHA-256 is not {digest}. Resume from an earlier checkpoint.")
     return arrays, facts
 

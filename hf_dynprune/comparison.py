@@ -170,7 +170,7 @@ def planned_run(training: Any, method: str, seed: int, name: str = "", epochs: f
     if method == FULL:
         args.prune_ratio = args.prune_kwargs = args.prune_target_saving = None
     if epochs is not None:
-        args.num_train_epochs = epochs
+        args.num_train_epochs = epochs = round(epochs, 9)  # 9.000000000000002 epochs would be one step more than 9
         if args.warmup_steps >= 1:  # below 1 it is a share, which shortens by itself
             args.warmup_steps = math.ceil(args.warmup_steps * epochs / training.num_train_epochs)
     name = name or (method if training.prune_selector is None else f"selector_{training.prune_selector}")

@@ -9,6 +9,7 @@ Reads results, never a trainer.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,17 +56,28 @@ def split_saving(saving: float, by_pruning: float, epochs: float) -> tuple[float
         >>> split_saving(0.5, 0.25, 30)
         (0.25, 0.6666666666666666)
     """
-    whole = min(max(round((1 - saving) / (1 - by_pruning) * epochs), 1), epochs)
-    return 1 - (1 - saving) * epochs / whole, whole / epochs
+    left = (1 - saving) * epochs
+    whole = min(max(round(left / (1 - by_pruning)), math.ceil(left - 1e-9)), epochs)
+    return max(0.0, 1 - left / whole), whole / epochs
+
+
+def _require_epochs(name: str, saving: float, epochs: float, least: float) -> None:
+    if epochs < least:
+        raise ValueError(
+            f"{name} cannot save {saving:.0%} of {epochs:g} epochs, of which the first one at least is full: "
+            f"`num_train_epochs` must be at least {math.ceil(least)}."
+        )
 
 
 def _infobatch(saving: float, epochs: float) -> Setting:
     """The paper's rule at a saving it is made for, in fewer epochs, as for the paper's tables at 50 and 70 %."""
+    _require_epochs("infobatch", saving, epochs, 3 / (1 - saving) - 1e-6)
     return Setting("infobatch", {}, *split_saving(saving, min(saving, 0.25), epochs))
 
 
 def _infobatch_quantile(saving: float, epochs: float) -> Setting:
     """All epochs but the first: one bucket, as in the authors' code for timm. Half of what is kept lies above it."""
+    _require_epochs("infobatch_quantile", saving, epochs, 1 / (1 - saving) + 1e-6)
     share = saving * epochs / (epochs - 1)
     percentile = 100 * (1 + share) / 2
     kwargs = {"delta": 1.0, "percentiles": [percentile], "keep_ratios": [1 - 100 * share / percentile]}

@@ -5,32 +5,38 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 __all__ = ["json_digest", "write_atomically"]
 
 
-def write_atomically(path: Path, content: bytes | Iterable[bytes | memoryview], is_lasting: bool = True) -> None:
+def write_atomically(path: Path, content: bytes | Callable[[Path], None], is_lasting: bool = True) -> None:
     """Write to a temporary name beside `path`, then rename: a crash leaves the old file or the new one.
 
     The temporary name begins with an underscore, which the Trainer leaves out of what it pushes to the Hub meanwhile.
 
     Args:
         path: replaced where it exists; its folder is created where missing.
-        content: the whole file, or its pieces in order.
+        content: the whole file, or what writes it to a path.
         is_lasting: wait until the disk has it, so that a power failure does not undo it either. Not for what each epoch
             writes for reports: an epoch of a thousand samples takes half a second, a slow disk a tenth of that.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"_{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.writelines([content] if isinstance(content, bytes) else content)
+    try:
+        if callable(content):
+            content(temporary)
+        else:
+            temporary.write_bytes(content)
         if is_lasting:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(temporary, path)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # it would go on filling a full disk
+        raise
 
 
 def json_digest(facts: Mapping[str, Any]) -> str:

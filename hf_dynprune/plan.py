@@ -81,11 +81,11 @@ class PrunePlan:
         object.__setattr__(self, "num_samples", int(num_samples))
 
     @classmethod
-    def from_weights(cls, weight: NDArray[np.floating[Any]] | NDArray[np.bool_]) -> PrunePlan:
+    def from_weights(cls, weights: ArrayLike) -> PrunePlan:
         """The plan with these weights of all N samples; the shortest way there for arrays of many millions.
 
         Args:
-            weight: float32 `[N]`, 0 where a sample is pruned; or bool `[N]`, whether each is kept, at weight 1.
+            weights: float32 `[N]`, 0 where a sample is pruned; or bool `[N]`, whether each is kept, at weight 1.
 
         Raises:
             ValueError: as for a plan given by its fields.
@@ -94,12 +94,15 @@ class PrunePlan:
             >>> PrunePlan.from_weights(np.array([1, 0, 2, 0], np.float32)).kept_indices.tolist()
             [0, 2]
         """
+        weight = np.asarray(weights)
+        if weight.ndim != 1:
+            raise ValueError(f"`weights` of all samples must be a one-dimensional array, got shape {weight.shape}.")
         keep: NDArray[np.bool_] = weight != 0
         size = count_true(keep)
         if not size:
             raise ValueError(f"A plan must keep at least one index, got weight 0 for all {len(weight)} samples.")
         kept = np.empty(size, index_dtype(len(weight)))
-        own = _ones(size) if weight.dtype == bool else np.empty(size, np.float32)
+        own = np.ones(size, np.float32)
         for part, found, to in true_positions(keep):
             np.add(found, part.start, out=kept[to], casting="unsafe")
             if weight.dtype != bool:
@@ -117,7 +120,9 @@ class PrunePlan:
         """The plan that keeps every sample at weight 1."""
         if num_samples < 1:
             raise ValueError(f"A plan must keep at least one index, got {num_samples} samples.")
-        return cls._of(np.arange(num_samples, dtype=index_dtype(num_samples)), _ones(num_samples), num_samples)
+        return cls._of(
+            np.arange(num_samples, dtype=index_dtype(num_samples)), np.ones(num_samples, np.float32), num_samples
+        )
 
     @property
     def num_kept(self) -> int:
@@ -136,12 +141,7 @@ class PrunePlan:
 
     def checksum(self) -> int:
         """CRC-32 of indices and weights, to compare plans between processes or runs."""
-        return zlib.crc32(np.ascontiguousarray(self.weights).data, zlib.crc32(self.kept_indices.data))
-
-
-def _ones(size: int) -> NDArray[np.float32]:
-    """`[size]` in the memory of one number."""
-    return np.broadcast_to(np.float32(1), size)
+        return zlib.crc32(self.weights.data, zlib.crc32(self.kept_indices.data))
 
 
 def _check_weights(weight: NDArray[np.float32]) -> None:

@@ -25,7 +25,6 @@ from safetensors.numpy import load_file, save
 
 from .files import write_atomically
 from .plan import PrunePlan
-from .tensor_file import tensor_pieces
 
 __all__ = ["SAMPLE_LOG", "EpochSamples", "SampleLog"]
 
@@ -118,7 +117,7 @@ class SampleLog:
         mask[plan.kept_indices] = True
         kept = latest if plan.is_full else latest[plan.kept_indices]
         stored: dict[str, NDArray[Any]] = {"kept_bits": np.packbits(mask), "score": kept}
-        write_atomically(self._file(epoch), tensor_pieces(stored), is_lasting=False)
+        write_atomically(self._file(epoch), save(stored), is_lasting=False)
 
     # ---- Reading ----
 

@@ -328,13 +328,14 @@ class ClassFloor(_Wrapper):
         return float(np.sum(pruned * (1 - back)) / len(self.classes))
 
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
-        """The base's draws come first, as if it were alone; then one lot per sample for the floor."""
+        """The base draws as if it were alone; the floor's lots, one per sample, do not depend on what that drew."""
         self._check_length(len(view))
+        (own,) = rng.spawn(1)
         plan = self.base.plan(view, epoch, rng)
-        lots, weight = draw_lots(len(view), rng), _spread(plan)
+        lots, weight = draw_lots(len(view), own), _spread(plan)
         for group, count in zip(self.classes.groups, self.counts, strict=True):
             anyone = np.ones(len(group), bool)
-            drawn = group[keep_largest(anyone, count, lots[group], rng)]
+            drawn = group[keep_largest(anyone, count, lots[group], own)]
             weight[drawn[weight[drawn] == 0]] = 1
         if self.unbiased:
             return PrunePlan.from_weights((weight > 0) / self.inclusion_probability(view, epoch))

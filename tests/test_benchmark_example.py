@@ -67,6 +67,15 @@ def test_runs_are_made_once_and_written_down(example, few, tmp_path, monkeypatch
             ["--methods", "ucb,nonsense"],
             "`methods` has nonsense, which is neither a method nor an arm: known are .*orderdp",
         ),
+        (["--methods", "ucb,ucb"], "`methods` must be without repetitions, got 'ucb,ucb'"),
+        (["--methods", "ucb,shorter"], "`methods` has shorter, which is neither"),
+        (["--methods", "none"], "`methods` has none, which is neither"),
+        (["--savings", "0.3,0.3000000001"], "`savings` must be without repetitions"),
+        (["--max_steps", "10"], r"`max_steps` \(10\) fixes the forward passes"),
+        (["--num_train_epochs", "1"], r"infobatch cannot save 50% of 1 epochs.*must be at least 6"),
+        (["--num_train_epochs", "2", "--methods", "infobatch_quantile"], "infobatch_quantile cannot save 50% of 2"),
+        (["--num_train_epochs", "2", "--methods", "orderdp", "--savings", "0.6"], "0.6 cannot be reached: orderdp"),
+        (["--policies", "no_such_file.py"], "`policies` must be a Python file, got 'no_such_file.py'"),
         (["--crop", "resized"], "`crop` must be one of pad, none"),
         (["--model", "resnet9"], "`model` must be one of"),
         (["--model", "small_resnet", "--model_kwargs", '{"depths":[1]}'], "no effect on small_resnet"),
@@ -130,6 +139,24 @@ class TestImagesOnDevice:
         picture = few.picture(few.train[7]).astype(np.float64).transpose(2, 0, 1)
         mean = picture.reshape(3, 4, 2, 4, 2).mean((2, 4))
         np.testing.assert_allclose(images[7]["pixel_values"].numpy(), np.round(mean) / 255, atol=1e-6)
+
+
+def test_lengths_are_whole_epochs_where_they_can_be(example, tmp_path):
+    """0.3 x 30 is a little more than 9 in floating point, which would be one step more."""
+    for epochs in (10, 20, 30, 200):
+        settings, training = example.parse(
+            ["--num_train_epochs", str(epochs), "--savings", "0.7", "--seeds", "0", "--output_dir", str(tmp_path)]
+        )
+        _, shorter, *others = example.plan_runs(settings, training)
+        assert shorter.args.num_train_epochs == round(0.3 * epochs)
+        assert all(run.args.num_train_epochs == round(run.args.num_train_epochs) for run in others)
+
+
+def test_settings_of_another_kind_are_refused(example, tmp_path):
+    file = tmp_path / "rules.py"
+    file.write_text("SETTINGS = [1]")
+    with pytest.raises(ValueError, match="`SETTINGS` of .*must be a dictionary of functions by arm, got list"):
+        example.main(["--output_dir", str(tmp_path), "--policies", str(file)])
 
 
 def test_a_file_of_policies_names_its_own_arms(example, tmp_path):

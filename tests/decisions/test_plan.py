@@ -171,3 +171,20 @@ def test_the_checksum_tells_plans_apart():
 def test_the_checksum_does_not_depend_on_the_dtype_that_came_in():
     narrow = PrunePlan(np.array([0, 2], np.int32), np.array([1, 2], np.float64), 4)
     assert narrow.checksum() == PrunePlan([0, 2], [1, 2], 4).checksum()
+
+
+@pytest.mark.parametrize("weights", [np.ones((2, 3), bool), np.ones((2, 2)), np.float32(1)])
+def test_weights_of_all_samples_have_one_dimension(weights):
+    with pytest.raises(ValueError, match=r"`weights` of all samples must be a one-dimensional array, got shape"):
+        PrunePlan.from_weights(weights)
+
+
+def test_weights_of_all_samples_may_be_a_list():
+    assert PrunePlan.from_weights([0.0, 2.0, 1.0]).weights.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("plan", [PrunePlan.full(3), PrunePlan.from_weights(np.array([True, False, True]))])
+def test_weights_are_an_array_that_other_programs_may_read(plan):
+    """Code in C, such as that of safetensors, reads on from the first number."""
+    assert plan.weights.flags.c_contiguous
+    assert plan.weights.strides == (4,)

@@ -55,6 +55,16 @@ class TestClassFloor:
             assert kept[107] >= 2
             assert set(plan.kept_indices[plan.kept_indices >= 15]) == set(alone.kept_indices[alone.kept_indices >= 15])
 
+    def test_the_floor_does_not_depend_on_what_the_base_drew(self, view_of, epoch_at):
+        """Two scores at OrderDP's cut, tied or one of them a bit larger: that tie costs a draw of the base's."""
+        samples = np.random.default_rng(0).permutation(200).astype(np.float32)
+        samples[samples == 140] = 139  # the cut of 60 lies between 139 and 140
+        nearly = samples.copy()
+        nearly[np.flatnonzero(samples == 139)[0]] = np.nextafter(np.float32(139), np.float32(200))
+        policy = ClassFloor(OrderDP(1.0, 0.3), [0, 1] * 100, 0.5)
+        plans = [policy.plan(view_of(s.tolist()), epoch_at(2), np.random.default_rng(1)) for s in (samples, nearly)]
+        assert len(set(plans[0].kept_indices.tolist()) ^ set(plans[1].kept_indices.tolist())) <= 2
+
     def test_probabilities_by_hand(self, view_of, epoch_at):
         p = ClassFloor(RandomPruning(0.8), LABELS, 0.25).inclusion_probability(view_of(FULL), epoch_at(2))
         np.testing.assert_allclose(p, [1 - 0.8 * 0.7] * 10 + [1 - 0.8 * 0.6] * 5 + [0.2] * 5, rtol=1e-12)
