@@ -38,7 +38,9 @@ class ScoreBuffer:
             score: `[B]`, detached.
             is_recorded: bool `[B]`; False where nothing is to be recorded.
         """
-        self._batches.append((index, score if score.dtype == torch.float32 else score.to(torch.float32), is_recorded))
+        if score.dtype != torch.float32 or score.device != index.device:
+            score = score.to(index.device, torch.float32)
+        self._batches.append((index, score, is_recorded))
         if len(self._batches) == BATCHES_PER_BLOCK:
             # A GPU gives out memory by 512 bytes, which is 64 bytes per sample for batches of 16.
             self._join()
