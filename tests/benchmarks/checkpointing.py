@@ -11,11 +11,8 @@ them show the disk's share.
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +26,7 @@ from hf_dynprune.run import PruningRun, RunFacts
 from hf_dynprune.schedule import RunLength
 from hf_dynprune.tables import markdown_table
 
-from .measuring import median_interval, options_of, show, verdict, write_rows
+from .measuring import median_interval, options_of, seconds, show, verdict, write_rows
 
 POLICIES: dict[str, PruningPolicy] = {
     "infobatch": InfoBatch(),
@@ -62,14 +59,6 @@ def run_at_epoch_end(policy: PruningPolicy, size: int) -> PruningRun:
     run.store.record(visited, rng.exponential(size=len(visited)).astype(np.float32), epoch=1)
     run.store.pending()
     return run
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    gc.collect()
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 def measure(name: str, size: int, repeats: int, folder: Path) -> dict[str, Any]:

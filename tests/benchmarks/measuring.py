@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 
 from hf_dynprune.files import write_atomically
 
-__all__ = ["Figure", "median_interval", "options_of", "show", "verdict"]
+__all__ = ["Figure", "median_interval", "options_of", "seconds", "show", "verdict", "write_rows"]
 
 Figure = tuple[float, float, float]
 """A median and the ends of its interval."""
@@ -30,6 +32,14 @@ def median_interval(values: Sequence[float], draws: int = 4000) -> Figure:
     picks = np.random.default_rng(0).integers(0, len(each), (draws, len(each)))
     low, high = np.percentile(np.median(each[picks], axis=1), [2.5, 97.5])
     return statistics.median(map(float, each)), float(low), float(high)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    gc.collect()
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def show(figure: Figure, form: str = ".3f", scale: float = 1.0) -> str:

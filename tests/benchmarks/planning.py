@@ -14,13 +14,10 @@ from __future__ import annotations
 import argparse
 import gc
 import itertools
-import json
 import math
 import statistics
-import time
 import tracemalloc
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +25,8 @@ import numpy as np
 from hf_dynprune import UCB, EpochInfo, InfoBatch, OrderDP, PrunePlan, PruningPolicy, ScoreStore, ScoreView
 from hf_dynprune.sampler import visiting_order
 from hf_dynprune.tables import markdown_table
+
+from .measuring import options_of, seconds, write_rows
 
 POLICIES: dict[str, PruningPolicy] = {"infobatch": InfoBatch(), "orderdp": OrderDP(0.8, 0.6), "ucb": UCB()}
 SECONDS = {1_280_000: 0.025, 10_000_000: 0.3, 100_000_000: 6.0}
@@ -80,14 +79,6 @@ def published(view: ScoreView, epoch: int) -> list[int]:
     kept.extend(chosen.tolist())
     rng.shuffle(kept)
     return kept
-
-
-def seconds(run: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    gc.collect()
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
 
 
 def times(size: int, repeats: int) -> list[Row]:
@@ -182,15 +173,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="1280000,10000000", help="numbers of samples; 100000000 needs 8 GiB")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = options_of(parser)
     sizes = [int(size) for size in options.sizes.split(",")]
     rows = [each for size in sizes for each in times(size, options.repeats)]
     rows += growth(rows)
     rows += [each for size in sizes for name in POLICIES for each in memory(size, name)]
     print(table(rows))
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    write_rows(rows, options.json)
 
 
 if __name__ == "__main__":
