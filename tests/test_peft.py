@@ -114,6 +114,7 @@ def test_the_best_adapters_are_loaded_at_the_end(name, tmp_path):
     log = Best()
     flags = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True, "learning_rate": 0.3}
     flags |= {"metric_for_best_model": "loss", "num_train_epochs": 4, "eval_dataset": Images(8, seed=5)}
+    flags["greater_is_better"] = True  # the loss falls, so the "best" model is not the last one
     model = images(adapter_name=name)
     trainer = pruning_trainer(model, Images(SIZE), tmp_path, [log], policy=RandomPruning(0.5), **flags)
     trainer.train()
