@@ -55,11 +55,11 @@ class Constants:
     check: float = 14.9
     plan: float = 89.0
     order: float = 36.1
-    checkpoint: float = 92.0
+    checkpoint: float = 43.0
     deal: float = 560.0
-    rest_bytes: float = 19.8
-    peak_bytes: float = 57.8
-    checkpoint_bytes: float = 17.1
+    rest_bytes: float = 14.2
+    peak_bytes: float = 22.5
+    checkpoint_bytes: float = 9.7
     kept: float = 0.68
     rate: float = RATE
     hop: float = 10.0
