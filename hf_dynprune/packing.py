@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .chunks import taken
 from .plan import PrunePlan
 
 __all__ = ["pack_plan", "pack_scores", "unpack_plan", "unpack_scores"]
@@ -34,8 +35,7 @@ def pack_scores(state: Arrays, num_samples: int) -> dict[str, NDArray[Any]]:
     latest[index] = score  # numpy lets the last one win
     visited[index] = True
     packed = {name: _pack(array) for name, array in state.items() if not name.startswith("pending_")}
-    visits = latest if visited.all() else latest[np.flatnonzero(visited)]
-    return packed | {"pending_bits": _pack(visited), "pending_score": _pack(visits)}
+    return packed | {"pending_bits": _pack(visited), "pending_score": _pack(taken(latest, visited))}
 
 
 def unpack_scores(arrays: Arrays, own: Arrays, num_samples: int) -> dict[str, NDArray[Any]]:

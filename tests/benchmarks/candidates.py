@@ -1,6 +1,6 @@
 """Rules tried in the search for a policy of our own: one family, whose corners are the ideas.
 
-    python examples/benchmark.py --policies tests/benchmarks/candidates.py --methods orderdp,error_mild ...
+    python examples/benchmark.py --policies tests/benchmarks/candidates.py --methods orderdp,mild_error_b0 ...
 
 A sample is kept with a probability that grows with a proxy of its gradient's norm, as in importance sampling
 (Katharopoulos and Fleuret, "Not all samples are created equal", ICML 2018, arXiv 1803.00942):
@@ -14,7 +14,7 @@ power = 1 with the true norms the choice of least variance; beta = 0 is the plai
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -66,7 +66,7 @@ class Candidate(PruningPolicy):
         start: no pruning before this share of the run.
         stop: none after it.
         momentum: share of the new loss in its exponential mean; 1: the last loss.
-        trend: how much of the last change, loss - mean before it, is added.
+        trend: how much of the last loss's distance from that mean is added to it; without a mean, no effect.
     """
 
     ratio: float = 0.5
@@ -94,10 +94,6 @@ class Candidate(PruningPolicy):
     def prunes_in(self, epoch: EpochInfo) -> bool:
         """Between `start` and `stop`."""
         return self.start - 1e-9 <= epoch.progress and epoch.prunes_before(self.stop)
-
-    def with_ratio(self, ratio: float) -> Candidate:
-        """A copy."""
-        return replace(self, ratio=ratio)
 
     def _probabilities(self, view: ScoreView) -> NDArray[np.float64]:
         p, scored = np.ones(len(view)), np.flatnonzero(view.scored)
