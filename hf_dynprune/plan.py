@@ -105,7 +105,9 @@ class PrunePlan:
         own = np.ones(size, np.float32)
         for part, found, to in true_positions(keep):
             np.add(found, part.start, out=kept[to], casting="unsafe")
-            if weight.dtype != bool:
+            if weight.dtype == np.float32:
+                weight[part].take(found, out=own[to], mode="clip")  # as in `taken`
+            elif weight.dtype != bool:
                 with np.errstate(over="ignore"):  # refused below, by name
                     own[to] = weight[part][found]
         _check_weights(own)

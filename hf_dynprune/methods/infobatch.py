@@ -196,9 +196,14 @@ class InfoBatch(PruningPolicy):
         return view.score if self.momentum == 1.0 else view.statistics["mean"]
 
     def _below_mean(self, scored: NDArray[np.bool_], score: NDArray[np.float32]) -> NDArray[np.bool_]:
-        total = sum(np.where(scored[part], score[part], 0).sum(dtype=np.float64) for part in chunks(len(score)))
+        # `where` takes longer than the sum itself, and a whole chunk needs none.
+        total = sum(
+            (score[part] if scored[part].all() else np.where(scored[part], score[part], 0)).sum(dtype=np.float64)
+            for part in chunks(len(score))
+        )
         below: NDArray[np.bool_] = score < total / count_true(scored)
-        return below & scored
+        below &= scored
+        return below
 
     def _groups(self, view: ScoreView, rng: np.random.Generator) -> Iterator[tuple[NDArray[np.bool_], float]]:
         """Non-empty groups that lose samples, with their keep ratios; unscored samples are in none."""
