@@ -27,10 +27,10 @@ class NominalStepping(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
         """Called after the Trainer's own step of the scheduler."""
-        if is_stepped_by_metric(lr_scheduler) or self.step_was_skipped():
-            return
-        for _ in range(self.extra_steps(state.global_step)):
-            lr_scheduler.step()
+        steps = self.extra_steps(state.global_step)  # nearly always 0, and the cheapest to ask
+        if steps and not is_stepped_by_metric(lr_scheduler) and not self.step_was_skipped():
+            for _ in range(steps):
+                lr_scheduler.step()
 
 
 def is_stepped_by_metric(scheduler: Any) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from .energy import EnergyMeter
 from .history import EpochRecord
@@ -25,6 +25,7 @@ class EpochTimes:
         self._record: EpochRecord | None = None
         self._since = self._joules = 0.0
         self._inside = False
+        self._spans = {what: _Span(self, what) for what in ("data", "evaluation", "checkpoint")}
 
     def begin(self, record: EpochRecord | None) -> None:
         """The loop over an epoch's batches begins."""
@@ -62,17 +63,25 @@ class EpochTimes:
         self.book()
         self._record = None
 
-    @contextmanager
-    def spent_on(self, what: str) -> Iterator[None]:
+    def spent_on(self, what: str) -> AbstractContextManager[None]:
         """Context of one of "data", "evaluation" and "checkpoint"; inside another one it counts as that."""
-        record, began = self._record, time.perf_counter()
-        if record is None or self._inside:
-            yield
-            return
-        self._inside = True
-        try:
-            yield
-        finally:
-            self._inside = False
-            field = f"seconds_{what}"
-            setattr(record, field, getattr(record, field) + time.perf_counter() - began)
+        if self._record is None or self._inside:
+            return nullcontext()
+        return self._spans[what]
+
+
+class _Span:
+    """Books what passes inside; made once, since each step enters one."""
+
+    def __init__(self, times: EpochTimes, what: str) -> None:
+        self._times, self._field = times, f"seconds_{what}"
+        self._record: Any = None
+        self._began = 0.0
+
+    def __enter__(self) -> None:
+        self._times._inside = True
+        self._record, self._began = self._times._record, time.perf_counter()
+
+    def __exit__(self, *failure: object) -> None:
+        self._times._inside = False
+        setattr(self._record, self._field, getattr(self._record, self._field) + time.perf_counter() - self._began)

@@ -41,6 +41,7 @@ from .in_batch import InBatchSelection
 from .logging_backends import epoch_scalars, send_histograms, send_picture
 from .logs import logger
 from .losses import LossTerms, PerSampleLoss, weighted_loss
+from .losses.host import is_on_host
 from .methods.none import NoPruning
 from .plan import PrunePlan
 from .policy import PruningPolicy
@@ -78,7 +79,7 @@ __all__ = ["DynPruneMixin", "DynPruneSeq2SeqTrainer", "DynPruneTrainer"]
 check_hooks(Trainer)
 
 COUNT_KEY = "__dynprune_count__"
-"""Batch key of n_i, int64 `[B]`, counted when the accumulation window was fetched."""
+"""Batch key of n_i, `[B]`, counted when the accumulation window was fetched."""
 
 
 class DynPruneMixin(Trainer):
@@ -119,6 +120,7 @@ class DynPruneMixin(Trainer):
         self._in_training_step = False
         self._is_fetching_candidates = False
         self._first_batch_checked = False
+        self._has_ghosts = True
         self._weights_folder = ""
         self._hub = HubPushes(self)
         self._run_folder = str(self.args.output_dir)
@@ -245,7 +247,8 @@ class DynPruneMixin(Trainer):
         newer = {"in_order": "dataloader_in_order", "multiprocessing_context": "dataloader_multiprocessing_context"}
         loader: DataLoader[Any] = DataLoader(
             IndexedDataset(dataset, seed),
-            batch_sampler=PlanBatchSampler(len(dataset), self._layout(), args.dataloader_drop_last),
+            # Typed for lists, which nothing here depends on.
+            batch_sampler=PlanBatchSampler(len(dataset), self._layout(), args.dataloader_drop_last),  # type: ignore[arg-type]
             collate_fn=IndexedCollator(collator, seed),
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
@@ -416,6 +419,7 @@ class DynPruneMixin(Trainer):
         step = self.state.global_step
         done = rest["steps_trained_in_current_epoch"] if resumed else 0
         sampler = self._install_plan(run, epoch, train_dataloader, resumed, done)
+        self._has_ghosts = sampler.has_ghosts
         batches = len(train_dataloader)
         updates = max(1, math.ceil(batches / self.args.gradient_accumulation_steps))
         if not resumed:
@@ -563,9 +567,14 @@ class DynPruneMixin(Trainer):
         for batch in batch_samples:
             count = self.per_sample_loss.count(batch)
             check_count(count, batch[INDEX_KEY])
-            count = batch[COUNT_KEY] = count * (batch[WEIGHT_KEY] > 0)
+            if self._has_ghosts:
+                count = count * (batch[WEIGHT_KEY] > 0)
+            batch[COUNT_KEY] = count
             total = count.sum() if total is None else total + count.sum()
-        return None if total is None else sum_over_processes(self.accelerator, total).clamp(min=1)
+        if total is None:
+            return None
+        total = sum_over_processes(self.accelerator, total)
+        return total if is_on_host(total) and total.item() > 0 else total.clamp(min=1)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """The stock step, told that the loss is normalised over the window, which `compute_loss` does for any model.
@@ -614,7 +623,7 @@ class DynPruneMixin(Trainer):
         check_terms(terms, index)
         forwarded = index.shape[0] * self.accelerator.num_processes
         if self._selection is None:
-            self._scores.add(index, terms.score.detach(), count > 0)
+            self._scores.add(index, terms.score.detach(), count)
             record = self._active_run().record
             if record is not None:
                 record.forward_passes += forwarded

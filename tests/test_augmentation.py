@@ -10,7 +10,7 @@ import torch
 from transformers import default_data_collator
 
 from hf_dynprune import InfoBatch
-from hf_dynprune.data import IndexedCollator, IndexedDataset, Slot, seeded_generators
+from hf_dynprune.data import IndexedCollator, IndexedDataset, Slot, Slots, seeded_generators
 from tests.helpers import Images, assert_same_bits, pruning_trainer, vit, weights_of
 
 STREAMS = {
@@ -81,11 +81,15 @@ def test_workers_do_not_change_the_run(tmp_path):
     np.testing.assert_array_equal(*runs)
 
 
+def slots_of(samples, weight=1.0, epoch=0):
+    return Slots.of([Slot(sample, weight, epoch) for sample in samples])
+
+
 def test_epochs_seeds_and_batches_draw_differently():
-    slots = [Slot(3, 1.0, 0), Slot(5, 1.0, 0)]
+    slots = slots_of([3, 5])
     others = {
         "same": (7, slots, 0),
-        "epoch": (7, [slot._replace(epoch=1) for slot in slots], 0),
+        "epoch": (7, slots_of([3, 5], epoch=1), 0),
         "seed": (8, slots, 0),
         "batch": (7, slots[:1], 0),
         "stream": (7, slots, 1),
@@ -99,7 +103,7 @@ def test_epochs_seeds_and_batches_draw_differently():
     values = np.array(list(drawn.values()))
     assert all(len(np.unique(values[:, stream])) == len(others) for stream in range(3))
     # The weight is no part of the key: a sample is augmented alike whatever it counts for.
-    with seeded_generators(7, [slot._replace(weight=2.0) for slot in slots], 0):
+    with seeded_generators(7, slots_of([3, 5], weight=2.0), 0):
         assert tuple(draw() for draw in STREAMS.values()) == drawn["same"]
 
 
@@ -107,7 +111,7 @@ def test_a_batch_is_augmented_unevenly():
     """One seed per batch, not one per sample: equal images in a batch still differ."""
     data = Noisy(4)
     data.pixels[:] = 0.0
-    items = IndexedDataset(data, seed=3).__getitems__([Slot(i, 1.0) for i in range(4)]).items
+    items = IndexedDataset(data, seed=3).__getitems__(slots_of(range(4))).items
     assert len({float(item["pixel_values"][0, 0, 0]) for item in items}) == 4
 
 
@@ -124,7 +128,7 @@ def test_the_global_generators_are_put_back(fails):
     expected = [draw() for draw in STREAMS.values()]
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(1)
-    wrapped = IndexedDataset(Noisy(4), seed=3).__getitems__([Slot(1, 1.0)])
+    wrapped = IndexedDataset(Noisy(4), seed=3).__getitems__(slots_of([1]))
     if fails:
         with pytest.raises(RuntimeError):
             IndexedCollator(explode, seed=3)(wrapped)

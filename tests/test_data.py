@@ -19,6 +19,7 @@ from hf_dynprune.data import (
     IndexedCollator,
     IndexedDataset,
     Slot,
+    Slots,
     class_labels,
     dataset_fingerprint,
     same_labels,
@@ -123,7 +124,7 @@ def test_hf_rows_are_fetched_in_one_call_per_batch():
         def __getitem__(self, index):
             raise AssertionError("fetched one by one")
 
-    got = IndexedDataset(Counting()).__getitems__([Slot(3, 1.0), Slot(5, 2.0)])
+    got = IndexedDataset(Counting()).__getitems__(Slots.of([Slot(3, 1.0), Slot(5, 2.0)]))
     assert got.items == [{"x": 3}, {"x": 5}]
     assert calls == [[3, 5]]
 
@@ -135,7 +136,7 @@ def test_collator_gets_the_items_untouched_and_may_return_any_mapping():
         seen.append(items)
         return BatchEncoding({"labels": torch.tensor([item["label"] for item in items])})
 
-    indexed = IndexedDataset([{"label": 4}, {"label": 5}]).__getitems__([Slot(1, 0.5), Slot(0, 3.0)])
+    indexed = IndexedDataset([{"label": 4}, {"label": 5}]).__getitems__(Slots.of([Slot(1, 0.5), Slot(0, 3.0)]))
     batch = IndexedCollator(collator)(indexed)
     assert seen == [[{"label": 5}, {"label": 4}]]
     assert batch[INDEX_KEY].tolist() == [1, 0]
@@ -246,7 +247,7 @@ class TestSampler:
         sampler = PlanBatchSampler(10, Layout(3, 1, 1), False)
         first = iter(sampler)
         next(first)
-        assert list(sampler) == list(sampler)
+        assert [list(batch) for batch in sampler] == [list(batch) for batch in sampler]
         assert len(list(first)) == 3
 
     def test_full_order_is_the_stock_permutation(self):

@@ -131,8 +131,29 @@ def test_accelerate_adds_and_drops_nothing(plan, layout, drop_last, skipped, dea
 @given(plans(), layouts(), st.booleans(), st.integers(0, 70))
 def test_batches_passed_over_are_only_left_out(plan, layout, drop_last, pass_over):
     dealing = Dealing(layout.window)
-    whole = list(serving(plan, layout, drop_last, dealing))
-    assert list(serving(plan, layout, drop_last, dealing, pass_over)) == whole[pass_over:]
+    whole = [list(batch) for batch in serving(plan, layout, drop_last, dealing)]
+    assert [list(batch) for batch in serving(plan, layout, drop_last, dealing, pass_over)] == whole[pass_over:]
+
+
+@examples(200)
+@given(plans(), layouts(), st.booleans(), st.integers(0, 40), st.integers(1, 9))
+def test_how_much_of_the_order_is_read_at_a_time_changes_nothing(plan, layout, drop_last, dealt, chunk):
+    dealing = Dealing(layout.window, min(dealt, plan.num_kept - 1), 1) if dealt else Dealing(layout.window)
+    whole = [list(batch) for batch in serving(plan, layout, drop_last, dealing)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hf_dynprune.sampler.CHUNK", chunk)
+        assert [list(batch) for batch in serving(plan, layout, drop_last, dealing)] == whole
+
+
+@examples(300)
+@given(plans(), layouts(), st.booleans(), st.integers(0, 40))
+def test_the_sampler_knows_whether_it_may_serve_ghosts(plan, layout, drop_last, dealt):
+    """Where it says that there are none, the trainer does not look."""
+    dealing = Dealing(layout.window, min(dealt, plan.num_kept - 1)) if dealt else Dealing(layout.window)
+    sampler = serving(plan, layout, drop_last, dealing)
+    has = any(slot.weight == 0 for batch in sampler for slot in batch)
+    assert sampler.has_ghosts >= has
+    assert layout.world_size > 1 or sampler.has_ghosts == has
 
 
 @examples(60)

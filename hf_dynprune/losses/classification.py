@@ -46,7 +46,10 @@ class ClassificationLoss(PerSampleLoss):
         refuse_own_loss_function(model)
         config: Any = model.config
         self.config = config
-        self.classes: int = config.num_labels  # asking the config takes as long as an operation of torch
+        # Asking the config takes as long as an operation of torch.
+        self.classes: int = config.num_labels
+        self._problem: str | None = None
+        self._has_checked = False
         self.label_smoothing = label_smoothing
         self._check_range = RangeCheck(self.classes, IGNORE, "Check `num_labels` of the model's config.")
 
@@ -56,9 +59,11 @@ class ClassificationLoss(PerSampleLoss):
         problem = self._problem_type(labels)
         self._check_form(labels, problem)
         if problem == _SINGLE:
-            flat = labels.view(-1)
-            self._check_range(flat)
-            return flat.ne(IGNORE).long()
+            flat = labels if labels.dim() == 1 else labels.view(-1)
+            if not self._has_checked:
+                self._check_range(flat)
+                self._has_checked = True
+            return flat.ne(IGNORE)
         return torch.ones(len(labels), dtype=torch.int64, device=labels.device)
 
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
@@ -67,13 +72,7 @@ class ClassificationLoss(PerSampleLoss):
         labels = labels_of(inputs).to(logits.device)
         problem = self._problem_type(labels)
         if problem == _SINGLE:
-            total = functional.cross_entropy(
-                logits.view(-1, self.classes),
-                labels.view(-1),
-                ignore_index=IGNORE,
-                reduction="none",
-                label_smoothing=self.label_smoothing,
-            )
+            total = self._cross_entropy(logits.view(-1, self.classes), labels.view(-1))
         elif problem == _MULTI:
             total = functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").mean(
                 1
@@ -83,21 +82,19 @@ class ClassificationLoss(PerSampleLoss):
             total = functional.mse_loss(logits.view(len(labels), -1), flat, reduction="none").mean(1)
         return LossTerms(total=total, score=total.detach())
 
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        try:
+            return functional.cross_entropy(
+                logits, labels, ignore_index=IGNORE, reduction="none", label_smoothing=self.label_smoothing
+            )
+        except IndexError:  # on a CPU, a label that is no class: said here better than by looking at every batch
+            self._check_range(labels)
+            raise
+
     def _problem_type(self, labels: Tensor) -> str:
-        if self.config.problem_type is None:
-            if self.classes == 1:
-                self.config.problem_type = _REGRESSION
-            elif not labels.is_floating_point():
-                self.config.problem_type = _SINGLE
-            elif labels.dim() == 1:
-                raise ValueError(
-                    f"The labels are {labels.dtype} of shape {tuple(labels.shape)} for {self.classes} "
-                    "classes: class labels must be integers [B], labels of a multi-label problem floats [B, classes]."
-                )
-            else:
-                self._refuse_soft_labels(labels)
-                self.config.problem_type = _MULTI
-        problem = str(self.config.problem_type)
+        if self._problem is None:
+            self._problem = self._inferred(labels)
+        problem = self._problem
         if problem == _SINGLE and labels.is_floating_point():
             self._refuse_soft_labels(labels)
             raise ValueError(
@@ -111,8 +108,27 @@ class ClassificationLoss(PerSampleLoss):
             )
         return problem
 
+    def _inferred(self, labels: Tensor) -> str:
+        """The config's problem type, set from these labels where it has none."""
+        if self.config.problem_type is None:
+            if self.classes == 1:
+                self.config.problem_type = _REGRESSION
+            elif not labels.is_floating_point():
+                self.config.problem_type = _SINGLE
+            elif labels.dim() == 1:
+                raise ValueError(
+                    f"The labels are {labels.dtype} of shape {tuple(labels.shape)} for {self.classes} "
+                    "classes: class labels must be integers [B], labels of a multi-label problem floats [B, classes]."
+                )
+            else:
+                self._refuse_soft_labels(labels)
+                self.config.problem_type = _MULTI
+        return str(self.config.problem_type)
+
     def _check_form(self, labels: Tensor, problem: str) -> None:
         """One class per sample, or a value for each output: torch would broadcast, or take B * C labels for them."""
+        if problem == _SINGLE and labels.dim() == 1 and labels.dtype is torch.int64:
+            return  # as nearly always; the rest costs a small step more than its count
         classes, shape = self.classes, tuple(labels.shape)
         if problem == _SINGLE and labels.numel() != len(labels):
             raise ValueError(

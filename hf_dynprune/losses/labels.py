@@ -39,8 +39,10 @@ def labels_of(inputs: Mapping[str, Any]) -> Tensor:
 
 def logits_of(outputs: Any) -> Tensor:
     """The logits in a model's outputs: by name, or the first of a tuple."""
-    logits: Tensor = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
-    return logits
+    logits: Any = getattr(outputs, "logits", None)  # a `ModelOutput` makes a dictionary of itself to be asked by name
+    if logits is None:
+        logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
+    return logits  # type: ignore[no-any-return]
 
 
 def at_least_single(logits: Tensor) -> Tensor:

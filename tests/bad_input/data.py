@@ -104,9 +104,9 @@ def relabelled(label):
     return data
 
 
-def late_label():
+def late_label(label=9):
     data = Images()
-    data.labels[7] = 9
+    data.labels[7] = label
     return data
 
 
@@ -149,6 +149,11 @@ LABELS = {
     "too large in the second batch": Case(
         lambda place: build(place, late_label(), train_sampling_strategy="sequential"),
         "Label 9 is out of range: the model has 3 classes",
+        steps=1,
+    ),
+    "negative in the second batch": Case(
+        lambda place: build(place, late_label(-1), train_sampling_strategy="sequential", label_smoothing_factor=0.1),
+        "Label -1 is out of range: the model has 3 classes",
         steps=1,
     ),
     "soft": first_batch(SOFT, data_collator=labels(lambda y: soft(len(y)))),
