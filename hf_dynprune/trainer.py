@@ -40,8 +40,7 @@ from .hub import HubPushes, add_to_card
 from .in_batch import InBatchSelection
 from .logging_backends import epoch_scalars, send_histograms, send_picture
 from .logs import logger
-from .losses import LossTerms, PerSampleLoss, weighted_loss
-from .losses.host import is_on_host
+from .losses import LossTerms, PerSampleLoss, host, weighted_loss
 from .methods.none import NoPruning
 from .plan import PrunePlan
 from .policy import PruningPolicy
@@ -574,7 +573,7 @@ class DynPruneMixin(Trainer):
         if total is None:
             return None
         total = sum_over_processes(self.accelerator, total)
-        return total if is_on_host(total) and total.item() > 0 else total.clamp(min=1)
+        return total if host.is_on_host(total) and total.item() > 0 else total.clamp(min=1)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """The stock step, told that the loss is normalised over the window, which `compute_loss` does for any model.

@@ -33,9 +33,9 @@ FORMS: dict[str, dict[str, list[str]]] = {
         "full": ["--tasks", "least,digits,cifar,cifar_r18", "--steps", "200", "--rounds", "5"],
     },
     "efficiency": {
-        "tiny": ["--samples", "128", "--epochs", "3", "--pairs", "1"],
-        "quick": ["--samples", "1920", "--epochs", "5", "--pairs", "5"],
-        "full": ["--samples", "7680", "--epochs", "8", "--pairs", "7", "--workers", "1"],
+        "tiny": ["--samples", "128", "--epochs", "3", "--rounds", "1"],
+        "quick": ["--samples", "1920", "--epochs", "5", "--rounds", "5"],
+        "full": ["--samples", "7680", "--epochs", "8", "--rounds", "7"],
     },
     "processes": {
         "tiny": ["--sizes", "2000", "--epochs", "2"],

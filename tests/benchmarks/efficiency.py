@@ -1,12 +1,13 @@
 """How much of a saved sample is a saved second: saved share of the wall time over saved share of the samples.
 
-Runs of the stock Trainer on the full data and pruned runs take turns; each pruned run is compared with the mean of the
-full runs before and after it, which cancels a machine that slowly changes. The images are decoded from PNG, or as a
-parquet file has them, for each visit. Time runs from the end of the first optimizer step to the end of training: what
-is left out is start-up and the check of the first batch; planning, merging, logs and history are in it. Samples are
-counted over the same steps. CPU seconds of the training process show what other work on the machine distorts.
+Two runs of the stock Trainer on the full data and a pruned run of each method go on in one process and in turn, some
+steps at a time and with equal progress, so that what slows the machine meets all of them; with worker processes, one
+after the other. A round compares each pruned run with the mean of the two full ones. The images are decoded from PNG,
+or as a parquet file has them, for each visit. Time runs from the end of the first optimizer step to the end of
+training: what is left out is start-up and the check of the first batch; planning, merging, logs and history are in it.
+Samples are counted over the same steps. CPU seconds of the process show what other work on the machine distorts.
 
-    python -m tests.benchmarks.efficiency --data DIR --samples 3840 --pairs 5 --json efficiency.json
+    python -m tests.benchmarks.efficiency --data DIR --samples 3840 --rounds 5 --json efficiency.json
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 from transformers import TrainerCallback
@@ -32,6 +34,7 @@ from hf_dynprune.tables import markdown_table
 
 from .measuring import median_interval, options_of, show, verdict, write_rows
 from .training_tasks import TASKS, build_trainer
+from .turns import Turns, train_in_turn
 
 ARMS: dict[str, tuple[PruningPolicy, float]] = {
     "infobatch": (InfoBatch(delta=1.0), 0.4),
@@ -81,77 +84,100 @@ def parquet_images(folder: Path, size: int) -> EncodedImages:
 
 
 class RunClock(TrainerCallback):
-    """Wall and CPU seconds of a run from the end of its first step on."""
+    """Wall and CPU seconds of a run from the end of its first step on, without the turns of others.
 
-    def __init__(self) -> None:
-        self.began = self.ended = (0.0, 0.0)
+    Args:
+        turns: of all runs; None where it runs alone.
+        who: this one.
+        block: steps of a turn.
+    """
+
+    def __init__(self, turns: Turns | None = None, who: int = 0, block: int = 1) -> None:
+        self.turns, self.who, self.block = turns, who, block
+        self.seconds = np.zeros(2)
+        self._began = np.zeros(2)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start."""
+        """Start after the first step; let the others have their turns."""
         if state.global_step == 1:
-            self.began = _now()
+            self._began = _now()
+        elif self.turns is not None and state.global_step % self.block == 0:
+            self.seconds += _now() - self._began
+            self.turns.give(self.who)
+            self.turns.take(self.who)
+            self._began = _now()
 
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
         """Stop."""
-        self.ended = _now()
-
-    @property
-    def seconds(self) -> tuple[float, float]:
-        """(wall, CPU)."""
-        return self.ended[0] - self.began[0], self.ended[1] - self.began[1]
+        self.seconds += _now() - self._began
 
 
-def _now() -> tuple[float, float]:
+def _now() -> NDArray[np.float64]:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter(), time.process_time()
+    return np.array([time.perf_counter(), time.process_time()])
 
 
-def run(data: EncodedImages, task: str, arm: str | None, options: argparse.Namespace) -> dict[str, float]:
-    """Train once: samples forwarded after the first step, wall and CPU seconds."""
+def build(data: EncodedImages, task: str, arm: str | None, folder: str, options: argparse.Namespace) -> Any:
+    """The trainer of an arm; None: the stock Trainer."""
     policy, target = ARMS[arm] if arm else (None, None)
     flags = {} if target is None else {"prune_target_saving": target}
-    batch = TASKS[task].batch
+    return build_trainer(
+        TASKS[task].model(),
+        data,
+        folder,
+        policy,
+        num_train_epochs=options.epochs,
+        per_device_train_batch_size=TASKS[task].batch,
+        dataloader_num_workers=options.workers,
+        dataloader_persistent_workers=options.workers > 0,
+        **flags,
+    )
+
+
+def one_round(data: EncodedImages, task: str, options: argparse.Namespace) -> dict[str | None, dict[str, float]]:
+    """Train each arm once, the stock Trainer twice, of which the mean counts.
+
+    Returns:
+        By arm: samples forwarded after the first step, wall and CPU seconds.
+    """
+    arms = [None, *ARMS, None]
     with tempfile.TemporaryDirectory() as folder:
-        trainer: Any = build_trainer(
-            TASKS[task].model(),
-            data,
-            folder,
-            policy,
-            num_train_epochs=options.epochs,
-            per_device_train_batch_size=batch,
-            dataloader_num_workers=options.workers,
-            dataloader_persistent_workers=options.workers > 0,
-            **flags,
-        )
-        clock = RunClock()
-        trainer.add_callback(clock)
-        trainer.train()
-    samples = options.epochs * len(data) if policy is None else trainer.pruning_history.forward_passes
-    wall, cpu = clock.seconds
-    return {"samples": samples - batch, "wall": wall, "cpu": cpu}
+        trainers = [build(data, task, arm, f"{folder}/{number}", options) for number, arm in enumerate(arms)]
+        if options.workers:  # which would go on decoding for one run in the turn of another
+            clocks = [RunClock() for _ in arms]
+            for trainer, clock in zip(trainers, clocks, strict=True):
+                trainer.add_callback(clock)
+                trainer.train()
+        else:
+            turns = Turns(len(arms))
+            # All runs make equal progress, so shorter ones take shorter turns.
+            shares = [1.0 - ARMS[arm][1] if arm else 1.0 for arm in arms]
+            clocks = [RunClock(turns, who, max(1, round(options.block * share))) for who, share in enumerate(shares)]
+            train_in_turn(trainers, clocks, turns)
+    found: dict[str | None, dict[str, float]] = {}
+    for arm, trainer, clock in zip(arms, trainers, clocks, strict=True):
+        samples = trainer.pruning_history.forward_passes if arm else options.epochs * len(data)
+        own = {"samples": samples - TASKS[task].batch, "wall": clock.seconds[0], "cpu": clock.seconds[1]}
+        before = found.get(arm, own)
+        found[arm] = {kind: (before[kind] + own[kind]) / 2 for kind in own}
+    return found
 
 
 def measure(data: EncodedImages, task: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """One row per arm."""
-    full = [run(data, task, None, options)]
-    pruned: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
-    for _ in range(options.pairs):
-        for arm in ARMS:
-            pruned[arm].append(run(data, task, arm, options))
-        full.append(run(data, task, None, options))
+    rounds = [one_round(data, task, options) for _ in range(options.rounds)]
     rows = []
-    for arm, runs in pruned.items():
-        saved: dict[str, list[float]] = {kind: [] for kind in ("samples", "wall", "cpu")}
-        for own, before, after in zip(runs, full, full[1:], strict=False):
-            for kind, shares in saved.items():
-                shares.append(1 - own[kind] / ((before[kind] + after[kind]) / 2))
+    for arm in ARMS:
+        saved = {
+            kind: [1 - each[arm][kind] / each[None][kind] for each in rounds] for kind in ("samples", "wall", "cpu")
+        }
         rows.append(
             {
                 "task": TASKS[task].title,
                 "arm": arm,
-                "pairs": len(runs),
-                "full_seconds": median_interval([each["wall"] for each in full]),
+                "rounds": len(rounds),
+                "full_seconds": median_interval([each[None]["wall"] for each in rounds]),
                 "saved_samples": median_interval(saved["samples"]),
                 "saved_wall": median_interval(saved["wall"]),
                 "efficiency": median_interval(_ratios(saved["wall"], saved["samples"])),
@@ -191,7 +217,8 @@ def main() -> None:
     parser.add_argument("--task", default="cifar", choices=[name for name in TASKS if name.startswith("cifar")])
     parser.add_argument("--samples", type=int, default=3840)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--block", type=int, default=10, help="steps of a turn of a full run")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode; 0: the training process")
     options = options_of(parser)
     torch.set_num_threads(1)

@@ -17,9 +17,7 @@ from __future__ import annotations
 import argparse
 import logging
 import tempfile
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -32,6 +30,7 @@ from hf_dynprune.tables import markdown_table
 from .measuring import median_interval, options_of, show, verdict, write_rows
 from .step_calls import count_calls
 from .training_tasks import TASKS, TrainingTask, build_trainer
+from .turns import Turns, train_in_turn
 
 ARMS: dict[str, PruningPolicy | None] = {
     "stock": None,
@@ -44,30 +43,6 @@ WARM_UP = 1
 LONG_STEP = 0.020
 """Seconds of a step from which on the ratio counts, below it the difference."""
 RATIO_GOAL, SECONDS_GOAL = 1.01, 0.0002
-
-
-class Turns:
-    """Hands the turn on from one training to the next.
-
-    Args:
-        count: how many there are.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._gates = [threading.Semaphore(0) for _ in range(count)]
-        self._open = list(range(count))
-        self._gates[0].release()
-
-    def take(self, who: int) -> None:
-        """Wait for one's turn."""
-        self._gates[who].acquire()
-
-    def give(self, who: int, is_last: bool = False) -> None:
-        """Let the next one go on; the last time, leave the round."""
-        after = self._open[(self._open.index(who) + 1) % len(self._open)]
-        if is_last:
-            self._open.remove(who)
-        self._gates[after].release()
 
 
 class StepClock(TrainerCallback):
@@ -105,17 +80,7 @@ def run_in_turn(trainers: list[Trainer], block: int) -> list[list[tuple[float, f
     """Train all of them; (wall, CPU) seconds per step of each block, the first blocks left out."""
     turns = Turns(len(trainers))
     clocks = [StepClock(turns, who, block) for who in range(len(trainers))]
-
-    def train(who: int) -> None:
-        turns.take(who)
-        try:
-            trainers[who].add_callback(clocks[who])
-            trainers[who].train()
-        finally:
-            turns.give(who, is_last=True)
-
-    with ThreadPoolExecutor(len(trainers)) as pool:
-        list(pool.map(train, range(len(trainers))))
+    train_in_turn(trainers, clocks, turns)
     return [clock.seconds[max(3, len(clock.seconds) // 10) :] for clock in clocks]
 
 
