@@ -28,8 +28,8 @@ FORMS: dict[str, dict[str, list[str]]] = {
         "full": ["--sizes", "1280000,10000000,100000000", "--repeats", "7"],
     },
     "step_overhead": {
-        "tiny": ["--tasks", "least", "--steps", "12", "--rounds", "1"],
-        "quick": ["--tasks", "least,digits,cifar", "--steps", "100", "--rounds", "2"],
+        "tiny": ["--tasks", "least", "--steps", "3", "--rounds", "1"],
+        "quick": ["--tasks", "least,digits,cifar", "--steps", "150", "--rounds", "2"],
         "full": ["--tasks", "least,digits,cifar,cifar_r18", "--steps", "200", "--rounds", "5"],
     },
     "efficiency": {

@@ -87,7 +87,7 @@ def run_in_turn(trainers: list[Trainer], block: int) -> list[list[tuple[float, f
 def step_times(task: TrainingTask, steps: int, rounds: int, block: int) -> dict[str, list[tuple[float, float]]]:
     """(wall, CPU) seconds per step by arm, block by block; each round trains anew."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in ARMS}
-    data = task.data(steps * task.batch)
+    data = task.data(steps * task.often * task.batch)
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
             trainers = [
@@ -174,7 +174,7 @@ def main() -> None:
     """Measure each task and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", default="digits,cifar", help=f"of {', '.join(TASKS)}")
-    parser.add_argument("--steps", type=int, default=120, help="steps of a training")
+    parser.add_argument("--steps", type=int, default=120, help="steps of a training; more where a step is short")
     parser.add_argument("--rounds", type=int, default=3, help="trainings per arm")
     parser.add_argument("--block", type=int, default=20 if torch.cuda.is_available() else 2)
     options = options_of(parser)

@@ -37,12 +37,14 @@ class TrainingTask:
         batch: samples of a step.
         model: builds it.
         data: builds a data set of so many samples.
+        often: how many times as many steps it needs as the longest of them, to be measured as closely.
     """
 
     title: str
     batch: int
     model: Callable[[], PreTrainedModel]
     data: Callable[[int], Dataset[Any]]
+    often: int = 1
 
 
 def digits(size: int) -> Images:
@@ -74,8 +76,8 @@ def least_vit() -> PreTrainedModel:
 
 
 TASKS = {
-    "least": TrainingTask("least ViT on digits", 32, least_vit, digits),
-    "digits": TrainingTask("ViT on digits", 32, lambda: small_vit(1, 8, 8, CLASSES), digits),
+    "least": TrainingTask("least ViT on digits", 32, least_vit, digits, often=10),
+    "digits": TrainingTask("ViT on digits", 32, lambda: small_vit(1, 8, 8, CLASSES), digits, often=3),
     "cifar": TrainingTask("small ResNet on 32 x 32", 64, lambda: small_resnet(3, 32, 32, CLASSES), cifar_shaped),
     "cifar_r18": TrainingTask("ResNet-18 on 32 x 32", 128, resnet_18, cifar_shaped),
 }
