@@ -58,6 +58,8 @@ class Slot(NamedTuple):
 class Slots(Sequence[Slot]):
     """The slots of a batch, as arrays: making a `Slot` of each would cost a small step more than its collator.
 
+    A sequence of `Slot`, as which Accelerate's samplers treat a batch.
+
     Args:
         samples: int64 `[B]`, positions in the training set.
         weights: float32 `[B]`.

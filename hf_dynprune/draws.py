@@ -10,7 +10,7 @@ values, many times faster than that of their indices.
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -80,10 +80,9 @@ def keep_largest(
         return group
     if count == 0:
         return np.zeros_like(group)
-    # Lots outside the group are 0, below or beside its own; other scores have no such number and are taken out.
-    values = score * group if score.dtype == np.uint32 else taken(score, group)
-    values.partition(len(values) - count)
-    cut = values[len(values) - count]
+    values = taken(score, group)
+    values.partition(size - count)
+    cut = values[size - count]
     kept: NDArray[np.bool_] = group & (score >= cut)
     surplus = count_true(kept) - count
     if surplus == 0:
@@ -113,10 +112,10 @@ def _sort(values: NDArray[np.float64]) -> None:
         return
     half = len(values) // 2
     values.partition(half)
-    lower = threading.Thread(target=values[:half].sort)
-    lower.start()
-    values[half:].sort()
-    lower.join()
+    with ThreadPoolExecutor(1) as other:
+        lower = other.submit(values[:half].sort)
+        values[half:].sort()
+        lower.result()
 
 
 def random_order(size: int, rng: np.random.Generator) -> NDArray[np.signedinteger[Any]]:

@@ -32,6 +32,7 @@ TRAINER_HOOKS: dict[str, tuple[str, ...]] = {
         "steps_trained_in_current_epoch",
     ),
     "get_batch_samples": ("epoch_iterator", "num_batches", "device"),
+    "_prepare_inputs": ("inputs",),
     "training_step": ("model", "inputs", "num_items_in_batch"),
     "_get_num_items_in_batch": ("batch_samples", "device"),
     "compute_loss": ("model", "inputs", "return_outputs", "num_items_in_batch"),

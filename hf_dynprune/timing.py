@@ -71,7 +71,7 @@ class EpochTimes:
 
 
 class _Span:
-    """Books what passes inside; made once, since each step enters one."""
+    """Books what passes inside. Made once, since each step enters one, and never entered twice at a time."""
 
     def __init__(self, times: EpochTimes, what: str) -> None:
         self._times, self._field = times, f"seconds_{what}"

@@ -78,7 +78,7 @@ __all__ = ["DynPruneMixin", "DynPruneSeq2SeqTrainer", "DynPruneTrainer"]
 check_hooks(Trainer)
 
 COUNT_KEY = "__dynprune_count__"
-"""Batch key of n_i, `[B]`, counted when the accumulation window was fetched."""
+"""Batch key of n_i, int64 `[B]`, counted when the accumulation window was fetched."""
 
 
 class DynPruneMixin(Trainer):
@@ -246,7 +246,7 @@ class DynPruneMixin(Trainer):
         newer = {"in_order": "dataloader_in_order", "multiprocessing_context": "dataloader_multiprocessing_context"}
         loader: DataLoader[Any] = DataLoader(
             IndexedDataset(dataset, seed),
-            # Typed for lists, which nothing here depends on.
+            # Annotated for lists of indices; any sequence is served.
             batch_sampler=PlanBatchSampler(len(dataset), self._layout(), args.dataloader_drop_last),  # type: ignore[arg-type]
             collate_fn=IndexedCollator(collator, seed),
             num_workers=args.dataloader_num_workers,
@@ -288,6 +288,7 @@ class DynPruneMixin(Trainer):
         )
         self.per_sample_loss = self._resolve_loss()
         self._scores, self._first_batch_checked, self._forwarded = ScoreBuffer(), False, 0
+        self._has_ghosts = True  # until a plan says otherwise; a selector makes some of its own
         here = int(os.environ.get("LOCAL_WORLD_SIZE", self.args.n_gpu))
         self._times = EpochTimes(find_meter(here) if self.is_world_process_zero() else None)
         if self.is_world_process_zero():
@@ -573,7 +574,14 @@ class DynPruneMixin(Trainer):
         if total is None:
             return None
         total = sum_over_processes(self.accelerator, total)
-        return total if host.is_on_host(total) and total.item() > 0 else total.clamp(min=1)
+        return total if host.is_on_host(total) and total.item() >= 1 else total.clamp(min=1)
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        """As the stock method, which casts floating point to DeepSpeed's precision: the weights would be rounded."""
+        prepared = super()._prepare_inputs(inputs)
+        if WEIGHT_KEY in inputs:
+            prepared[WEIGHT_KEY] = inputs[WEIGHT_KEY].to(self.args.device)
+        return prepared
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """The stock step, told that the loss is normalised over the window, which `compute_loss` does for any model.
@@ -622,7 +630,7 @@ class DynPruneMixin(Trainer):
         check_terms(terms, index)
         forwarded = index.shape[0] * self.accelerator.num_processes
         if self._selection is None:
-            self._scores.add(index, terms.score.detach(), count)
+            self._scores.add(index, terms.score.detach(), count > 0)
             record = self._active_run().record
             if record is not None:
                 record.forward_passes += forwarded

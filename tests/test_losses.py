@@ -98,6 +98,17 @@ def test_label_smoothing_is_refused_where_it_has_no_meaning(tmp_path):
         trainer.train()
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_a_label_that_is_no_class_is_named_in_a_later_batch_too(dtype, label_smoothing):
+    """torch finds it, but says so obscurely: for a label of one byte from 128 on, that it cannot decode a text."""
+    loss = ClassificationLoss(vit(), label_smoothing)
+    loss.count({"labels": torch.tensor([0, 1], dtype=dtype)})
+    wrong = {"labels": torch.tensor([0, 200], dtype=dtype)}
+    with pytest.raises(ValueError, match=rf"Label 200 is out of range: the model has {CLASSES} classes"):
+        loss(None, wrong | {"n": loss.count(wrong)}, {"logits": torch.zeros(2, CLASSES)})
+
+
 def test_a_sample_without_label_counts_nothing_and_records_nothing(tmp_path):
     data = Images(12)
     data.labels[3] = -100

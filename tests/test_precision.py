@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
 from hf_dynprune import DynPruneTrainer, InfoBatch
+from hf_dynprune.data import WEIGHT_KEY
 from tests import helpers
 from tests.helpers import Images, StepLog, assert_same_bits, pruning_trainer, resnet, stock_trainer, vit, weights_of
 
@@ -149,3 +152,16 @@ def test_a_pruning_run_with_skipped_steps_resumes_exactly_and_keeps_the_rate_rig
         again.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
         assert_same_bits(weights_of(again), weights_of(whole))
         assert [row["lr"] for row in again_log.steps] == rates[step:]
+
+
+def test_weights_keep_their_precision_where_deepspeed_casts(tmp_path, monkeypatch):
+    """The stock method casts all floating point of a batch to DeepSpeed's precision: 1.7 would weigh 1.703."""
+    trainer = pruning_trainer(vit(), Images(), tmp_path)
+    plugin = SimpleNamespace(hf_ds_config=SimpleNamespace(dtype=lambda: torch.bfloat16))
+    monkeypatch.setattr(trainer.accelerator.state, "deepspeed_plugin", plugin)
+    monkeypatch.setattr(trainer, "is_deepspeed_enabled", True)
+    batch = {"pixel_values": torch.rand(2, 3, 4, 4), WEIGHT_KEY: torch.tensor([1.7, 2.3])}
+    got = trainer._prepare_inputs(dict(batch))
+    assert got["pixel_values"].dtype == torch.bfloat16
+    assert got[WEIGHT_KEY].dtype == torch.float32
+    assert torch.equal(got[WEIGHT_KEY], batch[WEIGHT_KEY])

@@ -80,7 +80,7 @@ def test_constants_are_read_from_a_measurement():
     memory = {"at rest": 20.0, "merge": 30.0}
     measured = {"rows": [row], "dealing_ns": {"ours": 300.0, "stock": 100.0}, "memory": memory}
     constants = from_measurement(measured, rate=500.0)
-    assert (constants.merge, constants.fold, constants.plan, constants.deal) == (1.0, 1.0, 0.5, 200.0)
+    assert (constants.merge, constants.fold, constants.plan, constants.deal) == (1.0, 1.0, 0.5, 300.0)
     assert (constants.peak_bytes, constants.checkpoint_bytes, constants.kept, constants.rate) == (30.0, 10.0, 0.5, 500)
 
 

@@ -102,6 +102,17 @@ def resume_everywhere(tmp_path, steps_to_try=None, **parts):
     return whole
 
 
+def test_a_plan_without_ghosts_says_nothing_of_a_selector_after_it(tmp_path):
+    """A search over flags may set one after the other in one trainer; a selector's ghosts must not count."""
+    trainer = build(tmp_path, None, Images(), save_strategy="no", num_train_epochs=1)
+    trainer.train()
+    assert not trainer._has_ghosts
+    trainer._given = None, RandomSelector(0.5)
+    trainer._read_flags()
+    trainer.train()
+    assert trainer._has_ghosts
+
+
 # ---- Streams, end to end ----
 
 

@@ -50,9 +50,9 @@ class PerSampleLoss(ABC):
 
     @abstractmethod
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
-        """Integers `[B]`: n_i, the items of each sample that carry loss, from the batch alone, before any forward.
+        """int64 `[B]`: n_i, the items of each sample that carry loss, from the batch alone, before any forward.
 
-        Booleans where n_i is 0 or 1.
+        A new tensor each time, since it is read again after the forward pass.
         """
 
     def forward(self, model: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
@@ -197,17 +197,17 @@ def weighted_loss(terms: LossTerms, weight: Tensor, denominator: Tensor | int, m
     """
     # Sums of half-precision losses overflow.
     total = terms.total.float() if terms.total.dtype in (torch.float16, torch.bfloat16) else terms.total
-    loss = _weighted_sum(total, weight.to(total.dtype) / denominator)
+    loss = _finite_sum(total, weight.to(total.dtype) / denominator)
     return loss if terms.extra is None else loss + terms.extra / micro_batches
 
 
-def _weighted_sum(total: Tensor, weight: Tensor) -> Tensor:
-    """sum_i w_i S_i over the finite S_i with w_i > 0."""
+def _finite_sum(total: Tensor, factor: Tensor) -> Tensor:
+    """sum_i f_i S_i over the finite S_i with f_i > 0."""
     if host.is_on_host(total):
-        # Where the sum is finite all S_i are, and selecting them would change no bit of it or of its gradient, only
-        # cost a small step more than all else that this package does in it.
-        plain = torch.dot(weight, total)
+        # Where the sum is finite all S_i are, and selecting them would not change their gradients, only cost a small
+        # step more than all else that this package does in it.
+        plain = torch.dot(factor, total)
         if math.isfinite(plain.item()):
             return plain
-    counts = torch.isfinite(total) & (weight > 0)
-    return (weight * torch.where(counts, total, torch.zeros((), dtype=total.dtype, device=total.device))).sum()
+    counts = torch.isfinite(total) & (factor > 0)
+    return (factor * torch.where(counts, total, torch.zeros((), dtype=total.dtype, device=total.device))).sum()

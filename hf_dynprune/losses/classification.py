@@ -35,8 +35,8 @@ class ClassificationLoss(PerSampleLoss):
     """The loss of `AutoModelForImageClassification`, `AutoModelForSequenceClassification` and models of their form.
 
     Args:
-        model: its config gives `problem_type` and `num_labels`; a missing problem type is inferred from the first
-            labels and written to the config, as the model itself does.
+        model: its config gives `problem_type` and `num_labels`, which are read once; a missing problem type is inferred
+            from the first labels and written to the config, as the model itself does.
         label_smoothing: epsilon in [0, 1), for one label only.
     """
 
@@ -60,10 +60,10 @@ class ClassificationLoss(PerSampleLoss):
         self._check_form(labels, problem)
         if problem == _SINGLE:
             flat = labels if labels.dim() == 1 else labels.view(-1)
-            if not self._has_checked:
+            if not self._has_checked or labels.dtype is not torch.int64:
                 self._check_range(flat)
-                self._has_checked = True
-            return flat.ne(IGNORE)
+                self._has_checked = len(flat) > 0
+            return flat.ne(IGNORE).long()
         return torch.ones(len(labels), dtype=torch.int64, device=labels.device)
 
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
@@ -87,9 +87,10 @@ class ClassificationLoss(PerSampleLoss):
             return functional.cross_entropy(
                 logits, labels, ignore_index=IGNORE, reduction="none", label_smoothing=self.label_smoothing
             )
-        except IndexError:  # on a CPU, a label that is no class: said here better than by looking at every batch
-            self._check_range(labels)
-            raise
+        except IndexError as error:  # on a CPU, where only the first batch was looked at: a label that is no class
+            failure = error
+        self._check_range(labels)
+        raise failure
 
     def _problem_type(self, labels: Tensor) -> str:
         if self._problem is None:

@@ -38,7 +38,7 @@ class Constants:
         plan: with the epoch's record.
         order: of a kept sample.
         checkpoint: on the first process, while the others wait.
-        deal: of a sample in a batch of all processes, on each of them, beyond what the stock loader takes.
+        deal: of a sample in a batch of all processes, on each of them.
         rest_bytes: between epochs.
         peak_bytes: at most.
         checkpoint_bytes: in the file.
@@ -181,7 +181,7 @@ def from_measurement(result: dict[str, Any], **changed: Any) -> Constants:
         "plan": per_sample["plan"],
         "order": per_sample["order"] / kept,
         "checkpoint": per_sample["checkpoint"],
-        "deal": result["dealing_ns"]["ours"] - result["dealing_ns"]["stock"],
+        "deal": result["dealing_ns"]["ours"],
         "rest_bytes": result["memory"]["at rest"],
         "peak_bytes": max(result["memory"].values()),
         "checkpoint_bytes": row["checkpoint_bytes"] / row["samples"],

@@ -4,7 +4,7 @@ All trainings go on in one process and in turn, a block of steps at a time, so t
 them. Each block is compared with the stock Trainer's neighbouring one; the medians of differences and ratios are given
 with bootstrap intervals. A second stock training shows what the comparison itself is off by. The first step of a turn
 is not timed: it finds the processor's caches as another training left them, which no step of a training by itself does,
-and the code that all four trainings share would look cheaper than what only two of them run.
+and what all four share would still be in them, while what only two run would not.
 
 Beside the times: forward passes per step, operations of torch per step, and calls that wait for a device, such as
 `item`, which are looked for in the Python calls of every step, and with CUDA by torch's own detector.
