@@ -30,25 +30,25 @@ class ScoreBuffer:
         self._batches: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self._blocks: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def add(self, index: torch.Tensor, score: torch.Tensor, is_recorded: torch.Tensor) -> None:
+    def add(self, index: torch.Tensor, score: torch.Tensor, count: torch.Tensor) -> None:
         """Keep a batch's scores.
 
         Args:
             index: int64 `[B]`.
             score: `[B]`, detached.
-            is_recorded: bool `[B]`; False where nothing is to be recorded.
+            count: `[B]`, not changed afterwards; 0 where nothing is to be recorded, as for a ghost.
         """
         if score.dtype != torch.float32 or score.device != index.device:
             score = score.to(index.device, torch.float32)
-        self._batches.append((index, score, is_recorded))
+        self._batches.append((index, score, count))
         if len(self._batches) == BATCHES_PER_BLOCK:
             # A GPU gives out memory by 512 bytes, which is 64 bytes per sample for batches of 16.
             self._join()
 
     def _join(self) -> None:
         if self._batches:
-            index, score, is_recorded = (torch.cat(parts) for parts in zip(*self._batches, strict=True))
-            self._blocks.append((torch.where(is_recorded, index, -1), score))
+            index, score, count = (torch.cat(parts) for parts in zip(*self._batches, strict=True))
+            self._blocks.append((torch.where(count > 0, index, -1), score))
             self._batches = []
 
     def _take(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

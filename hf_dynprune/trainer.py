@@ -630,7 +630,7 @@ class DynPruneMixin(Trainer):
         check_terms(terms, index)
         forwarded = index.shape[0] * self.accelerator.num_processes
         if self._selection is None:
-            self._scores.add(index, terms.score.detach(), count > 0)
+            self._scores.add(index, terms.score.detach(), count)
             record = self._active_run().record
             if record is not None:
                 record.forward_passes += forwarded

@@ -158,7 +158,7 @@ def test_weights_keep_their_precision_where_deepspeed_casts(tmp_path, monkeypatc
     """The stock method casts all floating point of a batch to DeepSpeed's precision: 1.7 would weigh 1.703."""
     trainer = pruning_trainer(vit(), Images(), tmp_path)
     plugin = SimpleNamespace(hf_ds_config=SimpleNamespace(dtype=lambda: torch.bfloat16))
-    monkeypatch.setattr(trainer.accelerator.state, "deepspeed_plugin", plugin)
+    monkeypatch.setattr(type(trainer.accelerator.state), "deepspeed_plugin", plugin)
     monkeypatch.setattr(trainer, "is_deepspeed_enabled", True)
     batch = {"pixel_values": torch.rand(2, 3, 4, 4), WEIGHT_KEY: torch.tensor([1.7, 2.3])}
     got = trainer._prepare_inputs(dict(batch))

@@ -52,7 +52,7 @@ class PerSampleLoss(ABC):
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
         """int64 `[B]`: n_i, the items of each sample that carry loss, from the batch alone, before any forward.
 
-        A new tensor each time, since it is read again after the forward pass.
+        A new tensor each time: it is kept until the scores are read out.
         """
 
     def forward(self, model: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:

@@ -50,15 +50,15 @@ class Constants:
         batch: samples of a process and step.
     """
 
-    merge: float = 26.7
-    fold: float = 55.2
-    check: float = 14.9
-    plan: float = 89.0
-    order: float = 36.1
-    checkpoint: float = 43.0
-    deal: float = 560.0
-    rest_bytes: float = 14.2
-    peak_bytes: float = 22.5
+    merge: float = 26.9
+    fold: float = 91.6
+    check: float = 7.4
+    plan: float = 26.2
+    order: float = 30.4
+    checkpoint: float = 40.7
+    deal: float = 64.0
+    rest_bytes: float = 14.3
+    peak_bytes: float = 31.3
     checkpoint_bytes: float = 9.7
     kept: float = 0.68
     rate: float = RATE
