@@ -3,11 +3,11 @@
 Two runs of the stock Trainer on the full data and a pruned run of each method go on in one process and in turn, some
 steps at a time and with about equal progress, so that what slows the machine meets all of them; with worker processes,
 one after the other. The first step of a turn costs a little more, which counts against pruning, whose turns are
-shorter. A round compares each pruned run with the mean of the two full ones. The images are decoded from PNG,
-or as a parquet file has them, for each visit. Time runs from the end of the first optimizer step to the end of
-training: what is left out is start-up and the check of the first batch; planning, merging, logs and history are in it.
-Samples are counted over the same steps. CPU seconds of the process, without its workers, show
-what other work on the machine distorts.
+shorter. A round compares each pruned run with the mean of the two full ones. The images are decoded from PNG, or as a
+parquet file has them, for each visit. Time runs from the end of the first optimizer step to the end of training: what
+is left out is start-up and the check of the first batch; planning, merging, logs and history are in it. Samples are
+counted over the same steps. CPU seconds of the process, without its workers, show what other work on the machine
+distorts.
 
     python -m tests.benchmarks.efficiency --data DIR --samples 3840 --rounds 5 --json efficiency.json
 """
