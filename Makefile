@@ -72,7 +72,7 @@ docs: $(DOCS_ENV)  ## build the documentation into site/; a warning is an error
 	@echo "documentation: site/index.html"
 
 methods: $(CORE_ENV)  ## write docs/methods.md, docs/flags.md and the README's table of methods from the classes
-	@$(BIN)/python -m hf_dynprune.method_docs
+	@$(BIN)/python -m hf_dynprune.docs_pages.methods
 
 build: $(DEV_ENV)  ## build the wheel into dist/
 	@$(BIN)/python -m build --wheel

@@ -43,8 +43,10 @@ from transformers import (
 )
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, list_policies, newest_usable_checkpoint
-from hf_dynprune.budget import check_target
-from hf_dynprune.comparison import (
+from hf_dynprune.common.checks import check_choice, check_numbers
+from hf_dynprune.compare.equal_savings import SETTINGS, Setting, arm_name, draw_front, equal_savings_table
+from hf_dynprune.compare.folders import SHORTER
+from hf_dynprune.compare.runs import (
     FULL,
     ComparisonArguments,
     PlannedRun,
@@ -54,15 +56,13 @@ from hf_dynprune.comparison import (
     run_all,
     with_recipes,
 )
-from hf_dynprune.equal_savings import SETTINGS, Setting, arm_name, draw_front, equal_savings_table
-from hf_dynprune.flag_checks import check_choice, check_numbers
-from hf_dynprune.image_data import ImageData, load_digit_images, load_image_data
-from hf_dynprune.large_batch import OPTIMIZERS, large_batch_optimizer
+from hf_dynprune.decisions.budget import check_target
+from hf_dynprune.decisions.registry import as_mapping
 from hf_dynprune.metrics import TopKAccuracy
 from hf_dynprune.models import CifarResNetConfig
-from hf_dynprune.quickstart import show_progress, small_resnet, small_vit_config
-from hf_dynprune.registry import as_mapping
-from hf_dynprune.run_folders import SHORTER
+from hf_dynprune.quickstart.run import show_progress, small_resnet, small_vit_config
+from hf_dynprune.readers.images import ImageData, load_digit_images, load_image_data
+from hf_dynprune.training.large_batch import OPTIMIZERS, large_batch_optimizer
 
 # ---- Flags ----
 

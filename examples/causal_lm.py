@@ -34,7 +34,7 @@ from transformers import (
 )
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, newest_usable_checkpoint
-from hf_dynprune.comparison import (
+from hf_dynprune.compare.runs import (
     ComparisonArguments,
     PlannedRun,
     RunResult,
@@ -43,8 +43,8 @@ from hf_dynprune.comparison import (
     planned_runs,
     run_all,
 )
-from hf_dynprune.quickstart import show_progress
-from hf_dynprune.text_data import load_texts, topic_texts, train_tokenizer
+from hf_dynprune.quickstart.run import show_progress
+from hf_dynprune.readers.texts import load_texts, topic_texts, train_tokenizer
 
 # ---- Settings ----
 

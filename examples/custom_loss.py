@@ -25,10 +25,10 @@ from transformers import HfArgumentParser, PretrainedConfig, PreTrainedModel, se
 from transformers.utils import ModelOutput
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, LossTerms, PerSampleLoss, register_loss
-from hf_dynprune.comparison import ComparisonArguments, RunResult, comparison_table, default_runs, planned_runs
+from hf_dynprune.compare.runs import ComparisonArguments, RunResult, comparison_table, default_runs, planned_runs
 from hf_dynprune.metrics import Accuracy
-from hf_dynprune.quickstart import show_progress, small_vit
-from hf_dynprune.quickstart_data import Images, load_digits_task
+from hf_dynprune.quickstart.run import show_progress, small_vit
+from hf_dynprune.readers.digits import Images, load_digits_task
 
 # ---- 1. A function ----
 

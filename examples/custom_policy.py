@@ -36,12 +36,12 @@ from hf_dynprune import (
     ScoreView,
     register_policy,
 )
-from hf_dynprune.comparison import ComparisonArguments, RunResult, comparison_table, default_runs, planned_runs
-from hf_dynprune.draws import count_kept
+from hf_dynprune.compare.runs import ComparisonArguments, RunResult, comparison_table, default_runs, planned_runs
+from hf_dynprune.decisions.draws import count_kept
+from hf_dynprune.decisions.policy import check_range
 from hf_dynprune.metrics import Accuracy
-from hf_dynprune.policy import check_range
-from hf_dynprune.quickstart import show_progress, small_vit
-from hf_dynprune.quickstart_data import Images, load_digits_task
+from hf_dynprune.quickstart.run import show_progress, small_vit
+from hf_dynprune.readers.digits import Images, load_digits_task
 
 # ---- The rule: arrays in, arrays out ----
 

@@ -57,7 +57,8 @@ from transformers import (
 )
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, newest_usable_checkpoint
-from hf_dynprune.comparison import (
+from hf_dynprune.common.checks import check_choice, check_names, check_numbers, parameter_names, refuse_without_effect
+from hf_dynprune.compare.runs import (
     ComparisonArguments,
     PlannedRun,
     RunResult,
@@ -67,19 +68,12 @@ from hf_dynprune.comparison import (
     run_all,
     with_recipes,
 )
-from hf_dynprune.flag_checks import (
-    check_choice,
-    check_names,
-    check_numbers,
-    parameter_names,
-    refuse_without_effect,
-)
-from hf_dynprune.image_data import ImageData, load_digit_images, load_image_data, without_bad
-from hf_dynprune.large_batch import OPTIMIZERS, large_batch_optimizer
+from hf_dynprune.decisions.registry import as_mapping
 from hf_dynprune.metrics import TopKAccuracy
 from hf_dynprune.models import CifarResNetConfig
-from hf_dynprune.quickstart import show_progress, small_vit_config
-from hf_dynprune.registry import as_mapping
+from hf_dynprune.quickstart.run import show_progress, small_vit_config
+from hf_dynprune.readers.images import ImageData, load_digit_images, load_image_data, without_bad
+from hf_dynprune.training.large_batch import OPTIMIZERS, large_batch_optimizer
 
 # ---- Settings ----
 

@@ -47,7 +47,7 @@ from transformers import (
 )
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, newest_usable_checkpoint
-from hf_dynprune.comparison import (
+from hf_dynprune.compare.runs import (
     ComparisonArguments,
     PlannedRun,
     RunResult,
@@ -56,11 +56,11 @@ from hf_dynprune.comparison import (
     run_all,
     with_recipes,
 )
+from hf_dynprune.compare.segmentation import Example, draw_examples, report
 from hf_dynprune.losses.segmentation import pixel_losses
 from hf_dynprune.metrics import MeanIoU, predicted_classes
-from hf_dynprune.quickstart import show_progress
-from hf_dynprune.segmentation_data import SegmentationData, load_digit_scenes, load_segmentation_data
-from hf_dynprune.segmentation_report import Example, draw_examples, report
+from hf_dynprune.quickstart.run import show_progress
+from hf_dynprune.readers.segmentation import SegmentationData, load_digit_scenes, load_segmentation_data
 
 # ---- Settings ----
 

@@ -34,7 +34,7 @@ from transformers import (
 )
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, newest_usable_checkpoint
-from hf_dynprune.comparison import (
+from hf_dynprune.compare.runs import (
     ComparisonArguments,
     PlannedRun,
     RunResult,
@@ -44,8 +44,8 @@ from hf_dynprune.comparison import (
     run_all,
 )
 from hf_dynprune.metrics import Accuracy
-from hf_dynprune.quickstart import show_progress
-from hf_dynprune.text_data import load_texts, topic_passages, train_tokenizer, with_class_labels
+from hf_dynprune.quickstart.run import show_progress
+from hf_dynprune.readers.texts import load_texts, topic_passages, train_tokenizer, with_class_labels
 
 # ---- Settings ----
 

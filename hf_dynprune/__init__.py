@@ -8,20 +8,20 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0.dev0"
+from ._version import __version__
 
 _EXPORTS = {
-    "EpochInfo": "plan",
-    "PrunePlan": "plan",
-    "PruningPolicy": "policy",
-    "build_policy": "registry",
-    "get_policy": "registry",
-    "list_policies": "registry",
-    "register_policy": "registry",
-    "ScoreStore": "scores",
-    "ScoreView": "scores",
-    "ClassFloor": "wrappers",
-    "CoverEvery": "wrappers",
+    "EpochInfo": "decisions.plan",
+    "PrunePlan": "decisions.plan",
+    "PruningPolicy": "decisions.policy",
+    "build_policy": "decisions.registry",
+    "get_policy": "decisions.registry",
+    "list_policies": "decisions.registry",
+    "register_policy": "decisions.registry",
+    "ScoreStore": "decisions.scores",
+    "ScoreView": "decisions.scores",
+    "ClassFloor": "decisions.guarantees",
+    "CoverEvery": "decisions.guarantees",
     "NoPruning": "methods.none",
     "RandomPruning": "methods.random",
     "InfoBatch": "methods.infobatch",
@@ -29,25 +29,25 @@ _EXPORTS = {
     "EpsilonGreedy": "methods.epsilon_greedy",
     "UCB": "methods.ucb",
     "StaticPruning": "methods.static",
-    "StaticScores": "score_file",
-    "load_scores": "score_file",
-    "score_dataset": "scoring",
-    "BatchSelector": "selectors",
-    "OrderDPSelector": "selectors",
-    "RandomSelector": "selectors",
-    "SelectiveBackprop": "selectors",
-    "list_selectors": "selectors",
-    "register_selector": "selectors",
-    "EpochRecord": "history",
-    "PruningHistory": "history",
-    "SavingsAccount": "savings",
-    "RunScores": "run_scores",
-    "write_report": "report",
-    "sample_table": "score_table",
+    "StaticScores": "records.score_file",
+    "load_scores": "records.score_file",
+    "score_dataset": "scoring.dataset",
+    "BatchSelector": "selectors.contract",
+    "OrderDPSelector": "selectors.contract",
+    "RandomSelector": "selectors.contract",
+    "SelectiveBackprop": "selectors.contract",
+    "list_selectors": "selectors.contract",
+    "register_selector": "selectors.contract",
+    "EpochRecord": "records.record",
+    "PruningHistory": "records.history",
+    "SavingsAccount": "records.savings",
+    "RunScores": "records.run_scores",
+    "write_report": "report.write",
+    "sample_table": "report.table",
     "LossTerms": "losses",
     "PerSampleLoss": "losses",
     "register_loss": "losses",
-    "newest_usable_checkpoint": "resume",
+    "newest_usable_checkpoint": "records.usable_checkpoint",
     "DynPruneArguments": "training_args",
     "DynPruneSeq2SeqTrainingArguments": "training_args",
     "DynPruneTrainingArguments": "training_args",
@@ -59,8 +59,17 @@ _EXPORTS = {
 __all__ = [*_EXPORTS, "__version__"]
 
 if TYPE_CHECKING:
-    from .history import EpochRecord as EpochRecord
-    from .history import PruningHistory as PruningHistory
+    from .decisions.guarantees import ClassFloor as ClassFloor
+    from .decisions.guarantees import CoverEvery as CoverEvery
+    from .decisions.plan import EpochInfo as EpochInfo
+    from .decisions.plan import PrunePlan as PrunePlan
+    from .decisions.policy import PruningPolicy as PruningPolicy
+    from .decisions.registry import build_policy as build_policy
+    from .decisions.registry import get_policy as get_policy
+    from .decisions.registry import list_policies as list_policies
+    from .decisions.registry import register_policy as register_policy
+    from .decisions.scores import ScoreStore as ScoreStore
+    from .decisions.scores import ScoreView as ScoreView
     from .losses import LossTerms as LossTerms
     from .losses import PerSampleLoss as PerSampleLoss
     from .losses import register_loss as register_loss
@@ -71,37 +80,28 @@ if TYPE_CHECKING:
     from .methods.random import RandomPruning as RandomPruning
     from .methods.static import StaticPruning as StaticPruning
     from .methods.ucb import UCB as UCB
-    from .plan import EpochInfo as EpochInfo
-    from .plan import PrunePlan as PrunePlan
-    from .policy import PruningPolicy as PruningPolicy
-    from .registry import build_policy as build_policy
-    from .registry import get_policy as get_policy
-    from .registry import list_policies as list_policies
-    from .registry import register_policy as register_policy
-    from .report import write_report as write_report
-    from .resume import newest_usable_checkpoint as newest_usable_checkpoint
-    from .run_scores import RunScores as RunScores
-    from .savings import SavingsAccount as SavingsAccount
-    from .score_file import StaticScores as StaticScores
-    from .score_file import load_scores as load_scores
-    from .score_table import sample_table as sample_table
-    from .scores import ScoreStore as ScoreStore
-    from .scores import ScoreView as ScoreView
-    from .scoring import score_dataset as score_dataset
-    from .selectors import BatchSelector as BatchSelector
-    from .selectors import OrderDPSelector as OrderDPSelector
-    from .selectors import RandomSelector as RandomSelector
-    from .selectors import SelectiveBackprop as SelectiveBackprop
-    from .selectors import list_selectors as list_selectors
-    from .selectors import register_selector as register_selector
+    from .records.history import PruningHistory as PruningHistory
+    from .records.record import EpochRecord as EpochRecord
+    from .records.run_scores import RunScores as RunScores
+    from .records.savings import SavingsAccount as SavingsAccount
+    from .records.score_file import StaticScores as StaticScores
+    from .records.score_file import load_scores as load_scores
+    from .records.usable_checkpoint import newest_usable_checkpoint as newest_usable_checkpoint
+    from .report.table import sample_table as sample_table
+    from .report.write import write_report as write_report
+    from .scoring.dataset import score_dataset as score_dataset
+    from .selectors.contract import BatchSelector as BatchSelector
+    from .selectors.contract import OrderDPSelector as OrderDPSelector
+    from .selectors.contract import RandomSelector as RandomSelector
+    from .selectors.contract import SelectiveBackprop as SelectiveBackprop
+    from .selectors.contract import list_selectors as list_selectors
+    from .selectors.contract import register_selector as register_selector
     from .trainer import DynPruneMixin as DynPruneMixin
     from .trainer import DynPruneSeq2SeqTrainer as DynPruneSeq2SeqTrainer
     from .trainer import DynPruneTrainer as DynPruneTrainer
     from .training_args import DynPruneArguments as DynPruneArguments
     from .training_args import DynPruneSeq2SeqTrainingArguments as DynPruneSeq2SeqTrainingArguments
     from .training_args import DynPruneTrainingArguments as DynPruneTrainingArguments
-    from .wrappers import ClassFloor as ClassFloor
-    from .wrappers import CoverEvery as CoverEvery
 
 
 def __getattr__(name: str) -> Any:

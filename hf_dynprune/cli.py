@@ -12,8 +12,6 @@ from .commands.report import report
 from .commands.score import score
 from .commands.scores import scores
 
-__all__ = ["app"]
-
 app = typer.Typer(
     name="hf-dynprune",
     help="Data pruning for the Hugging Face Trainer: leave out training samples, never model weights.",

@@ -4,7 +4,7 @@ Order of calls in a run: `train`, `get_train_dataloader`, `set_initial_training_
 `create_scheduler`, then per epoch `_run_epoch` with `_get_num_items_in_batch` and `compute_loss` inside, and
 `_save_checkpoint` where one is due; at the end `_finalize_training`.
 
-With a selector (`in_batch.py`) data, steps and learning rate are the stock Trainer's: `get_batch_samples` chooses rows
+With a selector (`training/`) data, steps and learning rate are the stock Trainer's: `get_batch_samples` chooses rows
 of each window's batches and gives them weights, which `compute_loss` applies as it does a plan's.
 """
 
@@ -26,35 +26,36 @@ from torch.utils.data import DataLoader
 from transformers import Seq2SeqTrainer, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, seed_worker
 
-from .budget import check_target, describe_savings
-from .callbacks import NominalStepping, is_stepped_by_metric, set_progress_total
-from .checkpoint import CheckpointError, load_state, require, save_state
-from .combining import metrics_set_aside, owner_of, refuse_own_data, refuse_trainer
-from .data import INDEX_KEY, WEIGHT_KEY, IndexedCollator, IndexedDataset, dataset_fingerprint, labels_and_names
-from .dealing import Layout
-from .distributed import ScoreBuffer, agree, sum_over_processes
-from .energy import find_meter
-from .history import PruningHistory
-from .hooks import check_hooks
-from .hub import HubPushes, add_to_card
-from .in_batch import InBatchSelection
-from .logging_backends import epoch_scalars, send_histograms, send_picture
-from .logs import logger
+from .common.logs import logger
+from .decisions.budget import check_target, describe_savings
+from .decisions.dealing import Layout
+from .decisions.plan import PrunePlan
+from .decisions.policy import PruningPolicy
+from .decisions.schedule import RunLength
 from .losses import LossTerms, PerSampleLoss, host, weighted_loss
+from .losses.sft import SFTLoss, is_sft
 from .methods.none import NoPruning
-from .plan import PrunePlan
-from .policy import PruningPolicy
-from .resume import choose_checkpoint, remove_markers
-from .run import PruningRun, RunFacts
-from .run_file import AboutRun
-from .sample_log import SampleLog
-from .sampler import PlanBatchSampler, visiting_order
-from .savings import SavingsAccount, describe_account
-from .schedule import RunLength
-from .selection import refuse_other_kind
-from .selectors import BatchSelector
-from .sft import SFTLoss, is_sft
-from .support import (
+from .records.about import AboutRun
+from .records.energy import find_meter
+from .records.history import PruningHistory
+from .records.sample_log import SampleLog
+from .records.savings import SavingsAccount, describe_account
+from .records.state_files import CheckpointError, load_state, require, save_state
+from .records.timing import EpochTimes
+from .records.usable_checkpoint import choose_checkpoint, remove_markers
+from .selectors.contract import BatchSelector
+from .serving.distributed import ScoreBuffer, agree, collect, sum_over_processes
+from .serving.indexed import INDEX_KEY, WEIGHT_KEY, IndexedCollator, IndexedDataset
+from .serving.labels import dataset_fingerprint, labels_and_names
+from .serving.sampler import PlanBatchSampler, visiting_order
+from .training.backends import epoch_scalars, send_histograms, send_picture
+from .training.batch_run import refuse_other_kind
+from .training.combining import metrics_set_aside, owner_of, refuse_own_data, refuse_trainer
+from .training.epoch_run import PruningRun, RunFacts
+from .training.hooks import check_hooks
+from .training.hub import HubPushes, add_to_card
+from .training.in_batch import InBatchSelection
+from .training.refusals import (
     add_guarantees,
     check_count,
     check_policy,
@@ -69,11 +70,9 @@ from .support import (
     resolve_loss,
     sample_lengths,
 )
-from .timing import EpochTimes
+from .training.schedulers import NominalStepping, is_stepped_by_metric, set_progress_total
+from .training.weights import check_adapters, load_named_adapter, private_torch_rng, restore_strictly
 from .training_args import DynPruneArguments
-from .weights import check_adapters, load_named_adapter, private_torch_rng, restore_strictly
-
-__all__ = ["DynPruneMixin", "DynPruneSeq2SeqTrainer", "DynPruneTrainer"]
 
 check_hooks(Trainer)
 
@@ -220,7 +219,11 @@ class DynPruneMixin(Trainer):
                 first = self.args.process_index - self.args.local_process_index
                 ranks = range(first, first + int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
             resume_from_checkpoint = choose_checkpoint(
-                resume_from_checkpoint, str(self.args.output_dir), self.accelerator, ranks
+                resume_from_checkpoint,
+                str(self.args.output_dir),
+                ranks,
+                self.accelerator.is_local_main_process,
+                partial(collect, self.accelerator),
             )
         return super().train(resume_from_checkpoint, *args, **kwargs)
 

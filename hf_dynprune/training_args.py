@@ -7,12 +7,10 @@ from typing import Any
 
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
-from .budget import check_share
-from .policy import PruningPolicy, is_number
-from .registry import as_mapping, build_policy, list_policies, needs_ratio
-from .selectors import BatchSelector, build_selector, list_selectors
-
-__all__ = ["DynPruneArguments", "DynPruneSeq2SeqTrainingArguments", "DynPruneTrainingArguments"]
+from .decisions.budget import check_share
+from .decisions.policy import PruningPolicy, is_number
+from .decisions.registry import as_mapping, build_policy, list_policies, needs_ratio
+from .selectors.contract import BatchSelector, build_selector, list_selectors
 
 
 @dataclass

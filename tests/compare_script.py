@@ -12,16 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import HfArgumentParser, set_seed
 
-from hf_dynprune import (
-    DynPruneTrainer,
-    DynPruneTrainingArguments,
-    PrunePlan,
-    PruningPolicy,
-    register_policy,
-)
+from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, PrunePlan, PruningPolicy, register_policy
 from hf_dynprune.metrics import Accuracy
-from hf_dynprune.quickstart import small_vit
-from hf_dynprune.quickstart_data import Images, load_digits_task
+from hf_dynprune.quickstart.run import small_vit
+from hf_dynprune.readers.digits import Images, load_digits_task
 
 
 @register_policy("easiest")

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from unittest import mock
 
-from hf_dynprune import registry
+from hf_dynprune.decisions import registry
 from hf_dynprune.losses import base
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -9,7 +9,7 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from hf_dynprune.ade20k import NAMES, RELEASE
+from hf_dynprune.readers.ade20k import NAMES, RELEASE
 
 ADE20K = Path(__file__).parents[2] / "shared" / "data" / "ade20k_tiny"
 ADE20K_MISSING = "ADE20K's pairs are not in ../shared/data/ade20k_tiny"

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from transformers import SegformerImageProcessorPil
 
-from hf_dynprune import ade20k
-from hf_dynprune.segmentation_data import IGNORE_INDEX, load_segmentation_data, read_ade20k
+from hf_dynprune.readers import ade20k
+from hf_dynprune.readers.segmentation import IGNORE_INDEX, load_segmentation_data, read_ade20k
 from tests.segmentation_files import (
     ADE20K_MISSING,
     ade20k_folder,

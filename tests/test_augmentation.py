@@ -10,7 +10,7 @@ import torch
 from transformers import default_data_collator
 
 from hf_dynprune import InfoBatch
-from hf_dynprune.data import IndexedCollator, IndexedDataset, Slot, Slots, seeded_generators
+from hf_dynprune.serving.indexed import IndexedCollator, IndexedDataset, Slot, Slots, seeded_generators
 from tests.helpers import Images, assert_same_bits, pruning_trainer, vit, weights_of
 
 STREAMS = {

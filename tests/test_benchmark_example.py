@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("PIL")
 pytest.importorskip("matplotlib")
 
-from hf_dynprune.image_data import load_digit_images
+from hf_dynprune.readers.images import load_digit_images
 from tests.example_scripts import EXAMPLES, example_script
 
 

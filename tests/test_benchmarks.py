@@ -11,8 +11,8 @@ pytest.importorskip("matplotlib")
 scipy_stats = pytest.importorskip("scipy.stats")
 
 from hf_dynprune import build_policy  # noqa: E402
-from hf_dynprune.budget import check_target  # noqa: E402
-from hf_dynprune.logs import logger  # noqa: E402
+from hf_dynprune.common.logs import logger  # noqa: E402
+from hf_dynprune.decisions.budget import check_target  # noqa: E402
 from tests.benchmarks.__main__ import FORMS, machine  # noqa: E402
 from tests.benchmarks.__main__ import main as run_benchmarks  # noqa: E402
 from tests.benchmarks.cifar_methods import EPOCHS, PARTS, TRAIN, Arm, arguments  # noqa: E402

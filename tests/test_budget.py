@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from hf_dynprune import UCB, EpsilonGreedy, InfoBatch, NoPruning, OrderDP, PruningPolicy, RandomPruning, StaticPruning
-from hf_dynprune.budget import check_target, describe_savings, plan_for_ratio, prunable, wanted_ratio
-from hf_dynprune.dealing import Layout
-from hf_dynprune.plan import EpochInfo
-from hf_dynprune.run import PruningRun, RunFacts
-from hf_dynprune.schedule import RunLength
-from hf_dynprune.score_file import StaticScores
-from hf_dynprune.scores import ScoreStore
+from hf_dynprune.decisions.budget import check_target, describe_savings, plan_for_ratio, prunable, wanted_ratio
+from hf_dynprune.decisions.dealing import Layout
+from hf_dynprune.decisions.plan import EpochInfo
+from hf_dynprune.decisions.schedule import RunLength
+from hf_dynprune.decisions.scores import ScoreStore
+from hf_dynprune.records.score_file import StaticScores
+from hf_dynprune.training.epoch_run import PruningRun, RunFacts
 from tests.helpers import Images, pruning_trainer, vit
 from tests.policies import FixedKeep
 

@@ -8,7 +8,8 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from hf_dynprune import EpochInfo, ScoreStore, registry
+from hf_dynprune import EpochInfo, ScoreStore
+from hf_dynprune.decisions import registry
 
 registry.list_policies()
 with mock.patch.dict(registry._POLICIES):  # no other test is to find the rule

@@ -10,21 +10,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hf_dynprune.checkpoint import (
-    JSON_FILE,
-    TENSOR_FILE,
-    CheckpointError,
-    load_state,
-    save_state,
-)
-from hf_dynprune.dealing import Layout
-from hf_dynprune.files import write_atomically
+from hf_dynprune.common.files import write_atomically
+from hf_dynprune.decisions.dealing import Layout
+from hf_dynprune.decisions.plan import PrunePlan
+from hf_dynprune.decisions.schedule import RunLength
+from hf_dynprune.decisions.scores import ExponentialMean, ScoreStore
 from hf_dynprune.methods.infobatch import InfoBatch
-from hf_dynprune.packing import pack_plan, pack_scores, unpack_plan, unpack_scores
-from hf_dynprune.plan import PrunePlan
-from hf_dynprune.run import PruningRun, RunFacts
-from hf_dynprune.schedule import RunLength
-from hf_dynprune.scores import ExponentialMean, ScoreStore
+from hf_dynprune.records.packing import pack_plan, pack_scores, unpack_plan, unpack_scores
+from hf_dynprune.records.state_files import JSON_FILE, TENSOR_FILE, CheckpointError, load_state, save_state
+from hf_dynprune.training.epoch_run import PruningRun, RunFacts
 
 
 def examples(number: int) -> settings:

@@ -8,8 +8,8 @@ import datasets
 import pyarrow as pa
 import pytest
 
-from hf_dynprune.image_data import load_image_data
-from hf_dynprune.text_data import load_texts, with_class_labels
+from hf_dynprune.readers.images import load_image_data
+from hf_dynprune.readers.texts import load_texts, with_class_labels
 from tests.image_files import image_table
 
 pytestmark = pytest.mark.usefixtures("own_datasets_cache", "no_datasets_bars")

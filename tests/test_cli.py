@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from hf_dynprune import get_policy, list_policies
 from hf_dynprune.cli import app
-from hf_dynprune.comparison import RunResult
-from hf_dynprune.history import PruningHistory
-from hf_dynprune.selectors import get_selector, list_selectors
+from hf_dynprune.compare.runs import RunResult
+from hf_dynprune.records.history import PruningHistory
+from hf_dynprune.selectors.contract import get_selector, list_selectors
 
 
 def run(*arguments: str):
@@ -113,21 +113,21 @@ def test_a_path_that_cannot_be_used_is_one_line_and_exit_code_2(tmp_path):
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), FileNotFoundError(2, "No such file", "x")])
 def test_an_operating_system_error_of_another_library_or_without_a_file_keeps_its_traceback(error, monkeypatch):
-    import hf_dynprune.quickstart
+    import hf_dynprune.quickstart.run
 
     def fail(settings):
         raise error
 
-    monkeypatch.setattr(hf_dynprune.quickstart, "run_quickstart", fail)
+    monkeypatch.setattr(hf_dynprune.quickstart.run, "run_quickstart", fail)
     result = run("quickstart")
     assert result.exit_code == 1
     assert result.exception is error
 
 
 def test_an_error_of_another_library_keeps_its_traceback(monkeypatch):
-    import hf_dynprune.quickstart
+    import hf_dynprune.quickstart.run
 
-    monkeypatch.setattr(hf_dynprune.quickstart, "run_quickstart", lambda settings: int("not ours"))
+    monkeypatch.setattr(hf_dynprune.quickstart.run, "run_quickstart", lambda settings: int("not ours"))
     result = run("quickstart")
     assert result.exit_code == 1
     assert isinstance(result.exception, ValueError)

@@ -18,14 +18,16 @@ from typer.testing import CliRunner
 pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
 
-from hf_dynprune import DynPruneTrainingArguments, list_policies, registry
+from hf_dynprune import DynPruneTrainingArguments, list_policies
 from hf_dynprune.cli import app
-from hf_dynprune.compare import Arm, CompareSettings, Comparison, make_runs
-from hf_dynprune.compare_report import control_sentences, seeds_sentence, verdict_sentence, write_report
-from hf_dynprune.comparison import RunResult, default_runs
-from hf_dynprune.history import EpochRecord, PruningHistory
-from hf_dynprune.run_folders import read_history, read_run, read_runs
-from hf_dynprune.script_runs import ScriptRunner
+from hf_dynprune.compare.folders import read_history, read_run, read_runs
+from hf_dynprune.compare.runs import RunResult, default_runs
+from hf_dynprune.compare.scripts import ScriptRunner
+from hf_dynprune.compare.text import control_sentences, seeds_sentence, verdict_sentence, write_report
+from hf_dynprune.compare.verdict import Arm, CompareSettings, Comparison, make_runs
+from hf_dynprune.decisions import registry
+from hf_dynprune.records.history import PruningHistory
+from hf_dynprune.records.record import EpochRecord
 
 FULL_PASSES = 1000
 
@@ -497,7 +499,7 @@ def test_a_real_script_with_a_policy_of_its_own(tmp_path, monkeypatch):
             runpy.run_path(command[1], run_name="__main__")
         return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr("hf_dynprune.script_runs.subprocess.run", in_this_process)
+    monkeypatch.setattr("hf_dynprune.compare.scripts.subprocess.run", in_this_process)
     script = Path(__file__).parent / "compare_script.py"
     done = invoke(
         *("--script", script, "--method", "easiest", "--seeds", "3", "--out", tmp_path, "--"),
@@ -516,8 +518,8 @@ def test_the_digits_are_run_by_the_quickstart(tmp_path, monkeypatch, capsys):
     pytest.importorskip("sklearn")
     from dataclasses import replace
 
-    from hf_dynprune import quickstart_compare
-    from hf_dynprune.quickstart_compare import QuickstartRunner, quickstart_settings
+    from hf_dynprune.quickstart import compare as quickstart_compare
+    from hf_dynprune.quickstart.compare import QuickstartRunner, quickstart_settings
 
     small = replace(quickstart_settings("infobatch", epochs=4), train_size=96, test_size=40, batch_size=16)
     made = make_runs(CompareSettings(seeds=(0,)), QuickstartRunner(small), tmp_path)

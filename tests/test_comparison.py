@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import datasets
 import pytest
 
-from hf_dynprune import DynPruneTrainingArguments, comparison, distributed
-from hf_dynprune.comparison import ComparisonArguments, RunResult, planned_runs, run_all
+from hf_dynprune import DynPruneTrainingArguments
+from hf_dynprune.compare import runs as comparison
+from hf_dynprune.compare.runs import ComparisonArguments, RunResult, planned_runs, run_all
+from hf_dynprune.serving import distributed
 
 DATA = {
     "train": datasets.Dataset.from_dict({"label": [0, 1, 0, 1]}),

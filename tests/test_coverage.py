@@ -20,14 +20,14 @@ from hf_dynprune import (
     RandomPruning,
     StaticPruning,
 )
-from hf_dynprune.budget import check_target, describe_savings, plan_for_ratio
-from hf_dynprune.checkpoint import load_state, save_state
-from hf_dynprune.data import class_labels
-from hf_dynprune.dealing import Layout
-from hf_dynprune.plan import EpochInfo
-from hf_dynprune.run import PruningRun, RunFacts
-from hf_dynprune.schedule import RunLength
-from hf_dynprune.scores import ScoreStore
+from hf_dynprune.decisions.budget import check_target, describe_savings, plan_for_ratio
+from hf_dynprune.decisions.dealing import Layout
+from hf_dynprune.decisions.plan import EpochInfo
+from hf_dynprune.decisions.schedule import RunLength
+from hf_dynprune.decisions.scores import ScoreStore
+from hf_dynprune.records.state_files import load_state, save_state
+from hf_dynprune.serving.labels import class_labels
+from hf_dynprune.training.epoch_run import PruningRun, RunFacts
 from tests.helpers import Images, assert_same_bits, pruning_trainer, vit, weights_of
 
 N = 60

@@ -15,9 +15,9 @@ import torch
 pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
 
 from hf_dynprune import EpochInfo
+from hf_dynprune.decisions.scores import ScoreView
 from hf_dynprune.losses import find_loss
-from hf_dynprune.quickstart_data import load_digits_task
-from hf_dynprune.scores import ScoreView
+from hf_dynprune.readers.digits import load_digits_task
 from tests.example_scripts import EXAMPLES, example_script
 
 ROOT = EXAMPLES.parent

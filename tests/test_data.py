@@ -13,19 +13,10 @@ from torch.utils.data import Subset
 from transformers import BatchEncoding, TrainingArguments, default_data_collator
 
 from hf_dynprune import EpochInfo, PrunePlan
-from hf_dynprune.data import (
-    INDEX_KEY,
-    WEIGHT_KEY,
-    IndexedCollator,
-    IndexedDataset,
-    Slot,
-    Slots,
-    class_labels,
-    dataset_fingerprint,
-    same_labels,
-)
-from hf_dynprune.dealing import Dealing, Layout
-from hf_dynprune.sampler import PlanBatchSampler, visiting_order
+from hf_dynprune.decisions.dealing import Dealing, Layout
+from hf_dynprune.serving.indexed import INDEX_KEY, WEIGHT_KEY, IndexedCollator, IndexedDataset, Slot, Slots
+from hf_dynprune.serving.labels import class_labels, dataset_fingerprint, same_labels
+from hf_dynprune.serving.sampler import PlanBatchSampler, visiting_order
 from tests.helpers import CLASSES, Images, bert, pruning_trainer, vit
 from tests.policies import FixedKeep
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from hf_dynprune.decisions.plan import EpochInfo, PrunePlan
+from hf_dynprune.decisions.policy import PruningPolicy
+from hf_dynprune.decisions.registry import build_policy, get_policy, list_policies
+from hf_dynprune.decisions.scores import ExponentialMean, ScoreStore, ScoreView
 from hf_dynprune.methods.static import StaticPruning
-from hf_dynprune.plan import EpochInfo, PrunePlan
-from hf_dynprune.policy import PruningPolicy
-from hf_dynprune.registry import build_policy, get_policy, list_policies
-from hf_dynprune.scores import ExponentialMean, ScoreStore, ScoreView
 
 NAN, INF = math.nan, math.inf
 EPOCH = EpochInfo(2, 10, 0.2, seed=5)

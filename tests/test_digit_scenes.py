@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from hf_dynprune.digit_scenes import digits_of
-from hf_dynprune.segmentation_data import SegmentationData, load_digit_scenes
+from hf_dynprune.readers.digit_scenes import digits_of
+from hf_dynprune.readers.segmentation import SegmentationData, load_digit_scenes
 
 
 @pytest.fixture(scope="module")

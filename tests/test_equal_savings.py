@@ -7,9 +7,9 @@ import pytest
 pytest.importorskip("scipy")
 
 from hf_dynprune import build_policy
-from hf_dynprune.budget import check_target, prunable
-from hf_dynprune.comparison import RunResult
-from hf_dynprune.equal_savings import SETTINGS, arm_name, draw_front, equal_savings_table, split_saving
+from hf_dynprune.compare.equal_savings import SETTINGS, arm_name, draw_front, equal_savings_table, split_saving
+from hf_dynprune.compare.runs import RunResult
+from hf_dynprune.decisions.budget import check_target, prunable
 
 
 def runs(name, accuracies, passes=1000, seconds=10.0):

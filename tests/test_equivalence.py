@@ -12,14 +12,7 @@ import pytest
 
 scipy_stats = pytest.importorskip("scipy.stats")
 
-from hf_dynprune.equivalence import (  # noqa: E402
-    ALPHA,
-    MOST_SEEDS,
-    POWER,
-    Equivalence,
-    PairedDifference,
-    paired_difference,
-)
+from hf_dynprune.compare.equivalence import ALPHA, MOST_SEEDS, POWER, Equivalence, PairedDifference, paired_difference  # noqa: E402
 
 SIMULATED = 5000
 MOST_FALSE = 0.06
@@ -206,7 +199,7 @@ def test_arms_without_a_common_seed_cannot_be_compared():
 def test_without_scipy_the_error_says_what_to_install():
     code = (
         "import sys; sys.modules['scipy'] = None\n"
-        "from hf_dynprune.equivalence import Equivalence, PairedDifference\n"
+        "from hf_dynprune.compare.equivalence import Equivalence, PairedDifference\n"
         "try:\n    Equivalence(PairedDifference((0.1, 0.2)), 1.0).verdict\n"
         "except ImportError as error:\n    print(error)\n"
     )

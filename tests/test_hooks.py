@@ -8,7 +8,7 @@ import pytest
 from transformers import Trainer
 
 from hf_dynprune import DynPruneMixin
-from hf_dynprune.hooks import TRAINER_HOOKS, check_hooks
+from hf_dynprune.training.hooks import TRAINER_HOOKS, check_hooks
 
 
 @pytest.mark.parametrize("name", TRAINER_HOOKS)

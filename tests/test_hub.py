@@ -20,10 +20,10 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from hf_dynprune import NoPruning, PruningHistory
-from hf_dynprune.hub import HubPushes
-from hf_dynprune.run_file import AboutRun
-from hf_dynprune.run_scores import RunScores
-from hf_dynprune.sample_log import SampleLog
+from hf_dynprune.records.about import AboutRun
+from hf_dynprune.records.run_scores import RunScores
+from hf_dynprune.records.sample_log import SampleLog
+from hf_dynprune.training.hub import HubPushes
 from tests.hub_server import HubServer
 
 ROOT = Path(__file__).parents[1]
@@ -176,7 +176,7 @@ class TestReadingBack:
         code = """
             import json, sys
             from hf_dynprune import PruningHistory
-            from hf_dynprune.run_scores import RunScores
+            from hf_dynprune.records.run_scores import RunScores
             first = sys.argv[1]
             says = []
             for repo in ("user/no_repository", "user/never"):

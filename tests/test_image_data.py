@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_dynprune import image_data
-from hf_dynprune.image_data import ImageData, load_digit_images, load_image_data, read_image_folder, without_bad
+from hf_dynprune.readers import images as image_data
+from hf_dynprune.readers.images import ImageData, load_digit_images, load_image_data, read_image_folder, without_bad
 from tests.image_files import (
     bad_files,
     colours,

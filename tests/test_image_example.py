@@ -17,9 +17,9 @@ from packaging.version import Version
 from PIL import Image
 from transformers import AutoModelForImageClassification
 
-from hf_dynprune.image_data import load_digit_images, load_image_data
-from hf_dynprune.large_batch import large_batch_optimizer
 from hf_dynprune.models import CifarResNetConfig, CifarResNetForImageClassification
+from hf_dynprune.readers.images import load_digit_images, load_image_data
+from hf_dynprune.training.large_batch import large_batch_optimizer
 from tests.example_scripts import EXAMPLES, example_script
 from tests.image_files import bad_files, encoded, image_folder, image_parquet, image_table, odd_files
 

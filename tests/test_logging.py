@@ -16,9 +16,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from hf_dynprune import logging_backends
-from hf_dynprune.history import EpochRecord
-from hf_dynprune.logging_backends import epoch_scalars, find_backends, send_histograms, send_picture
+from hf_dynprune.records.record import EpochRecord
+from hf_dynprune.training import backends as logging_backends
+from hf_dynprune.training.backends import epoch_scalars, find_backends, send_histograms, send_picture
 from tests.helpers import Images, pruning_trainer, vit
 
 ROOT = Path(__file__).parents[1]

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hf_dynprune import get_policy, list_policies, register_policy, registry
-from hf_dynprune.method_docs import (
+from hf_dynprune import get_policy, list_policies, register_policy
+from hf_dynprune.decisions import registry
+from hf_dynprune.docs_pages.methods import (
     BEGIN,
     END,
     NOT_STATED,

@@ -21,8 +21,8 @@ from hf_dynprune import (
     get_policy,
     list_policies,
 )
+from hf_dynprune.decisions.policy import PruningPolicy
 from hf_dynprune.methods.orderdp import surrogate_weights
-from hf_dynprune.policy import PruningPolicy
 
 DRAWS = 3_000
 CHOICES = 20_000

@@ -12,10 +12,10 @@ import yaml
 from huggingface_hub import ModelCard
 
 from hf_dynprune import ClassFloor, CoverEvery, InfoBatch, PruningHistory, RandomPruning, StaticPruning
-from hf_dynprune.history import EpochRecord
-from hf_dynprune.model_card import CardFacts, evaluation_of, pruning_section, update_card, with_section
-from hf_dynprune.run_file import AboutRun
-from hf_dynprune.scoring import StaticScores
+from hf_dynprune.records.about import AboutRun
+from hf_dynprune.records.record import EpochRecord
+from hf_dynprune.report.card import CardFacts, evaluation_of, pruning_section, update_card, with_section
+from hf_dynprune.scoring.dataset import StaticScores
 from tests.helpers import Images, bert, pruning_trainer, vit
 
 README = "---\nlicense: mit\ntags:\n- mine\n---\n\n# A model\n\nWritten by hand.\n"
@@ -203,7 +203,7 @@ class TestReport:
     """Of the last push; written by `report.write_report`."""
 
     def prepared(self, tmp_path, monkeypatch, write_report):
-        monkeypatch.setitem(sys.modules, "hf_dynprune.report", SimpleNamespace(write_report=write_report))
+        monkeypatch.setitem(sys.modules, "hf_dynprune.report.write", SimpleNamespace(write_report=write_report))
         trainer = pruning_trainer(vit(), Images(8), tmp_path, prune_method="infobatch", num_train_epochs=1)
         trainer.train()
         trainer._hub.prepare(is_last=False)

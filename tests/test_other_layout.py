@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from hf_dynprune import InfoBatch, OrderDP, RandomPruning
-from hf_dynprune.checkpoint import CheckpointError
-from hf_dynprune.data import INDEX_KEY
+from hf_dynprune.records.state_files import CheckpointError
+from hf_dynprune.serving.indexed import INDEX_KEY
 from tests.helpers import Images, StepLog, pruning_trainer, resnet, vit, weights_of
 
 SIZE = 46

@@ -13,7 +13,7 @@ import typer
 import hf_dynprune
 from hf_dynprune import list_policies
 from hf_dynprune.cli import app
-from hf_dynprune.score_file import StaticScores
+from hf_dynprune.records.score_file import StaticScores
 
 PAGE = (Path(__file__).parents[1] / "docs" / "paper_index.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)

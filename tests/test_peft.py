@@ -7,7 +7,7 @@ import torch
 
 from hf_dynprune import InfoBatch, OrderDP, RandomPruning
 from hf_dynprune.losses.classification import ClassificationLoss
-from hf_dynprune.weights import check_adapters
+from hf_dynprune.training.weights import check_adapters
 from tests.helpers import Images, StepLog, assert_same_bits, pruning_trainer, stock_trainer, vit, weights_of
 from tests.test_resume import untimed, untimed_logs
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from hf_dynprune import UCB, EpochInfo, PrunePlan, PruningPolicy, ScoreView
-from hf_dynprune.budget import describe_savings
-from hf_dynprune.checkpoint import load_state, save_state
-from hf_dynprune.dealing import Layout
-from hf_dynprune.draws import count_kept, keep_by_lot
-from hf_dynprune.run import PruningRun, RunFacts
-from hf_dynprune.schedule import RunLength
+from hf_dynprune.decisions.budget import describe_savings
+from hf_dynprune.decisions.dealing import Layout
+from hf_dynprune.decisions.draws import count_kept, keep_by_lot
+from hf_dynprune.decisions.schedule import RunLength
+from hf_dynprune.records.state_files import load_state, save_state
+from hf_dynprune.training.epoch_run import PruningRun, RunFacts
 
 SIZE = 24
 

@@ -9,7 +9,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from hf_dynprune import DynPruneTrainer, InfoBatch
-from hf_dynprune.data import WEIGHT_KEY
+from hf_dynprune.serving.indexed import WEIGHT_KEY
 from tests import helpers
 from tests.helpers import Images, StepLog, assert_same_bits, pruning_trainer, resnet, stock_trainer, vit, weights_of
 

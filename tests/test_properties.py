@@ -12,11 +12,11 @@ from accelerate.data_loader import BatchSamplerShard
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from hf_dynprune.data import Slot
-from hf_dynprune.dealing import Dealing, Layout, batch_ends
-from hf_dynprune.plan import EpochInfo, PrunePlan
-from hf_dynprune.sampler import PlanBatchSampler, visiting_order
-from hf_dynprune.schedule import RunClock, RunLength
+from hf_dynprune.decisions.dealing import Dealing, Layout, batch_ends
+from hf_dynprune.decisions.plan import EpochInfo, PrunePlan
+from hf_dynprune.decisions.schedule import RunClock, RunLength
+from hf_dynprune.serving.indexed import Slot
+from hf_dynprune.serving.sampler import PlanBatchSampler, visiting_order
 
 
 def examples(number: int) -> settings:
@@ -141,7 +141,7 @@ def test_how_much_of_the_order_is_read_at_a_time_changes_nothing(plan, layout, d
     dealing = Dealing(layout.window, min(dealt, plan.num_kept - 1), 1) if dealt else Dealing(layout.window)
     whole = [list(batch) for batch in serving(plan, layout, drop_last, dealing)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hf_dynprune.sampler.CHUNK", chunk)
+        patch.setattr("hf_dynprune.serving.sampler.CHUNK", chunk)
         assert [list(batch) for batch in serving(plan, layout, drop_last, dealing)] == whole
 
 

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from hf_dynprune import PruningHistory
-from hf_dynprune.quickstart import QuickstartSettings, run_quickstart
-from hf_dynprune.quickstart_data import Images, load_digits_task, load_parquet_task
-from hf_dynprune.quickstart_report import compare, format_table, read_results
+from hf_dynprune.quickstart.results import compare, format_table, read_results
+from hf_dynprune.quickstart.run import QuickstartSettings, run_quickstart
+from hf_dynprune.readers.digits import Images, load_digits_task, load_parquet_task
 
 CIFAR10 = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
 
@@ -119,7 +119,7 @@ def test_finished_runs_are_read_back(finished, monkeypatch, capsys):
     def refuse(*arguments):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("hf_dynprune.quickstart.run_once", refuse)
+    monkeypatch.setattr("hf_dynprune.quickstart.run.run_once", refuse)
     assert run_quickstart(settings(out, seeds=(0, 1))) == results
     printed = capsys.readouterr().out
     assert printed.count("read back from") == 4

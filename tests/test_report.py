@@ -16,14 +16,14 @@ pytest.importorskip("matplotlib")
 from PIL import Image
 
 from hf_dynprune import EpochRecord, InfoBatch, PrunePlan, PruningHistory
-from hf_dynprune.history import HISTORY_FILE, RUN_FILE
-from hf_dynprune.report import write_report
-from hf_dynprune.report_page import Page, Picture, Section, Table, as_html, as_markdown
-from hf_dynprune.report_sections import PICTURES
-from hf_dynprune.run_folder import RunFolder
-from hf_dynprune.sample_groups import GROUPS, sample_groups
-from hf_dynprune.sample_log import SAMPLE_LOG, SampleLog
-from hf_dynprune.sample_statistics import gather
+from hf_dynprune.records.folder import RunFolder
+from hf_dynprune.records.record import HISTORY_FILE, RUN_FILE
+from hf_dynprune.records.sample_log import SAMPLE_LOG, SampleLog
+from hf_dynprune.report.groups import GROUPS, sample_groups
+from hf_dynprune.report.page import Page, Picture, Section, Table, as_html, as_markdown
+from hf_dynprune.report.sections import PICTURES
+from hf_dynprune.report.statistics import gather
+from hf_dynprune.report.write import write_report
 from tests.benchmarks.report_scale import make_run, measure
 from tests.helpers import Images, pruning_trainer, vit
 
@@ -401,7 +401,7 @@ def test_what_was_run_is_told_where_it_was_written_down(tmp_path):
 
 def test_steps_become_forward_passes_by_the_epochs_that_they_were_made_in(tmp_path):
     """Two epochs of 10 steps with 40 passes, and 6 with 24; then on at the pace of the last."""
-    from hf_dynprune.report_sections import _passes
+    from hf_dynprune.report.sections import _passes
 
     made_up(tmp_path, np.array([[True] * 40, [True] * 24 + [False] * 16]), SCORE[:2])
     records = PruningHistory.load(tmp_path).records

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hf_dynprune import UCB, InfoBatch, OrderDP, PruningHistory, RandomPruning
-from hf_dynprune.checkpoint import JSON_FILE, TENSOR_FILE, CheckpointError, load_state, save_state
+from hf_dynprune.records.state_files import JSON_FILE, TENSOR_FILE, CheckpointError, load_state, save_state
 from tests.helpers import Images, StepLog, assert_same_bits, pruning_trainer, stock_trainer, vit, weights_of
 
 SIZE = 22

@@ -13,8 +13,8 @@ import torch
 from transformers import TrainerCallback
 
 from hf_dynprune import InfoBatch, PrunePlan, RandomPruning
-from hf_dynprune.data import labels_and_names
-from hf_dynprune.sample_log import SAMPLE_LOG, SampleLog
+from hf_dynprune.records.sample_log import SAMPLE_LOG, SampleLog
+from hf_dynprune.serving.labels import labels_and_names
 from tests.helpers import Images, pruning_trainer, vit
 
 EPOCHS = 4

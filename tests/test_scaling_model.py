@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hf_dynprune import PrunePlan
-from hf_dynprune.distributed import agree
+from hf_dynprune.serving.distributed import agree
 from tests.benchmarks.scaling_model import (
     Constants,
     check_bytes,

@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 from hf_dynprune import DynPruneTrainingArguments, PruningHistory, StaticPruning, load_scores, score_dataset
 from hf_dynprune.cli import app
-from hf_dynprune.files import json_digest
-from hf_dynprune.score_file import ScoreFileError, StaticScores
-from hf_dynprune.scoring_rules import el2n_scores, forgetting_counts
-from hf_dynprune.scoring_run import _Watch
+from hf_dynprune.common.files import json_digest
+from hf_dynprune.records.score_file import ScoreFileError, StaticScores
+from hf_dynprune.scoring.rules import el2n_scores, forgetting_counts
+from hf_dynprune.scoring.training_run import _Watch
 from tests.helpers import CLASSES, Images, arguments, bert, pruning_trainer, resnet, stock_trainer, vit, weights_of
 
 SIZE = 10
@@ -482,8 +482,8 @@ def test_equal_scores_keep_the_same_samples_in_every_epoch(tmp_path):
 
 
 def _plan_of(trainer, epoch):
-    from hf_dynprune.run import PruningRun
-    from hf_dynprune.schedule import RunLength
+    from hf_dynprune.decisions.schedule import RunLength
+    from hf_dynprune.training.epoch_run import PruningRun
 
     run = PruningRun(trainer.policy, trainer._facts(), trainer._layout(), RunLength(3, 9, 3.0, False))
     return run.make_plan(run.epoch_info(epoch, epoch * 3)).kept_indices.tolist()

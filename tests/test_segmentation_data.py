@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from hf_dynprune import segmentation_data, segmentation_pairs
-from hf_dynprune.segmentation_data import (
+from hf_dynprune.readers import masks as segmentation_pairs
+from hf_dynprune.readers import segmentation as segmentation_data
+from hf_dynprune.readers.segmentation import (
     SegmentationData,
     load_digit_scenes,
     load_segmentation_data,
@@ -247,5 +248,5 @@ def test_pillow_is_asked_for(monkeypatch, load):
 
 
 def test_the_module_imports_neither_pillow_nor_scikit_learn():
-    code = "import sys; sys.modules['PIL'] = sys.modules['sklearn'] = None; import hf_dynprune.segmentation_data"
+    code = "import sys; sys.modules['PIL'] = sys.modules['sklearn'] = None; import hf_dynprune.readers.segmentation"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

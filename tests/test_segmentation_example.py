@@ -18,10 +18,11 @@ from packaging.version import Version
 from PIL import Image
 
 from hf_dynprune import DynPruneTrainingArguments
-from hf_dynprune.comparison import PlannedRun, RunResult
-from hf_dynprune.history import EpochRecord, PruningHistory
-from hf_dynprune.segmentation_data import IGNORE_INDEX, load_digit_scenes
-from hf_dynprune.segmentation_report import Example, draw_examples, report
+from hf_dynprune.compare.runs import PlannedRun, RunResult
+from hf_dynprune.compare.segmentation import Example, draw_examples, report
+from hf_dynprune.readers.segmentation import IGNORE_INDEX, load_digit_scenes
+from hf_dynprune.records.history import PruningHistory
+from hf_dynprune.records.record import EpochRecord
 from tests.example_scripts import EXAMPLES, example_script
 from tests.segmentation_files import ADE20K_MISSING, genuine_ade20k, has_ade20k, written_out
 from tests.segmenters import segformer

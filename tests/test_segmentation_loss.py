@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments
-from hf_dynprune.checkpoint import CheckpointError
 from hf_dynprune.losses import find_loss, segmentation, weighted_loss
 from hf_dynprune.losses.segmentation import SegmentationLoss, pixel_losses, share_of_classes, share_of_pixels
+from hf_dynprune.records.state_files import CheckpointError
 from tests.helpers import arguments, pruning_trainer, stock_trainer, weights_of
 from tests.segmenters import CLASSES, FAMILIES, Scenes, binary_segformer, segformer, upernet
 

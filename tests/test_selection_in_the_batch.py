@@ -23,12 +23,12 @@ from hf_dynprune import (
     RandomSelector,
     SelectiveBackprop,
 )
-from hf_dynprune.candidates import evaluation_mode, number_rows, private_generators, take_rows
-from hf_dynprune.checkpoint import CheckpointError
-from hf_dynprune.data import INDEX_KEY, WEIGHT_KEY
-from hf_dynprune.dealing import Layout
-from hf_dynprune.selection import SelectionFacts, SelectionRun
-from hf_dynprune.support import check_first_batch, is_map_style, refuse_dispatch
+from hf_dynprune.decisions.dealing import Layout
+from hf_dynprune.records.state_files import CheckpointError
+from hf_dynprune.serving.indexed import INDEX_KEY, WEIGHT_KEY
+from hf_dynprune.training.batch_run import SelectionFacts, SelectionRun
+from hf_dynprune.training.candidates import evaluation_mode, number_rows, private_generators, take_rows
+from hf_dynprune.training.refusals import check_first_batch, is_map_style, refuse_dispatch
 from tests.helpers import (
     Images,
     StepLog,

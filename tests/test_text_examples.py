@@ -11,7 +11,7 @@ import datasets
 import pytest
 import torch
 
-from hf_dynprune.text_data import (
+from hf_dynprune.readers.texts import (
     load_texts,
     topic_paragraphs,
     topic_passages,

@@ -54,7 +54,7 @@ import hf_dynprune
 print(hf_dynprune.__file__)
 print(hf_dynprune.list_policies())
 print(hf_dynprune.build_policy("toy", 0.5))
-from hf_dynprune.method_docs import method_facts, methods_page
+from hf_dynprune.docs_pages.methods import method_facts, methods_page
 facts = method_facts("toy")
 print(facts.summary, facts.unbiased, facts.cost, *facts.parameters, sep=" | ")
 print(methods_page().count("\\n## toy\\n"))

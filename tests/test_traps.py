@@ -11,10 +11,10 @@ import torch
 from accelerate import PartialState
 
 from hf_dynprune import InfoBatch, OrderDP, RandomPruning
-from hf_dynprune.dealing import Layout
-from hf_dynprune.distributed import ScoreBuffer
+from hf_dynprune.decisions.dealing import Layout
 from hf_dynprune.losses import LossTerms, weighted_loss
-from hf_dynprune.sampler import PlanBatchSampler
+from hf_dynprune.serving.distributed import ScoreBuffer
+from hf_dynprune.serving.sampler import PlanBatchSampler
 from tests.helpers import CLASSES, Images, StepLog, pruning_trainer, resnet, vit
 from tests.policies import FixedKeep
 

@@ -8,11 +8,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from accelerate import PartialState
 
 from hf_dynprune import RandomPruning, newest_usable_checkpoint
-from hf_dynprune.checkpoint import JSON_FILE, TENSOR_FILE, CheckpointError
-from hf_dynprune.resume import checkpoint_folders, choose_checkpoint, remove_markers, why_unusable
+from hf_dynprune.records.state_files import JSON_FILE, TENSOR_FILE, CheckpointError
+from hf_dynprune.records.usable_checkpoint import checkpoint_folders, choose_checkpoint, remove_markers, why_unusable
 from tests.helpers import Images, StepLog, assert_same_bits, pruning_trainer, vit, weights_of
 
 FILES = [
@@ -149,22 +148,24 @@ def test_a_folder_that_vanishes_while_it_is_looked_at_is_passed_over(run_folder,
     def vanished(path):
         raise FileNotFoundError(str(path))
 
-    monkeypatch.setattr("hf_dynprune.resume.load_state", vanished)
+    monkeypatch.setattr("hf_dynprune.records.usable_checkpoint.load_state", vanished)
     assert why_unusable(run_folder / "checkpoint-6").startswith("it cannot be read (FileNotFoundError")
     assert newest_usable_checkpoint(run_folder) is None
 
 
-def test_machines_with_disks_of_their_own_agree_on_what_all_have(run_folder, monkeypatch):
+def test_machines_with_disks_of_their_own_agree_on_what_all_have(run_folder):
     """One machine has not begun checkpoint-6, and its checkpoint-5 is cut off."""
     others = {str(run_folder / f"checkpoint-{step}"): None for step in range(1, 5)}
     others[str(run_folder / "checkpoint-5")] = "optimizer.pt is cut off or damaged"
-    monkeypatch.setattr("hf_dynprune.resume.collect", lambda accelerator, own: [own, others])
-    assert choose_checkpoint(True, str(run_folder), PartialState(), None) == str(run_folder / "checkpoint-4")
-    monkeypatch.setattr("hf_dynprune.resume.collect", lambda accelerator, own: [own, {}])
+    assert choose_checkpoint(True, str(run_folder), None, True, lambda own: [own, others]) == str(
+        run_folder / "checkpoint-4"
+    )
     with pytest.raises(CheckpointError, match=r"checkpoint-6: not on every machine\..*Start a new run"):
-        choose_checkpoint(True, str(run_folder), PartialState(), None)
+        choose_checkpoint(True, str(run_folder), None, True, lambda own: [own, {}])
 
 
 def test_a_folder_with_a_trailing_slash_or_as_a_path_is_fine(run_folder):
     for wanted in (f"{run_folder / 'checkpoint-6'}/", run_folder / "checkpoint-6"):
-        assert Path(choose_checkpoint(wanted, "elsewhere", PartialState(), None)) == run_folder / "checkpoint-6"
+        assert (
+            Path(choose_checkpoint(wanted, "elsewhere", None, True, lambda own: [own])) == run_folder / "checkpoint-6"
+        )

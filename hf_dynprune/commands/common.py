@@ -10,8 +10,6 @@ from traceback import walk_tb
 
 import typer
 
-__all__ = ["choose_threads", "one_line_errors", "split", "whole_number"]
-
 PACKAGE = __package__.partition(".")[0]
 FILE_FUNCTIONS = ("pathlib", "os", "shutil", "tempfile")
 """Modules of Python that raise an OSError for a path they were given; the caller is to be looked at instead."""

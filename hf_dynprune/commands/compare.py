@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..registry import get_policy
+from ..decisions.registry import get_policy
 from .common import choose_threads, one_line_errors, split, whole_number
 
 if TYPE_CHECKING:
-    from ..compare import Runner
-
-__all__ = ["compare"]
+    from ..compare.verdict import Runner
 
 
 def compare(
@@ -60,9 +58,9 @@ def compare(
         if script is None and runs is None:
             get_policy(method)  # a misspelt name is told before torch is imported
         choose_threads(script or runs)
-        from ..compare import CompareSettings, Comparison, make_runs
-        from ..compare_report import check_packages, write_report
-        from ..run_folders import read_runs
+        from ..compare.folders import read_runs
+        from ..compare.text import check_packages, write_report
+        from ..compare.verdict import CompareSettings, Comparison, make_runs
 
         check_packages()
         numbers = tuple(whole_number(seed, "--seeds") for seed in split(seeds or "0,1,2,3,4"))
@@ -89,9 +87,9 @@ def _refuse_without_effect(
 
 def _runner(method: str, script: Path | None, arguments: list[str], epochs: int | None) -> Runner:
     if script is not None:
-        from ..script_runs import ScriptRunner
+        from ..compare.scripts import ScriptRunner
 
         return ScriptRunner(script, arguments)
-    from ..quickstart_compare import QuickstartRunner, quickstart_settings
+    from ..quickstart.compare import QuickstartRunner, quickstart_settings
 
     return QuickstartRunner(quickstart_settings(method, 20 if epochs is None else epochs))

@@ -8,8 +8,6 @@ import typer
 
 from .common import one_line_errors
 
-__all__ = ["doctor"]
-
 SIGNS = {"ok": "  ok     ", "note": "  note   ", "problem": "  PROBLEM"}
 
 
@@ -33,7 +31,7 @@ def doctor(
     it would be refused. The exit code is 1 where there is a problem.
     """
     with one_line_errors():
-        from ..doctor import ALWAYS_REFUSED, examine, examine_flags, examine_model
+        from .diagnosis import ALWAYS_REFUSED, examine, examine_flags, examine_model
 
         findings = [*examine()]
         if model is not None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from ..method_docs import method_facts
-from ..registry import list_policies
-from ..selectors import get_selector, list_selectors
-
-__all__ = ["methods"]
+from ..decisions.registry import list_policies
+from ..docs_pages.methods import method_facts
+from ..selectors.contract import get_selector, list_selectors
 
 
 def methods() -> None:

@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..registry import get_policy
+from ..decisions.registry import get_policy
 from .common import choose_threads, one_line_errors, split, whole_number
-
-__all__ = ["quickstart"]
 
 
 def quickstart(
@@ -50,7 +48,7 @@ def quickstart(
         for method in chosen:
             get_policy(method)  # a misspelt name is told before torch is imported
         choose_threads(data)
-        from ..quickstart import QuickstartSettings, run_quickstart
+        from ..quickstart.run import QuickstartSettings, run_quickstart
 
         settings = QuickstartSettings(
             methods=tuple(chosen),

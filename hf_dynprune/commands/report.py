@@ -9,8 +9,6 @@ import typer
 
 from .common import one_line_errors
 
-__all__ = ["report"]
-
 
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run's output_dir.", show_default=False)],
@@ -30,6 +28,6 @@ def report(
     Reads files alone, so it works while the run is under way, and after it was killed.
     """
     with one_line_errors():
-        from ..report import write_report
+        from ..report.write import write_report
 
         typer.echo(f"wrote {write_report(run, data, out)}")

@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..score_file import new_score_path
+from ..records.score_file import new_score_path
 from .common import choose_threads, one_line_errors
-
-__all__ = ["score"]
 
 
 def score(
@@ -42,8 +40,8 @@ def score(
     with one_line_errors():
         new_score_path(out)  # told before anything is computed
         choose_threads(data)
-        from ..quickstart import QuickstartSettings
-        from ..quickstart_score import run_scoring
+        from ..quickstart.run import QuickstartSettings
+        from ..quickstart.score import run_scoring
 
         settings = QuickstartSettings(
             methods=("none",),

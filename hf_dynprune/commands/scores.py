@@ -9,8 +9,6 @@ import typer
 
 from .common import one_line_errors
 
-__all__ = ["scores"]
-
 
 def scores(
     run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run's output_dir.", show_default=False)],
@@ -33,7 +31,7 @@ def scores(
     with one_line_errors():
         import datasets
 
-        from ..score_table import sample_table, write_sample_table
+        from ..report.table import sample_table, write_sample_table
 
         datasets.disable_progress_bars()
         table = sample_table(run, data)

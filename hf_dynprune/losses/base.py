@@ -15,10 +15,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ..data import INDEX_KEY
+from ..serving.indexed import INDEX_KEY
 from . import host
-
-__all__ = ["FunctionLoss", "LossTerms", "PerSampleLoss", "find_loss", "register_loss", "weighted_loss"]
 
 
 @dataclass(frozen=True)

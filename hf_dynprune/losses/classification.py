@@ -19,8 +19,6 @@ from torch.nn import functional
 from .base import LossTerms, PerSampleLoss, register_loss
 from .labels import IGNORE, RangeCheck, at_least_single, labels_of, logits_of, refuse_own_loss_function
 
-__all__ = ["ClassificationLoss"]
-
 _TASKS = ("ForImageClassification", "ForSequenceClassification", "ForVideoClassification", "ForAudioClassification")
 _SINGLE, _MULTI, _REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 

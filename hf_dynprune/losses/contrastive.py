@@ -8,8 +8,6 @@ import torch
 
 from .base import PerSampleLoss, register_loss
 
-__all__ = ["refuse_contrastive"]
-
 
 def _compares_pairs(model: torch.nn.Module) -> bool:
     """CLIP, SigLIP, ALIGN, CLAP and the like: transformers gives their `forward` this parameter."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-__all__ = ["is_on_host"]
-
 
 def is_on_host(tensor: Tensor) -> bool:
     """Whether reading a value makes no device wait."""

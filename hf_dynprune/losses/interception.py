@@ -29,8 +29,6 @@ from transformers.utils.generic import find_labels
 from .base import LossTerms, PerSampleLoss
 from .labels import IGNORE, is_named, refuse_own_loss_function
 
-__all__ = ["InterceptedLoss"]
-
 
 class InterceptedLoss(PerSampleLoss):
     """Any model whose loss is a sum or mean over samples that torch's loss functions reduce.

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from . import host
 
-__all__ = ["IGNORE", "RangeCheck", "at_least_single", "is_named", "labels_of", "logits_of", "refuse_own_loss_function"]
-
 IGNORE = -100
 """The label that stands for none, wherever transformers does not say otherwise."""
 

@@ -26,8 +26,6 @@ from torch.utils.checkpoint import checkpoint
 from .base import LossTerms, PerSampleLoss, register_loss
 from .labels import RangeCheck, at_least_single, is_named, labels_of, logits_of, refuse_own_loss_function
 
-__all__ = ["SegmentationLoss", "pixel_losses", "share_of_classes", "share_of_pixels"]
-
 WHOLE_BATCH = 2**22
 """Upsampled logits of up to so many numbers (16 MiB) are made for the whole batch at once: less overhead."""
 

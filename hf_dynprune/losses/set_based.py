@@ -7,8 +7,6 @@ import torch
 from .base import PerSampleLoss, register_loss
 from .labels import is_named
 
-__all__ = ["refuse_set_based"]
-
 _TASKS = ("ForUniversalSegmentation", "ForInstanceSegmentation", "ForObjectDetection", "DetrForSegmentation")
 
 

@@ -21,8 +21,6 @@ from torch.nn import functional
 from .base import LossTerms, PerSampleLoss, register_loss
 from .labels import IGNORE, RangeCheck, at_least_single, is_named, labels_of, logits_of, refuse_own_loss_function
 
-__all__ = ["SequenceToSequenceLoss", "TokenLoss"]
-
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 _UNSHIFTED = (
     *("XLMWithLMHeadModel", "FlaubertWithLMHeadModel", "XLNetLMHeadModel"),

@@ -1,1 +1,1 @@
-"""One file per pruning method. The folder is scanned (`hf_dynprune.registry`): a new file needs no other change."""
+"""One file per pruning method; `decisions/registry.py` scans the folder, so a new file needs no other change."""

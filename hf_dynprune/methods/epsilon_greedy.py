@@ -24,14 +24,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..chunks import count_true
-from ..draws import count_kept, draw_lots, keep_largest, largest_probability
-from ..plan import EpochInfo, PrunePlan
-from ..policy import PruningPolicy, check_count, check_range
-from ..registry import register_policy
-from ..scores import ExponentialMean, ScoreView, Statistic
-
-__all__ = ["EpsilonGreedy"]
+from ..decisions.chunks import count_true
+from ..decisions.draws import count_kept, draw_lots, keep_largest, largest_probability
+from ..decisions.plan import EpochInfo, PrunePlan
+from ..decisions.policy import PruningPolicy, check_count, check_range
+from ..decisions.registry import register_policy
+from ..decisions.scores import ExponentialMean, ScoreView, Statistic
 
 
 @register_policy("epsilon_greedy")

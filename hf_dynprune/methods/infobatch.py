@@ -27,14 +27,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..chunks import chunks, count_true
-from ..draws import count_kept, draw_lots, keep_largest
-from ..plan import EpochInfo, PrunePlan
-from ..policy import PruningPolicy, check_flag, check_numbers, check_range
-from ..registry import register_policy
-from ..scores import ExponentialMean, ScoreView, Statistic
-
-__all__ = ["InfoBatch"]
+from ..decisions.chunks import chunks, count_true
+from ..decisions.draws import count_kept, draw_lots, keep_largest
+from ..decisions.plan import EpochInfo, PrunePlan
+from ..decisions.policy import PruningPolicy, check_flag, check_numbers, check_range
+from ..decisions.registry import register_policy
+from ..decisions.scores import ExponentialMean, ScoreView, Statistic
 
 
 def _bucket_ends(percentiles: Sequence[float], size: int) -> list[int]:

@@ -15,12 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..plan import EpochInfo, PrunePlan
-from ..policy import PruningPolicy
-from ..registry import register_policy
-from ..scores import ScoreView
-
-__all__ = ["NoPruning"]
+from ..decisions.plan import EpochInfo, PrunePlan
+from ..decisions.policy import PruningPolicy
+from ..decisions.registry import register_policy
+from ..decisions.scores import ScoreView
 
 
 @register_policy("none")

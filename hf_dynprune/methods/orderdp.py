@@ -36,14 +36,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..chunks import count_true
-from ..draws import keep_by_lot, keep_largest
-from ..plan import EpochInfo, PrunePlan
-from ..policy import PruningPolicy, check_range, is_number
-from ..registry import register_policy
-from ..scores import ScoreView
-
-__all__ = ["OrderDP", "ratios_for", "surrogate_weights", "worst_case_gap"]
+from ..decisions.chunks import count_true
+from ..decisions.draws import keep_by_lot, keep_largest
+from ..decisions.plan import EpochInfo, PrunePlan
+from ..decisions.policy import PruningPolicy, check_range, is_number
+from ..decisions.registry import register_policy
+from ..decisions.scores import ScoreView
 
 
 def surrogate_weights(n: int, s: int, q: int) -> NDArray[np.float64]:

@@ -17,13 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..draws import count_kept, keep_by_lot
-from ..plan import EpochInfo, PrunePlan
-from ..policy import PruningPolicy, check_flag, check_range
-from ..registry import register_policy
-from ..scores import ScoreView
-
-__all__ = ["RandomPruning"]
+from ..decisions.draws import count_kept, keep_by_lot
+from ..decisions.plan import EpochInfo, PrunePlan
+from ..decisions.policy import PruningPolicy, check_flag, check_range
+from ..decisions.registry import register_policy
+from ..decisions.scores import ScoreView
 
 
 @register_policy("random")

@@ -24,14 +24,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..draws import count_kept, keep_largest
-from ..plan import EpochInfo, PrunePlan
-from ..policy import PruningPolicy, check_range
-from ..registry import register_policy
-from ..score_file import StaticScores, load_scores, score_digest
-from ..scores import ScoreView
-
-__all__ = ["StaticPruning"]
+from ..decisions.draws import count_kept, keep_largest
+from ..decisions.plan import EpochInfo, PrunePlan
+from ..decisions.policy import PruningPolicy, check_range
+from ..decisions.registry import register_policy
+from ..decisions.scores import ScoreView
+from ..records.score_file import StaticScores, load_scores, score_digest
 
 ARRAY = "array"
 """Stands in `parameters` for scores that were not given as a path; `digest` tells which."""

@@ -25,14 +25,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..chunks import count_true
-from ..draws import count_kept, keep_largest, largest_probability
-from ..plan import EpochInfo, PrunePlan
-from ..policy import PruningPolicy, check_count, check_range
-from ..registry import register_policy
-from ..scores import ExponentialMoments, ScoreView, Statistic
-
-__all__ = ["UCB"]
+from ..decisions.chunks import count_true
+from ..decisions.draws import count_kept, keep_largest, largest_probability
+from ..decisions.plan import EpochInfo, PrunePlan
+from ..decisions.policy import PruningPolicy, check_count, check_range
+from ..decisions.registry import register_policy
+from ..decisions.scores import ExponentialMoments, ScoreView, Statistic
 
 
 def _upper_bound(mean: NDArray[np.float32], variance: NDArray[np.float32], c: float) -> NDArray[np.float64]:

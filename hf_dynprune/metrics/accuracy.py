@@ -15,8 +15,6 @@ import evaluate
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["IGNORE", "Accuracy", "labels_of"]
-
 IGNORE = -100
 """A label that is none, as in transformers' losses: such samples are not counted."""
 

@@ -11,9 +11,7 @@ import evaluate
 from accelerate.state import GradientState
 from transformers import EvalPrediction
 
-from ..logs import logger
-
-__all__ = ["CountingMetric", "first_output"]
+from ..common.logs import logger
 
 
 class CountingMetric(evaluate.Metric):  # type: ignore[misc]

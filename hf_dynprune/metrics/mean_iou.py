@@ -37,8 +37,6 @@ from torch.nn import functional as F
 
 from .batches import CountingMetric, first_output
 
-__all__ = ["MeanIoU", "predicted_classes"]
-
 _INPUTS = """
 Args:
     predictions: integer class ids `[B, H, W]`, or floating-point logits `[B, C, h, w]`, which are brought to the size

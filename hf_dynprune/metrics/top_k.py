@@ -23,8 +23,6 @@ from torch import Tensor
 from .accuracy import IGNORE, labels_of
 from .batches import CountingMetric, first_output
 
-__all__ = ["TopKAccuracy"]
-
 _INPUTS = """
 Args:
     predictions: floating-point logits `[B, C]`, or integer class ids `[B, K]`, the most likely first, K at least the

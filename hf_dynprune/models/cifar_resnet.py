@@ -32,8 +32,6 @@ from transformers import (
 )
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
-__all__ = ["CifarResNetConfig", "CifarResNetForImageClassification"]
-
 KERNELS = {"basic": (3, 3), "bottleneck": (1, 3, 1)}
 """Sizes of the convolutions of a block."""
 

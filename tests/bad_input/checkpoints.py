@@ -6,7 +6,14 @@ import json
 import shutil
 
 from hf_dynprune import InfoBatch, OrderDP
-from hf_dynprune.checkpoint import FORMAT_VERSION, JSON_FILE, TENSOR_FILE, CheckpointError, load_state, save_state
+from hf_dynprune.records.state_files import (
+    FORMAT_VERSION,
+    JSON_FILE,
+    TENSOR_FILE,
+    CheckpointError,
+    load_state,
+    save_state,
+)
 from tests.bad_input import Case, build
 from tests.helpers import Images, bert, stock_trainer, vit
 

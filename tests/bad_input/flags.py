@@ -14,7 +14,7 @@ from safetensors.numpy import save
 from transformers import Trainer
 
 from hf_dynprune import DynPruneMixin, DynPruneTrainer, InfoBatch, StaticPruning, list_policies
-from hf_dynprune.score_file import ScoreFileError, StaticScores
+from hf_dynprune.records.score_file import ScoreFileError, StaticScores
 from tests.bad_input import Case, build, first_batch, plain, refused
 
 SIZE = 22

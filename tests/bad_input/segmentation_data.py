@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from hf_dynprune.segmentation_data import (
+from hf_dynprune.readers.segmentation import (
     SegmentationData,
     load_digit_scenes,
     load_segmentation_data,

@@ -11,7 +11,7 @@ import torch
 from transformers import default_data_collator
 
 from hf_dynprune import DynPruneTrainer, InfoBatch, OrderDPSelector, RandomSelector
-from hf_dynprune.dealing import Layout
+from hf_dynprune.decisions.dealing import Layout
 from tests.bad_input import Case, build, first_batch, refused
 from tests.bad_input.data import Endless, Stream
 

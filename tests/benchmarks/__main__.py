@@ -19,7 +19,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from hf_dynprune.files import write_atomically
+from hf_dynprune.common.files import write_atomically
 
 FORMS: dict[str, dict[str, list[str]]] = {
     "planning": {

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_dynprune import EpochInfo, PrunePlan, PruningPolicy, register_policy
-from hf_dynprune.draws import count_kept
-from hf_dynprune.equal_savings import Setting, split_saving
-from hf_dynprune.scores import ExponentialMean, ScoreView, Statistic
+from hf_dynprune.compare.equal_savings import Setting, split_saving
+from hf_dynprune.decisions.draws import count_kept
+from hf_dynprune.decisions.scores import ExponentialMean, ScoreView, Statistic
 
 
 def inclusion(size: NDArray[np.float64], count: int) -> NDArray[np.float64]:

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from hf_dynprune import UCB, InfoBatch, OrderDP, PruningPolicy
-from hf_dynprune.checkpoint import TENSOR_FILE, load_state, save_state
-from hf_dynprune.dealing import Layout
-from hf_dynprune.files import write_atomically
-from hf_dynprune.run import PruningRun, RunFacts
-from hf_dynprune.schedule import RunLength
-from hf_dynprune.tables import markdown_table
+from hf_dynprune.common.files import write_atomically
+from hf_dynprune.common.tables import markdown_table
+from hf_dynprune.decisions.dealing import Layout
+from hf_dynprune.decisions.schedule import RunLength
+from hf_dynprune.records.state_files import TENSOR_FILE, load_state, save_state
+from hf_dynprune.training.epoch_run import PruningRun, RunFacts
 
 from .measuring import median_interval, options_of, seconds, show, verdict, write_rows
 

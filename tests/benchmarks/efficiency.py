@@ -31,8 +31,8 @@ from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
 from hf_dynprune import InfoBatch, OrderDP, PruningPolicy
-from hf_dynprune.logs import logger
-from hf_dynprune.tables import markdown_table
+from hf_dynprune.common.logs import logger
+from hf_dynprune.common.tables import markdown_table
 
 from .measuring import median_interval, options_of, show, verdict, write_rows
 from .training_tasks import TASKS, build_trainer

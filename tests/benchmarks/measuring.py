@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_dynprune.files import write_atomically
+from hf_dynprune.common.files import write_atomically
 
 __all__ = ["Figure", "median_interval", "options_of", "seconds", "show", "verdict", "write_rows"]
 

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from hf_dynprune import UCB, EpochInfo, InfoBatch, OrderDP, PrunePlan, PruningPolicy, ScoreStore, ScoreView
-from hf_dynprune.sampler import visiting_order
-from hf_dynprune.tables import markdown_table
+from hf_dynprune.common.tables import markdown_table
+from hf_dynprune.serving.sampler import visiting_order
 
 from .measuring import options_of, seconds, write_rows
 

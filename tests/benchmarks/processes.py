@@ -39,14 +39,14 @@ from numpy.typing import NDArray
 from torch.utils.data import BatchSampler, RandomSampler
 
 from hf_dynprune import InfoBatch
-from hf_dynprune.checkpoint import save_state
-from hf_dynprune.dealing import Layout
-from hf_dynprune.distributed import ScoreBuffer, agree, collect, sum_over_processes
-from hf_dynprune.plan import PrunePlan
-from hf_dynprune.run import PruningRun, RunFacts
-from hf_dynprune.sampler import PlanBatchSampler, visiting_order
-from hf_dynprune.schedule import RunLength
-from hf_dynprune.tables import markdown_table
+from hf_dynprune.common.tables import markdown_table
+from hf_dynprune.decisions.dealing import Layout
+from hf_dynprune.decisions.plan import PrunePlan
+from hf_dynprune.decisions.schedule import RunLength
+from hf_dynprune.records.state_files import save_state
+from hf_dynprune.serving.distributed import ScoreBuffer, agree, collect, sum_over_processes
+from hf_dynprune.serving.sampler import PlanBatchSampler, visiting_order
+from hf_dynprune.training.epoch_run import PruningRun, RunFacts
 from tests.benchmarks.scaling_model import RATE, check_bytes, merge_bytes
 
 ROOT = Path(__file__).parents[2]

@@ -27,13 +27,13 @@ from accelerate import PartialState
 
 import hf_dynprune
 from hf_dynprune import InfoBatch
-from hf_dynprune.distributed import ScoreBuffer
-from hf_dynprune.epoch_figures import effective_size, pruned_range, score_quantiles
-from hf_dynprune.logs import logger
-from hf_dynprune.run import PruningRun
-from hf_dynprune.sample_log import SampleLog
-from hf_dynprune.sampler import visiting_order
-from hf_dynprune.tables import markdown_table
+from hf_dynprune.common.logs import logger
+from hf_dynprune.common.tables import markdown_table
+from hf_dynprune.records.figures import effective_size, pruned_range, score_quantiles
+from hf_dynprune.records.sample_log import SampleLog
+from hf_dynprune.serving.distributed import ScoreBuffer
+from hf_dynprune.serving.sampler import visiting_order
+from hf_dynprune.training.epoch_run import PruningRun
 
 from .checkpointing import BATCH, new_run
 from .measuring import options_of, write_rows

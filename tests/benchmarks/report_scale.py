@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from hf_dynprune import EpochRecord, PrunePlan, PruningHistory
-from hf_dynprune.sample_log import SampleLog
+from hf_dynprune.records.sample_log import SampleLog
 
 
 def make_run(folder: Path, samples: int, epochs: int, classes: int = 1000) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_dynprune.tables import markdown_table
+from hf_dynprune.common.tables import markdown_table
 
 RATE = 1000
 """Samples per second and process, assumed."""

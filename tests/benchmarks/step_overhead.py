@@ -24,8 +24,8 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 from hf_dynprune import InfoBatch, NoPruning, PruningPolicy
-from hf_dynprune.logs import logger
-from hf_dynprune.tables import markdown_table
+from hf_dynprune.common.logs import logger
+from hf_dynprune.common.tables import markdown_table
 
 from .measuring import median_interval, options_of, show, verdict, write_rows
 from .step_calls import count_calls

@@ -20,8 +20,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, PruningPolicy
 from hf_dynprune.models import CifarResNetConfig, CifarResNetForImageClassification
-from hf_dynprune.quickstart import small_resnet, small_vit
-from hf_dynprune.quickstart_data import Images, load_digits_task
+from hf_dynprune.quickstart.run import small_resnet, small_vit
+from hf_dynprune.readers.digits import Images, load_digits_task
 
 __all__ = ["TASKS", "TrainingTask", "build_trainer", "cifar_shaped", "resnet_18"]
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import pytest
 
-from hf_dynprune.plan import EpochInfo
-from hf_dynprune.scores import ScoreStore, ScoreView, Statistic
+from hf_dynprune.decisions.plan import EpochInfo
+from hf_dynprune.decisions.scores import ScoreStore, ScoreView, Statistic
 
 # `make test-decisions`: the heavy libraries cannot be imported, as if they were not installed.
 if os.environ.get("HF_DYNPRUNE_TEST_WITHOUT_TORCH"):

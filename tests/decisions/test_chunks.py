@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hf_dynprune.chunks import CHUNK, chunks, index_dtype, taken, true_positions
+from hf_dynprune.decisions.chunks import CHUNK, chunks, index_dtype, taken, true_positions
 
 SIZES = [0, 1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK]
 

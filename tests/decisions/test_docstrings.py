@@ -8,7 +8,7 @@ import importlib
 
 import pytest
 
-from hf_dynprune.registry import get_policy, list_policies
+from hf_dynprune.decisions.registry import get_policy, list_policies
 
 MODULES = ["plan", "draws", "policy", "registry", "scores", "method_docs", "tables"] + [
     get_policy(name).__module__.removeprefix("hf_dynprune.") for name in list_policies()

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_dynprune.chunks import CHUNK
-from hf_dynprune.draws import count_kept, draw_lots, keep_by_lot, keep_largest, random_order
+from hf_dynprune.decisions.chunks import CHUNK
+from hf_dynprune.decisions.draws import count_kept, draw_lots, keep_by_lot, keep_largest, random_order
 
 light = settings(max_examples=15, deadline=None, database=None)
 few_values = st.lists(st.sampled_from([-1.0, -0.0, 0.0, 0.5, 2.0]), min_size=1, max_size=20)
@@ -194,7 +194,7 @@ def test_every_order_is_equally_likely(make, few):
 @both
 def test_every_place_is_as_likely_across_chunks(make, monkeypatch):
     """Places of eight positions in chunks of three, 4,000 draws: chi-square, 49 degrees of freedom, 99.9 %: 85.4."""
-    monkeypatch.setattr("hf_dynprune.chunks.CHUNK", 3)
+    monkeypatch.setattr("hf_dynprune.decisions.chunks.CHUNK", 3)
     counts = np.zeros((8, 8))
     for seed in range(4000):
         counts[np.arange(8), random_order(8, make(seed, 8))] += 1

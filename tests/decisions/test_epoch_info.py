@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_dynprune.plan import EpochInfo
+from hf_dynprune.decisions.plan import EpochInfo
 
 light = settings(max_examples=15, deadline=None, database=None)
 

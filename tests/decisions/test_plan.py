@@ -9,8 +9,8 @@ import pickle
 import numpy as np
 import pytest
 
-from hf_dynprune.chunks import CHUNK
-from hf_dynprune.plan import PrunePlan
+from hf_dynprune.decisions.chunks import CHUNK
+from hf_dynprune.decisions.plan import PrunePlan
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from hf_dynprune import registry
+from hf_dynprune.decisions import registry
+from hf_dynprune.decisions.plan import EpochInfo, PrunePlan
+from hf_dynprune.decisions.policy import PruningPolicy
+from hf_dynprune.decisions.registry import build_policy, get_policy, list_policies, register_policy
 from hf_dynprune.methods.infobatch import InfoBatch
 from hf_dynprune.methods.none import NoPruning
 from hf_dynprune.methods.orderdp import OrderDP
 from hf_dynprune.methods.random import RandomPruning
-from hf_dynprune.plan import EpochInfo, PrunePlan
-from hf_dynprune.policy import PruningPolicy
-from hf_dynprune.registry import build_policy, get_policy, list_policies, register_policy
 
 
 @pytest.fixture(autouse=True)

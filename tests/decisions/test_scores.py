@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_dynprune.chunks import CHUNK
-from hf_dynprune.scores import ExponentialMean, ExponentialMoments, ScoreStore, Statistic
+from hf_dynprune.decisions.chunks import CHUNK
+from hf_dynprune.decisions.scores import ExponentialMean, ExponentialMoments, ScoreStore, Statistic
 
 NAN, INF = float("nan"), float("inf")
 light = settings(max_examples=15, deadline=None, database=None)

@@ -20,7 +20,7 @@ from hf_dynprune import (
     register_selector,
 )
 from hf_dynprune.methods.orderdp import surrogate_weights
-from hf_dynprune.selectors import build_selector, check_choice, check_selector, check_state, get_selector
+from hf_dynprune.selectors.contract import build_selector, check_choice, check_selector, check_state, get_selector
 
 
 def rng(seed=0):

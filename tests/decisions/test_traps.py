@@ -12,11 +12,11 @@ import random
 import numpy as np
 import pytest
 
+from hf_dynprune.decisions.plan import EpochInfo, PrunePlan
+from hf_dynprune.decisions.scores import ExponentialMean, ScoreStore
 from hf_dynprune.methods.infobatch import InfoBatch
 from hf_dynprune.methods.orderdp import OrderDP
 from hf_dynprune.methods.random import RandomPruning
-from hf_dynprune.plan import EpochInfo, PrunePlan
-from hf_dynprune.scores import ExponentialMean, ScoreStore
 
 NAN, INF = float("nan"), float("inf")
 

@@ -11,14 +11,14 @@ import pickle
 import numpy as np
 import pytest
 
+from hf_dynprune.decisions.guarantees import ClassFloor, ClassLabels, CoverEvery
+from hf_dynprune.decisions.scores import LastVisit, ScoreStore
 from hf_dynprune.methods.infobatch import InfoBatch
 from hf_dynprune.methods.none import NoPruning
 from hf_dynprune.methods.orderdp import OrderDP
 from hf_dynprune.methods.random import RandomPruning
 from hf_dynprune.methods.static import StaticPruning
 from hf_dynprune.methods.ucb import UCB
-from hf_dynprune.scores import LastVisit, ScoreStore
-from hf_dynprune.wrappers import ClassFloor, ClassLabels, CoverEvery
 
 NAN = math.nan
 LABELS = [0] * 10 + [7] * 5 + [-100] * 5

@@ -14,7 +14,7 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from transformers import TrainerCallback
 
 from hf_dynprune import UCB, DynPruneTrainer, DynPruneTrainingArguments, InfoBatch, NoPruning, OrderDP, RandomPruning
-from hf_dynprune.data import INDEX_KEY, WEIGHT_KEY
+from hf_dynprune.serving.indexed import INDEX_KEY, WEIGHT_KEY
 from tests.helpers import Images, arguments, vit
 from tests.segmenters import Scenes, upernet
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import transformers
 
-from hf_dynprune.sample_log import SampleLog
+from hf_dynprune.records.sample_log import SampleLog
 from tests.distributed.cases import CASES, OTHER_WORLD, RESUMED, RESUMED_AT, SAME_AS_ONE_PROCESS
 from tests.distributed.scenarios import SIZE, Scenario, run, weights_in
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from hf_dynprune import distributed
-from hf_dynprune.distributed import ScoreBuffer
+from hf_dynprune.serving import distributed
+from hf_dynprune.serving.distributed import ScoreBuffer
 from tests.benchmarks.scaling_model import merge_bytes
 
 LARGE = 2**31

@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hf_dynprune.resume import checkpoint_folders, why_unusable
+from hf_dynprune.records.usable_checkpoint import checkpoint_folders, why_unusable
 
 ROOT = Path(__file__).parents[2]
 SEED = 20

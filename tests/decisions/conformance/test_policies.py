@@ -15,15 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hf_dynprune.decisions.plan import EpochInfo, PrunePlan
+from hf_dynprune.decisions.policy import PruningPolicy
+from hf_dynprune.decisions.registry import build_policy, get_policy, list_policies
+from hf_dynprune.decisions.scores import ScoreView
 from hf_dynprune.methods.epsilon_greedy import EpsilonGreedy
 from hf_dynprune.methods.infobatch import InfoBatch
 from hf_dynprune.methods.orderdp import OrderDP
 from hf_dynprune.methods.random import RandomPruning
-from hf_dynprune.plan import EpochInfo, PrunePlan
-from hf_dynprune.policy import PruningPolicy
-from hf_dynprune.registry import build_policy, get_policy, list_policies
-from hf_dynprune.score_file import StaticScores
-from hf_dynprune.scores import ScoreView
+from hf_dynprune.records.score_file import StaticScores
 
 RATIO = 0.4
 FOLDER = tempfile.TemporaryDirectory()

@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
+from hf_dynprune.decisions.plan import PrunePlan
+from hf_dynprune.decisions.scores import ExponentialMean
 from hf_dynprune.methods.epsilon_greedy import EpsilonGreedy
-from hf_dynprune.plan import PrunePlan
-from hf_dynprune.scores import ExponentialMean
 
 NAN = float("nan")
 

@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
+from hf_dynprune.decisions.plan import EpochInfo, PrunePlan
+from hf_dynprune.decisions.scores import ExponentialMean
 from hf_dynprune.methods.infobatch import InfoBatch
-from hf_dynprune.plan import EpochInfo, PrunePlan
-from hf_dynprune.scores import ExponentialMean
 
 NAN, INF = float("nan"), float("inf")
 

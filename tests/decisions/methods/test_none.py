@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hf_dynprune.decisions.plan import PrunePlan
 from hf_dynprune.methods.none import NoPruning
-from hf_dynprune.plan import PrunePlan
 
 
 def test_every_epoch_is_full(view_of, epoch_at):

@@ -9,8 +9,8 @@ from math import comb
 import numpy as np
 import pytest
 
+from hf_dynprune.decisions.plan import PrunePlan
 from hf_dynprune.methods.orderdp import OrderDP, surrogate_weights
-from hf_dynprune.plan import PrunePlan
 
 NAN = float("nan")
 

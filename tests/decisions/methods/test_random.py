@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
+from hf_dynprune.decisions.plan import PrunePlan
 from hf_dynprune.methods.random import RandomPruning
-from hf_dynprune.plan import PrunePlan
 
 EASY_AND_HARD = [0.1, 9.0, None, 3.0, float("nan")]
 

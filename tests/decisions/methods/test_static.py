@@ -10,11 +10,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hf_dynprune.decisions.guarantees import ClassFloor
+from hf_dynprune.decisions.plan import PrunePlan
+from hf_dynprune.decisions.registry import build_policy
 from hf_dynprune.methods.static import StaticPruning
-from hf_dynprune.plan import PrunePlan
-from hf_dynprune.registry import build_policy
-from hf_dynprune.score_file import StaticScores, load_scores
-from hf_dynprune.wrappers import ClassFloor
+from hf_dynprune.records.score_file import StaticScores, load_scores
 
 SCORES = [0.5, 3.0, 1.0, 1.0, 1.0, 0.1]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hf_dynprune.decisions.plan import PrunePlan
+from hf_dynprune.decisions.scores import ExponentialMoments
 from hf_dynprune.methods.epsilon_greedy import EpsilonGreedy
 from hf_dynprune.methods.ucb import UCB
-from hf_dynprune.plan import PrunePlan
-from hf_dynprune.scores import ExponentialMoments
 
 NAN = float("nan")
 

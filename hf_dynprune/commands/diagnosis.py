@@ -1,0 +1,243 @@
+"""What `hf-dynprune doctor` finds: versions, what is installed badly, and what a run with these flags would be refused.
+
+Each check is a function that returns findings; none changes anything.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import importlib.util
+import platform
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from .._version import __version__
+
+NEEDED = {"torch": "2.6", "transformers": "5.14", "accelerate": "1.10"}
+"""Lowest supported version by package."""
+BEFORE = {"transformers": "6"}
+"""First version that is not supported any more."""
+FOR = {
+    "matplotlib": "pictures: `quickstart`, `report`, `compare`",
+    "scikit-learn": "the embedded digits",
+    "kornia": "augmentation in the image examples",
+    "pytorch_optimizer": "LARS and LAMB in the image example",
+    "peft": "adapters",
+    "trl": "`SFTTrainer`",
+    "nvidia-ml-py": "energy in the savings account",
+}
+"""What optional packages are for."""
+ALWAYS_REFUSED = (
+    "iterable data sets without a selector (`prune_selector`): a policy has to address each sample",
+    "mixup, cutmix and other mixing of samples: there is no loss per sample",
+    "`compute_loss_func`: it returns one number per batch; pass `per_sample_loss=fn`",
+    "losses that match sets (Mask2Former, DETR) or compare the samples of a batch (CLIP)",
+    "packing of several samples into one row, and trainers with a loss of their own (DPO, GRPO)",
+    "tensor, context and sequence parallelism; `batch_rebalance`",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Args:
+        state: "ok"; "note" for what is worth knowing; "problem" for what will not work.
+        text: what was found and, for a problem, what to do.
+    """
+
+    state: str
+    text: str
+
+
+def examine() -> list[Finding]:
+    """Python, packages and devices."""
+    checks: Sequence[Callable[[], Iterator[Finding]]] = (_versions, _hooks, _torchvision, _devices, _optional)
+    return [finding for check in checks for finding in check()]
+
+
+def installed(package: str) -> str | None:
+    """Its version, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _versions() -> Iterator[Finding]:
+    from packaging.version import Version
+
+    yield Finding("ok", f"hf_dynprune {__version__}, Python {platform.python_version()}, {platform.system()}")
+    for package, lowest in NEEDED.items():
+        version, below = installed(package), BEFORE.get(package)
+        wanted = f"{package}>={lowest}" + (f",<{below}" if below else "")
+        if version is None:
+            yield Finding("problem", f"{package} is not installed: pip install '{wanted}'")
+        elif Version(version) < Version(lowest) or (below and Version(version) >= Version(below)):
+            yield Finding("problem", f"{package} {version} is not supported: pip install '{wanted}'")
+        else:
+            yield Finding("ok", f"{package} {version}")
+
+
+def _hooks() -> Iterator[Finding]:
+    """Whether the Trainer has the methods that are built on."""
+    try:
+        from transformers import Trainer
+
+        from ..training.hooks import TRAINER_HOOKS, check_hooks
+
+        check_hooks(Trainer)
+    except ImportError as error:
+        yield Finding("problem", str(error))
+    else:
+        yield Finding("ok", f"the Trainer has the {len(TRAINER_HOOKS)} methods that are built on")
+
+
+def _torchvision() -> Iterator[Finding]:
+    """One that does not fit torch breaks the image processors of transformers."""
+    if importlib.util.find_spec("torchvision") is None:
+        return
+    try:
+        importlib.import_module("torchvision")
+    except Exception as error:  # whatever a library of another build raises
+        yield Finding(
+            "problem",
+            f"torchvision {installed('torchvision')} cannot be imported ({error}), which breaks the image processors "
+            "of transformers: pip uninstall torchvision (nothing here needs it), or install the build for your torch",
+        )
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        yield Finding("ok", f"{len(names)} GPU{'s' * (len(names) > 1)}: {', '.join(names)}")
+        if len(names) > 1:
+            yield Finding("note", "several GPUs: start with torchrun, one process each; DataParallel is not tested")
+    elif getattr(torch.backends, "mps", None) is not None and torch.backends.mps.is_available():
+        yield Finding("note", "MPS: pruning has not been run on it")
+    else:
+        yield Finding("ok", f"no GPU; {torch.get_num_threads()} CPU threads")
+
+
+def _optional() -> Iterator[Finding]:
+    for package, purpose in FOR.items():
+        version = installed(package)
+        if version is None:
+            yield Finding("note", f"{package} is not installed; it is for {purpose}")
+        else:
+            yield Finding("ok", f"{package} {version}")
+
+
+def examine_model(name: str) -> list[Finding]:
+    """Whether there is a per-sample loss for a model, found without its weights.
+
+    Args:
+        name: a class of transformers such as ViTForImageClassification, a folder, or a name on the hub.
+    """
+    import torch
+    import transformers
+
+    from ..losses import find_loss
+
+    try:
+        cls = getattr(transformers, name, None) if name.isidentifier() else None
+        if cls is None:
+            config = transformers.AutoConfig.from_pretrained(name)
+            architecture = (config.architectures or ["of no named class"])[0]
+            cls = getattr(transformers, architecture, None)
+            if cls is None:
+                return [Finding("problem", f"the model {name} is {architecture}, which transformers does not have")]
+        else:
+            config = cls.config_class()
+        with torch.device("meta"):
+            model = cls(config)
+    except Exception as error:  # of a config, the hub, or a model's constructor
+        return [Finding("problem", f"the model {name} cannot be built: {error}")]
+    try:
+        loss = find_loss(model)
+    except ValueError as error:
+        return [Finding("problem", str(error))]
+    return [Finding("ok", f"{cls.__name__}: the loss of a sample comes from {type(loss).__name__}")]
+
+
+def examine_flags(flags: Sequence[str], num_samples: int | None = None) -> list[Finding]:
+    """What the trainer would say to these flags before it sees model and data.
+
+    Args:
+        flags: as on a training script's command line; those that are not the Trainer's or ours are named and left out.
+        num_samples: N, to count scoring before the run and the optimizer steps.
+    """
+    from transformers import HfArgumentParser
+
+    from ..training_args import DynPruneTrainingArguments
+
+    misspelt = [*_misspelt(flags)]
+    with tempfile.TemporaryDirectory() as folder:
+        # Without its own --help, which prints all flags of the Trainer and ends the process.
+        parser: Any = HfArgumentParser(DynPruneTrainingArguments, allow_abbrev=False, add_help=False)  # type: ignore[arg-type]
+        parser.error = _refuse  # the message without the usage of two hundred flags
+        try:
+            args, others = parser.parse_args_into_dataclasses(
+                ["--output_dir", folder, *flags], return_remaining_strings=True, look_for_args_file=False
+            )
+        except (ValueError, ImportError) as error:
+            return [*misspelt, Finding("problem", str(error))]
+    if others:
+        misspelt.append(Finding("note", f"no flags of the Trainer, so not looked at: {' '.join(others)}"))
+    return [*misspelt, *_examine_run(args, num_samples)]
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ValueError(message)
+
+
+def _misspelt(flags: Sequence[str]) -> Iterator[Finding]:
+    """Flags that look like ours, found before they are parsed: another flag's mistake is not to hide them."""
+    from ..training_args import DynPruneArguments
+
+    ours = [f"--{name}" for name in DynPruneArguments.__dataclass_fields__]
+    known = {*ours, *(f"--{flag[2:].replace('_', '-')}" for flag in ours)}
+    for flag in (flag.partition("=")[0] for flag in flags if flag.startswith("--prune")):
+        if flag in known:
+            continue
+        near = difflib.get_close_matches(flag, ours, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(ours)}"
+        yield Finding("problem", f"there is no flag {flag}: {hint}")
+
+
+def _examine_run(args: Any, num_samples: int | None) -> Iterator[Finding]:
+    from ..decisions.budget import check_epochs, check_target, describe_savings
+    from ..decisions.guarantees import CoverEvery
+    from ..decisions.schedule import RunLength
+    from ..training.batch_run import describe_selection
+    from ..training.refusals import check_batch_size, refuse_dropped_visits, refuse_unsupported
+
+    selector, target, epochs = args.build_selector(), args.prune_target_saving, float(args.num_train_epochs)
+    policy = args.build_policy()
+    try:
+        if args.max_steps <= 0:
+            check_epochs(epochs)
+        refuse_unsupported([0], args, None)
+        if selector is not None:
+            check_batch_size(selector, args.train_batch_size)
+            yield Finding("ok", describe_selection(selector, args.train_batch_size))
+            return
+        if args.prune_max_unseen_epochs is not None:
+            policy = CoverEvery(policy, args.prune_max_unseen_epochs)
+        refuse_dropped_visits(policy, args.dataloader_drop_last)
+        if target is not None:
+            check_target(policy, target, epochs, args.prune_warmup_epochs, num_samples)
+    except ValueError as error:
+        yield Finding("problem", str(error))
+        return
+    batch = args.train_batch_size * args.gradient_accumulation_steps
+    updates = 1 if num_samples is None else max(1, -(-num_samples // batch))
+    length = RunLength(updates, args.max_steps, epochs, args.max_steps > 0)
+    text, is_little = describe_savings(policy, length, args.prune_warmup_epochs, target, num_samples)
+    yield Finding("note" if is_little else "ok", text)

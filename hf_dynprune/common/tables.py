@@ -1,0 +1,44 @@
+"""Tables as Markdown that reads well as plain text, and values with their spread."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def mean_and_each(values: Sequence[float], scale: float = 1.0, form: str = ".1f") -> str:
+    """The value, or the mean and, behind it, each of several.
+
+    Example:
+        >>> mean_and_each([0.5], 100), mean_and_each([0.5, 0.6], 100)
+        ('50.0', '55.0 (50.0, 60.0)')
+    """
+    scaled = [f"{value * scale:{form}}" for value in values]
+    mean = f"{np.mean(values) * scale:{form}}"
+    return mean if len(values) == 1 else f"{mean} ({', '.join(scaled)})"
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
+    """Markdown, aligned; the first columns are text, the others are set to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = []
+    for row in (head, *rows):
+        padded = [
+            cell.ljust(width) if column < text_columns else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append(f"| {' | '.join(padded)} |")
+    rules = ["-" * (w + 2) if column < text_columns else "-" * (w + 1) + ":" for column, w in enumerate(widths)]
+    return "\n".join([lines[0], f"|{'|'.join(rules)}|", *lines[1:]])
+
+
+def with_links(text: str) -> str:
+    """Text in which arXiv numbers are Markdown links.
+
+    Example:
+        >>> with_links("arXiv 2303.04947")
+        '[arXiv 2303.04947](https://arxiv.org/abs/2303.04947)'
+    """
+    return re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)

@@ -1,0 +1,207 @@
+"""Methods at equal savings: what makes each save a share of the forward passes, and their results side by side.
+
+The bar at each saving is `shorter`: full data, with run and schedule shortened to as many forward passes. A method that
+does not pass it has only trained less.
+
+Reads results, never a trainer.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..common.tables import markdown_table
+from .equivalence import paired_difference
+from .folders import SHORTER
+from .runs import FULL, RunResult
+
+# ---- Settings ----
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a method saves a share of the run's forward passes.
+
+    Args:
+        method: registered name.
+        kwargs: its parameters.
+        target: `prune_target_saving`; None: the parameters make the saving.
+        length: of the run, schedule included, as a share of the full run's epochs.
+    """
+
+    method: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    target: float | None = None
+    length: float = 1.0
+
+
+def split_saving(saving: float, by_pruning: float, epochs: float) -> tuple[float, float]:
+    """(`prune_target_saving`, length) of a run that saves partly by pruning and partly by being shorter.
+
+    Args:
+        saving: share of the full run's forward passes, in (0, 1).
+        by_pruning: share of the shorter run's that pruning is to save, at most `saving`.
+        epochs: of the full run. The shorter one has whole epochs, so `by_pruning` is met as nearly as that allows.
+
+    Example:
+        >>> split_saving(0.5, 0.25, 30)
+        (0.25, 0.6666666666666666)
+    """
+    left = (1 - saving) * epochs
+    whole = min(max(round(left / (1 - by_pruning)), math.ceil(left - 1e-9)), epochs)
+    return max(0.0, 1 - left / whole), whole / epochs
+
+
+def _require_epochs(name: str, saving: float, epochs: float, least: float) -> None:
+    if epochs < least:
+        raise ValueError(
+            f"{name} cannot save {saving:.0%} of {epochs:g} epochs, of which the first one at least is full: "
+            f"`num_train_epochs` must be at least {math.ceil(least)}."
+        )
+
+
+def _infobatch(saving: float, epochs: float) -> Setting:
+    """The paper's rule at a saving it is made for, in fewer epochs, as for the paper's tables at 50 and 70 %."""
+    _require_epochs("infobatch", saving, epochs, 3 / (1 - saving) - 1e-6)
+    return Setting("infobatch", {}, *split_saving(saving, min(saving, 0.25), epochs))
+
+
+def _infobatch_quantile(saving: float, epochs: float) -> Setting:
+    """All epochs but the first: one bucket, as in the authors' code for timm. Half of what is kept lies above it."""
+    _require_epochs("infobatch_quantile", saving, epochs, 1 / (1 - saving) + 1e-6)
+    share = saving * epochs / (epochs - 1)
+    percentile = 100 * (1 + share) / 2
+    kwargs = {"delta": 1.0, "percentiles": [percentile], "keep_ratios": [1 - 100 * share / percentile]}
+    return Setting("infobatch", kwargs)
+
+
+def _bandit(method: str, saving: float, epochs: float) -> Setting:
+    """A selection holds for a twentieth of the run, as 10 of 200 epochs."""
+    return Setting(method, {"ratio": saving, "period": max(1, round(epochs / 20))}, saving)
+
+
+SETTINGS: dict[str, Callable[[float, float], Setting]] = {
+    "random": lambda saving, epochs: Setting("random", {"ratio": saving}),
+    "infobatch": _infobatch,
+    "infobatch_quantile": _infobatch_quantile,
+    "orderdp": lambda saving, epochs: Setting("orderdp", {"pool_ratio": 0.8, "top_ratio": 0.5}, saving),
+    "epsilon_greedy": functools.partial(_bandit, "epsilon_greedy"),
+    "ucb": functools.partial(_bandit, "ucb"),
+}
+"""(saving, epochs of the full run) -> setting, by the name of an arm."""
+
+
+def arm_name(name: str, saving: float) -> str:
+    """Of a method at a saving, in tables and folders.
+
+    Example:
+        >>> arm_name("ucb", 0.7)
+        'ucb 70 %'
+    """
+    return f"{name} {100 * saving:g} %"
+
+
+# ---- Results ----
+
+Results = Mapping[str, Sequence[RunResult]]
+"""Of an arm's seeds, by its name."""
+
+
+def _accuracies(runs: Sequence[RunResult]) -> list[float]:
+    """In %."""
+    return [100 * run.metrics["accuracy"] for run in runs]
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Standard deviation; 0 for a single one."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def equal_savings_table(results: Results, savings: Sequence[float]) -> str:
+    """Markdown: full data, then the arms of each saving, with a line that says how to read it."""
+    head = ["arm", "seeds", "accuracy %", "saved %", "steps", "time", "- full data", "- shorter", "- random"]
+    rows = [_row(results, FULL, "", "")] if FULL in results else []
+    for saving in savings:
+        names = [name for name in results if name.endswith(arm_name("", saving))]
+        rows += [_row(results, name, arm_name(SHORTER, saving), arm_name("random", saving)) for name in names]
+    return (
+        f"{markdown_table(head, rows)}\n\n"
+        "Accuracy: mean ± standard deviation over seeds, after the last epoch. Differences in points, paired by seed, "
+        "with 95 % t intervals, one per comparison, not corrected for their number. Time: wall time of training and "
+        "planning as a share of full data's; other work on the machine shows in it."
+    )
+
+
+def _row(results: Results, name: str, shorter: str, random: str) -> list[str]:
+    runs, accuracy = results[name], _accuracies(results[name])
+    full = np.mean([run.seconds for run in results[FULL]]) if FULL in results else None
+    return [
+        name,
+        str(len(runs)),
+        f"{np.mean(accuracy):.1f}" + (f" ± {_spread(accuracy):.1f}" if len(runs) > 1 else ""),
+        f"{100 * np.mean([run.saved for run in runs]):.1f}",
+        f"{np.mean([run.steps for run in runs]):,.0f}",
+        "" if full is None else f"{np.mean([run.seconds for run in runs]) / full:.2f}",
+        *(_difference(results, name, other) for other in (FULL, shorter, random)),
+    ]
+
+
+def _difference(results: Results, name: str, baseline: str) -> str:
+    """Mean difference of accuracy in points, paired by seed, with its 95 % interval."""
+    ours, theirs = (
+        {run.seed: 100 * run.metrics["accuracy"] for run in results.get(each, ())} for each in (name, baseline)
+    )
+    if name == baseline or not ours.keys() & theirs.keys():
+        return ""
+    found = paired_difference(ours, theirs)
+    interval = found.interval(0.95)
+    return f"{found.mean:+.1f}" + (f" [{interval[0]:+.1f}, {interval[1]:+.1f}]" if interval else "")
+
+
+# ---- Picture ----
+
+COLOURS = ("#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999")
+"""That colour-blind readers tell apart (Okabe and Ito)."""
+MARKERS = "sD^vP<X>"
+
+
+def draw_front(results: Results, title: str, file: Path) -> None:
+    """Accuracy over forward passes. The line is full data, in shorter and shorter runs: what is above it is a gain."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('The picture needs matplotlib: pip install "hf_dynprune[quickstart]".') from error
+    figure = Figure(figsize=(9, 5.4), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    bar = sorted(_point(results[name]) for name in results if name == FULL or name.startswith(SHORTER))
+    if bar:
+        x, y, spread = np.array(bar).T
+        axes.plot(x, y, color="black", marker="o", label="full data, run shortened")
+        axes.fill_between(x, y - spread, y + spread, color="black", alpha=0.1, linewidth=0)
+    arms: dict[str, list[tuple[float, float, float]]] = {}
+    for name, runs in results.items():
+        if name != FULL and not name.startswith(SHORTER):
+            arms.setdefault(name.rsplit(" ", 2)[0], []).append(_point(runs))
+    for place, (name, points) in enumerate(arms.items()):
+        x, y, spread = np.array(points).T
+        style: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
+        x = x + 0.7 * (place - (len(arms) - 1) / 2)  # equal costs would cover each other
+        axes.errorbar(x, y, spread, **style, linestyle="none", capsize=3, label=name)
+    axes.set(xlabel="forward passes, % of the full run's", ylabel="accuracy %, mean ± standard deviation", title=title)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    figure.savefig(file)
+
+
+def _point(runs: Sequence[RunResult]) -> tuple[float, float, float]:
+    """(forward passes in %, accuracy in %, its spread)."""
+    accuracy = _accuracies(runs)
+    return 100 * (1 - float(np.mean([run.saved for run in runs]))), float(np.mean(accuracy)), _spread(accuracy)

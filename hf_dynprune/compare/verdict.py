@@ -1,0 +1,236 @@
+"""A method against full data over seeds, with two controls: what `hf-dynprune compare` runs, or reads back.
+
+The controls ask what the method has over cheaper ways to the same number of forward passes: "shorter", full data with
+epochs and schedule shortened, and "random", random pruning. Both follow, seed by seed, what the method's own run saved.
+
+Reads histories and results, never a trainer: how a run is made is the runner's part.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from .equivalence import Equivalence, PairedDifference, paired_difference
+from .folders import SHORTER
+from .runs import FULL, RunResult, finished_result
+
+RANDOM = "random"
+CONTROLS = (SHORTER, RANDOM)
+
+# ---- Settings ----
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """What to compare, and by what. The defaults are those of the command line.
+
+    Args:
+        method: registered name, here or by the script.
+        seeds: of one run per arm each; at least two for a verdict.
+        metric: name of the evaluation's value, without the Trainer's prefix `eval_`.
+        margin: the largest loss that still counts as none, in the metric times `scale`.
+        scale: what the metric is multiplied by: 100 turns shares in [0, 1] into points of percent.
+        lower_is_better: for losses and error rates.
+        controls: run the shortened schedule and random pruning too.
+
+    Raises:
+        ValueError: naming the option, its value, and what is allowed.
+    """
+
+    method: str = "infobatch"
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    metric: str = "accuracy"
+    margin: float = 1.0
+    scale: float = 100.0
+    lower_is_better: bool = False
+    controls: bool = True
+
+    def __post_init__(self) -> None:
+        if self.method in (FULL, SHORTER):
+            raise ValueError(f"`method` must be one that prunes, got {self.method!r}: full data are run beside it.")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            given = ",".join(map(str, self.seeds)) or "none"
+            raise ValueError(f"`seeds` must be whole numbers from 0, at least one, without repetitions, got {given}.")
+        for name in ("margin", "scale"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"`{name}` must be a number above 0, got {getattr(self, name)}.")
+        object.__setattr__(self, "metric", self.metric.removeprefix("eval_"))
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Names of the arms: full data, the method, the controls. Random pruning is no control of itself."""
+        controls = CONTROLS if self.controls else ()
+        return (FULL, self.method, *(name for name in controls if name != self.method))
+
+    @property
+    def unit(self) -> str:
+        """Behind a difference."""
+        return " points" if self.scale == 100 else ""
+
+    def value(self, result: RunResult) -> float:
+        """The metric of a run, scaled.
+
+        Raises:
+            ValueError: the run has no such metric, it is no number, or no share although it is scaled as one.
+        """
+        where = f"{result.name}, seed {result.seed}"
+        if self.metric not in result.metrics:
+            has = ", ".join(sorted(result.metrics)) or "none"
+            raise ValueError(f"{where} has no metric {self.metric!r}: `--metric` takes one of {has}.")
+        value = result.metrics[self.metric]
+        if not math.isfinite(value):
+            raise ValueError(f"{self.metric} of {where} is {value}: a run that diverged has no place in a mean.")
+        if self.scale == 100 and not -1 <= value <= 1:
+            raise ValueError(
+                f"{self.metric} of {where} is {value:g}, which is no share to be shown in percent: pass `--scale 1`, "
+                "and the margin in the metric's own unit."
+            )
+        return value * self.scale
+
+
+# ---- Runs ----
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One run to make.
+
+    Args:
+        name: "none" for full data, the method's, "shorter" or "random".
+        seed: of weights, order and draws.
+        folder: of its own.
+        share: its length in epochs as a share of the full run's; below 1 for "shorter".
+        saving: share of the full run's forward passes to save, for "random".
+    """
+
+    name: str
+    seed: int
+    folder: Path
+    share: float = 1.0
+    saving: float | None = None
+
+    @property
+    def method(self) -> str:
+        """The method that it is trained with."""
+        return FULL if self.name == SHORTER else self.name
+
+
+class Runner(Protocol):
+    """Makes runs."""
+
+    def settings(self, arm: Arm) -> dict[str, Any]:
+        """What the result depends on: with another value a finished run is not read back."""
+
+    def run(self, arm: Arm) -> RunResult:
+        """Train and evaluate."""
+
+
+def make_runs(settings: CompareSettings, runner: Runner, out: Path) -> list[RunResult]:
+    """Make each run that has no result yet, seed by seed, each in the folder `out/<arm>-seed<seed>`.
+
+    Raises:
+        ValueError: a run failed, has no such metric, or is there with other settings. What is finished is kept.
+    """
+    results: list[RunResult] = []
+    total = len(settings.seeds) * len(settings.arms)
+    for seed in settings.seeds:
+        of_seed: dict[str, RunResult] = {}
+        for name in settings.arms:
+            arm = _arm(name, seed, out / f"{name}-seed{seed}", of_seed, settings.method)
+            title = f"\n[{len(results) + 1}/{total}] {name}, seed {seed}"
+            if arm is None:
+                total -= 1
+                print(f"\n{name}, seed {seed}: left out, since {settings.method} saved nothing", flush=True)
+                continue
+            print(title + (f", {arm.share:.1%} of the epochs" if arm.share < 1 else ""), flush=True)
+            of_seed[name] = _finished_or_made(arm, runner)
+            print(f"{settings.metric} {settings.value(of_seed[name]):.4g}", flush=True)
+            results.append(of_seed[name])
+    return results
+
+
+def _arm(name: str, seed: int, folder: Path, of_seed: dict[str, RunResult], method: str) -> Arm | None:
+    """The run, or None for a control where the method saved nothing."""
+    if name not in CONTROLS or name == method:
+        return Arm(name, seed, folder)
+    share = of_seed[method].forward_passes / of_seed[FULL].forward_passes
+    if share >= 1:
+        return None
+    return Arm(name, seed, folder, share=share) if name == SHORTER else Arm(name, seed, folder, saving=1 - share)
+
+
+def _finished_or_made(arm: Arm, runner: Runner) -> RunResult:
+    result = finished_result(arm.folder, runner.settings(arm))
+    if result is not None:
+        print("read back, not run again", flush=True)
+        return result
+    result = runner.run(arm)
+    result.write(arm.folder / "result.json")
+    return result
+
+
+# ---- What they show ----
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Finished runs, compared.
+
+    Args:
+        settings: method, metric and margin.
+        results: of all arms. Runs of other names are left out, and so are seeds without full data or the method.
+
+    Raises:
+        ValueError: no seed has both full data and the method, or a run's metric cannot be compared.
+    """
+
+    settings: CompareSettings
+    results: tuple[RunResult, ...]
+
+    def __post_init__(self) -> None:
+        of_arm = {name: {run.seed: run for run in self.results if run.name == name} for name in self.settings.arms}
+        full, method = of_arm[FULL], of_arm[self.settings.method]
+        if not full.keys() & method.keys():
+            there = ", ".join(f"{run.name} with seed {run.seed}" for run in self.results) or "none"
+            raise ValueError(f"No seed has finished runs of both {FULL} and {self.settings.method}; there are {there}.")
+        # What was saved is told against the same seed's run on full data, however a script counts its epochs.
+        paired = [
+            dataclasses.replace(run, full_passes=full[seed].forward_passes)
+            for runs in of_arm.values()
+            for seed, run in sorted(runs.items())
+            if seed in full and seed in method
+        ]
+        for run in paired:
+            self.settings.value(run)
+        object.__setattr__(self, "results", tuple(paired))
+
+    def values(self, name: str) -> dict[int, float]:
+        """The scaled metric of an arm, by seed."""
+        return {result.seed: self.settings.value(result) for result in self.results if result.name == name}
+
+    def against(self, name: str) -> PairedDifference:
+        """The method against another arm, over the seeds that both have."""
+        return paired_difference(
+            self.values(self.settings.method), self.values(name), lower_is_better=self.settings.lower_is_better
+        )
+
+    @property
+    def equivalence(self) -> Equivalence:
+        """The method against full data."""
+        return Equivalence(self.against(FULL), self.settings.margin)
+
+    @property
+    def controls(self) -> dict[str, PairedDifference]:
+        """The method against each control that was run."""
+        own = self.values(self.settings.method)
+        return {name: self.against(name) for name in self.settings.arms[2:] if own.keys() & self.values(name).keys()}
+
+    @property
+    def saved(self) -> float:
+        """Share of the forward passes that the method saved, over all its seeds."""
+        runs = [result for result in self.results if result.name == self.settings.method]
+        return 1 - sum(run.forward_passes for run in runs) / sum(run.full_passes for run in runs)

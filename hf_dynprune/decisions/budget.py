@@ -1,0 +1,249 @@
+"""A share of forward passes to save over the whole run, reached by a closed loop over its epochs.
+
+What is still missing is spread evenly over the epochs that may still prune. Epochs that cannot prune (full first epoch,
+warm-up, annealing) are counted before, and an epoch that pruned less than it was asked (unseen samples, few samples
+below a mean) is made up for by those that follow.
+
+    p_e = (T E - saved before e) / (epochs from e on that may prune)       T: target, E: epochs of the run
+"""
+
+from __future__ import annotations
+
+import math
+
+from .plan import EpochInfo, PrunePlan
+from .policy import PruningPolicy, is_number
+from .schedule import RunLength
+from .scores import ScoreView
+
+LOW_SAVING = 0.05
+TOLERANCE = 0.005
+"""Share of the run's forward passes by which the saving may miss the target."""
+MAX_PLANS = 10
+"""Plans that are tried for one epoch."""
+
+
+def prunable(policy: PruningPolicy, num_epochs: float, warmup_epochs: int, first: int = 0) -> float:
+    """Epochs from `first` on that may prune; the last one counts as its part where the run ends inside it.
+
+    Example:
+        >>> from hf_dynprune import InfoBatch
+        >>> prunable(InfoBatch(delta=0.875), 16, 0)
+        13.0
+    """
+    total = 0.0
+    for epoch in range(first, math.ceil(num_epochs)):
+        info = EpochInfo(epoch, num_epochs, epoch / num_epochs, 0)
+        is_scored = epoch > 0 or not policy.reads_scores
+        if epoch >= warmup_epochs and is_scored and policy.prunes_in(info):
+            total += min(1.0, num_epochs - epoch)
+    return total
+
+
+def check_epochs(num_epochs: float) -> None:
+    """Raise a ValueError for a run without epochs, of which nothing could be saved."""
+    if not num_epochs > 0:
+        raise ValueError(f"`num_train_epochs` must be above 0, got {num_epochs:g}.")
+
+
+def check_share(target: float) -> None:
+    """Raise a ValueError where the target is no share at all, whatever the method."""
+    if not is_number(target) or not 0 < target < 1:
+        raise ValueError(
+            f"`prune_target_saving` must be a number in (0, 1), got {target!r}: the share of the run's forward passes "
+            "to save. Leave it out to prune by the method's own ratio."
+        )
+
+
+def check_target(
+    policy: PruningPolicy, target: float, num_epochs: float, warmup_epochs: int, num_samples: int | None = None
+) -> None:
+    """Raise a ValueError where the target cannot be reached whatever the scores are.
+
+    What scoring cost before the run is taken off where the number of samples is given.
+    """
+    check_share(target)
+    check_epochs(num_epochs)
+    low, high = policy.ratio_range
+    try:
+        policy = policy.with_ratio(high)
+    except (TypeError, ValueError) as error:  # a TypeError where a policy has no field `ratio`
+        raise ValueError(
+            f"`prune_target_saving` {target:g} is reached by setting a method's ratio, and {policy} has none that can "
+            "be set. Choose another method or other parameters, or leave the target out."
+        ) from error
+    epochs = prunable(policy, num_epochs, warmup_epochs)
+    spent = policy.scoring_forward_passes / num_samples if num_samples else 0.0
+    most = policy.max_saved_epochs(epochs)
+    if target > (most - spent) / num_epochs + TOLERANCE:
+        raise ValueError(
+            f"`prune_target_saving` {target:g} cannot be reached: {policy.name} may prune in {epochs:g} of "
+            f"{num_epochs:g} epochs, at most {most / max(epochs, 1e-9):g} each"
+            + (f", and scoring cost {spent:.3g} epochs before" if spent else "")
+            + f", which saves {(most - spent) / num_epochs:.1%}. "
+            "Lower the target, raise `num_train_epochs`, or let more epochs prune (`prune_warmup_epochs`, `delta`)."
+        )
+    if epochs and target < low / num_epochs - TOLERANCE:
+        raise ValueError(
+            f"`prune_target_saving` {target:g} is less than {policy.name} saves by pruning in one single epoch "
+            f"({low / num_epochs:.1%}). Raise the target, or let the method prune less."
+        )
+
+
+def wanted_ratio(target: float, num_epochs: float, saved: float, share: float, later: float, low: float = 0.0) -> float:
+    """The share of the data that an epoch is to prune, at least 0.
+
+    Where the even spread is less than the method's lowest ratio, as many epochs prune as can do so at that ratio or
+    above, beginning with this one; what is left for none of them is pruned where that is nearer to the target.
+
+    Args:
+        target: share of the whole run's forward passes.
+        num_epochs: E.
+        saved: epochs' worth of samples saved so far.
+        share: this epoch's part of an epoch; below 1 where the run ends inside it.
+        later: epochs after this one that may prune.
+        low: the method's lowest ratio.
+
+    Example:
+        >>> round(wanted_ratio(0.4, num_epochs=10, saved=1.0, share=1, later=5), 3)
+        0.5
+        >>> round(wanted_ratio(0.05, num_epochs=10, saved=0.0, share=1, later=8, low=0.2), 3)
+        0.25
+    """
+    missing = target * num_epochs - saved
+    if missing <= 0:
+        return 0.0
+    if missing >= low * (share + later):
+        return missing / (share + later)
+    epochs = math.floor(missing / low + 1e-9)
+    if epochs == 0:
+        return low if missing > low * share / 2 else 0.0
+    return missing / epochs
+
+
+def plan_for_ratio(policy: PruningPolicy, view: ScoreView, info: EpochInfo, wanted: float, key: int) -> PrunePlan:
+    """The method's plan that prunes nearest to the share `wanted` of all samples, or the full one.
+
+    A method's own ratio refers to what it prunes from. How much that is shows in the plan, and the share pruned is
+    mostly proportional to it, so two or three plans suffice. It is not where a wrapper takes back what the method
+    prunes first; then the share still grows with the ratio, and the search goes on between two that enclose it. All
+    plans are drawn from the same random numbers, those of (seed, `key`).
+    """
+    low, high = policy.ratio_range
+    best = PrunePlan.full(len(view))
+    ratio = min(max(wanted, low), high)
+    below: tuple[float, float] | None = None  # (ratio, share pruned)
+    above: tuple[float, float] | None = None
+    for _ in range(MAX_PLANS if wanted > 0 else 0):
+        plan = policy.with_ratio(ratio).plan(view, info, info.generator("plan", key=key))
+        if abs(plan.ratio - wanted) < abs(best.ratio - wanted):
+            best = plan
+        if abs(plan.ratio - wanted) * len(view) < 1:
+            break
+        if plan.ratio < wanted:
+            below = (ratio, plan.ratio)
+        else:
+            above = (ratio, plan.ratio)
+        guess = _next_ratio(wanted, below, above, low, high)
+        if guess is None:
+            break
+        ratio = guess
+    return best
+
+
+def _next_ratio(
+    wanted: float, below: tuple[float, float] | None, above: tuple[float, float] | None, low: float, high: float
+) -> float | None:
+    """The ratio to try next, from the nearest known (ratio, share) on both sides; None where there is none to try.
+
+    Example:
+        >>> _next_ratio(0.3, (0.3, 0.15), None, 0.0, 0.9), _next_ratio(0.3, (0.5, 0.0), (0.9, 0.4), 0.0, 0.9)
+        (0.6, 0.8)
+    """
+    if below is not None and above is not None:
+        # On the line between them, but not so near to one that rounding would let it stand still.
+        part = (wanted - below[1]) / (above[1] - below[1])
+        guess = below[0] + min(max(part, 0.05), 0.95) * (above[0] - below[0])
+        return round(guess, 12) if below[0] < guess < above[0] else None
+    ratio, share = below or above or (low, 0.0)
+    guess = min(max(ratio * wanted / share, low), high) if share > 0 else high
+    return None if guess == ratio else guess
+
+
+def describe_savings(
+    policy: PruningPolicy,
+    length: RunLength,
+    warmup_epochs: int,
+    target: float | None = None,
+    num_samples: int | None = None,
+) -> tuple[str, bool]:
+    """One line on what the run can save at most and why, and whether that is little enough to warn about.
+
+    Raises:
+        ValueError: the run has no epochs.
+    """
+    if not length.fixed_steps and (policy.max_ratio > 0 or target is not None):
+        check_epochs(length.num_epochs)
+    if target is not None:
+        steered = policy.with_ratio(policy.ratio_range[1])
+        epochs = prunable(steered, length.num_epochs, warmup_epochs)
+        spent = policy.scoring_forward_passes / num_samples if num_samples else 0.0
+        each = min((target * length.num_epochs + spent) / epochs, steered.max_ratio)
+        return (
+            f"Data pruning ({policy.name}): to save {target:.1%} of the forward passes of {length.num_epochs:g} epochs"
+            + (f" after the {spent:.3g} epochs' worth that scoring cost" if spent else "")
+            + f", the {epochs:g} that may prune leave out about {each:.1%} each.",
+            False,
+        )
+    if policy.max_ratio == 0:
+        return f"Data pruning ({policy}) is off: every epoch trains on all samples.", False
+    if length.fixed_steps:
+        return (
+            f"Data pruning ({policy}): `max_steps` fixes {length.max_steps} optimizer steps, so pruning does not "
+            f"shorten the run; it passes over the data more often, at up to {policy.max_ratio:.1%} less per epoch.",
+            False,
+        )
+    total = length.num_epochs
+    reasons: list[str] = []
+    counts = {"warm-up": 0.0, "first": 0.0, "annealing": 0.0, "pruned": 0.0}
+    for epoch in range(math.ceil(total)):
+        share = min(1.0, total - epoch)
+        info = EpochInfo(epoch, total, epoch / total, 0)
+        if epoch < warmup_epochs:
+            counts["warm-up"] += share
+        elif not policy.prunes_in(info):
+            counts["annealing"] += share
+        elif policy.reads_scores and epoch == 0:
+            counts["first"] += share
+        else:
+            counts["pruned"] += share
+    best = policy.max_saved_epochs(counts["pruned"]) / total
+    if counts["warm-up"]:
+        reasons.append(f"{counts['warm-up']:g} full for `prune_warmup_epochs`")
+    if counts["first"]:
+        reasons.append("the first full because nothing is scored yet")
+    if counts["annealing"]:
+        delta = policy.parameters().get("delta")
+        annealing = "" if delta is None else f" (annealing, `delta` {delta:g})"
+        reasons.append(f"{counts['annealing']:g} full by the method's schedule{annealing}")
+    if best < policy.max_ratio * counts["pruned"] / total - 1e-9 and "max_unseen_epochs" in policy.parameters():
+        unseen = policy.parameters()["max_unseen_epochs"]
+        reasons.append(f"no sample left out for more than {unseen} epoch{'s' if unseen > 1 else ''} in a row")
+    text = (
+        f"Data pruning ({policy}) can save at most {best:.1%} of the forward passes of {total:g} epochs: "
+        f"{counts['pruned']:g} epochs prune up to {policy.max_ratio:.1%} each"
+        + (f"; {', '.join(reasons)}." if reasons else ".")
+    )
+    if policy.scoring_forward_passes:
+        text += f" Not taken off: {policy.scoring_forward_passes:,} forward passes that scoring cost before the run."
+    if best >= LOW_SAVING:
+        return text, False
+    if policy.max_ratio < LOW_SAVING:
+        advice = "raise `prune_ratio`" + (" or lower the floor" if "class_floor" in policy.parameters() else "")
+    elif counts["warm-up"]:
+        advice = "lower `prune_warmup_epochs` or raise `num_train_epochs`"
+    elif counts["annealing"] and "delta" in policy.parameters():
+        advice = "raise `num_train_epochs`, or `delta` in `prune_kwargs`"
+    else:
+        advice = "raise `num_train_epochs`"
+    return f"{text} That is little: {advice}, or train without pruning (`prune_method='none'`).", True

@@ -1,0 +1,175 @@
+"""The contract of a pruning method."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .plan import EpochInfo, PrunePlan
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .scores import ScoreView, Statistic
+
+
+class PruningPolicy(ABC):
+    """Scores and an epoch in, a plan out. Pure: it mutates nothing and draws only from the generator it is given.
+
+    A method is a frozen dataclass below this class, one file in `hf_dynprune/methods/`, its fields being the paper's
+    parameters. What other code has to know about it is a class fact here; nothing tests a policy's name.
+    """
+
+    name: ClassVar[str]
+    """Registered name, set by `register_policy`; until then the class's own."""
+    reference: ClassVar[str] = ""
+    """The paper: authors, title, venue or arXiv number."""
+    reads_scores: ClassVar[bool] = True
+    """Whether plans depend on scores. Such a policy keeps every sample that has none."""
+    closed_form: ClassVar[bool] = True
+    """Whether `inclusion_probability` is exact. False forces `unbiased = False` and a test by simulation only."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
+
+    @property
+    def unbiased(self) -> bool:
+        """Whether weight x inclusion probability = 1, with probability > 0, for every sample of every plan."""
+        return False
+
+    @property
+    def period(self) -> int | None:
+        """Epochs that a plan holds, at least 1: between its selections a run visits the same samples in new orders.
+
+        None: one selection holds for the whole run.
+
+        A field of that name overrides it. A run holds only a plan that prunes, and only in epochs that may prune.
+        """
+        return 1
+
+    def period_start(self, epoch: int) -> int:
+        """The first epoch of the period that `epoch` lies in; what is drawn for the period comes from (seed, this).
+
+        With a period P, a policy that reads scores selects at epochs 1, 1 + P, 1 + 2 P, ..., since epoch 0 has no
+        scores and is full; any other at 0, P, 2 P, ...
+
+        Raises:
+            ValueError: if `period` is neither None nor a whole number of at least 1.
+        """
+        if self.period is None:
+            return 0
+        check_count(self, "period")
+        first = int(self.reads_scores)
+        return epoch - max(0, epoch - first) % self.period
+
+    @property
+    def statistics(self) -> tuple[Statistic, ...]:
+        """Per-sample statistics, beside the last score, that the store is to keep for this policy."""
+        return ()
+
+    @property
+    def scoring_forward_passes(self) -> int:
+        """Samples forwarded before the run to find what this policy prunes by; the run's history is charged for it."""
+        return 0
+
+    @property
+    def scoring_seconds(self) -> float:
+        """Wall time of the same."""
+        return 0.0
+
+    def check_data(self, num_samples: int, fingerprint: str) -> None:  # noqa: B027 - most policies fit any data
+        """Raise a ValueError if the policy was made for another data set than the one a run begins with."""
+
+    @abstractmethod
+    def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
+        """The samples to keep in this epoch and their weights."""
+
+    @abstractmethod
+    def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
+        """`[N]`: the probability, over the generator's draws, that `plan` keeps each sample."""
+
+    @abstractmethod
+    def prunes_in(self, epoch: EpochInfo) -> bool:
+        """Whether this policy may prune in this epoch once scores are there (False while it anneals)."""
+
+    @property
+    @abstractmethod
+    def max_ratio(self) -> float:
+        """Upper bound of the share of the data that one epoch prunes, in `[0, 1)`."""
+
+    def max_saved_epochs(self, epochs: float) -> float:
+        """Upper bound of the epochs' worth of samples that so many epochs in a row, all of which may prune, leave out.
+
+        To be overridden where not all of them can prune `max_ratio`.
+        """
+        return self.max_ratio * epochs
+
+    @property
+    def ratio_range(self) -> tuple[float, float]:
+        """Lowest and highest ratio that `with_ratio` is to be given when a run's saving is controlled.
+
+        The highest leaves a twentieth of an epoch, lest the last epochs of a run train on next to nothing.
+        """
+        return 0.0, 0.95
+
+    def with_ratio(self, ratio: float) -> Self:
+        """A copy that prunes the share `ratio` of what the method prunes from; its other parameters stay."""
+        return dataclasses.replace(self, ratio=ratio)  # type: ignore[type-var]
+
+    def parameters(self) -> dict[str, Any]:
+        """Field values, JSON-serialisable: numpy's scalars become Python's."""
+        fields = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return {key: value.item() if isinstance(value, np.generic) else value for key, value in fields.items()}
+
+    def identity(self) -> dict[str, Any]:
+        """Those of `parameters` that a run is resumed with: left out is what does not change plans, such as a path."""
+        return self.parameters()
+
+    def __str__(self) -> str:
+        inside = ", ".join(f"{key}={value!r}" for key, value in self.parameters().items())
+        return f"{self.name}({inside})"
+
+
+def check_range(
+    owner: object, field: str, low: float, high: float, *, low_open: bool = False, high_open: bool = False
+) -> None:
+    """Raise a ValueError unless `owner.field` is a number in the interval. Bounds are closed unless said otherwise."""
+    value = getattr(owner, field)
+    interval = f"{'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
+    above = is_number(value) and (low < value or (value == low and not low_open))
+    if above and (value < high or (value == high and not high_open)):
+        return
+    raise ValueError(f"`{field}` of {type(owner).__name__} must be a number in {interval}, got {value!r}.")
+
+
+def check_count(owner: object, field: str) -> None:
+    """Raise a ValueError unless `owner.field` is a whole number of at least 1."""
+    value = getattr(owner, field)
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"`{field}` of {type(owner).__name__} must be a whole number of at least 1, got {value!r}.")
+
+
+def check_flag(owner: object, field: str) -> None:
+    """Raise a ValueError unless `owner.field` is True or False: the text "false" would count as True."""
+    value = getattr(owner, field)
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"`{field}` of {type(owner).__name__} must be True or False, got {value!r}.")
+
+
+def check_numbers(owner: object, field: str) -> tuple[float, ...]:
+    """`owner.field` as a tuple of Python numbers; a ValueError unless it is a sequence of numbers."""
+    value = getattr(owner, field)
+    if not isinstance(value, (list, tuple, np.ndarray)) or not all(map(is_number, value)):
+        raise ValueError(f"`{field}` of {type(owner).__name__} must be a list of numbers, got {value!r}.")
+    return tuple(each.item() if isinstance(each, np.generic) else each for each in value)
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a real number, Python's or numpy's; True and False are none."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)

@@ -1,0 +1,43 @@
+"""`docs/flags.md`, written from the dataclass of flags: the help that a script prints is the only source."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
+
+from ..training_args import DynPruneArguments
+
+INTRODUCTION = """# Flags
+
+This page is written from `DynPruneArguments` by `make methods`. Each flag is a field of `DynPruneTrainingArguments`
+and `DynPruneSeq2SeqTrainingArguments`. In Python it is an argument, `DynPruneTrainingArguments(prune_ratio=0.3)`;
+on the command line of any script that parses them with `HfArgumentParser` it is a flag, `--prune_ratio 0.3`. All others
+are the Trainer's own. `hf-dynprune doctor -- FLAGS` says what would come of a set of flags, without training.
+
+Objects given to the trainer win: `policy=` over `prune_method`, `prune_ratio` and `prune_kwargs`, `selector=` over
+`prune_selector`, `per_sample_loss=` over `prune_loss_kwargs`.
+"""
+
+
+def flags_page() -> str:
+    """The page."""
+    rows = ["| flag | type | default | meaning |", "|---|---|---|---|"]
+    hints = typing.get_type_hints(DynPruneArguments)
+    for field in dataclasses.fields(DynPruneArguments):
+        meaning = field.metadata["help"].replace("|", r"\|")
+        rows.append(f"| `{field.name}` | {_named(hints[field.name])} | {_default(field)} | {meaning} |")
+    return INTRODUCTION + "\n" + "\n".join(rows) + "\n"
+
+
+def _named(kind: Any) -> str:
+    """A type in words of the command line."""
+    if get_origin(kind) in (UnionType, Union):
+        kinds = [each for each in get_args(kind) if each is not NoneType]
+        return "JSON or dictionary" if len(kinds) > 1 else _named(kinds[0])
+    return {str: "name", int: "whole number", float: "number", bool: "true or false"}[kind]
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    return "" if field.default is None else f"`{field.default}`"

@@ -1,0 +1,302 @@
+"""What the docs say about each method, read off its class: `docs/methods.md` and the table in the README.
+
+The class is the only source. Its docstring gives the line that says what is kept and the meaning of its parameters, its
+fields their defaults, its attributes the claims, and the docstring of its file everything else: paragraphs and
+equations, a line each that begins with "When to use:" and "Cost:", and last the one that begins with "Source:". What a
+method does not say is "not stated"; nothing is required of it.
+
+`make methods` writes the files, and `docs/flags.md` beside them; a test compares them with what is written here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..common.tables import with_links
+from ..decisions.policy import PruningPolicy
+from ..decisions.registry import get_policy, list_policies
+
+NOT_STATED = "not stated"
+BEGIN, END = "<!-- methods: written by `make methods` -->", "<!-- end of methods -->"
+LABELS = {"when to use": "when", "cost": "cost", "source": "source", "sources": "source"}
+
+INTRODUCTION = """# Methods
+
+This page is written from the classes by `make methods`. `prune_method` takes the name, `prune_kwargs` the parameters;
+`hf-dynprune methods` prints the short form. [The papers' settings](paper_index.md) are on a page of their own.
+
+A kept sample's loss is multiplied by its weight w; p is the probability that it is kept. A method is **unbiased** where
+w p = 1 and p > 0 for every sample: over the draws, the weighted sum of the epoch's losses is then on average that of
+the full data, and so is the sum of their gradients while the model stands still. This holds for the sum, not for the
+steps of an optimizer that rescales them ([Loss](how_it_works.md#loss)). "Yes" and "no" are for the default parameters.
+
+In the rules, a sample is scored once it has a finite loss. Methods that read scores keep the others on top, so their
+first epoch is full. A method that is not named here can be added as one file in `hf_dynprune/methods/`.
+"""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One field of a policy.
+
+    Args:
+        name: of the field.
+        default: as Python writes it, or "required".
+        meaning: from the class docstring's `Args:`.
+    """
+
+    name: str
+    default: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class MethodFacts:
+    """What a method's class says of itself, in Markdown. `NOT_STATED` where it is silent.
+
+    Args:
+        name: registered name.
+        class_name: of the policy.
+        summary: what an epoch keeps, in one line.
+        unbiased: "yes" or "no" with the default parameters, or "depends on its parameters".
+        claim: what that depends on, or why; may be empty.
+        cost: beside the training itself.
+        reference: the paper.
+        when: when to use it.
+        rule: paragraphs and equations.
+        source: source, and where the authors' code differs.
+        holds: how long a selection holds.
+        parameters: in the order of the fields.
+        remarks: what the class docstring says beside its parameters; may be empty.
+    """
+
+    name: str
+    class_name: str
+    summary: str
+    unbiased: str
+    claim: str
+    cost: str
+    reference: str
+    when: str
+    rule: str
+    source: str
+    holds: str
+    parameters: tuple[Parameter, ...]
+    remarks: str
+
+    @property
+    def unbiased_claim(self) -> str:
+        """Both in one phrase."""
+        return f"{self.unbiased}: {self.claim}" if self.claim else self.unbiased
+
+
+def method_facts(name: str) -> MethodFacts:
+    """Facts of a registered method.
+
+    Example:
+        >>> method_facts("random").unbiased, method_facts("random").parameters[0].default
+        ('no', 'required')
+    """
+    cls = get_policy(name)
+    module = inspect.cleandoc(sys.modules[cls.__module__].__doc__ or "")
+    own = inspect.cleandoc(_class_doc(cls))
+    sections = _sections(module)
+    # The class may say it too, and counts first: one module may hold several methods.
+    sections |= {key: text for key, text in _sections(own).items() if key != "rule"}
+    unbiased, claim = _claim(cls)
+    remarks, meanings = _arguments(own.partition("\n\n")[2])
+    return MethodFacts(
+        name=name,
+        class_name=cls.__name__,
+        summary=_joined(own.partition("\n\n")[0]) or NOT_STATED,
+        unbiased=unbiased,
+        claim=claim,
+        cost=sections.get("cost", NOT_STATED),
+        reference=cls.reference or NOT_STATED,
+        when=sections.get("when", NOT_STATED),
+        rule=sections["rule"],
+        source=sections.get("source", cls.reference or NOT_STATED),
+        holds=_holds(cls),
+        parameters=tuple(
+            Parameter(field.name, _default(field), meanings.get(field.name, NOT_STATED))
+            for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+        ),
+        remarks=remarks,
+    )
+
+
+def methods_table(page: str) -> str:
+    """The short table, with links to `page`."""
+    rows = ["| `prune_method` | An epoch keeps | Unbiased | Extra cost | Source |", "|---|---|---|---|---|"]
+    for facts in map(method_facts, list_policies()):
+        link = f"[`{facts.name}`]({page}#{facts.name})"
+        rows.append(_row(link, facts.summary, facts.unbiased_claim, facts.cost, with_links(facts.reference)))
+    return "\n".join(rows) + "\n"
+
+
+def methods_page() -> str:
+    """`docs/methods.md`."""
+    return "\n".join([INTRODUCTION, methods_table(""), *map(_card, map(method_facts, list_policies()))])
+
+
+def with_table(readme: str) -> str:
+    """The README with a new table between its two markers.
+
+    Raises:
+        ValueError: if it does not have the two markers, once and in order.
+    """
+    match = re.fullmatch(f"(.*{re.escape(BEGIN)}\n).*?({re.escape(END)}\n.*)", readme, re.DOTALL)
+    if match is None or readme.count(BEGIN) != 1 or readme.count(END) != 1:
+        raise ValueError(f"The README must have one line {BEGIN!r} and below it one line {END!r}.")
+    return f"{match[1]}\n{methods_table('docs/methods.md')}\n{match[2]}"
+
+
+def write_docs(root: Path) -> list[Path]:
+    """Write `docs/methods.md`, `docs/flags.md` and the README's table under `root`; the files that were out of date."""
+    from .flags import flags_page  # needs transformers, which the list of methods does not
+
+    readme, page = root / "README.md", root / "docs" / "methods.md"
+    texts = {
+        readme: with_table(readme.read_text(encoding="utf-8")),
+        page: methods_page(),
+        root / "docs" / "flags.md": flags_page(),
+    }
+    stale = [file for file, text in texts.items() if not file.exists() or file.read_text(encoding="utf-8") != text]
+    for file in stale:
+        file.write_text(texts[file], encoding="utf-8")
+    return stale
+
+
+def _card(facts: MethodFacts) -> str:
+    table = {
+        "an epoch keeps": facts.summary,
+        "when to use": facts.when,
+        "unbiased": facts.unbiased_claim,
+        "extra cost": facts.cost,
+        "selection": facts.holds,
+        "paper": with_links(facts.reference),
+    }
+    lines = [f"## {facts.name}", "", _row("class", f"`{facts.class_name}`"), "|---|---|"]
+    lines += [_row(*pair) for pair in table.items()]
+    if facts.rule:
+        lines += ["", facts.rule]
+    if facts.parameters:
+        lines += ["", "| parameter | default | meaning |", "|---|---|---|"]
+        lines += [_row(f"`{each.name}`", each.default, each.meaning) for each in facts.parameters]
+    else:
+        lines += ["", "It has no parameters."]
+    if facts.remarks:
+        lines += ["", facts.remarks]
+    return "\n".join([*lines, "", f"**Source.** {with_links(facts.source)}", ""])
+
+
+def _row(*cells: str) -> str:
+    """A row of a table. The period that ends a docstring's sentence is dropped where it ends a cell."""
+    return "| " + " | ".join(cell.removesuffix(".").replace("|", r"\|") for cell in cells) + " |"
+
+
+def _class_doc(cls: type) -> str:
+    """The class's own docstring. The one that `dataclass` makes up, the signature, says nothing."""
+    doc = vars(cls).get("__doc__") or ""
+    return "" if doc.startswith(f"{cls.__name__}(") else doc
+
+
+def _sections(doc: str) -> dict[str, str]:
+    """Labelled lines by label, and under "rule" the paragraphs between the first line and the source."""
+    found: dict[str, str] = {}
+    rule: list[str] = []
+    for paragraph in doc.split("\n\n")[1:]:
+        # A label takes the lines up to the next one or the end of the paragraph; the source takes all that follows.
+        label, free = "source" if "source" in found else None, []
+        for line in paragraph.splitlines():
+            head, colon, rest = line.partition(": ")
+            if colon and head.lower() in LABELS:
+                label = LABELS[head.lower()]
+                found[label] = rest
+            elif label is None:
+                free.append(line)
+            else:
+                found[label] = f"{found.get(label, '')} {line.strip()}".strip()
+        if free:
+            rule.append(_paragraph(free))
+    return {**found, "rule": "\n\n".join(rule)}
+
+
+def _paragraph(lines: list[str]) -> str:
+    """Prose in one line; indented lines, which are equations, as a block."""
+    if all(line.startswith("    ") for line in lines):
+        return "\n".join(["```text", *(line[4:] for line in lines), "```"])
+    return _joined("\n".join(lines))
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _arguments(doc: str) -> tuple[str, dict[str, str]]:
+    """(paragraphs beside the sections, meaning by parameter) of a docstring without its first line."""
+    remarks: list[str] = []
+    meanings: dict[str, str] = {}
+    for block in doc.split("\n\n"):
+        lines = block.splitlines()
+        if not lines or lines[0].startswith(" ") or re.fullmatch(r"[A-Z]\w+:", lines[0]):
+            if lines and lines[0] == "Args:":
+                entries = re.split(r"^ {4}(?! )", "\n".join(lines[1:]), flags=re.MULTILINE)
+                pairs = (entry.partition(": ") for entry in entries if ": " in entry)
+                meanings = {name: _joined(text) for name, _, text in pairs}
+        elif lines[0].partition(": ")[0].lower() not in LABELS:
+            remarks.append(_joined(block))
+    return "\n\n".join(remarks), meanings
+
+
+def _of_defaults(cls: type[PruningPolicy], name: str) -> Any:
+    """A property of the class with its default parameters, or None where it also needs one that has no default.
+
+    The object is made without its constructor, which would ask for those: most claims do not depend on them.
+    """
+    policy = object.__new__(cls)
+    try:
+        return getattr(policy, name)
+    except Exception:  # whatever a property of someone else's raises on an object without its fields
+        return None
+
+
+def _claim(cls: type[PruningPolicy]) -> tuple[str, str]:
+    """(yes, no or neither, the docstring of its `unbiased`)."""
+    fact = inspect.getattr_static(cls, "unbiased")
+    said = fact.__doc__ if isinstance(fact, property) and fact is not vars(PruningPolicy)["unbiased"] else ""
+    claim = _of_defaults(cls, "unbiased")
+    text = "depends on its parameters" if claim is None else "yes" if claim else "no"
+    return text, _lower(_joined(said or "").removesuffix("."))
+
+
+def _lower(text: str) -> str:
+    """For the middle of a sentence."""
+    return text[:1].lower() + text[1:]
+
+
+def _holds(cls: type[PruningPolicy]) -> str:
+    period = _of_defaults(cls, "period")
+    is_parameter = "period" in {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if is_parameter:
+        return "anew every `period` epochs"
+    if period is None:
+        return "once, for the whole run"
+    return "anew in every epoch" if period == 1 else f"anew every {period} epochs"
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default is not dataclasses.MISSING:
+        return f"`{field.default!r}`"
+    return "required" if field.default_factory is dataclasses.MISSING else f"`{field.default_factory()!r}`"
+
+
+if __name__ == "__main__":
+    for changed in write_docs(Path.cwd()):
+        print(f"written: {changed.relative_to(Path.cwd())}")

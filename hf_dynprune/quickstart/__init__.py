@@ -1,0 +1,1 @@
+"""The main job of the README: the same small model with and without pruning."""

@@ -1,0 +1,49 @@
+"""Scores of the quickstart's images by its models: what `hf-dynprune score` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..readers.digits import Images
+from ..records.score_file import StaticScores
+from ..scoring.dataset import score_dataset
+from .run import MODELS, QuickstartSettings, training_arguments
+
+
+def run_scoring(
+    settings: QuickstartSettings, method: str, out: Path, epochs: int | None = None, runs: int | None = None
+) -> StaticScores:
+    """Score the training images, write the file, and print where it is and what it cost.
+
+    Args:
+        settings: images, model and training; `epochs` is the length of the whole run, `seeds[0]` of the first one.
+        method: "forgetting", "el2n" or "grand".
+        out: path of the score file.
+        epochs: epochs of training before scoring; None: all for forgetting, a tenth, at least 1, for the others.
+        runs: to average; None: the authors' number.
+    """
+    task = settings.task()
+    if epochs is None and method != "forgetting":
+        epochs = max(1, settings.epochs // 10)
+    build, _ = MODELS[settings.model]
+    channels, height, width = task.train[0].shape[1:]
+    seed = settings.seeds[0]
+    print(f"{task.describe()}; {settings.model}, {method}", flush=True)
+    scores = score_dataset(
+        method,
+        lambda: build(channels, height, width, task.classes),
+        Images(*task.train, flip_seed=seed if task.flips else None),
+        training_arguments(settings, settings.out, seed),
+        epochs=epochs,
+        runs=runs,
+        plain_dataset=Images(*task.train),
+    )
+    file, facts = scores.save(out), scores.facts
+    print(
+        f"{len(scores):,} scores, mean {facts['mean']:.3g}, standard deviation {facts['std']:.3g}, in {file}\n"
+        f"cost: {facts['forward_passes']:,} forward passes, {facts['seconds']:.1f} s ({facts['runs']} runs of "
+        f"{facts['epochs']} epochs); a run that prunes by this file is charged for it\n"
+        f'to use it: prune_method="static", prune_ratio=0.3, prune_kwargs={{"scores": "{file}"}}',
+        flush=True,
+    )
+    return scores

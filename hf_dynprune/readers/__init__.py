@@ -1,0 +1,1 @@
+"""Data sets as people have them: pictures, masks, texts, from folders, parquet files and the hub."""

@@ -1,0 +1,209 @@
+"""ADE20K SceneParsing in its original folders: the 150 names, the pairs of files, and what can be wrong with them.
+
+    ADEChallengeData2016/
+      images/training/*.jpg          annotations/training/*.png
+      images/validation/*.jpg        annotations/validation/*.png
+      objectInfo150.txt
+
+Only file headers are read here. `segmentation_data.read_ade20k` makes data sets of the result.
+
+Source: Zhou et al., Scene Parsing through ADE20K Dataset, CVPR 2017.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from .masks import MASK_MODES
+from .pictures import check_end, unreadable
+from .sources import contents
+
+RELEASE = "ADEChallengeData2016"
+"""Name of the folder that the SceneParsing release (150 classes) unpacks to."""
+
+NEEDED = f"the SceneParsing release (150 classes, {RELEASE}) is needed"
+
+NAMES = tuple(
+    """
+    wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth,
+    door, table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf, house, sea, mirror, rug,
+    field, armchair, seat, fence, desk, rock, wardrobe, lamp, bathtub, railing, cushion, base, box, column,
+    signboard, chest of drawers, counter, sand, sink, skyscraper, fireplace, refrigerator, grandstand, path,
+    stairs, runway, case, pool table, pillow, screen door, stairway, river, bridge, bookcase, blind, coffee table,
+    toilet, flower, book, hill, bench, countertop, stove, palm, kitchen island, computer, swivel chair, boat, bar,
+    arcade machine, hovel, bus, towel, light, truck, tower, chandelier, awning, streetlight, booth, television,
+    airplane, dirt track, apparel, pole, land, bannister, escalator, ottoman, bottle, buffet, poster, stage, van,
+    ship, fountain, conveyer belt, canopy, washer, plaything, swimming pool, stool, barrel, basket, waterfall,
+    tent, bag, minibike, cradle, oven, ball, food, step, tank, trade name, microwave, pot, animal, bicycle, lake,
+    dishwasher, screen, blanket, sculpture, hood, sconce, vase, traffic light, tray, ashcan, fan, pier, crt screen,
+    plate, monitor, bulletin board, shower, radiator, glass, clock, flag
+    """.replace("\n    ", " ")
+    .strip()
+    .split(", ")
+)
+"""First synonyms of the classes 1 to 150 of the masks, in that order."""
+
+MANY_FILES = 1000
+"""From this number of images on, a progress bar is shown."""
+
+_ORIENTATION = 0x0112
+"""EXIF tag; 1 is upright."""
+
+
+def looks_like(folder: Path) -> bool:
+    """Whether the folder or its `ADEChallengeData2016` holds images or annotations: enough to read it as one."""
+    return any((place / part).is_dir() for place in _places(folder) for part in ("images", "annotations"))
+
+
+def find_root(folder: Path) -> Path:
+    """The folder that holds `images` and `annotations`: the given one or its child `ADEChallengeData2016`.
+
+    Raises:
+        ValueError: neither of them does.
+    """
+    parts = [f"{kind}/{split}" for kind in ("images", "annotations") for split in ("training", "validation")]
+    for place in _places(folder):
+        missing = [part for part in parts if not (place / part).is_dir()]
+        if not missing:
+            return place
+        if len(missing) < len(parts):
+            raise ValueError(
+                f"{place} is no complete ADE20K folder, it lacks {', '.join(missing)}.{_full_scenes(place)}"
+            )
+    raise ValueError(
+        f"{folder} is no ADE20K folder: looked there and in {RELEASE} below it for {', '.join(parts)}, "
+        f"found {contents(folder)}.{_full_scenes(folder)}"
+    )
+
+
+def class_names(root: Path) -> tuple[str, ...]:
+    """150 different names: the first synonyms in `objectInfo150.txt` where that file is, else `NAMES`.
+
+    Raises:
+        ValueError: the file has other rows than 1 to 150, or columns are missing.
+    """
+    file = root / "objectInfo150.txt"
+    if not file.is_file():
+        return NAMES
+    lines = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = {row[0].strip(): row[-1] for row in lines[1:]}
+    if list(rows) != [str(number) for number in range(1, 151)] or len(lines) != 151 or min(map(len, lines)) < 6:
+        raise ValueError(
+            f"{file} must hold a heading and the classes 1 to 150, one a line with Idx, Ratio, Train, Val, Stuff, Name "
+            f"between tabs, got {len(lines) - 1} lines: copy it anew, or delete it to use the built-in names."
+        )
+    names: list[str] = []
+    for number, synonyms in rows.items():
+        free = [name for name in map(str.strip, synonyms.split(",")) if name and name not in names]
+        if not free:
+            raise ValueError(f"{file}: class {number} ({synonyms.strip()!r}) has no name of its own.")
+        names.append(free[0])
+    return tuple(names)
+
+
+def pairs(root: Path, split: str) -> tuple[list[tuple[Path, Path]], list[bool]]:
+    """The files of a split by name, as (image, annotation), and which images carry an EXIF orientation.
+
+    Args:
+        root: holds `images` and `annotations`.
+        split: `"training"` or `"validation"`.
+
+    Raises:
+        ValueError: no images, an image without annotation or the reverse, a file whose header cannot be read, an
+            annotation with several channels, or another size than its image's. The message names the file.
+    """
+    images, masks = _files(root / "images" / split, ".jpg"), _files(root / "annotations" / split, ".png")
+    _check_partners(images, masks, root, split)
+    found = [(images[stem], masks[stem]) for stem in sorted(images)]
+    with ThreadPoolExecutor(8) as pool:  # for disks that answer late; where all is cached, one thread is as fast
+        checks = pool.map(_checked_header, found)
+        turned = list(tqdm(checks, total=len(found), desc=f"checking {split} images", disable=len(found) < MANY_FILES))
+    return found, turned
+
+
+def upright_bytes(file: Path) -> bytes:
+    """A JPEG file's bytes with its orientation made unknown, so that no reader turns the picture.
+
+    Raises:
+        ValueError: the orientation is kept where JPEG files do not keep it.
+    """
+    from io import BytesIO
+
+    from PIL import Image
+
+    content = file.read_bytes()
+    for marker in (b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"):
+        content = content.replace(marker, marker.swapcase(), 1)
+    with Image.open(BytesIO(content)) as picture:
+        if _ORIENTATION in picture.getexif():
+            raise ValueError(
+                f"{file} tells readers to turn it, its annotation is not turned: save it without EXIF data."
+            )
+    return content
+
+
+def _places(folder: Path) -> tuple[Path, Path]:
+    return folder, folder / RELEASE
+
+
+def _full_scenes(place: Path) -> str:
+    """What to say where the folder is the full release, whose annotations are colour images beside the pictures."""
+    if next((place / "images").rglob("*_seg.png"), None) is None:
+        return ""
+    return f" Its _seg.png files are those of the full ADE20K: {NEEDED}."
+
+
+def _files(folder: Path, suffix: str) -> dict[str, Path]:
+    """By name without ending; files that an operating system hides are left out."""
+    return {
+        file.stem: file for file in folder.iterdir() if file.suffix.lower() == suffix and not file.name.startswith(".")
+    }
+
+
+def _check_partners(images: dict[str, Path], masks: dict[str, Path], root: Path, split: str) -> None:
+    if not images and not masks:
+        raise ValueError(
+            f"{root / 'images' / split} holds no .jpg files and {root / 'annotations' / split} no .png files, found "
+            f"{contents(root / 'images' / split)}.{_full_scenes(root)}"
+        )
+    for these, those, what, lacks in ((images, masks, "image", "annotation"), (masks, images, "annotation", "image")):
+        alone = sorted(these.keys() - those.keys())
+        if alone:
+            more = f" (and {len(alone) - 1:,} more)" if len(alone) > 1 else ""
+            raise ValueError(
+                f"{these[alone[0]]}{more} has no {lacks} of that name under {root / f'{lacks}s' / split}: each {what} "
+                f"needs one. Copy the missing files, or take these away."
+            )
+
+
+def _checked_header(pair: Sequence[Path]) -> bool:
+    """Whether the image carries an orientation; from the headers of image and annotation."""
+    from PIL import Image
+
+    try:
+        current = pair[0]
+        check_end(current)
+        with Image.open(current) as picture:
+            size = picture.size
+            turned = bool({"exif", "xmp"} & picture.info.keys()) and picture.getexif().get(_ORIENTATION, 1) != 1
+        current = pair[1]
+        check_end(current)
+        with Image.open(current) as mask:
+            mask_size, mode = mask.size, mask.mode
+    except unreadable() as error:
+        raise ValueError(f"{current} cannot be read as an image, it may be cut off: copy it anew. ({error})") from error
+    if mode not in MASK_MODES:
+        raise ValueError(
+            f"{pair[1]} is an image of mode {mode}: an annotation has one channel, 0 to 150. The full ADE20K has "
+            f"annotations in colour: {NEEDED}."
+        )
+    if size != mask_size:
+        raise ValueError(
+            f"{pair[1]} is {mask_size[0]} x {mask_size[1]} pixels, its image {pair[0]} {size[0]} x {size[1]}: both "
+            f"must be of one size. Copy both anew from one release."
+        )
+    return turned

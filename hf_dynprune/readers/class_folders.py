@@ -1,0 +1,122 @@
+"""Folders with a folder per class, as ImageNet and Tiny ImageNet are unpacked: files, labels and class names."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..common.logs import logger
+from .sources import VALIDATION, contents, shortened
+
+ENDINGS = (
+    *(".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".jp2", ".avif"),
+)
+"""Of files that are taken for pictures, in any case."""
+
+ANNOTATIONS = "val_annotations.txt"
+"""Tiny ImageNet's list of validation files, each with its class."""
+
+SYNSETS = ("LOC_synset_mapping.txt", "words.txt")
+"""Names of wnids: `n01440764 tench, Tinca tinca`, in Kaggle's ImageNet and in Tiny ImageNet."""
+
+Split = tuple[list[str], list[int]]
+"""Files, and the class id of each."""
+
+
+def read_class_folders(root: Path) -> tuple[tuple[Split, Split], tuple[str, ...]]:
+    """Training and validation files with their class ids, and the name of each class.
+
+    Args:
+        root: holds `train` and one of `VALIDATION`.
+
+    Raises:
+        ValueError: a split or its pictures are missing, a class has none to train on, or validation has a class that
+            training has not.
+    """
+    name = next((name for name in VALIDATION if (root / name).is_dir()), None)
+    if name is None or not (root / "train").is_dir():
+        raise ValueError(
+            f"{root} needs the folder `train` and one of {', '.join(VALIDATION)}, each with a folder per class; found "
+            f"{contents(root)}."
+        )
+    folders = sorted(entry.name for entry in os.scandir(root / "train") if entry.is_dir() and entry.name[0] != ".")
+    train = _by_folder(root / "train", folders)
+    listed = root / name / ANNOTATIONS
+    validation = _by_list(listed, folders) if listed.is_file() else _by_folder(root / name, folders)
+    for files, place in ((train[0], root / "train"), (validation[0], root / name)):
+        if not files:
+            raise ValueError(f"{place} needs a folder of pictures per class, found {contents(place)}.")
+    empty = sorted(set(range(len(folders))) - set(train[1]))
+    if empty:
+        more = f" (and {len(empty) - 1:,} more classes)" if len(empty) > 1 else ""
+        place = root / "train" / folders[empty[0]]
+        raise ValueError(
+            f"{place}{more} holds no pictures to train on, found {contents(place)}; their names end in "
+            f"{', '.join(ENDINGS)}. Add some, or remove the folder."
+        )
+    return (train, validation), _names(root, folders)
+
+
+def _by_folder(place: Path, folders: Sequence[str]) -> Split:
+    ids = {folder: number for number, folder in enumerate(folders)}
+    files, labels = [], []
+    others: list[str] = []
+    for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
+        if entry.name[0] == ".":
+            continue
+        if not entry.is_dir():
+            others.append(entry.path)
+            continue
+        found, ignored = _pictures(entry.path)
+        others += ignored
+        if found and entry.name not in ids:
+            raise ValueError(f"{entry.path} is a class that training has not: its classes are {shortened(folders)}.")
+        files += found
+        labels += [ids[entry.name]] * len(found) if found else []
+    if others:
+        logger.info(
+            f"{place}: left out {len(others):,} of {len(files) + len(others):,} files, such as {others[0]}. Pictures "
+            f"are files in a folder per class, with names that end in {', '.join(ENDINGS)}."
+        )
+    return files, labels
+
+
+def _by_list(listed: Path, folders: Sequence[str]) -> Split:
+    ids = {folder: number for number, folder in enumerate(folders)}
+    files, labels = [], []
+    for number, line in enumerate(listed.read_text(encoding="utf-8").splitlines(), 1):
+        file, _, rest = line.partition("\t")
+        wnid = rest.partition("\t")[0]
+        if wnid not in ids:
+            raise ValueError(f"{listed}, line {number}: {wnid!r} is no class of training: {shortened(folders)}.")
+        files.append(str(listed.parent / "images" / file))
+        labels.append(ids[wnid])
+    return files, labels
+
+
+def _pictures(folder: str) -> tuple[list[str], list[str]]:
+    """Pictures and other files by name at any depth, without those that an operating system hides."""
+    found: tuple[list[str], list[str]] = ([], [])
+    for place, below, names in os.walk(folder):
+        below.sort()
+        for name in sorted(names):
+            if name[0] != ".":
+                found[os.path.splitext(name)[1].lower() not in ENDINGS].append(os.path.join(place, name))
+    return found
+
+
+def _names(root: Path, folders: Sequence[str]) -> tuple[str, ...]:
+    """The folders' names, or those of their wnids where a file beside `train` has them all."""
+    for file in SYNSETS:
+        if (root / file).is_file():
+            lines = (re.split(r"\s", line, maxsplit=1) for line in (root / file).read_text("utf-8").splitlines())
+            words = {line[0]: line[-1].split(",")[0].strip() for line in lines}
+            if all(words.get(folder) for folder in folders):
+                often = Counter(words[folder] for folder in folders)
+                # Two classes of ImageNet are cranes, a bird and a machine.
+                return tuple(words[f] if often[words[f]] == 1 else f"{words[f]} ({f})" for f in folders)
+    return tuple(folders)

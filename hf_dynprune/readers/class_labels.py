@@ -1,0 +1,82 @@
+"""Labels as class ids. One rule for numbers, names and class labels: training has the classes, validation no others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .sources import STRINGS, shortened
+
+
+def class_ids(
+    rows: Mapping[str, datasets.Dataset], column: str, called: str
+) -> tuple[datasets.Dataset, datasets.Dataset, tuple[str, ...]]:
+    """Training and validation with class ids in this column, and the name of each class.
+
+    Whole numbers are ids, and their names are the numbers up to the largest of training; strings are names, with ids in
+    the order of the alphabet; class labels bring both.
+
+    Args:
+        rows: training, then validation, by what messages call them.
+        column: of labels.
+        called: what messages call it.
+
+    Raises:
+        ValueError: a row has no label, validation has a class that training has not, or it is no such column.
+    """
+    for where, part in rows.items():
+        require_labels(part, column, where, called)
+    (_, train), (place, validation) = rows.items()
+    kind = train.features[column]
+    if isinstance(kind, datasets.ClassLabel):
+        return train, validation, tuple(kind.names)
+    dtype = str(getattr(kind, "dtype", ""))
+    if dtype in STRINGS:
+        names = sorted(train.unique(column))
+        unknown = sorted(set(validation.unique(column)) - set(names))
+        if unknown:
+            raise ValueError(
+                f"{called[0].upper()}{called[1:]} of {place} holds {unknown[0]!r}, a class that training has not: its "
+                f"classes are {shortened(names)}."
+            )
+        return as_class_labels(train, column, names), as_class_labels(validation, column, names), tuple(names)
+    if not dtype.startswith(("int", "uint")):
+        raise ValueError(
+            f"{called[0].upper()}{called[1:]} of {place.rpartition(' ')[0]} holds {kind}, not one class: name a column "
+            "of whole numbers or of class names as `label_column`."
+        )
+    return train, validation, tuple(str(number) for number in range(max(train.unique(column)) + 1))
+
+
+def as_class_labels(rows: datasets.Dataset, column: str, names: list[str]) -> datasets.Dataset:
+    """With the column's values, strings or numbers, replaced by their places in `names`."""
+    strings = rows.cast_column(column, datasets.Value("string"))
+    return strings.cast_column(column, datasets.ClassLabel(names=names))
+
+
+def require_labels(rows: datasets.Dataset, column: str, where: str, called: str) -> None:
+    """Raise where a row has no label: an empty one, or -1 in a column of class labels.
+
+    Args:
+        rows: of one split.
+        column: of labels.
+        where: what the message calls the split.
+        called: and the column.
+
+    Raises:
+        ValueError: naming the first such row and their number.
+    """
+    values: pa.ChunkedArray = rows.select_columns(column).with_format("arrow")[:][column]
+    missing = pc.is_null(values)
+    if isinstance(rows.features[column], datasets.ClassLabel):
+        missing = pc.or_(missing, pc.fill_null(pc.less(values, 0), True))
+    count = pc.sum(missing).as_py() or 0
+    if count:
+        more = f" (and {count - 1:,} more)" if count > 1 else ""
+        raise ValueError(
+            f"{where}[{pc.index(missing, True).as_py()}]{more} has no label: {called} is empty or -1 there, as in test "
+            "splits whose labels are kept back. Leave such rows out, or name a split that has labels."
+        )

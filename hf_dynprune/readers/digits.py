@@ -1,0 +1,183 @@
+"""The quickstart's images: scikit-learn's digits, or a folder of parquet files, decoded once into memory."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+SPLIT_SEED = 0
+"""Chooses the images, the same in every run: the runs' seeds are for weights, order and draws."""
+
+
+class Images(Dataset[dict[str, Any]]):
+    """Images in memory; items are `{"pixel_values": float32 [C, H, W] in [-1, 1], "labels": int}`.
+
+    Args:
+        pixels: uint8 `[N, C, H, W]`, decoded once.
+        labels: int64 `[N]`.
+        flip_seed: mirror every second image, on average, as a generator with this seed decides; None: never.
+    """
+
+    def __init__(self, pixels: Tensor, labels: Tensor, flip_seed: int | None = None) -> None:
+        self.pixels = pixels
+        self.labels = labels
+        self.generator = None if flip_seed is None else torch.Generator().manual_seed(flip_seed)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        pixels = self.pixels[indices] / 127.5 - 1
+        if self.generator is not None:
+            mirrored = torch.rand(len(pixels), generator=self.generator) < 0.5
+            pixels = torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)
+        return [{"pixel_values": x, "labels": y} for x, y in zip(pixels, self.labels[indices].tolist(), strict=True)]
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """Training and test images, as arrays that every run wraps anew."""
+
+    name: str
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    flips: bool
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, from the training labels."""
+        return int(self.train[1].max()) + 1
+
+    @cached_property
+    def digest(self) -> str:
+        """Changes when an image, a label or the order changes."""
+        parts = hashlib.sha256()
+        for tensor in (*self.train, *self.test):
+            parts.update(str(tuple(tensor.shape)).encode() + tensor.numpy().tobytes())
+        return parts.hexdigest()[:16]
+
+    def describe(self) -> str:
+        """One line."""
+        pixels = self.train[0]
+        size = f"{pixels.shape[2]}x{pixels.shape[3]}, {'grey' if pixels.shape[1] == 1 else 'colour'}"
+        counts = f"{len(pixels):,} training and {len(self.test[0]):,} test images"
+        return f"{self.name}: {counts} ({size}), {self.classes} classes"
+
+
+def load_digits_task(train_size: int | None = None, test_size: int | None = None) -> ImageTask:
+    """scikit-learn's 1,797 handwritten digits, 8x8; a fifth of them for testing, each class in proportion.
+
+    Args:
+        train_size: images of the training split to use; None: all 1,437.
+        test_size: images of the test split to use; None: all 360.
+    """
+    try:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+    except ImportError as error:
+        raise _extra_missing("scikit-learn") from error
+    digits = load_digits()
+    pixels = torch.from_numpy((digits.images * (255 / 16)).astype(np.uint8))[:, None]
+    labels = torch.from_numpy(digits.target.astype(np.int64))
+    rows = np.arange(len(labels))
+    train, test = train_test_split(rows, test_size=0.2, stratify=digits.target, random_state=SPLIT_SEED)
+    train = train[: _checked_size(train_size, len(train), "the digits' training split")]
+    test = test[: _checked_size(test_size, len(test), "the digits' test split")]
+    return ImageTask("handwritten digits", (pixels[train], labels[train]), (pixels[test], labels[test]), flips=False)
+
+
+def load_parquet_task(folder: Path, train_size: int | None = None, test_size: int | None = None) -> ImageTask:
+    """Images and labels of `train.parquet` and `test.parquet`, as the `datasets` library writes them.
+
+    Args:
+        folder: holds the two files, each with a column `image` or `img` of encoded images of one size and a column
+            `label` or `labels` of class numbers.
+        train_size: rows of the training file to use, drawn without replacement; None: all.
+        test_size: the same for the test file.
+    """
+    train = _read_parquet(folder / "train.parquet", train_size)
+    test = _read_parquet(folder / "test.parquet", test_size)
+    task = ImageTask(folder.resolve().name, train, test, flips=True)
+    if test[0].shape[1:] != train[0].shape[1:]:
+        raise ValueError(
+            f"The test images of {folder} are {tuple(test[0].shape[1:])} (C, H, W), the training images "
+            f"{tuple(train[0].shape[1:])}: they must be alike."
+        )
+    if int(test[1].max()) >= task.classes:
+        raise ValueError(f"{folder}: class {int(test[1].max())} of the test labels is not among the training labels.")
+    return task
+
+
+def _read_parquet(file: Path, size: int | None) -> tuple[Tensor, Tensor]:
+    """Pixels uint8 `[N, C, H, W]` and labels int64 `[N]`."""
+    import pyarrow.parquet as pq
+
+    if not file.is_file():
+        raise ValueError(f"There is no {file}: `--data` takes a folder with train.parquet and test.parquet.")
+    table = pq.read_table(file)
+    image = next((name for name in ("image", "img") if name in table.column_names), None)
+    label = next((name for name in ("label", "labels") if name in table.column_names), None)
+    if image is None or label is None:
+        has = ", ".join(table.column_names)
+        raise ValueError(f"{file} needs a column `image` or `img` and a column `label` or `labels`, it has: {has}.")
+    rows = table.take(chosen_rows(len(table), size, str(file)))
+    size = len(rows)
+    labels = rows[label].to_numpy()
+    if labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise ValueError(f"The column `{label}` of {file} must hold class numbers from 0, got {labels.dtype}.")
+    print(f"decoding {size:,} images of {file.name}", flush=True)
+    pictures = [_decode(value["bytes"] if isinstance(value, dict) else value) for value in rows[image].to_pylist()]
+    shapes = sorted({picture.shape for picture in pictures})
+    if len(shapes) > 1:
+        raise ValueError(f"The images of {file} must be of one size, got {shapes[0]} and {shapes[-1]} (C, H, W).")
+    return torch.from_numpy(np.stack(pictures)), torch.from_numpy(labels.astype(np.int64))
+
+
+def chosen_rows(available: int, size: int | None, where: str) -> NDArray[np.int64]:
+    """The rows of a parquet file that are used, the same in every run, in their order.
+
+    Args:
+        available: rows of the file.
+        size: how many to draw, without replacement; None: all.
+        where: what messages call the file.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    size = _checked_size(size, available, where)
+    return np.random.default_rng(SPLIT_SEED).permutation(available)[:size]
+
+
+def _decode(encoded: bytes) -> NDArray[np.uint8]:
+    """`[C, H, W]`: one channel for grey images, three for all others."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise _extra_missing("pillow") from error
+    with Image.open(io.BytesIO(encoded)) as picture:
+        array = np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def _checked_size(size: int | None, available: int, where: str) -> int:
+    if size is not None and size > available:
+        raise ValueError(f"{size:,} images were asked for, {where} has {available:,}.")
+    return available if size is None else size
+
+
+def _extra_missing(package: str) -> ImportError:
+    return ImportError(f'The quickstart needs {package}: pip install "hf_dynprune[quickstart]".')

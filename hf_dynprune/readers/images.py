@@ -1,0 +1,225 @@
+"""Data for image classification: a folder per class, parquet files, hub data sets, or embedded digits.
+
+Every loader gives an `ImageData`, whose rows hold an encoded picture (`image`), a class id (`label`) and where they are
+from (`file`); `ImageData.picture` reads a row as an array. Pictures are decoded when a row is read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from numpy.typing import NDArray
+
+from .class_folders import read_class_folders
+from .class_labels import class_ids
+from .class_names import ClassNames
+from .pictures import decoded, reason, unreadable
+from .sources import load_splits, named_columns, parquet_files, train_and_validation
+from .unreadable import without_bad
+
+__all__ = [
+    "ImageData",
+    "load_digit_images",
+    "load_image_data",
+    "read_image_folder",
+    "read_image_parquet",
+    "without_bad",
+]
+
+ENCODED = datasets.Image(decode=False)
+
+
+@dataclass(frozen=True)
+class ImageData(ClassNames):
+    """Pictures with one class each.
+
+    Args:
+        train: rows `image` (`{"bytes", "path"}`, encoded), `label` (class id) and `file` (where the row is from).
+        validation: the same.
+        classes: name of each class id from 0, all different.
+
+    Example:
+        >>> from hf_dynprune.readers.images import load_digit_images
+        >>> data = load_digit_images()
+        >>> data.picture(data.train[0]).shape, data.id2label[3]
+        ((8, 8, 3), '3')
+    """
+
+    train: datasets.Dataset
+    validation: datasets.Dataset
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        self.check_names()
+        for split, rows in (("training", self.train), ("validation", self.validation)):
+            if not len(rows):
+                raise ValueError(f"There are no {split} images.")
+            low, high = _range(rows)
+            if low < 0 or high >= len(self.classes):
+                raise ValueError(
+                    f"The labels of the {split} images are {low} to {high}, allowed are 0 to {len(self.classes) - 1}: "
+                    f"there are {len(self.classes)} classes."
+                )
+
+    def picture(self, row: Mapping[str, Any]) -> NDArray[np.uint8]:
+        """A row's picture as uint8 RGB `[H, W, 3]`, upright.
+
+        Grey, palette, CMYK and transparent pictures become RGB (what is under a transparent pixel shows), of 16-bit
+        grey ones the upper 8 bits count, of several frames the first, and an EXIF orientation is applied.
+
+        Raises:
+            ValueError: it cannot be decoded, or has another number of bits. The message says which file or row.
+        """
+        where = str(row["file"])
+        try:
+            return decoded(row["image"], where)
+        except unreadable() as error:
+            raise ValueError(
+                f"{where} cannot be decoded ({reason(error, where)}). `--check_images all` looks for such files "
+                "before training, and `--bad_files skip` leaves them out."
+            ) from error
+
+    def subset(self, train: int | None, validation: int | None) -> ImageData:
+        """So many images of each split, drawn without replacement, the same in every call; None: all.
+
+        Raises:
+            ValueError: there are fewer.
+        """
+        parts = {}
+        for name, size in (("train", train), ("validation", validation)):
+            rows: datasets.Dataset = getattr(self, name)
+            if size is not None and not 1 <= size <= len(rows):
+                raise ValueError(f"{size:,} {name} images were asked for, there are 1 to {len(rows):,}.")
+            order = np.random.default_rng(0).permutation(len(rows))[:size]
+            parts[name] = rows if size is None else rows.select(np.sort(order))
+        return dataclasses.replace(self, **parts)
+
+
+def load_image_data(
+    source: str | os.PathLike[str], image_column: str = "image", label_column: str = "label"
+) -> ImageData:
+    """Data of a folder (a folder per class, or parquet files) or else of the hub, by name.
+
+    Args:
+        source: existing folder, or the name of a hub data set with the splits train and validation, val or test.
+        image_column: name of the column of pictures.
+        label_column: name of the column of classes: numbers from 0, or names.
+
+    Raises:
+        ValueError: the folder is neither, the data set cannot be loaded, or as in the functions for each kind.
+    """
+    folder = Path(source).expanduser()
+    if (folder / "train").is_dir():
+        return read_image_folder(folder)
+    if folder.is_dir():
+        return read_image_parquet(folder, image_column, label_column)
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file: pass the folder that it is in.")
+    _require_pillow()
+    name = os.fspath(source)
+    problem = f"There is no folder {name}, and no data set of that name could be loaded"
+    splits = load_splits(problem, name, class_columns=[label_column])
+    return _of_splits(splits, name, image_column, label_column)
+
+
+def read_image_folder(folder: str | os.PathLike[str]) -> ImageData:
+    """Pictures in a folder per class: `train/<class>/*.JPEG` and `val/<class>/*.JPEG`, as ImageNet is unpacked.
+
+    The classes are the folders of `train` by name, at any depth below them; the other split is `validation`, `val`,
+    `valid` or `test`. Two layouts are known beside it: Tiny ImageNet's `val/val_annotations.txt`, and the names of
+    wnids in `LOC_synset_mapping.txt` or `words.txt` beside `train`. No file is opened. How many are left out, because
+    of their names' endings or since they are in no class, is said.
+
+    Raises:
+        ValueError: a split or its pictures are missing, a class has none to train on, or validation has a class that
+            training has not.
+    """
+    _require_pillow()
+    splits, classes = read_class_folders(Path(folder).expanduser().resolve())
+    train, validation = (_table(files, labels) for files, labels in splits)
+    return ImageData(train, validation, classes)
+
+
+def read_image_parquet(
+    source: str | os.PathLike[str], image_column: str = "image", label_column: str = "label"
+) -> ImageData:
+    """Pictures and labels of parquet files, as the `datasets` library writes them.
+
+    Args:
+        source: folder that holds, itself or in its folder `data`, train*.parquet and val*.parquet or else
+            test*.parquet.
+        image_column: as in `load_image_data`.
+        label_column: see there.
+
+    Raises:
+        ValueError: files or a column are missing, a column holds no pictures or no labels, or the files number the
+            classes differently.
+    """
+    _require_pillow()
+    folder = Path(source).expanduser().resolve()
+    files = parquet_files(folder, "a folder per class in `train` and in `val`")
+    problem = f"The parquet files of {folder.name} cannot be read"
+    splits = load_splits(problem, "parquet", data_files=files, class_columns=[label_column])
+    return _of_splits(splits, folder.name, image_column, label_column)
+
+
+def load_digit_images() -> ImageData:
+    """scikit-learn's 1,797 handwritten digits, 8x8: nothing is downloaded. A fifth of them is for validation."""
+    from .digits import load_digits_task
+
+    _require_pillow()
+    task = load_digits_task()
+    train, validation = (
+        _table([_png(picture) for picture in pixels.numpy()[:, 0]], labels.tolist(), f"digits {split}")
+        for split, (pixels, labels) in (("train", task.train), ("test", task.test))
+    )
+    return ImageData(train, validation, tuple(map(str, range(10))))
+
+
+# ---- Tables ----
+
+
+def _table(images: Sequence[Any], labels: Sequence[int], where: str | None = None) -> datasets.Dataset:
+    """Files by path, which name themselves, or encoded pictures, named by number."""
+    features = datasets.Features(image=ENCODED, label=datasets.Value("int64"), file=datasets.Value("string"))
+    if where is None:
+        stored, named = [{"bytes": None, "path": file} for file in images], list(images)
+    else:
+        stored = [{"bytes": content, "path": None} for content in images]
+        named = [f"{where}[{row}]" for row in range(len(images))]
+    return datasets.Dataset.from_dict({"image": stored, "label": list(labels), "file": named}, features=features)
+
+
+def _of_splits(splits: Mapping[str, datasets.Dataset], source: str, image_column: str, label_column: str) -> ImageData:
+    """The columns by their names here, labels as class ids."""
+    columns = {"image": image_column, "label": label_column}
+    pairs = train_and_validation(splits, source)
+    rows = {where: named_columns(part, where, columns, {"image": ENCODED}) for part, where in pairs}
+    return ImageData(*class_ids(rows, "label", f"the column `{label_column}`"))
+
+
+def _range(rows: datasets.Dataset) -> tuple[int, int]:
+    labels = rows.select_columns("label").with_format("numpy")[:]["label"]
+    return int(labels.min()), int(labels.max())
+
+
+def _png(picture: NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, "png")
+    return content.getvalue()
+
+
+def _require_pillow() -> None:
+    if find_spec("PIL") is None:
+        raise ImportError('Image data need pillow: pip install "hf_dynprune[examples]".')

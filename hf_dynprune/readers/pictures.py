@@ -1,0 +1,116 @@
+"""Pictures as they are found in the wild: decoded, brought to 8-bit RGB, and files that a broken copy cut off."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+PICTURE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
+"""Of 8 bits a channel: those that become RGB without a choice of range."""
+
+_ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}
+"""Marks of the end by a file's first two bytes."""
+_NEAR_END = 4096
+"""Some programs write a few bytes behind the end."""
+
+
+def unreadable() -> tuple[type[Exception], ...]:
+    """What Pillow's readers raise on files that are broken, no pictures, or too large."""
+    from PIL.Image import DecompressionBombError
+
+    broken = (OSError, ValueError, SyntaxError, IndexError, TypeError, OverflowError, struct.error, zlib.error)
+    return (*broken, DecompressionBombError, MemoryError)
+
+
+def reason(error: Exception, where: str) -> str:
+    """What an error says, without the place that its message may begin with."""
+    return str(error).removeprefix(f"{where}: ") or type(error).__name__
+
+
+def decoded(stored: Mapping[str, Any] | None, where: str) -> NDArray[np.uint8]:
+    """uint8 RGB `[H, W, 3]`, upright, of a picture as `datasets` stores it: `{"bytes", "path"}`.
+
+    Args:
+        stored: as in the column.
+        where: what the message calls it.
+
+    Raises:
+        ValueError: there is no picture, or it has more than 8 bits a channel.
+        Exception: one of `unreadable()`.
+    """
+    from PIL import Image, ImageOps
+
+    if stored is None or (stored["bytes"] is None and stored["path"] is None):
+        raise ValueError(f"{where}: there is no picture in this row")
+    content = stored["path"] if stored["bytes"] is None else io.BytesIO(stored["bytes"])
+    with Image.open(content) as image:
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return np.array(as_rgb(with_eight_bits(image), where))
+
+
+def as_rgb(image: Image, where: str) -> Image:
+    """The picture in RGB; what is under a transparent pixel shows.
+
+    Args:
+        image: of one of `PICTURE_MODES`.
+        where: what the message calls it.
+
+    Raises:
+        ValueError: it has more than 8 bits a channel.
+    """
+    if image.mode not in PICTURE_MODES:
+        raise ValueError(f"{where}: the image has mode {image.mode}, more than 8 bits a channel: save it with 8.")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def with_eight_bits(image: Image) -> Image:
+    """A grey picture of 16 bits (modes I;16 and I) with the upper 8 of them; another one as it is.
+
+    Pillow's own conversion would turn every value above 255 white. Where mode I holds values outside 16 bits, it is
+    left as it is, for `as_rgb` to refuse.
+    """
+    from PIL import Image as Pillow
+
+    if image.mode != "I" and not image.mode.startswith("I;16"):
+        return image
+    values = np.asarray(image.convert("I"))
+    if values.min(initial=0) < 0 or values.max(initial=0) >= 2**16:
+        return image
+    return Pillow.fromarray((values >> 8).astype(np.uint8))
+
+
+def check_end(file: Path) -> None:
+    """Raise where a JPEG or PNG file is cut off, as a broken copy is.
+
+    The mark of the end is looked for near the end. Where it is not there the picture is decoded: phones write films
+    behind it.
+
+    Raises:
+        OSError: the mark is nowhere in the file.
+        Exception: one of `unreadable()`.
+    """
+    from PIL import Image as Pillow
+
+    with open(file, "rb") as content:
+        end = _ENDS.get(content.read(2))
+        content.seek(max(0, file.stat().st_size - _NEAR_END))
+        if end is None or end in content.read():
+            return
+    if end not in file.read_bytes():
+        raise OSError("its bytes lack the mark of the end")
+    with Pillow.open(file) as image:
+        image.load()

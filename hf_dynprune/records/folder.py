@@ -1,0 +1,152 @@
+"""What a run left in its output folder, read without the trainer; while it is under way, or after it was killed."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .history import PruningHistory
+from .record import HISTORY_FILE, RUN_FILE
+from .sample_log import SAMPLE_LOG, SampleLog
+
+STATE_FILE = "trainer_state.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run.
+
+    Args:
+        folder: the run's `output_dir`.
+        history: its epochs.
+        log: of single samples; empty where the run kept none.
+        facts: method, parameters, model and so on, as far as they were written down.
+        state: the Trainer's own, of the end of the run or else of the newest checkpoint; empty where neither is there.
+        problems: a sentence for each file that could not be read.
+    """
+
+    folder: Path
+    history: PruningHistory
+    log: SampleLog
+    facts: dict[str, Any]
+    state: dict[str, Any]
+    problems: tuple[str, ...]
+
+    @classmethod
+    def read(cls, folder: str | Path) -> RunFolder:
+        """Read what is there.
+
+        Raises:
+            ValueError: it is no run's folder, or its history is damaged.
+        """
+        folder = Path(folder)
+        if not (folder / HISTORY_FILE).is_file():
+            below = sorted(
+                str(file.parent) for pattern in ("*", "*/*") for file in folder.glob(f"{pattern}/{HISTORY_FILE}")
+            )
+            raise ValueError(
+                f"{folder} is no run's folder: there is no {HISTORY_FILE} in it. "
+                + (f"Runs are in {', '.join(below[:4])}." if below else "Pass the `output_dir` of a `DynPruneTrainer`.")
+            )
+        history = PruningHistory.load(folder)
+        checkpoints = sorted(folder.glob("checkpoint-*"), key=_number, reverse=True)
+        problems: list[str] = []
+        facts = _first([folder / RUN_FILE], problems)
+        state = _first([folder / STATE_FILE], problems)
+        # Written at the end of a run, when the history has all its steps.
+        state = _unless_stale(state, history, facts, 0, STATE_FILE, problems)
+        if not state and checkpoints:
+            # Written inside an epoch that is not in the history yet.
+            open_steps = max((record.full_steps for record in history), default=sys.maxsize)
+            state = _first([place / STATE_FILE for place in checkpoints], problems)
+            state = _unless_stale(state, history, facts, open_steps, f"{STATE_FILE} of a checkpoint", problems)
+        if "method" not in facts:
+            saved = _first([place / "dynprune_state.json" for place in checkpoints], problems).get("facts", {})
+            if policy := saved.get("policy"):
+                facts |= {"method": policy.get("name"), "parameters": policy.get("parameters")}
+        return cls(folder, history, SampleLog(folder), facts, state, tuple(problems))
+
+    @property
+    def num_epochs(self) -> float | None:
+        """Length that the run was started with, where it is known."""
+        for source, key in ((self.facts, "num_epochs"), (self.state, "num_train_epochs")):
+            if isinstance(source.get(key), (int, float)) and source[key] > 0:
+                return float(source[key])
+        return None
+
+    @property
+    def epochs_done(self) -> float:
+        """Those in the history; of one that the run ended inside, its part."""
+        return sum(record.share for record in self.history)
+
+    @property
+    def is_finished(self) -> bool | None:
+        """Whether it came to its end; None where its length is not known."""
+        step, last = self.state.get("global_step"), self.state.get("max_steps")
+        if isinstance(step, int) and isinstance(last, int) and 0 < last <= step:
+            return True
+        return None if self.num_epochs is None else len(self.history) >= self.num_epochs
+
+    @property
+    def why_no_samples(self) -> str:
+        """What to say where `log` is empty."""
+        if self.log.folder.is_dir():
+            return "The log of single samples has no epoch: none was finished when it was read, or a disk was full."
+        if self.facts.get("selector") or any(record.candidate_forward_passes for record in self.history):
+            return "A run with a selector keeps no log of single samples: it meets them batch by batch."
+        return (
+            f"There is no log of single samples (`{SAMPLE_LOG}`) in this run. `prune_sample_log`, on by default, "
+            "writes it for every method but `none`."
+        )
+
+
+def _unless_stale(
+    state: dict[str, Any],
+    history: PruningHistory,
+    facts: Mapping[str, Any],
+    ahead: int,
+    name: str,
+    problems: list[str],
+) -> dict[str, Any]:
+    """The Trainer's state, or nothing where an earlier run in the folder left it.
+
+    Args:
+        state: as read.
+        history: of the run.
+        facts: of the run.
+        ahead: steps by which the state may be ahead of the history.
+        name: of the file, for `problems`.
+        problems: gets a line where it is passed over.
+    """
+    made, told = sum(record.steps for record in history), state.get("global_step", 0)
+    asked, had = facts.get("num_epochs"), state.get("num_train_epochs")
+    why = ""
+    if isinstance(told, int) and told > made + ahead:
+        why = f"it is of {told:,} steps, the history of {made:,}"
+    elif isinstance(asked, (int, float)) and isinstance(had, int) and had != math.ceil(asked):
+        why = f"it is of a run of {had} epochs, this one has {asked:g}"
+    if why:
+        problems.append(f"{name} was passed over: {why}, so an earlier run in this folder left it.")
+    return {} if why else state
+
+
+def _number(checkpoint: Path) -> int:
+    found = re.fullmatch(r"checkpoint-(\d+)", checkpoint.name)
+    return int(found[1]) if found else -1
+
+
+def _first(files: Iterable[Path], problems: list[str]) -> dict[str, Any]:
+    """The first of the files that is there and can be read."""
+    for file in files:
+        if file.is_file():
+            try:
+                return dict(json.loads(file.read_text(encoding="utf-8")))
+            except (TypeError, ValueError) as error:
+                problems.append(f"{file.name} in {file.parent.name} is damaged ({error}) and was passed over.")
+    return {}

@@ -1,0 +1,84 @@
+"""One record per epoch: what was kept, what it cost, how long it took."""
+
+from __future__ import annotations
+
+import dataclasses
+
+HISTORY_FILE = "dynprune_history.jsonl"
+
+
+RUN_FILE = "dynprune_run.json"
+"""What was run; see `about.py`."""
+
+
+@dataclasses.dataclass
+class EpochRecord:
+    """One epoch. Times are in seconds.
+
+    Args:
+        epoch: index from 0.
+        num_samples: N.
+        kept: samples in the plan.
+        forward_passes: samples forwarded for training, so far where the epoch is not over.
+        steps: optimizer steps.
+        nonfinite: samples whose loss was NaN or infinite.
+        ratio: share of the data pruned, `1 - kept / num_samples`.
+        score_quantiles: minimum, quartiles and maximum of the scores at the epoch's start; None without scores.
+        weight_range: smallest and largest weight.
+        projected_saving: share of the whole run's forward passes that will have been saved if the prunable epochs to
+            come repeat the last pruned one, less those of scoring before the run; None where `max_steps` fixes the
+            steps.
+        seconds_plan: planning the epoch.
+        seconds_train: its training loop, data, evaluations and checkpoints in it included, planning and merging not. Of
+            an epoch that was resumed, what led to the checkpoint and what came after.
+        seconds_merge: merging its scores, from the device and all processes, at checkpoints too.
+        scoring_forward_passes: in the first record, samples forwarded before the run to make the scores it prunes by
+            (a score file); 0 for methods that read the losses of training itself.
+        seconds_scoring: wall time of the same, in the first record.
+        candidate_forward_passes: with a selector, samples forwarded without gradient to choose from; 0 with a policy.
+        full_steps: optimizer steps of an epoch on the full data.
+        share: of the epoch that was run; below 1 where the run, or a callback, ended inside it.
+        effective_samples: Kish's effective sample size of the weights, `(sum w)^2 / sum w^2`: `kept` where all are
+            equal. None with a selector.
+        pruned_scores: smallest and largest score among the pruned samples; None where nothing was pruned or scored. The
+            largest is the cut of a method that prunes low scores.
+        seconds_data: within `seconds_train`, waiting for batches.
+        seconds_evaluation: within `seconds_train`, evaluations.
+        seconds_checkpoint: within `seconds_train`, writing checkpoints and pushing them.
+        energy: joules drawn by the GPUs of the first machine during `seconds_train`; None without GPU or meter
+            (`pynvml`).
+
+    With a selector a record is one pass over the data, so far where it is not over: `num_samples` counts candidates,
+    `kept` and `forward_passes` the trained samples, `ratio` is the share of the candidates that was not trained,
+    `weight_range` is of the first process, and `seconds_plan` what choosing took, candidates' forward passes included.
+    """
+
+    epoch: int
+    num_samples: int
+    kept: int
+    forward_passes: int
+    steps: int
+    nonfinite: int
+    ratio: float
+    score_quantiles: list[float] | None
+    weight_range: list[float]
+    projected_saving: float | None
+    seconds_plan: float = 0.0
+    seconds_train: float = 0.0
+    seconds_merge: float = 0.0
+    scoring_forward_passes: int = 0
+    seconds_scoring: float = 0.0
+    candidate_forward_passes: int = 0
+    full_steps: int = 0
+    share: float = 1.0
+    effective_samples: float | None = None
+    pruned_scores: list[float] | None = None
+    seconds_data: float = 0.0
+    seconds_evaluation: float = 0.0
+    seconds_checkpoint: float = 0.0
+    energy: float | None = None
+
+    @property
+    def pruned(self) -> int:
+        """Samples the epoch did not load or, with a selector, did not train."""
+        return self.num_samples - self.kept

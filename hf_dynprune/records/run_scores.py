@@ -1,0 +1,79 @@
+"""The scores a run ended with, in `dynprune_scores.safetensors`: made for pushes to the Hub, 4 to 8 bytes per sample.
+
+    score        float32 [N], last finite loss of each sample, NaN where it has none
+    times_kept   int32 [N], epochs that kept it; there once training is over, where the run kept a log of single samples
+
+The header's metadata has `num_samples`, `fingerprint` (of the training set), `epochs` (finished) and `method`, as text.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..common.files import write_atomically
+from ..common.hub_files import find_file
+
+SCORES_FILE = "dynprune_scores.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class RunScores:
+    """Scores of a run's samples, by their index in the training set.
+
+    Args:
+        score: float32 `[N]`, NaN where there is none.
+        fingerprint: of the training set.
+        epochs: finished.
+        method: name of the policy.
+        times_kept: int32 `[N]`, or None.
+    """
+
+    score: NDArray[np.float32]
+    fingerprint: str
+    epochs: int
+    method: str
+    times_kept: NDArray[np.int32] | None = None
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the file into a folder."""
+        from safetensors.numpy import save
+
+        tensors = {"score": np.ascontiguousarray(self.score, np.float32)}
+        if self.times_kept is not None:
+            tensors["times_kept"] = np.ascontiguousarray(self.times_kept, np.int32)
+        facts = {
+            "num_samples": len(self.score),
+            "fingerprint": self.fingerprint,
+            "epochs": self.epochs,
+            "method": self.method,
+        }
+        content = save(tensors, metadata={key: str(value) for key, value in facts.items()})
+        write_atomically(Path(folder) / SCORES_FILE, content)
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | os.PathLike[str], revision: str | None = None, token: str | bool | None = None
+    ) -> RunScores:
+        """Read a run folder's, or those of a repository on the Hub.
+
+        Raises:
+            FileNotFoundError: there are none.
+            ValueError: the file is damaged.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        file = find_file(source, SCORES_FILE, revision, token)
+        try:
+            with safe_open(file, framework="np") as stored:
+                facts = stored.metadata()
+                arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
+            return cls(
+                arrays["score"], facts["fingerprint"], int(facts["epochs"]), facts["method"], arrays.get("times_kept")
+            )
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{file.name} of {source} is damaged: {error}") from error

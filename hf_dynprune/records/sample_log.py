@@ -1,0 +1,192 @@
+"""What happened to each sample in each epoch, kept in the run folder for reports; nothing of it stays in memory.
+
+`_dynprune_samples/` holds one file per epoch, of about 2 1/8 bytes per sample, and the labels where they are known:
+
+    epoch-00003.safetensors    kept_bits uint8 [ceil(N / 8)], one bit per sample; score float16 [K], in the order of the
+                               kept samples, NaN where the epoch recorded none
+    labels.safetensors         label int64 [N]
+    about.json                 number of samples, fingerprint of the data, names of the classes
+
+Its name begins with an underscore, which the Trainer leaves out of what it pushes to the hub.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from ..common.files import write_atomically
+from ..decisions.plan import PrunePlan
+
+SAMPLE_LOG = "_dynprune_samples"
+_LARGEST = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class EpochSamples:
+    """One epoch.
+
+    Args:
+        epoch: from 0.
+        kept: bool `[N]`.
+        score: float32 `[N]`, rounded to half precision; NaN where the epoch recorded none.
+    """
+
+    epoch: int
+    kept: NDArray[np.bool_]
+    score: NDArray[np.float32]
+
+
+class SampleLog:
+    """The log of one run folder.
+
+    Args:
+        folder: the run's output folder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder) / SAMPLE_LOG
+
+    # ---- Writing ----
+
+    def begin(
+        self,
+        num_samples: int,
+        fingerprint: str,
+        labels: NDArray[np.integer] | None,
+        class_names: Sequence[str] | None,
+        finished: int,
+    ) -> None:
+        """Start, or take up, the log of a run.
+
+        Args:
+            num_samples: N.
+            fingerprint: of the training set.
+            labels: `[N]`, where there is one class number per sample.
+            class_names: by class number.
+            finished: epochs that the run has behind it; files of later ones belong to a run that is given up.
+        """
+        facts = {"num_samples": num_samples, "fingerprint": fingerprint, "class_names": list(class_names or []) or None}
+        keep = finished if self._is_of(fingerprint) else 0
+        for epoch in self.epochs:
+            if epoch >= keep:
+                self._file(epoch).unlink()
+        write_atomically(self.folder / "about.json", json.dumps(facts, indent=1).encode())
+        own = self.folder / "labels.safetensors"
+        if labels is None:
+            own.unlink(missing_ok=True)
+        else:
+            write_atomically(own, save({"label": np.array(labels, np.int64)}))
+
+    def _is_of(self, fingerprint: str) -> bool:
+        """Whether what is there, if anything, is of this data set."""
+        try:
+            return bool(self.fingerprint == fingerprint)
+        except (ValueError, KeyError):
+            return False
+
+    def write(
+        self, epoch: int, plan: PrunePlan, index: NDArray[np.signedinteger[Any]], score: NDArray[np.float32]
+    ) -> None:
+        """Add an epoch.
+
+        Args:
+            epoch: from 0.
+            plan: what it kept.
+            index: `[B]` of the recorded scores; of several of one sample the last one counts.
+            score: `[B]`.
+        """
+        # Halved before they are put in place: places in random order cost more the wider the values.
+        halves = np.clip(score, -_LARGEST, _LARGEST).astype(np.float16)
+        finite = np.isfinite(score)
+        if not finite.all():
+            halves[~finite] = np.nan
+        latest = np.full(plan.num_samples, np.nan, np.float16)
+        latest[index] = halves
+        mask = np.zeros(plan.num_samples, bool)
+        mask[plan.kept_indices] = True
+        kept = latest if plan.is_full else latest[plan.kept_indices]
+        stored: dict[str, NDArray[Any]] = {"kept_bits": np.packbits(mask), "score": kept}
+        write_atomically(self._file(epoch), save(stored), is_lasting=False)
+
+    # ---- Reading ----
+
+    @property
+    def epochs(self) -> list[int]:
+        """Those that are there, in order."""
+        return sorted(int(file.stem.removeprefix("epoch-")) for file in self.folder.glob("epoch-*.safetensors"))
+
+    @property
+    def num_samples(self) -> int:
+        """N."""
+        return self._about()["num_samples"]  # type: ignore[no-any-return]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the training set."""
+        return str(self._about()["fingerprint"])
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """By class number, where the data set names its classes."""
+        return self._about()["class_names"]  # type: ignore[no-any-return]
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """`[N]`, where the training set has one class number per sample.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        file = self.folder / "labels.safetensors"
+        if not file.is_file():
+            return None
+        try:
+            return load_file(file)["label"]
+        except (SafetensorError, KeyError) as error:
+            raise ValueError(f"{file} is damaged ({error}): remove it, and reports go without labels.") from error
+
+    def read(self, epoch: int) -> EpochSamples:
+        """One epoch.
+
+        Raises:
+            ValueError: its file is damaged.
+        """
+        file = self._file(epoch)
+        try:
+            stored = load_file(file)
+            kept = np.unpackbits(stored["kept_bits"], count=self.num_samples).astype(bool)
+            score = np.full(len(kept), np.nan, np.float32)
+            score[kept] = stored["score"]
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise ValueError(f"{file} is damaged ({error}): remove it, and reports go without this epoch.") from error
+        return EpochSamples(epoch, kept, score)
+
+    def __iter__(self) -> Iterator[EpochSamples]:
+        return map(self.read, self.epochs)
+
+    def __bool__(self) -> bool:
+        return bool(self.epochs)
+
+    def _file(self, epoch: int) -> Path:
+        return self.folder / f"epoch-{epoch:05d}.safetensors"
+
+    def _about(self) -> dict[str, Any]:
+        file = self.folder / "about.json"
+        if not file.is_file():
+            raise ValueError(
+                f"There is no log of single samples in {self.folder.parent}: runs of `DynPruneTrainer` write it unless "
+                "`prune_sample_log` is False, and a selector has none."
+            )
+        try:
+            return dict(json.loads(file.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise ValueError(f"{file} is damaged ({error}).") from error

@@ -1,0 +1,181 @@
+"""What a run spent and saved, from its records: forward passes, optimizer steps, wall time, energy."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .record import EpochRecord
+
+
+@dataclass(frozen=True)
+class SavingsAccount:
+    """The cost of a run against that of the full data over the same epochs, with everything it spent on choosing.
+
+    Args:
+        full: forward passes of the full data.
+        training: of the samples that were trained on.
+        scoring: before the run, to make the scores it prunes by; charged in full.
+        candidates: without gradient, for a selector to choose from.
+        seconds_train: wall time of the training loop, less the three that follow.
+        seconds_scoring: of scoring before the run.
+        steps: optimizer steps.
+        full_steps: optimizer steps of the full data.
+        seconds_data: wall time in which the loop waited for batches.
+        seconds_evaluation: of evaluations; no part of what is saved or compared.
+        seconds_checkpoint: of writing checkpoints, pushes to the hub included; no part of it either.
+        seconds_plan: of planning or, with a selector, of choosing.
+        seconds_merge: of merging scores, from the device and all processes.
+        full_seconds: estimated wall time of the full data's training and data loading: forward passes times the
+            median seconds per forward pass of the epochs in `measured_on`. None where nothing was measured, and with a
+            selector, which has no full epochs.
+        measured_on: epochs (from 0) that pruned nothing. Where there are none the epochs that did are the measure, the
+            tuple is empty, and the estimate supposes that a forward pass costs the same in a full epoch.
+        break_even: epochs after which more seconds were saved than spent on planning, merging and scoring, to the end;
+            None where that is not so, or nothing was measured.
+        energy: joules drawn by the GPUs of the first machine while training; None without GPU or meter.
+
+    Example:
+        >>> account = SavingsAccount(full=1000, training=600, scoring=200)
+        >>> round(account.saved_in_training, 3), round(account.saved, 3)
+        (0.4, 0.2)
+    """
+
+    full: int
+    training: int
+    scoring: int = 0
+    candidates: int = 0
+    seconds_train: float = 0.0
+    seconds_scoring: float = 0.0
+    steps: int = 0
+    full_steps: int = 0
+    seconds_data: float = 0.0
+    seconds_evaluation: float = 0.0
+    seconds_checkpoint: float = 0.0
+    seconds_plan: float = 0.0
+    seconds_merge: float = 0.0
+    full_seconds: float | None = None
+    measured_on: tuple[int, ...] = ()
+    break_even: int | None = None
+    energy: float | None = None
+
+    @property
+    def saved_in_training(self) -> float:
+        """Share of the full data's forward passes that training did without."""
+        return 1 - self.training / self.full if self.full else 0.0
+
+    @property
+    def saved(self) -> float:
+        """The same, less what scoring and choosing cost: below 0 where that was more than training saved."""
+        return 1 - (self.training + self.scoring + self.candidates) / self.full if self.full else 0.0
+
+    @property
+    def overhead_seconds(self) -> float:
+        """Wall time of planning or choosing, merging and scoring."""
+        return self.seconds_plan + self.seconds_merge + self.seconds_scoring
+
+    @property
+    def spent_seconds(self) -> float:
+        """Wall time to be compared with `full_seconds`: training, data and overhead."""
+        return self.seconds_train + self.seconds_data + self.overhead_seconds
+
+    @property
+    def saved_seconds(self) -> float | None:
+        """Estimated wall time saved; below 0 where pruning cost more than it saved."""
+        return None if self.full_seconds is None else self.full_seconds - self.spent_seconds
+
+
+def account_of(records: Sequence[EpochRecord], num_epochs: float | None = None) -> SavingsAccount:
+    """The account of a run, finished or not.
+
+    Args:
+        records: of its epochs.
+        num_epochs: length of the run, to compare with full data over another one; default: what was run of each epoch.
+    """
+    done = sum(record.share for record in records)
+    scale = 1.0 if num_epochs is None or not done else num_epochs / done
+    full = round(sum(record.num_samples * record.share for record in records) * scale)
+    training = sum(record.forward_passes for record in records)
+    # Of selectors no epoch is full, and thinned-out batches say nothing of the pace of whole ones.
+    has_candidates = any(record.candidate_forward_passes for record in records)
+    per_pass, measured_on = (None, ()) if has_candidates else _seconds_per_pass(records)
+    return SavingsAccount(
+        full=full,
+        training=training,
+        scoring=sum(record.scoring_forward_passes for record in records),
+        candidates=sum(record.candidate_forward_passes for record in records),
+        seconds_train=sum(map(_training_seconds, records)),
+        seconds_scoring=sum(record.seconds_scoring for record in records),
+        steps=sum(record.steps for record in records),
+        full_steps=round(sum(record.full_steps * record.share for record in records) * scale),
+        seconds_data=sum(record.seconds_data for record in records),
+        seconds_evaluation=sum(record.seconds_evaluation for record in records),
+        seconds_checkpoint=sum(record.seconds_checkpoint for record in records),
+        seconds_plan=sum(record.seconds_plan for record in records),
+        seconds_merge=sum(record.seconds_merge for record in records),
+        full_seconds=None if per_pass is None else full * per_pass,
+        measured_on=measured_on,
+        break_even=None if per_pass is None else _break_even(records, per_pass),
+        energy=_energy(records),
+    )
+
+
+def _training_seconds(record: EpochRecord) -> float:
+    """The loop without data, evaluations and checkpoints."""
+    return record.seconds_train - record.seconds_data - record.seconds_evaluation - record.seconds_checkpoint
+
+
+def _seconds_per_pass(records: Sequence[EpochRecord]) -> tuple[float | None, tuple[int, ...]]:
+    """Of training and data; and the full epochs it was measured on."""
+    timed = [record for record in records if record.forward_passes and record.seconds_train > 0]
+    full = [record for record in timed if not record.pruned]
+    measured = [(_training_seconds(r) + r.seconds_data) / r.forward_passes for r in full or timed]
+    return (statistics.median(measured) if measured else None), tuple(record.epoch for record in full)
+
+
+def _break_even(records: Sequence[EpochRecord], per_pass: float) -> int | None:
+    """Epochs after which the seconds saved stay above those spent on pruning."""
+    balance, number = 0.0, None
+    for done, record in enumerate(records, 1):
+        spent = _training_seconds(record) + record.seconds_data + record.seconds_plan + record.seconds_merge
+        balance += record.num_samples * record.share * per_pass - spent - record.seconds_scoring
+        if balance <= 0:
+            number = None
+        elif number is None and record.pruned:
+            number = done
+    return number
+
+
+def _energy(records: Sequence[EpochRecord]) -> float | None:
+    measured = [record.energy for record in records]
+    return None if not measured or None in measured else sum(joules for joules in measured if joules is not None)
+
+
+def describe_account(account: SavingsAccount) -> str:
+    """One line for people."""
+    done = account.training + account.scoring + account.candidates
+    text = f"{account.saved:.1%} of the forward passes saved ({done:,} of {account.full:,}"
+    if account.scoring or account.candidates:
+        text += f", {account.scoring + account.candidates:,} of them to choose by"
+    text += f"), {account.steps:,} of {account.full_steps:,} optimizer steps made"
+    if account.saved_seconds is not None and account.full_seconds:
+        basis = (
+            f"epoch{'s' * (len(account.measured_on) > 1)} {_shown(account.measured_on)}"
+            if account.measured_on
+            else "the pruned epochs"
+        )
+        text += (
+            f"; about {account.saved_seconds:.1f} of {account.full_seconds:.1f} s saved, by the pace of {basis}, with "
+            f"{account.overhead_seconds:.2f} s spent on pruning"
+        )
+        text += f" (paid back after epoch {account.break_even})" if account.break_even else " (not paid back)"
+    if account.energy is not None:
+        text += f"; {account.energy / 3600:,.1f} Wh drawn by the GPUs of this machine"
+    return text + "."
+
+
+def _shown(epochs: Sequence[int]) -> str:
+    """As people count them, from 1."""
+    shown = ", ".join(str(epoch + 1) for epoch in epochs[:4])
+    return shown + (f" and {len(epochs) - 4} more" if len(epochs) > 4 else "")

@@ -1,0 +1,207 @@
+"""Which checkpoint to resume from: the newest one that was written to its end.
+
+The stock Trainer writes its files one after the other, in place, and resumes from the checkpoint with the highest
+number, complete or not. Here a checkpoint counts as complete when `trainer_state.json`, written last and removed first,
+parses and every file that a resume reads opens.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from ..common.logs import logger
+from .state_files import JSON_FILE, TENSOR_FILE, CheckpointError, load_state
+
+_TRAINER_STATE = "trainer_state.json"
+_WEIGHTS = (
+    "model.safetensors",
+    "adapter_model.safetensors",
+    "pytorch_model.bin",
+    "adapter_model.bin",
+    "pytorch_model_fsdp.bin",
+)
+_ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
+_SHARDED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+# What FSDP and DeepSpeed write last into folders of their own form; their content is not opened.
+_FSDP = ("pytorch_model_fsdp_0/.metadata", "optimizer_0/.metadata", "scheduler.pt")
+_DEEPSPEED = ("latest",)
+
+
+def newest_usable_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
+    """The newest checkpoint of a run that can be resumed, or None; each one passed over is logged with the reason.
+
+    For scripts that start anew where there is nothing to resume:
+
+        trainer.train(resume_from_checkpoint=newest_usable_checkpoint(args.output_dir))
+
+    Several machines need a common disk for this; `resume_from_checkpoint=True` lets them agree without one.
+
+    Args:
+        output_dir: the run's; need not exist.
+    """
+    for folder in checkpoint_folders(output_dir):
+        reason = why_unusable(folder)
+        if reason is None:
+            return str(folder)
+        logger.warning("Passing over %s: %s", folder, reason)
+    return None
+
+
+def checkpoint_folders(output_dir: str | os.PathLike[str]) -> list[Path]:
+    """The run's `checkpoint-N` folders, newest first."""
+    root = Path(output_dir)
+    numbered = [
+        (int(match[1]), folder)
+        for folder in (root.iterdir() if root.is_dir() else ())
+        if (match := re.fullmatch(r"checkpoint-(\d+)", folder.name)) and folder.is_dir()
+    ]
+    return [folder for _, folder in sorted(numbered, reverse=True)]
+
+
+def why_unusable(folder: str | os.PathLike[str], ranks: Iterable[int] | None = None) -> str | None:
+    """Why a run cannot be resumed from this checkpoint, or None if it can.
+
+    Args:
+        folder: the checkpoint.
+        ranks: whose random states must be there; default: of all processes that the checkpoint was written by.
+    """
+    try:
+        return _why_unusable(Path(folder), ranks)
+    except OSError as error:  # such as a folder that vanishes while it is looked at
+        return f"it cannot be read ({error!r})"
+
+
+def _why_unusable(path: Path, ranks: Iterable[int] | None) -> str | None:
+    if not path.is_dir():
+        return "there is no such folder"
+    try:
+        step = json.loads((path / _TRAINER_STATE).read_text(encoding="utf-8"))["global_step"]
+    except FileNotFoundError:
+        return f"{_TRAINER_STATE} is missing, so the checkpoint was not written to its end"
+    except (ValueError, KeyError, TypeError) as error:
+        return f"{_TRAINER_STATE} cannot be read ({error!r})"
+    try:
+        _, facts = load_state(path)
+    except CheckpointError as error:
+        return str(error)
+    if facts.get("global_step") != step:
+        return f"{JSON_FILE} is of step {facts.get('global_step')}, {_TRAINER_STATE} of step {step}"
+    world_size = facts.get("layout", {}).get("world_size", 1)
+    ranks = range(world_size) if ranks is None else [rank for rank in ranks if rank < world_size]
+    random_states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in ranks]
+    return _why_unreadable(path, random_states)
+
+
+def _why_unreadable(path: Path, random_states: list[str]) -> str | None:
+    """The first of the Trainer's own files that is missing or does not open."""
+    sharded = [path / name for name in _SHARDED if (path / name).is_file()]
+    weights = [path / name for name in _WEIGHTS if (path / name).is_file()]
+    weights += [file for name in _ADAPTERS for file in path.glob(f"*/{name}")]  # PEFT's, where they have names
+    for index in sharded:
+        try:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return f"{index.name} cannot be read ({error!r})"
+        weights += [path / name for name in sorted(names)]
+    needed = weights + [path / name for name in random_states]
+    if list(path.glob("global_step*")):
+        needed += [path / name for name in _DEEPSPEED]
+    elif (path / "pytorch_model_fsdp_0").is_dir():
+        needed += [path / name for name in _FSDP]
+    elif not weights:
+        return "model.safetensors is missing, and so are weights in any other form"
+    else:
+        optimizer = "optimizer.bin" if (path / "pytorch_model_fsdp.bin") in weights else "optimizer.pt"
+        needed += [path / optimizer, path / "scheduler.pt"]
+    needed += [path / name for name in ("scaler.pt",) if (path / name).is_file()]
+    for file in needed:
+        if not file.is_file():
+            return f"{file.relative_to(path)} is missing"
+        if not _opens(file):
+            return f"{file.name} is cut off or damaged"
+    return None
+
+
+def _opens(file: Path) -> bool:
+    """Whether the file is whole: its table of contents is there and fits its length. Nothing is unpickled."""
+    if file.suffix in (".pt", ".pth", ".bin"):
+        return zipfile.is_zipfile(file)
+    if file.suffix != ".safetensors":
+        return True
+    try:
+        with safe_open(file, framework="numpy"):
+            return True
+    except (SafetensorError, OSError):
+        return False
+
+
+def remove_markers(folder: str | os.PathLike[str]) -> None:
+    """Take from an older checkpoint of the same step what says that it is complete, before it is written over."""
+    path = Path(folder)
+    for name in (_TRAINER_STATE, JSON_FILE, TENSOR_FILE, *(file.name for file in path.glob("rng_state*.pth"))):
+        (path / name).unlink(missing_ok=True)
+
+
+def choose_checkpoint(
+    wanted: str | os.PathLike[str] | bool,
+    output_dir: str,
+    ranks: Iterable[int] | None,
+    is_first_here: bool,
+    exchange: Callable[[dict[str, str | None] | None], list[dict[str, str | None]]],
+) -> str:
+    """The checkpoint to resume from, the same on every process.
+
+    Args:
+        wanted: a folder, or True for the newest usable one in `output_dir`.
+        output_dir: the run's.
+        ranks: see `why_unusable`.
+        is_first_here: whether this is the first process of its machine, which looks at the machine's files.
+        exchange: gives what the processes were called with, without None; all machines must find a folder usable.
+
+    Raises:
+        CheckpointError: on every process, if there is none, with the reason for each one passed over.
+    """
+    given = None if wanted is True else Path(str(wanted))
+    folders = checkpoint_folders(output_dir) if given is None else [given]
+    # One exchange, by folder, since machines with disks of their own need not have the same folders.
+    own = {str(folder): why_unusable(folder, ranks) for folder in folders} if is_first_here else None
+    machines = exchange(own)
+    reasons = []
+    for folder in sorted({name for found in machines for name in found}, key=_number, reverse=True):
+        reason = next((why for found in machines if (why := found.get(folder, "not on every machine"))), None)
+        if reason is None:
+            return folder
+        reasons.append(f"{folder}: {reason.rstrip('.')}.")
+        if given is None:
+            logger.warning("Passing over %s: %s", folder, reason)
+    if not reasons:
+        raise CheckpointError(
+            f"There is no checkpoint in {output_dir} to resume from. Start without `resume_from_checkpoint`."
+        )
+    if given is None:
+        raise CheckpointError(f"No usable checkpoint. {' '.join(reasons)} Start a new run.")
+    raise CheckpointError(f"No usable checkpoint. {reasons[0]} {_advice(given, output_dir)}")
+
+
+def _number(folder: str) -> int:
+    found = re.search(r"(\d+)$", folder)
+    return int(found[1]) if found else -1
+
+
+def _advice(given: Path, output_dir: str) -> str:
+    """Where a usable checkpoint is, for someone whose folder is not one."""
+    if str(given) == "True":
+        return "For the newest checkpoint of the run pass the value True, not the text 'True'."
+    # A run's own folder is easily given for one of its checkpoints.
+    for place in (given, given.parent, Path(output_dir)):
+        for folder in checkpoint_folders(place):
+            if why_unusable(folder) is None:
+                return f"The newest usable one in {place} is {folder}."
+    return f"None in {given.parent} or {output_dir} is usable either."

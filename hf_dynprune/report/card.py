@@ -1,0 +1,301 @@
+"""The section on data pruning in a model card, its tags, and the evaluation's results in the card's metadata.
+
+Everything is read from the run's output folder, so a card can be made again without the trainer.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ..common.tables import with_links
+from ..records.about import AboutRun
+from ..records.history import PruningHistory
+from ..records.record import HISTORY_FILE, RUN_FILE
+from ..records.run_scores import SCORES_FILE
+from ..records.savings import SavingsAccount
+from ..training_args import DynPruneArguments
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
+
+
+BEGIN, END = "<!-- data pruning: written by hf_dynprune -->", "<!-- end of data pruning -->"
+PICTURE = "report/kept.png"
+VERDICT = "compare.json"
+TASKS = {
+    "ForImageClassification": "image-classification",
+    "ForSemanticSegmentation": "image-segmentation",
+    "ForVideoClassification": "video-classification",
+    "ForAudioClassification": "audio-classification",
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+    "ForMultipleChoice": "multiple-choice",
+    "ForMaskedLM": "fill-mask",
+    "ForCausalLM": "text-generation",
+}
+"""The Hub's names of tasks, by the end of the model class's name."""
+DEFAULT_METHOD = next(field.default for field in fields(DynPruneArguments) if field.name == "prune_method")
+_NO_RESULTS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What the section says.
+
+    Args:
+        about: the run.
+        account: what it spent and saved.
+        epochs: finished.
+        verdict: a sentence of `hf-dynprune compare`, where it compared this method.
+        picture: path of the picture in the repository.
+        has_scores: whether the repository has the file of scores.
+        repository: on the Hub, "user/repo".
+    """
+
+    about: AboutRun
+    account: SavingsAccount
+    epochs: int
+    verdict: str | None = None
+    picture: str | None = None
+    has_scores: bool = False
+    repository: str = "USER/REPOSITORY"
+
+    @classmethod
+    def read(cls, folder: str | Path, num_epochs: float | None = None, repository: str | None = None) -> CardFacts:
+        """Read an output folder.
+
+        Args:
+            folder: of the run.
+            num_epochs: that it ran, where it ended inside an epoch.
+            repository: on the Hub, if it is known.
+
+        Raises:
+            FileNotFoundError: history or `dynprune_run.json` is missing.
+            ValueError: one of them is damaged.
+        """
+        folder = Path(folder)
+        about, history = AboutRun.load(folder), PruningHistory.load(folder)
+        return cls(
+            about,
+            history.account(num_epochs),
+            len(history),
+            _verdict(folder / VERDICT, about.method),
+            PICTURE if (folder / PICTURE).is_file() else None,
+            (folder / SCORES_FILE).is_file(),
+            repository or cls.repository,
+        )
+
+
+def update_card(
+    folder: str | Path,
+    evaluation: Mapping[str, float] | None = None,
+    num_epochs: float | None = None,
+    repository: str | None = None,
+) -> None:
+    """Add the section, tags and results to the README.md of an output folder, or bring them up to date.
+
+    Does nothing where nothing was to be pruned, or no run was begun there.
+
+    Args:
+        folder: of the run.
+        evaluation: metrics of the pushed weights, as `evaluation_of` returns them.
+        num_epochs: that it ran, where it ended inside an epoch.
+        repository: on the Hub, "user/repo", if it is known.
+    """
+    from huggingface_hub import ModelCard
+
+    folder = Path(folder)
+    readme = folder / "README.md"
+    if not all(file.is_file() for file in (readme, folder / RUN_FILE, folder / HISTORY_FILE)):
+        return
+    facts = CardFacts.read(folder, num_epochs, repository)
+    if not facts.about.prunes:
+        return
+    card = ModelCard(readme.read_text(encoding="utf-8"), ignore_metadata_errors=True)
+    data = cast("ModelCardData", card.data)
+    own = ["data-pruning", "hf_dynprune", f"dynprune-{facts.about.method}"]
+    data.tags = list(dict.fromkeys([*(data.tags or []), *own]))
+    if evaluation:
+        _complete_results(data, evaluation, facts.about.model["class"], folder.resolve().name)
+    card.text = with_section(card.text, pruning_section(facts))
+    card.save(readme)
+
+
+# ---- The section ----
+
+
+def with_section(text: str, section: str) -> str:
+    """The text of a card with this section in place of the one it had, or else at its end."""
+    block = f"{BEGIN}\n{section.strip()}\n{END}"
+    if BEGIN in text and END in text:
+        before, _, rest = text.partition(BEGIN)
+        return before + block + rest.partition(END)[2]
+    return f"{text.rstrip()}\n\n{block}\n"
+
+
+def pruning_section(facts: CardFacts) -> str:
+    """The section, in Markdown."""
+    about = facts.about
+    parts = [
+        "## Data pruning",
+        "This model was trained with `hf_dynprune`, which leaves samples out of the epochs of training. The model "
+        "itself was not pruned.",
+        _method(about),
+        f"### Savings\n\n{_savings(facts)}",
+        f"### Verdict\n\n{facts.verdict}"
+        if facts.verdict
+        else "Whether training on all data would have given a better model was not measured in this run.",
+    ]
+    if facts.picture:
+        parts.append(f"![Share of the training samples kept in each epoch]({facts.picture})")
+    parts += [f"### How to reproduce\n\n{_reproduction(about)}"]
+    if about.reference:
+        parts.append(f"### Citation\n\n{with_links(about.reference)}")
+    parts.append(_files(facts))
+    return "\n\n".join(parts)
+
+
+def _method(about: AboutRun) -> str:
+    shown = ", ".join(f"{name}={value!r}" for name, value in about.parameters.items() if value is not None)
+    what = "Selector (chooses inside each batch)" if about.selector else "Method"
+    unbiased = (
+        "yes: kept samples are weighted so that the weighted sum of losses is on average that of the full data"
+        if about.unbiased
+        else "no: what is left out is not made up for by weights"
+    )
+    lines = [f"- {what}: `{about.method}`" + (f" with {shown}" if shown else "")]
+    if about.rule:
+        lines.append(f"- Rule: {about.rule}")
+    return "\n".join([*lines, f"- Unbiased: {unbiased}"])
+
+
+def _savings(facts: CardFacts) -> str:
+    account = facts.account
+    passes = account.training + account.scoring + account.candidates
+    rows = ["| | this run | full data | saved |", "|---|--:|--:|--:|"]
+    rows.append(f"| forward passes | {passes:,} | {account.full:,} | {account.saved:.1%} |")
+    if account.full_steps:
+        saved = 1 - account.steps / account.full_steps
+        rows.append(f"| optimizer steps | {account.steps:,} | {account.full_steps:,} | {saved:.1%} |")
+    of_samples = "" if facts.about.num_samples is None else f" of {facts.about.num_samples:,} samples"
+    notes = [f"Over {facts.epochs} epochs{of_samples}."]
+    if account.scoring or account.candidates:
+        extra = account.scoring + account.candidates
+        notes.append(f"The forward passes include {extra:,} that were made to choose by.")
+    if account.full_seconds and account.saved_seconds is not None:
+        share = account.saved_seconds / account.full_seconds
+        rows.append(f"| seconds | {account.spent_seconds:,.1f} | about {account.full_seconds:,.1f} | {share:.1%} |")
+        basis = "the epochs that pruned nothing" if account.measured_on else "the pruned epochs"
+        notes.append(
+            f"Seconds are those of training, loading and pruning ({account.overhead_seconds:,.2f} s), without "
+            f"evaluations and checkpoints; those of the full data are estimated by the pace of {basis}."
+        )
+    return "\n".join(rows) + "\n\n" + " ".join(notes)
+
+
+def _reproduction(about: AboutRun) -> str:
+    name = "prune_selector" if about.selector else "prune_method"
+    given = {name: DEFAULT_METHOD, **about.flags}
+    flags = " ".join(f"--{flag} {shlex.quote(_on_command_line(value))}" for flag, value in given.items())
+    if about.expression is None:
+        text = f"The script's pruning flags, beside the hyperparameters above:\n\n```bash\n{flags}\n```"
+    else:
+        argument = "selector" if about.selector else "policy"
+        text = f"```python\nDynPruneTrainer(..., {argument}={about.expression})\n```"
+        text += f"\n\nand the flags `{json.dumps(about.flags)}`." if about.flags else ""
+    versions = ", ".join(f"{package} {version}" for package, version in about.versions.items())
+    length = "" if about.num_epochs is None else f", {about.num_epochs:g} epochs"
+    return f"{text}\n\nSeed of pruning {about.seed}{length}; {versions}."
+
+
+def _on_command_line(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _files(facts: CardFacts) -> str:
+    text = "### Files\n\n`dynprune_history.jsonl` has a line per epoch; `dynprune_run.json` says what was run"
+    text += "; `dynprune_scores.safetensors` has the samples' scores" if facts.has_scores else ""
+    return (
+        f"{text}.\n\n```python\nfrom hf_dynprune import PruningHistory\n\n"
+        f'history = PruningHistory.from_pretrained("{facts.repository}")\nprint(history.account())\n```'
+    )
+
+
+def _verdict(file: Path, method: str) -> str | None:
+    """The sentence of a comparison, unless it is of another method or cannot be read."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        compared = found.get("settings", {}).get("method", method)
+        sentences = found.get("sentences") or [found["sentence"]]
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
+    return str(sentences[0]) if compared == method else None
+
+
+# ---- Results ----
+
+
+def evaluation_of(log_history: Sequence[Mapping[str, Any]], best_step: int | None = None) -> dict[str, float]:
+    """The last evaluation's metrics without their prefix; empty where there was none.
+
+    Args:
+        log_history: of the Trainer's state.
+        best_step: where the best checkpoint's weights were put back at the end: its step. An evaluation that was made
+            since counts more.
+    """
+    is_over = [number for number, row in enumerate(log_history) if "train_runtime" in row]
+    since = log_history[is_over[-1] :] if is_over else []
+    during = [row for row in log_history if best_step is None or row.get("step") == best_step]
+    for rows in (since, during):
+        measured = [row for row in rows if any(key.startswith("eval_") for key in row)]
+        # With several evaluation sets there is a row for each.
+        last = [row for row in measured if row.get("step") == measured[-1].get("step")]
+        found = {
+            key.removeprefix("eval_"): float(value)
+            for row in last
+            for key, value in row.items()
+            if key.startswith("eval_") and isinstance(value, (int, float)) and not key.endswith(_NO_RESULTS)
+        }
+        if found:
+            return found
+    return {}
+
+
+def _complete_results(data: ModelCardData, evaluation: Mapping[str, float], model_class: str, name: str) -> None:
+    """All metrics of the evaluation, for the tasks and data sets that the Trainer's card names.
+
+    Its own lists only some metrics, and none where it does not know the data set; then it is called unknown here.
+    """
+    from huggingface_hub import EvalResult
+
+    known = {(result.task_type, result.dataset_type): result for result in data.eval_results or []}
+    task = next((task for end, task in TASKS.items() if model_class.endswith(end)), None)
+    if not known and task is not None:
+        known = {(task, "unknown"): EvalResult(task, "unknown", "Unknown", "loss", None)}
+    if not known:
+        return
+    data.eval_results = [
+        EvalResult(
+            task_type=result.task_type,
+            task_name=result.task_name or result.task_type.replace("-", " ").title(),
+            dataset_type=result.dataset_type,
+            dataset_name=result.dataset_name,
+            dataset_config=result.dataset_config,
+            dataset_split=result.dataset_split,
+            dataset_args=result.dataset_args,
+            metric_type=metric,
+            metric_name=re.sub(r"[_/]+", " ", metric).capitalize(),
+            metric_value=value,
+        )
+        for result in known.values()
+        for metric, value in evaluation.items()
+    ]
+    data.model_name = data.model_name or name
+    data.metrics = list(dict.fromkeys([*(data.metrics or []), *(key for key in evaluation if key != "loss")])) or None

@@ -1,0 +1,301 @@
+"""The report's charts: matplotlib figures of a run's records and of its log of single samples.
+
+Narrow and with large letters, so that they can be read on a phone. Colours are those that colour-blind readers tell
+apart, and lines differ in more than colour.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..common.charts import STYLES
+from ..records.record import EpochRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+BLACK, ORANGE, BLUE, GREEN, RED, PINK = (color for color, _ in STYLES)
+LOG_KEYS = {
+    "loss": ("training loss", 2, "-"),
+    "eval_loss": ("evaluation loss", 1, "--"),
+    "learning_rate": ("learning rate", 3, "-"),
+}
+"""What is drawn of the Trainer's log: label, number of the style, and kind of line."""
+MOST_NAMED_CLASSES = 30
+"""With more, classes are shown as a curve, without names."""
+_WIDTH = 5.6
+_LONGEST_NAME = 20
+
+
+def new_figure(height: float) -> Figure:
+    """An empty figure of the report's width, in inches."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('The report\'s pictures need matplotlib: pip install "hf_dynprune[quickstart]".') from error
+    figure = Figure(figsize=(_WIDTH, height), dpi=170, layout="constrained")
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.08)
+    return figure
+
+
+def png_of(figure: Figure) -> bytes:
+    """The figure as a file."""
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        # A class name in letters that the font lacks shows as boxes; the tables have it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        # Text that leaves no room for the axes: the picture is crowded, and there is nothing to do about it.
+        warnings.filterwarnings("ignore", message="constrained_layout not applied", category=UserWarning)
+        figure.savefig(content, format="png", metadata={"Software": None})
+    return content.getvalue()
+
+
+def shortened_name(name: str, longest: int = _LONGEST_NAME) -> str:
+    """A name in one line of a picture."""
+    name = " ".join(name.split())
+    return name if len(name) <= longest else name[: longest - 1].rstrip() + "…"
+
+
+# ---- By epoch ----
+
+
+def draw_kept(records: Sequence[EpochRecord]) -> Figure:
+    """Kept share by epoch, and the effective sample size of the weights as a share of the data."""
+    figure = new_figure(3.6)
+    axes = figure.subplots()
+    epochs = _numbers(records)
+    size = np.array([max(record.num_samples, 1) for record in records])
+    _line(axes, epochs, 100 * np.array([record.kept for record in records]) / size, 2, "kept")
+    weighted = [np.nan if record.effective_samples is None else record.effective_samples for record in records]
+    effective = 100 * np.array(weighted) / size
+    if np.isfinite(effective).any():
+        _line(axes, epochs, effective, 1, "effective sample size of the weights", linestyle="--", markerfacecolor="w")
+    _finish(axes, ylabel="% of the samples", ylim=(0, 104))
+    _epoch_axis(axes, epochs)
+    _legend(figure, axes)
+    return figure
+
+
+def draw_scores(records: Sequence[EpochRecord]) -> Figure:
+    """Quantiles of the scores at each epoch's start, and the threshold, the largest pruned score."""
+    scored = [record for record in records if record.score_quantiles is not None]
+    figure = new_figure(4.2)
+    axes = figure.subplots()
+    epochs = _numbers(scored)
+    low, first, median, third, high = np.array([record.score_quantiles for record in scored]).T
+    axes.fill_between(epochs, low, high, color=BLUE, alpha=0.12, linewidth=0, label="smallest to largest")
+    axes.fill_between(epochs, first, third, color=BLUE, alpha=0.35, linewidth=0, label="middle half")
+    if len(scored) == 1:  # no width to fill
+        axes.vlines(epochs, low, high, color=BLUE, alpha=0.3, linewidth=8)
+        axes.vlines(epochs, first, third, color=BLUE, alpha=0.5, linewidth=8)
+    _line(axes, epochs, median, 2, "median")
+    cuts = [np.nan if r.pruned_scores is None else r.pruned_scores[1] for r in scored]
+    if np.isfinite(cuts).any():
+        _line(axes, epochs, cuts, 4, "threshold: largest pruned score", linestyle="")
+    _score_scale(axes, np.concatenate([low, high]), "y")
+    _finish(axes, ylabel="score")
+    _epoch_axis(axes, epochs)
+    _legend(figure, axes)
+    return figure
+
+
+def draw_training(passes: NDArray[np.float64], rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> Figure:
+    """Loss and learning rate over training forward passes.
+
+    Args:
+        passes: `[R]`, of each row.
+        rows: of the Trainer's log.
+        keys: of `LOG_KEYS`, those that have a finite value in some row.
+    """
+    unit, name = _unit(float(passes.max(initial=0)))
+    losses = [key for key in keys if key != "learning_rate"]
+    panels = [losses] * bool(losses) + [["learning_rate"]] * ("learning_rate" in keys)
+    figure = new_figure(0.9 + 2.4 * len(panels))
+    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, names in zip(grid, panels, strict=True):
+        for key in names:
+            x, y = np.array([(x, row[key]) for x, row in zip(passes, rows, strict=True) if is_finite(row.get(key))]).T
+            label, style, linestyle = LOG_KEYS[key]
+            _line(axes, x / unit, y, style, label, linestyle=linestyle)
+        _finish(axes, ylabel="learning rate" if names == ["learning_rate"] else "loss")
+        if len(names) > 1:
+            axes.legend(frameon=False)
+        if names == ["learning_rate"]:
+            axes.set_ylim(bottom=0)
+            axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
+    grid[-1].set_xlabel(f"training forward passes{name}")
+    grid[-1].set_xlim(left=0)
+    return figure
+
+
+# ---- By sample ----
+
+
+def draw_score_histogram(snapshots: Mapping[int, NDArray[np.float32]]) -> Figure:
+    """Recorded scores of an early, a middle and a late epoch, as shares of the samples scored then."""
+    figure = new_figure(3.8)
+    axes = figure.subplots()
+    everything = np.concatenate(list(snapshots.values()))
+    edges = _score_scale(axes, everything, "x")
+    for (epoch, scores), color, line in zip(snapshots.items(), (BLUE, ORANGE, BLACK), ("-", "--", ":"), strict=False):
+        counts, _ = np.histogram(np.clip(scores, edges[0], edges[-1]), edges)
+        heights, label = 100 * counts / len(scores), f"epoch {epoch + 1}"
+        axes.stairs(heights, edges, color=color, linewidth=1.8, linestyle=line, label=label)
+    _finish(axes, xlabel="score", ylabel="% of the samples")
+    axes.set_ylim(bottom=0)
+    _legend(figure, axes)
+    return figure
+
+
+def draw_times_kept(times: NDArray[np.integer], epochs: int) -> Figure:
+    """How many samples were kept how often in the epochs that pruned: never, sometimes, always.
+
+    Args:
+        times: `[N]`, in 0 ... `epochs`.
+        epochs: that pruned, at least one.
+    """
+    figure = new_figure(3.8)
+    axes = figure.subplots()
+    share = 100 * np.bincount(times, minlength=epochs + 1) / len(times)
+    for name, part, color, hatch in (
+        ("never", slice(0, 1), PINK, "//"),
+        ("sometimes", slice(1, epochs), BLUE, None),
+        ("always", slice(epochs, None), ORANGE, ".."),
+    ):
+        heights = share[part]
+        positions = np.arange(epochs + 1)[part]
+        label = f"{name} kept: {heights.sum():.1f} %"
+        axes.bar(positions, heights, width=0.9, color=color, edgecolor="w", linewidth=0, hatch=hatch, label=label)
+    _finish(axes, xlabel=f"times kept, in the {epochs} epochs that pruned", ylabel="% of the samples")
+    _whole_numbers(axes)
+    axes.set_xlim(-0.6, epochs + 0.6)
+    _legend(figure, axes)
+    return figure
+
+
+# ---- By class ----
+
+
+def draw_classes(shares: NDArray[np.float64], names: Sequence[str]) -> Figure:
+    """Kept share of each class over the epochs that pruned: bars with names, or for many classes a curve.
+
+    Args:
+        shares: `[C]`, in [0, 1].
+        names: of the classes.
+    """
+    order = np.argsort(shares, kind="stable")
+    if len(shares) <= MOST_NAMED_CLASSES:
+        figure = new_figure(1.1 + 0.24 * len(shares))
+        axes = figure.subplots()
+        bars = axes.barh(np.arange(len(shares)), 100 * shares[order], color=BLUE, height=0.75)
+        axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=9)
+        labels = [shortened_name(names[number]) for number in order]
+        axes.set_yticks(np.arange(len(shares)), labels, parse_math=False)
+        _finish(axes, xlabel="% of the class kept", xlim=(0, 108))
+        axes.grid(visible=False, axis="y")
+        axes.set_ylim(-0.7, len(shares) - 0.3)
+        return figure
+    figure = new_figure(3.6)
+    axes = figure.subplots()
+    axes.plot(np.arange(1, len(shares) + 1), 100 * shares[order], color=BLUE, linewidth=2)
+    _finish(axes, xlabel="classes, from the least kept to the most kept", ylabel="% of the class kept")
+    axes.set_ylim(0, 104)
+    axes.set_xlim(1, len(shares))
+    return figure
+
+
+def draw_class_spread(epochs: Sequence[int], by_epoch: NDArray[np.float64]) -> Figure:
+    """Kept share of the least kept, the median and the most kept class by epoch.
+
+    Args:
+        epochs: `[E]`, from 0.
+        by_epoch: `[E, C]`.
+    """
+    figure = new_figure(3.6)
+    axes = figure.subplots()
+    numbers = np.array(epochs) + 1
+    low, median, high = 100 * np.quantile(by_epoch, [0, 0.5, 1], axis=1)
+    axes.fill_between(numbers, low, high, color=BLUE, alpha=0.2, linewidth=0)
+    _line(axes, numbers, high, 3, "most kept class", linestyle="--")
+    _line(axes, numbers, median, 2, "median class")
+    _line(axes, numbers, low, 4, "least kept class", linestyle=":")
+    _finish(axes, ylabel="% of the class kept", ylim=(0, 104))
+    _epoch_axis(axes, numbers)
+    _legend(figure, axes)
+    return figure
+
+
+# ---- Axes ----
+
+
+def _numbers(records: Sequence[EpochRecord]) -> NDArray[np.int64]:
+    """As people count epochs, from 1."""
+    return np.array([record.epoch + 1 for record in records])
+
+
+def _line(axes: Axes, x: Any, y: Any, style: int, label: str, **options: Any) -> None:
+    """One of the palette's lines, with its marker; above 40 points markers would hide the line."""
+    color, marker = STYLES[style]
+    is_marked = len(x) <= 40 or options.get("linestyle") == ""
+    options = {"linewidth": 1.8, "markersize": 5 if len(x) <= 40 else 3, **options}
+    axes.plot(x, y, color=color, marker=marker if is_marked else None, label=label, **options)
+
+
+def _finish(axes: Axes, **settings: Any) -> None:
+    axes.set(**settings)
+    axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """Below the axes, where it hides nothing; three columns where they fit the width."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = 3 if len(labels) == 3 and len("".join(labels)) < 48 else 2
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def _epoch_axis(axes: Axes, epochs: NDArray[np.int64]) -> None:
+    axes.set_xlabel("epoch")
+    _whole_numbers(axes)
+    margin = max(0.5, 0.02 * (epochs[-1] - epochs[0]))
+    axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
+
+
+def _whole_numbers(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+
+
+def _score_scale(axes: Axes, scores: NDArray[Any], axis: str) -> NDArray[np.float64]:
+    """Make an axis logarithmic where positive scores span more than two powers of ten; edges of 50 bins along it."""
+    low, high = float(scores.min()), float(scores.max())
+    if low >= 0 and high > 0:
+        # Single scores near 0, or rounded to it, would stretch the axis without end.
+        floor = max(float(np.quantile(scores[scores > 0], 0.001)), high * 1e-7)
+        if high > 100 * floor:
+            getattr(axes, f"set_{axis}scale")("log")
+            getattr(axes, f"set_{axis}lim")(floor / 1.3, high * 1.3)
+            return np.geomspace(floor, high, 51)
+    return np.linspace(low, high, 51) if high > low else np.linspace(low - 0.5, high + 0.5, 51)
+
+
+def _unit(largest: float) -> tuple[float, str]:
+    for unit, name in ((1e9, " (billions)"), (1e6, " (millions)"), (1e3, " (thousands)")):
+        if largest >= 2 * unit:
+            return unit, name
+    return 1.0, ""
+
+
+def is_finite(value: Any) -> bool:
+    """Whether it is a number that can be drawn."""
+    return isinstance(value, (int, float)) and bool(np.isfinite(value))

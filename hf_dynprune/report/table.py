@@ -1,0 +1,97 @@
+"""Scores as data: a row per training sample, for use with the `datasets` library or any other program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+
+from ..records.folder import RunFolder
+from .statistics import SampleStatistics, class_name, gather
+from .training_set import rows_of
+
+FORMATS = ("parquet", "csv")
+PREFIX = "data_"
+"""In front of a data set's column whose name is taken."""
+
+
+def sample_table(folder: str | Path, dataset: Any = None) -> datasets.Dataset:
+    """A row per sample, in the order of the training set.
+
+    Columns: `index`; `label` and `class_name` where the classes are known; `score` (the last one recorded; empty where
+    there is none), `score_mean` and `score_std` over the epochs that recorded one, `visits` (how many these are),
+    `times_kept`, and `last_epoch_kept`, from 0.
+
+    Args:
+        folder: of the run, under way or finished.
+        dataset: the very training set, of `datasets`, or where it is from, as for `--data`. Its columns are joined;
+            one whose name is taken has `data_` in front; a column `label` that holds the labels above is there once.
+
+    Raises:
+        ValueError: the run kept no log of single samples, or the data set is another one.
+    """
+    run = RunFolder.read(folder)
+    if not run.log:
+        raise ValueError(run.why_no_samples)
+    if dataset is not None:
+        dataset = rows_of(dataset, run.log)
+        if not isinstance(dataset, datasets.Dataset):
+            raise ValueError(f"Columns are joined from a `datasets.Dataset`, got {type(dataset).__name__}.")
+    table = _own_columns(gather(run.log))
+    return table if dataset is None else _joined(table, dataset.with_format(None))
+
+
+def write_sample_table(table: datasets.Dataset, file: Path, form: str) -> None:
+    """Write it as one of `FORMATS`.
+
+    Raises:
+        ValueError: it is none of them, or a column does not fit into it.
+    """
+    if form not in FORMATS:
+        raise ValueError(f"`--to` must be one of {', '.join(FORMATS)}, got {form!r}.")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if form == "parquet":
+        table.to_parquet(file)
+        return
+    scalar = (datasets.Value, datasets.ClassLabel)
+    unfit = [name for name, kind in table.features.items() if not isinstance(kind, scalar) or "binary" in kind.dtype]
+    if unfit:
+        raise ValueError(
+            f"CSV holds numbers and text, and these columns are neither: {', '.join(unfit)}. Use `--to parquet`, or "
+            "leave out `--data` and join by the column `index`."
+        )
+    table.to_csv(file)
+
+
+def _own_columns(found: SampleStatistics) -> datasets.Dataset:
+    columns: dict[str, pa.Array] = {"index": pa.array(np.arange(found.num_samples))}
+    if found.labels is not None and len(found.classes):
+        names = pa.array([class_name(int(label), found.class_names) for label in found.classes])
+        columns["label"] = pa.array(found.labels)
+        columns["class_name"] = names.take(pa.array(np.searchsorted(found.classes, found.labels)))
+    for name in ("score", "score_mean", "score_std"):
+        columns[name] = pa.array(getattr(found, name), from_pandas=True)  # NaN is an empty cell
+    columns["visits"] = pa.array(found.visits)
+    columns["times_kept"] = pa.array(found.times_kept)
+    columns["last_epoch_kept"] = pa.array(found.last_kept)
+    return datasets.Dataset(datasets.table.InMemoryTable(pa.table(columns)))
+
+
+def _joined(table: datasets.Dataset, dataset: datasets.Dataset) -> datasets.Dataset:
+    """Both, side by side, each column under a name of its own."""
+    if "label" in table.column_names and "label" in dataset.column_names and _same_labels(table, dataset):
+        table = table.remove_columns("label")  # the data set's has the names of the classes
+    taken = set(table.column_names)
+    for name in taken & set(dataset.column_names):
+        if PREFIX + name in {*taken, *dataset.column_names}:
+            raise ValueError(f"The data set's columns `{name}` and `{PREFIX}{name}` would get one name: rename one.")
+        dataset = dataset.rename_column(name, PREFIX + name)
+    return datasets.concatenate_datasets([table, dataset], axis=1)
+
+
+def _same_labels(table: datasets.Dataset, dataset: datasets.Dataset) -> bool:
+    first, second = (each.select_columns("label").with_format("numpy")[:]["label"] for each in (table, dataset))
+    return bool(np.array_equal(first, second))

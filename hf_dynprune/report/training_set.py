@@ -1,0 +1,101 @@
+"""The training set of a finished run, found again where it came from and known by its fingerprint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+
+from ..readers.digits import Images, chosen_rows, load_digits_task
+from ..readers.images import load_digit_images, load_image_data
+from ..readers.sources import load_splits
+from ..records.sample_log import SampleLog
+from ..serving.labels import class_labels, dataset_fingerprint
+
+DIGITS = "digits"
+_ADVICE = (
+    "Scores belong to positions, so it must be the very `train_dataset` that the trainer had. Where a script made it, "
+    "pass it in Python: `write_report(folder, dataset=train_dataset)`, `sample_table(folder, dataset=train_dataset)`."
+)
+
+
+def rows_of(dataset: Any, log: SampleLog) -> Any:
+    """The run's training set, in its order.
+
+    Args:
+        dataset: the data set itself, or as a string where it is from: digits, for scikit-learn's; else a folder, a
+            parquet file, or the name of a data set on the hub.
+        log: of the run.
+
+    Raises:
+        ValueError: it is another one, or cannot be read.
+    """
+    if isinstance(dataset, str):
+        return _opened(dataset, log)
+    _check(dataset, log)
+    return dataset
+
+
+def _check(dataset: Any, log: SampleLog) -> None:
+    """Raise unless this is the run's training set."""
+    if len(dataset) != log.num_samples:
+        raise ValueError(f"The data set has {len(dataset):,} samples, the run's had {log.num_samples:,}. {_ADVICE}")
+    if dataset_fingerprint(dataset) != log.fingerprint:
+        raise ValueError(
+            f"The data set has the run's number of samples, {log.num_samples:,}, but other columns, other labels or "
+            f"another order. {_ADVICE}"
+        )
+
+
+def _opened(source: str, log: SampleLog) -> datasets.Dataset:
+    """Read as the quickstart, the examples or `datasets` read it, whichever gives the run's training set."""
+    read, unread = [], []
+    for way in (_of_quickstart, _of_examples, _of_datasets):
+        try:
+            known_by, rows = way(source, log.num_samples)
+        except ValueError as error:
+            unread.append(error)
+            continue
+        try:
+            _check(known_by, log)
+            return rows
+        except ValueError as error:
+            read.append(error)
+    reason = (read or unread)[0]
+    raise ValueError(f"{source} is not the training set of this run: {reason}") from reason
+
+
+Known = tuple[Any, datasets.Dataset]
+"""What the trainer was given, as far as a fingerprint can tell, and its rows in the same order."""
+
+
+def _of_quickstart(source: str, size: int) -> Known:
+    """The first images of the digits, or those drawn of `train.parquet`."""
+    if source == DIGITS:
+        return Images(*load_digits_task(size).train), load_digit_images().train.select(range(size))
+    file = Path(source) / "train.parquet"
+    if not file.is_file():
+        raise ValueError(f"there is no {file}.")
+    rows = _parquet(file)
+    rows = rows.select(chosen_rows(len(rows), size, str(file)))
+    return Images(torch.empty(size, 0), torch.from_numpy(class_labels(rows).astype("int64"))), rows
+
+
+def _of_examples(source: str, size: int) -> Known:
+    """All training images, or those drawn by `max_train_samples`."""
+    data = load_digit_images() if source == DIGITS else load_image_data(source)
+    rows = data.subset(None if len(data.train) == size else size, None).train
+    return rows, rows
+
+
+def _of_datasets(source: str, size: int) -> Known:
+    """A parquet file, or the training split of a folder or of a data set on the hub."""
+    path = Path(source)
+    rows = _parquet(path) if path.is_file() else load_splits(f"{source} cannot be read", source, split="train")
+    return rows, rows
+
+
+def _parquet(file: Path) -> datasets.Dataset:
+    return load_splits(f"{file} cannot be read", "parquet", data_files=str(file), split="train")

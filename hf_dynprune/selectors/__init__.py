@@ -1,0 +1,1 @@
+"""Selectors: which rows of each batch are trained. One file each."""

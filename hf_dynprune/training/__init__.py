@@ -1,0 +1,1 @@
+"""One training: what the trainer asks at each of its steps."""

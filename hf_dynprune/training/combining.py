@@ -1,0 +1,106 @@
+"""Which trainer classes pruning can be combined with: a rule on what they override, asked before they are built.
+
+The pruning trainer comes first in the order of inheritance. Methods that it wraps reach the other class through
+`super()`; those that it replaces in training do not, and what they did would vanish without a word.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from transformers import Trainer
+
+from ..losses.sft import is_sft, refuse_sft_settings
+from ..training_args import DynPruneArguments
+
+
+def owner_of(method: str, trainer_class: type, mixin: type) -> type:
+    """The class behind the mixin whose `method` the mixin's own comes before; `Trainer` for the stock one."""
+    order = trainer_class.__mro__
+    return next(behind for behind in order[order.index(mixin) + 1 :] if method in vars(behind))
+
+
+def refuse_trainer(trainer_class: type, mixin: type, arguments: Any, has_loss: bool) -> None:
+    """Raise a ValueError where the class computes a loss that pruning would replace, with what to do instead.
+
+    Args:
+        trainer_class: of the trainer to be built.
+        mixin: the pruning class in it.
+        arguments: training arguments; None for the class's own.
+        has_loss: whether the trainer is given a `per_sample_loss`.
+    """
+    owner = owner_of("compute_loss", trainer_class, mixin)
+    name = trainer_class.__name__
+    if _package(owner) == "sentence_transformers":
+        raise ValueError(
+            f"{name} combines data pruning with a trainer of sentence-transformers ({owner.__module__}): its losses "
+            "compare the samples of a batch with each other, so no sample has a loss of its own, which policies and "
+            "selectors alike go by. Train with its own trainer; choose the data beforehand, such as with "
+            "`dataset.select`, or prune an `AutoModelForSequenceClassification` (a cross encoder) with DynPruneTrainer."
+        )
+    if any(_package(base) == "trl" for base in trainer_class.__mro__) and _loses_its_flags(trainer_class, arguments):
+        raise ValueError(
+            f"{name} is one of TRL's trainers, which copy arguments of another class than their own, got "
+            f"{type(arguments).__name__}, and so cannot take its pruning flags. Combine the two: "
+            f"`@dataclass` `class Arguments(DynPruneArguments, {_config_name(trainer_class)})`."
+        )
+    if is_sft(owner):
+        refuse_sft_settings(name, arguments)
+    for method in ("compute_loss", "_get_num_items_in_batch"):
+        owner = owner_of(method, trainer_class, mixin)
+        if owner is not Trainer and not is_sft(owner) and not has_loss:
+            raise ValueError(
+                f"{owner.__name__} has a `{method}` of its own, which {name} would not use in training: pruning takes "
+                "a loss apart by sample, and cannot do so with this one. If each sample has a loss, pass it as "
+                "`per_sample_loss=fn`, with fn(model, inputs, outputs) returning [B]. If the method only adds to the "
+                "stock one, write it in a subclass of the pruning trainer and call `super()`."
+            )
+
+
+def refuse_own_data(trainer_class: type, mixin: type) -> None:
+    """Raise a ValueError where the class chooses or loads the training data itself: a plan would not be served."""
+    sampled = trainer_class._get_train_sampler is not Trainer._get_train_sampler  # type: ignore[attr-defined]
+    if sampled:
+        raise ValueError(
+            f"{trainer_class.__name__} has a `_get_train_sampler` of its own, which pruning would not use: the "
+            "plan decides what an epoch visits. Write it as a PruningPolicy, or remove it."
+        )
+    owner = owner_of("get_train_dataloader", trainer_class, mixin)
+    if owner is not Trainer:
+        raise ValueError(
+            f"{owner.__name__} has a `get_train_dataloader` of its own, which {trainer_class.__name__} would not use: "
+            "the plan decides what an epoch visits. Change data set and collator instead, or use a selector "
+            "(`prune_selector`), which chooses inside the batches of any loader."
+        )
+
+
+@contextmanager
+def metrics_set_aside(trainer: Trainer) -> Iterator[None]:
+    """Keeps what TRL's trainers gather for their next log out of a row, or a loss, that is pruning's own."""
+    gathered = getattr(trainer, "_metrics", None)
+    if not any(_package(base) == "trl" for base in type(trainer).__mro__) or gathered is None:
+        yield
+        return
+    trainer._metrics = {mode: defaultdict(list) for mode in gathered}  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        trainer._metrics = gathered  # type: ignore[attr-defined]
+
+
+def _package(found: type) -> str:
+    return found.__module__.partition(".")[0]
+
+
+def _config_name(trainer_class: type) -> str:
+    """SFTConfig for SFTTrainer."""
+    theirs = next(base.__name__ for base in trainer_class.__mro__ if _package(base) == "trl")
+    return theirs.removesuffix("Trainer") + "Config"
+
+
+def _loses_its_flags(trainer_class: type, arguments: Any) -> bool:
+    names = {base.__name__ for base in type(arguments).__mro__}
+    return isinstance(arguments, DynPruneArguments) and _config_name(trainer_class) not in names

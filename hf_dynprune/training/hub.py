@@ -1,0 +1,166 @@
+"""Pushes to the Hub: what is put into the output folder before one, and what happens when one fails.
+
+The Trainer uploads in a thread and looks at no result, so a failed push of a checkpoint would go unnoticed. Here it is
+logged once and made up for when training ends. A push that is asked for by `push_to_hub` or `save_model` raises, as in
+the stock Trainer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..common.logs import logger
+from ..records.run_scores import RunScores
+from ..report.card import evaluation_of, update_card
+
+
+class HubPushes:
+    """The pushes of one trainer; used on its first process.
+
+    Args:
+        trainer: a `DynPruneMixin`.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+        self._jobs: dict[str, list[Future[Any]]] = {}
+        """Uploads by the checkpoint folder they were begun with."""
+        self._newest = ""
+        self._has_said = False
+        self._without_report = False
+
+    # ---- Files ----
+
+    def prepare(self, is_last: bool) -> None:
+        """Write what a push is to carry beside the model: scores, and at the end the report."""
+        run, folder = self.trainer._run, self.trainer._run_folder
+        if run is None or self.trainer.policy.max_ratio == 0 or not self.trainer.is_world_process_zero():
+            return
+        log = self.trainer._sample_log
+        try:
+            RunScores(
+                score=run.store.view().score,
+                fingerprint=run.facts.fingerprint,
+                epochs=len(run.history),
+                method=self.trainer._given_policy.name,
+                times_kept=_times_kept(log, run.facts.num_samples, len(run.history)) if is_last else None,
+            ).save(folder)
+        except (OSError, ValueError) as error:
+            logger.warning("The push goes without the samples' scores: %s", error)
+        if is_last:
+            self._write_report(folder)
+
+    def _write_report(self, folder: str) -> None:
+        if find_spec("matplotlib") is None:
+            return
+        from ..report.write import write_report
+
+        try:
+            write_report(folder)
+        except Exception as error:  # pictures are no reason to lose a push
+            if not self._without_report:
+                logger.warning("The push goes without a new report: %s", error)
+            self._without_report = True
+
+    # ---- Pushes of checkpoints ----
+
+    def push(self, folder: str, stock: Callable[[str], None]) -> None:
+        """Push as the Trainer does, and watch the uploads; nothing that fails in it reaches the training loop.
+
+        Args:
+            folder: of the checkpoint.
+            stock: the Trainer's own method.
+        """
+        self._newest = folder
+        before = self._uploads()
+        try:
+            self.prepare(is_last=False)
+            stock(folder)
+            jobs = [job for job in self._uploads() if job not in before]
+        except Exception as error:
+            failed: Future[Any] = Future()
+            failed.set_exception(error)
+            jobs = [failed]
+        if jobs:
+            self._jobs[folder] = jobs
+        for job in jobs:
+            job.add_done_callback(self._say_failure)
+
+    def make_up(self, stock_push: Callable[[str], None], stock_wait: Callable[[], None]) -> None:
+        """Once more, what failed; to be called at the end of training, with no upload under way.
+
+        Args:
+            stock_push: the Trainer's `_push_from_checkpoint`.
+            stock_wait: its `_finish_current_push`.
+        """
+        if not self._missing():
+            return
+        for folder in self._missing():
+            self.push(folder, stock_push)
+            stock_wait()
+            if folder in self._missing():
+                break  # the others would fail as well, each after a minute of trying
+        missing = [os.path.basename(folder) for folder in self._missing()]
+        if missing:
+            logger.warning(
+                "Not on the Hub: %s and the model of that time. Both are in the output folder: `trainer.push_to_hub()` "
+                "pushes the model, `hf upload` a checkpoint.",
+                ", ".join(missing),
+            )
+        else:
+            logger.info("What could not be pushed while training is on the Hub now.")
+        self._jobs.clear()
+        self._has_said = False
+
+    def _uploads(self) -> list[Future[Any]]:
+        progress = getattr(self.trainer, "push_in_progress", None)
+        return [] if progress is None else list(progress.jobs)
+
+    def _missing(self) -> list[str]:
+        """Checkpoint folders to push again; the newest one stands for those before, if only one is kept on the Hub."""
+        failed = [folder for folder, jobs in self._jobs.items() if any(job.exception() for job in jobs)]
+        if self.trainer.args.hub_strategy != "all_checkpoints":
+            failed = [self._newest] if next(reversed(self._jobs), None) in failed else []
+        return [folder for folder in failed if Path(folder).is_dir()]
+
+    def _say_failure(self, job: Future[Any]) -> None:
+        """Called in the thread of the upload."""
+        error = job.exception()
+        if error is not None and not self._has_said:
+            self._has_said = True
+            logger.error(
+                "A push to the Hub failed, and training goes on: %s: %s. It is tried again at the next save and at the "
+                "end of training; further failures are not logged.",
+                type(error).__name__,
+                error,
+            )
+
+
+def add_to_card(trainer: Any) -> None:
+    """The section on data pruning, in the card that the Trainer has just written."""
+    if not trainer.is_world_process_zero() or trainer._run_folder != str(trainer.args.output_dir):
+        return  # a trial of a hyperparameter search has a folder of its own
+    state = trainer.state
+    best = state.best_global_step if trainer.args.load_best_model_at_end else None
+    try:
+        evaluation = evaluation_of(state.log_history, best)
+        update_card(trainer.args.output_dir, evaluation, repository=trainer.hub_model_id)
+    except ValueError as error:
+        logger.warning("The model card has no section on data pruning: %s", error)
+
+
+def _times_kept(log: Any, num_samples: int, epochs: int) -> Any:
+    """None where the log lacks an epoch, as after a resume into another folder."""
+    if log is None or log.epochs != list(range(epochs)):
+        return None
+    kept = np.zeros(num_samples, np.int32)
+    for epoch in log:
+        kept += epoch.kept
+    return kept
