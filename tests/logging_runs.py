@@ -25,7 +25,7 @@ def main(folder: Path, backends: list[str]) -> None:
         project="dynprune-test",
     )
     trainer.train()
-    run = trainer._run
+    run = trainer._training.run
     found = {
         "log": trainer.state.log_history,
         "scores": run.store.view().score.tolist(),

@@ -77,7 +77,7 @@ def test_workers_do_not_change_the_run(tmp_path):
     for name, workers in (("none", 0), ("two", 2)):
         trainer = build(tmp_path, name, dataloader_num_workers=workers, save_strategy="no")
         trainer.train()
-        runs.append(trainer._run.store.view().score)
+        runs.append(trainer._training.run.store.view().score)
     np.testing.assert_array_equal(*runs)
 
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from hf_dynprune import UCB, EpsilonGreedy, InfoBatch, NoPruning, OrderDP, PruningPolicy, RandomPruning, StaticPruning
-from hf_dynprune.decisions.budget import check_target, describe_savings, plan_for_ratio, prunable, wanted_ratio
+from hf_dynprune.decisions.budget import check_target, plan_for_ratio, prunable, wanted_ratio
 from hf_dynprune.decisions.dealing import Layout
+from hf_dynprune.decisions.forecast import describe_savings
 from hf_dynprune.decisions.plan import EpochInfo
 from hf_dynprune.decisions.schedule import RunLength
 from hf_dynprune.decisions.scores import ScoreStore
 from hf_dynprune.records.score_file import StaticScores
-from hf_dynprune.training.epoch_run import PruningRun, RunFacts
+from hf_dynprune.training.epoch_run import EpochRun, EpochRunIdentity
 from tests.helpers import Images, pruning_trainer, vit
 from tests.policies import FixedKeep
 
@@ -48,11 +49,11 @@ PROCESSES = [constant, shrinking, heavy_tailed, all_equal, adversarial]
 
 def simulate(policy: PruningPolicy, target: float | None, epochs: float, process, warmup: int = 0, resume_at: int = -1):
     """A run without a model: the kept samples get the process's scores."""
-    facts = RunFacts(N, "print", 3, 3, warmup, False, "random", False, target)
+    facts = EpochRunIdentity(N, "print", 3, 3, warmup, False, "random", False, target)
     if target is not None:
         check_target(policy, target, epochs, warmup, N)
     length = RunLength(N, int(np.ceil(N * epochs)), epochs, False)
-    run = PruningRun(policy, facts, Layout(1, 1, 1), length)
+    run = EpochRun(policy, facts, Layout(1, 1, 1), length)
     rng, score, step = np.random.default_rng(0), None, 0
     for epoch in range(int(np.ceil(epochs))):
         score = process(epoch, score, rng)
@@ -66,7 +67,7 @@ def simulate(policy: PruningPolicy, target: float | None, epochs: float, process
         run.close_epoch(step)
         if epoch == resume_at:
             arrays, state = run.state_dict()
-            run = PruningRun(policy, facts, Layout(1, 1, 1), length)
+            run = EpochRun(policy, facts, Layout(1, 1, 1), length)
             run.load_state_dict(arrays, state)
     return 1 - run.history.forward_passes / (N * epochs), run
 

@@ -18,7 +18,7 @@ from hf_dynprune.decisions.scores import ExponentialMean, ScoreStore
 from hf_dynprune.methods.infobatch import InfoBatch
 from hf_dynprune.records.packing import pack_plan, pack_scores, unpack_plan, unpack_scores
 from hf_dynprune.records.state_files import JSON_FILE, TENSOR_FILE, CheckpointError, load_state, save_state
-from hf_dynprune.training.epoch_run import PruningRun, RunFacts
+from hf_dynprune.training.epoch_run import EpochRun, EpochRunIdentity
 
 
 def examples(number: int) -> settings:
@@ -129,10 +129,10 @@ def test_what_is_the_same_for_all_samples_takes_no_space():
     assert sum(array.nbytes for array in pack_plan(PrunePlan.full(1000)).values()) == 5
 
 
-def run_of(plan_seed: int, num_samples: int) -> PruningRun:
-    facts = RunFacts(num_samples, "print", plan_seed, 0, 0, False, "random", False)
+def run_of(plan_seed: int, num_samples: int) -> EpochRun:
+    facts = EpochRunIdentity(num_samples, "print", plan_seed, 0, 0, False, "random", False)
     length = RunLength(num_samples, 3 * num_samples, 3, False)
-    return PruningRun(InfoBatch(0.7, momentum=0.5), facts, Layout(1, 1, 1), length)
+    return EpochRun(InfoBatch(0.7, momentum=0.5), facts, Layout(1, 1, 1), length)
 
 
 @examples(40)

@@ -20,14 +20,15 @@ from hf_dynprune import (
     RandomPruning,
     StaticPruning,
 )
-from hf_dynprune.decisions.budget import check_target, describe_savings, plan_for_ratio
+from hf_dynprune.decisions.budget import check_target, plan_for_ratio
 from hf_dynprune.decisions.dealing import Layout
+from hf_dynprune.decisions.forecast import describe_savings
 from hf_dynprune.decisions.plan import EpochInfo
 from hf_dynprune.decisions.schedule import RunLength
 from hf_dynprune.decisions.scores import ScoreStore
 from hf_dynprune.records.state_files import load_state, save_state
 from hf_dynprune.serving.labels import class_labels
-from hf_dynprune.training.epoch_run import PruningRun, RunFacts
+from hf_dynprune.training.epoch_run import EpochRun, EpochRunIdentity
 from tests.helpers import Images, assert_same_bits, pruning_trainer, vit, weights_of
 
 N = 60
@@ -43,13 +44,13 @@ BASES = {
 
 
 def run_of(policy: PruningPolicy, epochs: float, warmup: int = 0, target: float | None = None, n: int = N):
-    facts = RunFacts(n, "print", 3, 3, warmup, False, "random", False, target)
-    return PruningRun(policy, facts, Layout(1, 1, 1), RunLength(n, int(np.ceil(n * epochs)), epochs, False))
+    facts = EpochRunIdentity(n, "print", 3, 3, warmup, False, "random", False, target)
+    return EpochRun(policy, facts, Layout(1, 1, 1), RunLength(n, int(np.ceil(n * epochs)), epochs, False))
 
 
-def train(run: PruningRun, epochs: range, seed: int = 0, nonfinite: float = 0.0):
+def train(run: EpochRun, epochs: range, seed: int = 0, nonfinite: float = 0.0):
     """Losses that fall, each in its own way, some of them not finite; the plan of each epoch, as a mask."""
-    kept, n = [], run.facts.num_samples
+    kept, n = [], run.identity.num_samples
     for epoch in epochs:
         rng = np.random.default_rng([seed, epoch])
         now = run.clock.current
@@ -256,14 +257,15 @@ class PlanLog:
     """What each epoch kept, taken from the trainer's run."""
 
     def __init__(self, trainer):
-        self.kept, make = [], trainer._install_plan
+        training = trainer._training
+        self.kept, make = [], training._install_plan
 
-        def install(run, *rest):
-            sampler = make(run, *rest)
-            self.kept.append(np.isin(np.arange(22), run.plan.kept_indices))
+        def install(*arguments):
+            sampler = make(*arguments)
+            self.kept.append(np.isin(np.arange(22), training.plan.kept_indices))
             return sampler
 
-        trainer._install_plan = install
+        training._install_plan = install
 
 
 @pytest.mark.parametrize("policy", [None, UCB(0.7, period=2)], ids=["by flag", "policy object"])

@@ -287,13 +287,14 @@ def test_strategies_train_on_the_kept_subset(strategy, tmp_path):
     flags = {"train_sampling_strategy": strategy, "num_train_epochs": 2, "data_collator": pad}
     trainer = pruning_trainer(bert(), HFDataset.from_dict(rows), tmp_path, policy=FixedKeep(kept), **flags)
     visits = []
-    original = trainer._finish_epoch
+    training = trainer._training
+    original = training._close_epoch
 
     def spy(trial):
-        visits.append(trainer._scores.drain(trainer.accelerator)[0].tolist())
+        visits.append(training._scores.drain(trainer.accelerator)[0].tolist())
         original(trial)
 
-    trainer._finish_epoch = spy
+    training._close_epoch = spy
     trainer.train()
     second = [v for v in visits if v][1]
     assert sorted(second) == list(kept)

@@ -9,7 +9,7 @@ import pytest
 from hf_dynprune import RandomPruning
 from hf_dynprune.commands import diagnosis as doctor
 from hf_dynprune.commands.diagnosis import examine, examine_flags, examine_model
-from hf_dynprune.decisions.budget import describe_savings
+from hf_dynprune.decisions.forecast import describe_savings
 from hf_dynprune.decisions.schedule import RunLength
 from tests.test_cli import run
 

@@ -114,7 +114,7 @@ def test_a_sample_without_label_counts_nothing_and_records_nothing(tmp_path):
     data.labels[3] = -100
     trainer = pruning_trainer(vit(), data, tmp_path, num_train_epochs=1)
     trainer.train()
-    view = trainer._run.store.view()
+    view = trainer._training.run.store.view()
     assert not view.seen[3]
     assert view.seen.sum() == 11
     assert not view.must_keep.any()
@@ -151,7 +151,8 @@ def test_users_function_is_the_loss(tmp_path):
     whole = pruning_trainer(vit(), Images(), tmp_path / "b", **flags)
     whole.train()
     torch.testing.assert_close(
-        torch.tensor(halved._run.store.view().score), 0.5 * torch.tensor(whole._run.store.view().score)
+        torch.tensor(halved._training.run.store.view().score),
+        0.5 * torch.tensor(whole._training.run.store.view().score),
     )
     assert halved.state.log_history[0]["loss"] == pytest.approx(whole.state.log_history[0]["loss"] / 2, rel=1e-5)
 
@@ -188,7 +189,7 @@ def test_the_first_batch_check_leaves_no_trace(tmp_path, monkeypatch):
         model = resnet()
         trainer = pruning_trainer(model, Images(12), tmp_path / name, num_train_epochs=1)
         if not check:
-            monkeypatch.setattr(trainer, "_check_loss", lambda model, inputs: None)
+            monkeypatch.setattr("hf_dynprune.trainer.check_first_batch", lambda *_: None)
         trainer.train()
         return weights_of(trainer)
 
@@ -272,14 +273,14 @@ def test_a_replaced_loss_function_is_refused_even_if_the_first_batch_does_not_sh
         pruning_trainer(model, Images(), tmp_path)
 
 
-def test_the_check_draws_nothing_from_torchs_generator(tmp_path):
+def test_the_check_draws_nothing_from_torchs_generator(tmp_path, monkeypatch):
     draws = []
     for check in (True, False):
         model = vit()
         model.register_forward_pre_hook(lambda module, inputs: torch.rand(1) and None)
         trainer = pruning_trainer(model, Images(8), tmp_path, num_train_epochs=1)
         if not check:
-            trainer._check_loss = lambda model, inputs: None
+            monkeypatch.setattr("hf_dynprune.trainer.check_first_batch", lambda *_: None)
         trainer.train()
         draws.append(torch.get_rng_state())
     assert torch.equal(*draws)

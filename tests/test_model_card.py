@@ -16,16 +16,22 @@ from hf_dynprune.records.about import AboutRun
 from hf_dynprune.records.record import EpochRecord
 from hf_dynprune.report.card import CardFacts, evaluation_of, pruning_section, update_card, with_section
 from hf_dynprune.scoring.dataset import StaticScores
+from hf_dynprune.training.about import describe_run
 from tests.helpers import Images, bert, pruning_trainer, vit
 
 README = "---\nlicense: mit\ntags:\n- mine\n---\n\n# A model\n\nWritten by hand.\n"
+
+
+def about(trainer) -> AboutRun:
+    """What a trainer writes down when a run begins."""
+    return describe_run(trainer._context, trainer._training, trainer._given[:2] != (None, None))
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A run's output folder, with a card."""
     trainer = pruning_trainer(vit(), Images(8), tmp_path, prune_method="infobatch", prune_ratio=0.4)
-    AboutRun.of(trainer).save(tmp_path)
+    about(trainer).save(tmp_path)
     records = [
         EpochRecord(0, 8, 8, 8, 2, 0, 0.0, None, [1.0, 1.0], 0.2, seconds_train=4.0, full_steps=2),
         EpochRecord(1, 8, 4, 4, 1, 0, 0.5, None, [1.0, 2.0], 0.2, seconds_train=2.0, seconds_plan=0.5, full_steps=2),
@@ -141,7 +147,7 @@ def test_a_folder_without_a_run_or_without_pruning_keeps_its_card(tmp_path):
     (tmp_path / "README.md").write_text(README)
     update_card(tmp_path, {"loss": 0.5})
     trainer = pruning_trainer(vit(), Images(8), tmp_path)
-    AboutRun.of(trainer).save(tmp_path)
+    about(trainer).save(tmp_path)
     PruningHistory().save(tmp_path)
     update_card(tmp_path, {"loss": 0.5})
     assert card(tmp_path) == README
@@ -150,10 +156,14 @@ def test_a_folder_without_a_run_or_without_pruning_keeps_its_card(tmp_path):
 class TestAboutRun:
     def test_a_policy_object_is_shown_as_code(self, tmp_path):
         trainer = pruning_trainer(vit(), Images(8), tmp_path, policy=InfoBatch(ratio=0.3), prune_class_floor=0.2)
-        about = AboutRun.of(trainer)
-        assert (about.method, about.parameters["ratio"], about.class_name) == ("infobatch", 0.3, "InfoBatch")
-        assert about.flags == {"prune_method": "none", "prune_class_floor": 0.2}
-        about.save(tmp_path)
+        described = about(trainer)
+        assert (described.method, described.parameters["ratio"], described.class_name) == (
+            "infobatch",
+            0.3,
+            "InfoBatch",
+        )
+        assert described.flags == {"prune_method": "none", "prune_class_floor": 0.2}
+        described.save(tmp_path)
         PruningHistory().save(tmp_path)
         text = pruning_section(CardFacts.read(tmp_path))
         assert "DynPruneTrainer(..., policy=InfoBatch(ratio=0.3, delta=0.875" in text
@@ -169,7 +179,7 @@ class TestAboutRun:
     )
     def test_an_object_is_shown_whole_whatever_it_is_made_of(self, tmp_path, policy, code):
         trainer = pruning_trainer(vit(), Images(8), tmp_path, policy=policy, prune_method="infobatch")
-        AboutRun.of(trainer).save(tmp_path)
+        about(trainer).save(tmp_path)
         PruningHistory().save(tmp_path)
         text = pruning_section(CardFacts.read(tmp_path))
         assert code in text
@@ -186,12 +196,12 @@ class TestAboutRun:
             prune_kwargs=json.dumps({"scores": str(tmp_path / "el2n.safetensors"), "ratio": 0.5}),
         )
         trainer.model.config._name_or_path = str(tmp_path)
-        about = AboutRun.of(trainer)
-        about.save(tmp_path)
+        described = about(trainer)
+        described.save(tmp_path)
         assert str(tmp_path) not in (tmp_path / "dynprune_run.json").read_text()
-        assert about.flags["prune_kwargs"]["scores"] == "el2n.safetensors"
-        assert about.parameters["digest"] == StaticPruning(score, ratio=0.5).digest
-        assert AboutRun.load(tmp_path) == about
+        assert described.flags["prune_kwargs"]["scores"] == "el2n.safetensors"
+        assert described.parameters["digest"] == StaticPruning(score, ratio=0.5).digest
+        assert AboutRun.load(tmp_path) == described
 
     def test_a_damaged_file_is_named(self, tmp_path):
         (tmp_path / "dynprune_run.json").write_text('{"method": "infobatch"}')

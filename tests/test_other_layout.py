@@ -31,7 +31,7 @@ class Visits(StepLog):
 
         def compute_loss(model, inputs, *args, **kwargs):
             if INDEX_KEY in inputs:
-                epoch = trainer._run.clock.current.epoch
+                epoch = trainer._training.run.clock.current.epoch
                 self.by_epoch.setdefault(epoch, []).append(inputs[INDEX_KEY].tolist())
             return plain(model, inputs, *args, **kwargs)
 
@@ -191,7 +191,7 @@ def test_out_of_memory_in_a_resumed_run_goes_on_with_a_smaller_batch(tmp_path):
     assert flat(done + succeeded) == flat(first.by_epoch[1])
     assert resumed.state.epoch == 4.0
     assert [dataclasses.asdict(r)["kept"] for r in resumed.pruning_history] == [27] * 4
-    assert np.isfinite(resumed._run.store.view().score[list(set(flat(succeeded)))]).all()
+    assert np.isfinite(resumed._training.run.store.view().score[list(set(flat(succeeded)))]).all()
 
 
 def onecycle(folder, log, **flags):

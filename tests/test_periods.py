@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from hf_dynprune import UCB, EpochInfo, PrunePlan, PruningPolicy, ScoreView
-from hf_dynprune.decisions.budget import describe_savings
 from hf_dynprune.decisions.dealing import Layout
 from hf_dynprune.decisions.draws import count_kept, keep_by_lot
+from hf_dynprune.decisions.forecast import describe_savings
 from hf_dynprune.decisions.schedule import RunLength
 from hf_dynprune.records.state_files import load_state, save_state
-from hf_dynprune.training.epoch_run import PruningRun, RunFacts
+from hf_dynprune.training.epoch_run import EpochRun, EpochRunIdentity
 
 SIZE = 24
 
@@ -46,30 +46,30 @@ def length_of(epochs: float) -> RunLength:
     return RunLength(SIZE, round(SIZE * epochs), epochs, False)
 
 
-def run_of(policy: PruningPolicy, epochs: float, warmup: int = 0) -> PruningRun:
+def run_of(policy: PruningPolicy, epochs: float, warmup: int = 0) -> EpochRun:
     """Batches of one sample: an epoch has as many steps as samples."""
-    facts = RunFacts(SIZE, "print", 5, 0, warmup, False, "random", False)
-    return PruningRun(policy, facts, Layout(1, 1, 1), length_of(epochs))
+    facts = EpochRunIdentity(SIZE, "print", 5, 0, warmup, False, "random", False)
+    return EpochRun(policy, facts, Layout(1, 1, 1), length_of(epochs))
 
 
-def step_of(run: PruningRun) -> int:
+def step_of(run: EpochRun) -> int:
     now = run.clock.current
     return 0 if now is None else now.start_step + now.planned
 
 
-def begin(run: PruningRun, epoch: int) -> None:
+def begin(run: EpochRun, epoch: int) -> None:
     step = step_of(run)
     plan = run.make_plan(run.epoch_info(epoch, step))
     run.clock.begin_epoch(epoch, step, plan.num_kept, step)
 
 
-def train(run: PruningRun, epoch: int, part: slice = slice(None)) -> None:
+def train(run: EpochRun, epoch: int, part: slice = slice(None)) -> None:
     """Losses that change from epoch to epoch, for each sample in its own way."""
     index = run.plan.kept_indices[part]
     run.store.record(index, 2 + np.sin(index * (epoch + 1.7)), epoch)
 
 
-def plans(run: PruningRun, epochs: range) -> list[PrunePlan]:
+def plans(run: EpochRun, epochs: range) -> list[PrunePlan]:
     made = []
     for epoch in epochs:
         begin(run, epoch)

@@ -97,7 +97,7 @@ def test_compiled_and_plain_runs_keep_the_same_samples(tmp_path):
         model = vit(num_hidden_layers=1)
         trainer = pruning_trainer(model, Images(22), tmp_path / name, policy=POLICY, optim="sgd", **STEPWISE, **flags)
         trainer.train()
-        kept[name] = trainer._run.store.view().score, [record.kept for record in trainer.pruning_history]
+        kept[name] = trainer._training.run.store.view().score, [record.kept for record in trainer.pruning_history]
     assert kept["plain"][0] == pytest.approx(kept["compiled"][0], abs=1e-5)
     assert kept["plain"][1] == kept["compiled"][1]
 
@@ -109,7 +109,7 @@ def test_scores_under_bf16_are_float32_losses_of_bf16_logits(tmp_path):
             resnet(), Images(22), tmp_path / name, policy=POLICY, learning_rate=0.0, num_train_epochs=1, **flags
         )
         trainer.train()
-    low, high = (trainers[name]._run.store.view().score for name in ("bf16", "float32"))
+    low, high = (trainers[name]._training.run.store.view().score for name in ("bf16", "float32"))
     assert low.dtype == high.dtype == "float32"
     assert (low != high).any()
     assert low == pytest.approx(high, abs=0.05)

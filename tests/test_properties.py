@@ -278,7 +278,7 @@ def positions(length: RunLength, updates: list[int], cuts: set[int], lagging: se
                 clock.load_state_dict(state)
                 assert clock.state_dict() == state
             ended = step == start + planned
-            assert clock.resume_at(step) == ((epoch + 1, 0) if ended else (epoch, step - start))
+            assert clock.position_at(step) == ((epoch + 1, 0) if ended else (epoch, step - start))
         epoch += 1
     assert step == clock.max_steps == len(seen) - 1
     return seen

@@ -368,7 +368,7 @@ def test_a_checkpoint_of_a_run_stopped_inside_an_epoch_continues_that_epochs_pla
     stop = StopAt(9)  # 6 full updates, 3 of the second epoch
     stop.trainer = first = build(tmp_path, "run", POLICIES["random"], [stop], **flags)
     first.train()
-    plan = first._run.plan
+    plan = first._training.run.plan
     second = build(tmp_path, "run", POLICIES["random"], **flags)
     second.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-9"))
     whole = build(tmp_path, "whole", POLICIES["random"], **flags)

@@ -69,7 +69,7 @@ def test_the_log_has_what_each_epoch_kept_and_its_scores(finished):
     latest = np.full(40, np.nan, np.float32)
     for samples in log:
         latest = np.where(samples.kept, samples.score, latest)
-    np.testing.assert_allclose(latest, trainer._run.store.view().score, rtol=2**-10)
+    np.testing.assert_allclose(latest, trainer._training.run.store.view().score, rtol=2**-10)
 
 
 def test_labels_and_class_names_are_those_of_the_data(finished, tmp_path):

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from transformers import TrainerCallback
 
 from hf_dynprune import PruningHistory, RandomPruning
-from hf_dynprune.records.energy import EnergyMeter, find_meter
+from hf_dynprune.records.energy import EnergyMeter
 from hf_dynprune.records.record import EpochRecord
 from hf_dynprune.records.savings import describe_account
 from hf_dynprune.records.timing import EpochTimes
+from hf_dynprune.training.gpu_meter import find_meter
 from tests.helpers import Images, pruning_trainer, vit
 
 

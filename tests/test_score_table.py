@@ -19,11 +19,11 @@ from hf_dynprune.decisions.plan import PrunePlan
 from hf_dynprune.quickstart.run import run_once
 from hf_dynprune.readers.digits import Images, load_digits_task, load_parquet_task
 from hf_dynprune.readers.images import load_digit_images
+from hf_dynprune.readers.training_set import rows_of
 from hf_dynprune.records.sample_log import SampleLog
 from hf_dynprune.report.pictures import has_pictures, picture_of
 from hf_dynprune.report.statistics import gather
 from hf_dynprune.report.table import sample_table
-from hf_dynprune.report.training_set import rows_of
 from hf_dynprune.report.write import write_report
 from hf_dynprune.serving.labels import dataset_fingerprint
 from tests.test_quickstart import settings, write_parquet

@@ -483,9 +483,14 @@ def test_equal_scores_keep_the_same_samples_in_every_epoch(tmp_path):
 
 def _plan_of(trainer, epoch):
     from hf_dynprune.decisions.schedule import RunLength
-    from hf_dynprune.training.epoch_run import PruningRun
+    from hf_dynprune.training.epoch_run import EpochRun
 
-    run = PruningRun(trainer.policy, trainer._facts(), trainer._layout(), RunLength(3, 9, 3.0, False))
+    run = EpochRun(
+        trainer.policy,
+        trainer._training.identity(trainer._loss_step),
+        trainer._context.layout,
+        RunLength(3, 9, 3.0, False),
+    )
     return run.make_plan(run.epoch_info(epoch, epoch * 3)).kept_indices.tolist()
 
 

@@ -98,8 +98,8 @@ def test_the_check_of_the_first_batch_passes_for_every_family(tmp_path):
         model = make()
         trainer = pruning_trainer(model, Scenes(8, model.config.num_labels), tmp_path / family, num_train_epochs=1)
         trainer.train()
-        assert trainer._first_batch_checked, family
-        assert trainer._run.store.view().seen.sum() == (8 if family == "binary_segformer" else 7), family
+        assert trainer._loss_step.is_checked, family
+        assert trainer._training.run.store.view().seen.sum() == (8 if family == "binary_segformer" else 7), family
 
 
 def test_a_pruned_run_of_a_model_with_an_auxiliary_head(tmp_path):
@@ -214,7 +214,7 @@ class TestDenominator:
     def test_an_image_without_a_valid_pixel_is_not_recorded(self, tmp_path):
         trainer = pruning_trainer(segformer(), Scenes(6), tmp_path, num_train_epochs=1)
         trainer.train()
-        view = trainer._run.store.view()
+        view = trainer._training.run.store.view()
         assert view.seen.tolist() == [True, True, False, True, True, True]
         assert not view.must_keep.any()
 

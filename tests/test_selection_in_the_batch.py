@@ -26,7 +26,7 @@ from hf_dynprune import (
 from hf_dynprune.decisions.dealing import Layout
 from hf_dynprune.records.state_files import CheckpointError
 from hf_dynprune.serving.indexed import INDEX_KEY, WEIGHT_KEY
-from hf_dynprune.training.batch_run import SelectionFacts, SelectionRun
+from hf_dynprune.training.batch_run import BatchRun, BatchRunIdentity
 from hf_dynprune.training.candidates import evaluation_mode, number_rows, private_generators, take_rows
 from hf_dynprune.training.refusals import check_first_batch, is_map_style, refuse_dispatch
 from tests.helpers import (
@@ -106,11 +106,11 @@ def test_a_plan_without_ghosts_says_nothing_of_a_selector_after_it(tmp_path):
     """A search over flags may set one after the other in one trainer; a selector's ghosts must not count."""
     trainer = build(tmp_path, None, Images(), save_strategy="no", num_train_epochs=1)
     trainer.train()
-    assert not trainer._has_ghosts
-    trainer._given = None, RandomSelector(0.5)
-    trainer._read_flags()
+    assert not trainer._loss_step.has_ghosts
+    trainer._given = None, RandomSelector(0.5), None
+    trainer._training = trainer._choose_training()
     trainer.train()
-    assert trainer._has_ghosts
+    assert trainer._loss_step.has_ghosts
 
 
 # ---- Streams, end to end ----
@@ -368,7 +368,7 @@ def test_candidates_are_scored_with_the_optimizers_training_weights(tmp_path):
 
 
 def a_run(selector=None, size=4):
-    run = SelectionRun(selector or HALF["selective_backprop"], SelectionFacts("stream", 0, 0, False, "random"), None)
+    run = BatchRun(selector or HALF["selective_backprop"], BatchRunIdentity("stream", 0, 0, False, "random"), None)
     run.begin_pass(0, 0, 100, 0)
     return run
 
@@ -498,7 +498,7 @@ def test_a_second_run_begins_anew_and_evaluation_is_stock(tmp_path):
     once = untimed(trainer.pruning_history)
     trainer.train()
     assert [row["num_samples"] for row in untimed(trainer.pruning_history)] == [row["num_samples"] for row in once]
-    assert len(trainer._selection.run.state["losses"]) == 10
+    assert len(trainer._training.run.state["losses"]) == 10
     assert any("eval_loss" in row for row in trainer.state.log_history)
 
 

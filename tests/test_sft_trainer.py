@@ -171,7 +171,7 @@ def test_scores_are_the_mean_losses_of_the_tokens(tmp_path):
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     trainer.train()
-    scores = trainer._run.store.view().score
+    scores = trainer._training.run.store.view().score
     model, words = trainer.model.eval(), tokenizer()
     for score, sentence in zip(scores, sentences(SIZE), strict=True):
         ids = torch.tensor([words(f"{sentence} <eos>")["input_ids"]])
@@ -210,7 +210,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
 def test_prunings_rows_do_not_take_the_metrics_of_the_next_row(tmp_path):
     """TRL clears its metrics with every row: those of steps before an epoch's end belong to the row after it."""
     trainer = build(tmp_path, policy=RandomPruning(0.3), logging_steps=3)
-    assert trainer._layout().batch_size * 2 * 3 > SIZE * 0.7 > trainer._layout().batch_size * 2  # 2 updates an epoch
+    assert (
+        trainer._context.layout.batch_size * 2 * 3 > SIZE * 0.7 > trainer._context.layout.batch_size * 2
+    )  # 2 updates an epoch
     trainer.train()
     rows = trainer.state.log_history
     pruning = [row for row in rows if "dynprune/kept" in row]
@@ -219,12 +221,13 @@ def test_prunings_rows_do_not_take_the_metrics_of_the_next_row(tmp_path):
     assert all("mean_token_accuracy" in row for row in rows if "loss" in row)
 
 
-def test_the_first_batchs_check_leaves_no_trace_in_the_evaluation(tmp_path):
+def test_the_first_batchs_check_leaves_no_trace_in_the_evaluation(tmp_path, monkeypatch):
     values = []
     for check in (True, False):
         data = {"eval_dataset": texts(5, seed=9), "eval_strategy": "steps", "eval_steps": 1, "max_steps": 1}
         trainer = build(tmp_path / str(check), policy=RandomPruning(0.0), **data)
-        trainer._check_loss = trainer._check_loss if check else lambda model, inputs: True
+        if not check:
+            monkeypatch.setattr("hf_dynprune.trainer.check_first_batch", lambda *_: None)
         trainer.train()
         values += [
             {k: row[k] for k in row if "entropy" in k} for row in trainer.state.log_history if "eval_loss" in row

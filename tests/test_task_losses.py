@@ -163,7 +163,7 @@ def test_a_sample_without_a_labelled_token_is_not_recorded(tmp_path):
     batch["labels"][1] = -100
     trainer = pruning_trainer(model, Rows(batch, times=2), tmp_path, num_train_epochs=1)
     trainer.train()
-    assert trainer._run.store.view().seen.tolist() == [True, False, True] * 2
+    assert trainer._training.run.store.view().seen.tolist() == [True, False, True] * 2
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_prefetched_losses_are_credited_to_their_own_samples(flags, tmp_path):
     data.pixels[:, 0, 0, 0] = torch.arange(26) + 0.5
     trainer = pruning_trainer(vit(), data, tmp_path, policy=RandomPruning(0.3), per_sample_loss=own_number, **flags)
     trainer.train()
-    view = trainer._run.store.view()
+    view = trainer._training.run.store.view()
     assert view.seen.all()
     assert view.score.tolist() == [i + 0.5 for i in range(26)]
 
@@ -79,7 +79,7 @@ def test_bad_losses_neither_poison_the_run_nor_the_threshold(bad, policy, tmp_pa
     trainer = pruning_trainer(vit(), data, tmp_path, policy=policy, per_sample_loss=loss, num_train_epochs=4)
     with caplog.at_level("WARNING", "hf_dynprune"):
         trainer.train()
-    view = trainer._run.store.view()
+    view = trainer._training.run.store.view()
     assert np.flatnonzero(view.must_keep).tolist() == [3, 17]
     assert [record.nonfinite for record in trainer.pruning_history] == [2, 2, 2, 2]
     assert all(record.ratio > 0 for record in list(trainer.pruning_history)[1:])

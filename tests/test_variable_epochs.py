@@ -147,7 +147,7 @@ def test_every_kept_sample_is_trained_once_and_scored_with_its_own_loss(tmp_path
     flags = {"learning_rate": 0.0, "num_train_epochs": 2, "gradient_accumulation_steps": 2, "dataloader_num_workers": 2}
     trainer = pruning_trainer(vit(), data, tmp_path, policy=FixedKeep(kept), **flags)
     trainer.train()
-    score = trainer._run.store.view().score
+    score = trainer._training.run.store.view().score
     model = trainer.model.eval()
     with torch.no_grad():
         for index in range(23):

@@ -212,7 +212,8 @@ def _misspelt(flags: Sequence[str]) -> Iterator[Finding]:
 
 
 def _examine_run(args: Any, num_samples: int | None) -> Iterator[Finding]:
-    from ..decisions.budget import check_epochs, check_target, describe_savings
+    from ..decisions.budget import check_epochs, check_target
+    from ..decisions.forecast import describe_savings
     from ..decisions.guarantees import CoverEvery
     from ..decisions.schedule import RunLength
     from ..training.batch_run import describe_selection

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import math
 
+from ..common.logs import logger
 from .plan import EpochInfo, PrunePlan
 from .policy import PruningPolicy, is_number
-from .schedule import RunLength
 from .scores import ScoreView
 
-LOW_SAVING = 0.05
 TOLERANCE = 0.005
 """Share of the run's forward passes by which the saving may miss the target."""
 MAX_PLANS = 10
@@ -170,80 +169,82 @@ def _next_ratio(
     return None if guess == ratio else guess
 
 
-def describe_savings(
-    policy: PruningPolicy,
-    length: RunLength,
-    warmup_epochs: int,
-    target: float | None = None,
-    num_samples: int | None = None,
-) -> tuple[str, bool]:
-    """One line on what the run can save at most and why, and whether that is little enough to warn about.
+class TargetSaving:
+    """A share of the forward passes that a run is to save, steered epoch by epoch.
 
-    Raises:
-        ValueError: the run has no epochs.
+    Args:
+        policy: whose ratio is set for each epoch.
+        target: the share, in (0, 1).
+        num_epochs: E.
+        warmup_epochs: full epochs at the start.
     """
-    if not length.fixed_steps and (policy.max_ratio > 0 or target is not None):
-        check_epochs(length.num_epochs)
-    if target is not None:
-        steered = policy.with_ratio(policy.ratio_range[1])
-        epochs = prunable(steered, length.num_epochs, warmup_epochs)
-        spent = policy.scoring_forward_passes / num_samples if num_samples else 0.0
-        each = min((target * length.num_epochs + spent) / epochs, steered.max_ratio)
-        return (
-            f"Data pruning ({policy.name}): to save {target:.1%} of the forward passes of {length.num_epochs:g} epochs"
-            + (f" after the {spent:.3g} epochs' worth that scoring cost" if spent else "")
-            + f", the {epochs:g} that may prune leave out about {each:.1%} each.",
-            False,
-        )
-    if policy.max_ratio == 0:
-        return f"Data pruning ({policy}) is off: every epoch trains on all samples.", False
-    if length.fixed_steps:
-        return (
-            f"Data pruning ({policy}): `max_steps` fixes {length.max_steps} optimizer steps, so pruning does not "
-            f"shorten the run; it passes over the data more often, at up to {policy.max_ratio:.1%} less per epoch.",
-            False,
-        )
-    total = length.num_epochs
-    reasons: list[str] = []
-    counts = {"warm-up": 0.0, "first": 0.0, "annealing": 0.0, "pruned": 0.0}
-    for epoch in range(math.ceil(total)):
-        share = min(1.0, total - epoch)
-        info = EpochInfo(epoch, total, epoch / total, 0)
-        if epoch < warmup_epochs:
-            counts["warm-up"] += share
-        elif not policy.prunes_in(info):
-            counts["annealing"] += share
-        elif policy.reads_scores and epoch == 0:
-            counts["first"] += share
+
+    def __init__(self, policy: PruningPolicy, target: float, num_epochs: float, warmup_epochs: int) -> None:
+        self.policy = policy
+        self.target = target
+        self.num_epochs = num_epochs
+        self.warmup_epochs = warmup_epochs
+        self.has_warned = False
+        """Whether it was said that the target will be missed; part of a checkpoint."""
+        # Which epochs may prune does not depend on the policy's own ratio, which the target replaces.
+        self._steered = policy.with_ratio(policy.ratio_range[1])
+        self._later_ratio = 0.0
+
+    def prunes_in(self, info: EpochInfo) -> bool:
+        """Whether the policy may prune in this epoch, whatever its own ratio."""
+        return self._steered.prunes_in(info)
+
+    def plan(self, view: ScoreView, info: EpochInfo, saved: float, held: PrunePlan | None, start: int) -> PrunePlan:
+        """The plan that keeps the run on its way to the target, with a warning once where it cannot be met any more.
+
+        Args:
+            view: scores.
+            info: the epoch.
+            saved: epochs' worth of samples saved before it.
+            held: the plan in force, inside its period.
+            start: first epoch of the period; its draws come from (seed, this).
+        """
+        later = prunable(self._steered, self.num_epochs, self.warmup_epochs, info.epoch + 1)
+        now = prunable(self._steered, self.num_epochs, self.warmup_epochs, info.epoch) - later
+        if now == 0:
+            self._later_ratio = wanted_ratio(self.target, self.num_epochs, saved, 0, later) if later else 0.0
+            return PrunePlan.full(len(view))
+        wanted = wanted_ratio(self.target, self.num_epochs, saved, now, later, self.policy.ratio_range[0])
+        # A plan made when little was scored, or one whose batches were cut, would miss the target for its whole period.
+        leads = held is not None and abs(held.ratio - wanted) * (now + later) <= TOLERANCE * self.num_epochs / 2
+        plan = held if held is not None and leads else plan_for_ratio(self.policy, view, info, wanted, start)
+        missing = self.target * self.num_epochs - saved - plan.ratio * now
+        self._expect(plan, wanted, missing, later)
+        short = missing - self._later_ratio * later
+        if short > TOLERANCE * self.num_epochs and not self.has_warned:
+            self.has_warned = True
+            logger.warning(
+                "Epoch %d: `prune_target_saving` %g will be missed by %.1f points if later epochs prune as this one "
+                "(%.1f %% of the data, the most that %s finds). It is tried on; more epochs or another method would "
+                "reach it.",
+                *(info.epoch, self.target, 100 * short / self.num_epochs, 100 * plan.ratio, self.policy.name),
+            )
+        return plan
+
+    def _expect(self, plan: PrunePlan, wanted: float, missing: float, later: float) -> None:
+        """Note what the epochs after this plan's can be expected to prune of what is `missing`."""
+        high = self._steered.max_ratio
+        is_met = plan.ratio >= min(wanted, high) - 1.5 / plan.num_samples
+        # Where not all epochs can prune as much (samples come due), one that could not says little of the next.
+        is_uneven = self._steered.max_saved_epochs(self.num_epochs) < high * self.num_epochs - 1e-9
+        if later and (is_met or is_uneven):
+            self._later_ratio = min(missing, self._steered.max_saved_epochs(later)) / later
         else:
-            counts["pruned"] += share
-    best = policy.max_saved_epochs(counts["pruned"]) / total
-    if counts["warm-up"]:
-        reasons.append(f"{counts['warm-up']:g} full for `prune_warmup_epochs`")
-    if counts["first"]:
-        reasons.append("the first full because nothing is scored yet")
-    if counts["annealing"]:
-        delta = policy.parameters().get("delta")
-        annealing = "" if delta is None else f" (annealing, `delta` {delta:g})"
-        reasons.append(f"{counts['annealing']:g} full by the method's schedule{annealing}")
-    if best < policy.max_ratio * counts["pruned"] / total - 1e-9 and "max_unseen_epochs" in policy.parameters():
-        unseen = policy.parameters()["max_unseen_epochs"]
-        reasons.append(f"no sample left out for more than {unseen} epoch{'s' if unseen > 1 else ''} in a row")
-    text = (
-        f"Data pruning ({policy}) can save at most {best:.1%} of the forward passes of {total:g} epochs: "
-        f"{counts['pruned']:g} epochs prune up to {policy.max_ratio:.1%} each"
-        + (f"; {', '.join(reasons)}." if reasons else ".")
-    )
-    if policy.scoring_forward_passes:
-        text += f" Not taken off: {policy.scoring_forward_passes:,} forward passes that scoring cost before the run."
-    if best >= LOW_SAVING:
-        return text, False
-    if policy.max_ratio < LOW_SAVING:
-        advice = "raise `prune_ratio`" + (" or lower the floor" if "class_floor" in policy.parameters() else "")
-    elif counts["warm-up"]:
-        advice = "lower `prune_warmup_epochs` or raise `num_train_epochs`"
-    elif counts["annealing"] and "delta" in policy.parameters():
-        advice = "raise `num_train_epochs`, or `delta` in `prune_kwargs`"
-    else:
-        advice = "raise `num_train_epochs`"
-    return f"{text} That is little: {advice}, or train without pruning (`prune_method='none'`).", True
+            self._later_ratio = plan.ratio
+
+    def projected(self, info: EpochInfo, plan: PrunePlan, saved: float) -> float:
+        """Share of the run's forward passes that will have been saved, to be asked after `plan` for that epoch.
+
+        Args:
+            info: the epoch.
+            plan: made for it.
+            saved: epochs' worth of samples saved before it.
+        """
+        to_come = prunable(self._steered, self.num_epochs, self.warmup_epochs, info.epoch + 1)
+        now = plan.ratio * min(1.0, self.num_epochs - info.epoch)
+        return (saved + now + self._later_ratio * to_come) / self.num_epochs

@@ -160,7 +160,7 @@ class RunClock:
             now = replace(now, nominal_start=now.nominal_start * scale, lr_start=now.lr_start * scale)
         self.current = now.fitted(self.length)
 
-    def resume_at(self, step: int) -> tuple[int, int]:
+    def position_at(self, step: int) -> tuple[int, int]:
         """(epoch to run next, optimizer steps of it already done) for a checkpoint at global step `step`."""
         now = self.current
         if now is None:

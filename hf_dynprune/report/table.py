@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from ..records.folder import RunFolder
 from .statistics import SampleStatistics, class_name, gather
-from .training_set import rows_of
 
 FORMATS = ("parquet", "csv")
 PREFIX = "data_"
@@ -37,6 +36,8 @@ def sample_table(folder: str | Path, dataset: Any = None) -> datasets.Dataset:
     if not run.log:
         raise ValueError(run.why_no_samples)
     if dataset is not None:
+        from ..readers.training_set import rows_of  # needs torch, which the table alone does not
+
         dataset = rows_of(dataset, run.log)
         if not isinstance(dataset, datasets.Dataset):
             raise ValueError(f"Columns are joined from a `datasets.Dataset`, got {type(dataset).__name__}.")

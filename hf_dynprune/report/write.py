@@ -30,7 +30,7 @@ def write_report(folder: str | Path, dataset: Any = None, out: str | Path | None
     """
     run = RunFolder.read(folder)
     if dataset is not None:
-        from .training_set import rows_of
+        from ..readers.training_set import rows_of  # needs torch, which a report without a data set does not
 
         if not run.log:
             raise ValueError(f"Samples cannot be shown. {run.why_no_samples}")

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
 from accelerate.utils import send_to_device
@@ -26,6 +25,7 @@ from ..methods.none import NoPruning
 from ..serving.indexed import INDEX_KEY
 from ..serving.labels import same_labels
 from ..trainer import DynPruneTrainer
+from ..training.context import without_unused_columns
 from ..training.refusals import is_map_style
 from ..training_args import DynPruneArguments
 from .rules import GRADIENTS, choose_gradients, el2n_scores, forgetting_counts
@@ -255,11 +255,7 @@ def _score_with(trainer: DynPruneTrainer, job: ScoringJob, number: str) -> tuple
 def _plain_batches(trainer: DynPruneTrainer, job: ScoringJob) -> DataLoader[Any]:
     """In the order of the data set: the stock evaluation loader may group by length and drop the last batch."""
     dataset = job.dataset if job.plain is None else job.plain
-    collator = trainer.data_collator
-    if isinstance(dataset, datasets.Dataset):
-        dataset = trainer._remove_unused_columns(dataset, description="training")
-    else:
-        collator = trainer._get_collator_with_removed_columns(collator, description="training")
+    dataset, collator = without_unused_columns(trainer, dataset)
     args = job.args
     return DataLoader(
         dataset, args.eval_batch_size, collate_fn=collator, num_workers=args.dataloader_num_workers, shuffle=False

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from ..common.logs import logger
 from ..records.record import EpochRecord
+from ..records.savings import describe_account
+from .context import TrainerContext
+from .protocol import Training
 
 BINS = 64
 
@@ -32,6 +35,18 @@ def epoch_scalars(record: EpochRecord) -> dict[str, float]:
         "pruning_runtime": record.seconds_plan + record.seconds_merge,
     }
     return {f"dynprune/{name}": value for name, value in figures.items() if value is not None}
+
+
+def report_savings(context: TrainerContext, training: Training) -> None:
+    """One line at a run's end, a picture for the backends that show one, and one figure in the log."""
+    if not training.prunes:
+        return
+    account = training.history.account()
+    if context.is_first:
+        logger.info("Data pruning: %s", describe_account(account))
+        if training.selector is None:
+            send_picture(context.callbacks, context.state.global_step, training.history.records)
+    context.log({"dynprune/saved": account.saved})
 
 
 class Backend(Protocol):

@@ -1,13 +1,13 @@
 """The state of in-batch selection within one training run: the selector's memory, the position in the data, counts.
 
-Knows nothing of torch or the Trainer; `trainer.py` tells it when passes over the data begin and end.
+Knows nothing of torch or the Trainer; `in_batch.py` tells it when passes over the data begin and end.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,37 +17,17 @@ from ..common.logs import logger
 from ..decisions.dealing import Layout
 from ..records.history import PruningHistory
 from ..records.record import EpochRecord
-from ..records.state_files import CheckpointError, require
+from ..records.state_files import require
 from ..selectors.contract import BatchSelector, Rows, State, Weights, check_choice, check_state
-
-_SAID_AS = {
-    "data": "data set (its length, columns and labels, or that it is a stream)",
-    "seed": "pruning seed",
-    "stock_seed": "`data_seed` or `seed`",
-    "drop_last": "dataloader_drop_last",
-    "sampling": "train_sampling_strategy",
-    "loss_options": "parameters of the per-sample loss",
-}
+from .identity import BatchRunIdentity, refuse_another_run
 
 
-@dataclass(frozen=True)
-class SelectionFacts:
-    """What must be the same when a run is resumed, as it appears in the checkpoint and in messages."""
-
-    data: str
-    seed: int
-    stock_seed: int
-    drop_last: bool
-    sampling: str
-    loss_options: Mapping[str, Any] | None = None
-
-
-class SelectionRun:
+class BatchRun:
     """What one process knows of the selection in one run.
 
     Args:
         selector: chooses.
-        facts: of the run.
+        identity: of the run.
         layout: batches, accumulation and processes; position and draws are by batch, so a resume needs the same.
         rank: of this process, which has draws and selector state of its own.
         spare_single: whether a row that is chosen alone gets another one beside it, with weight 0: batch normalisation
@@ -55,9 +35,14 @@ class SelectionRun:
     """
 
     def __init__(
-        self, selector: BatchSelector, facts: SelectionFacts, layout: Layout, rank: int = 0, spare_single: bool = False
+        self,
+        selector: BatchSelector,
+        identity: BatchRunIdentity,
+        layout: Layout,
+        rank: int = 0,
+        spare_single: bool = False,
     ) -> None:
-        self.selector, self.facts, self.layout, self.rank = selector, facts, layout, rank
+        self.selector, self.identity, self.layout, self.rank = selector, identity, layout, rank
         self.spare_single = spare_single
         self.state: State = check_state(selector, "start", selector.start())
         self.history = PruningHistory()
@@ -141,7 +126,7 @@ class SelectionRun:
 
     def seed_sequence(self, step: int, batch: int | None = None) -> np.random.SeedSequence:
         """Source of those draws."""
-        return np.random.SeedSequence(int(self.facts.seed) % 2**64, spawn_key=self.generator_key(step, batch))
+        return np.random.SeedSequence(int(self.identity.seed) % 2**64, spawn_key=self.generator_key(step, batch))
 
     def choose(
         self, step: int, losses: Sequence[NDArray[np.float32]], has_items: Sequence[NDArray[np.bool_]]
@@ -238,7 +223,7 @@ class SelectionRun:
         arrays = {f"selector.{rank}.{key}": array for rank, state in enumerate(states) for key, array in state.items()}
         return arrays, {
             "selector": {"name": self.selector.name, "parameters": self.selector.parameters()},
-            "run": vars(self.facts),
+            "run": vars(self.identity),
             "layout": asdict(self.layout),
             "position": {
                 "batches": self.batches,
@@ -260,7 +245,8 @@ class SelectionRun:
             CheckpointError: naming everything that differs between the saved run and this one.
         """
         require(facts, self.state_dict([], False)[1])
-        self._refuse_another_run(facts)
+        own = self.state_dict([], False)[1]
+        refuse_another_run("another run with in-batch selection", _identity(facts), _identity(own))
         prefix = f"selector.{self.rank}."
         self.state = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
         self.record = None if facts["open_record"] is None else EpochRecord(**facts["open_record"])
@@ -272,21 +258,15 @@ class SelectionRun:
         epoch = 0 if last is None else last.epoch
         return (epoch + 1, 0) if position["is_pass_over"] else (epoch, position["batches"])
 
-    def _refuse_another_run(self, facts: Mapping[str, Any]) -> None:
-        own = self.state_dict([], False)[1]
-        pairs = {
-            "selector": (facts["selector"]["name"], self.selector.name),
-            "its parameters": (facts["selector"]["parameters"], _plain(self.selector.parameters())),
-            "batches": (str(Layout(**facts["layout"])), str(self.layout)),
-            **{_SAID_AS[key]: (facts["run"].get(key), own["run"][key]) for key in own["run"]},
-        }
-        differs = [f"{name}: {then!r} then, {now!r} now" for name, (then, now) in pairs.items() if then != now]
-        if differs:
-            raise CheckpointError(
-                "The checkpoint belongs to another run with in-batch selection, so it cannot be resumed exactly. "
-                + "; ".join(differs)
-                + ". Use the saved run's settings, or start a new run from its weights."
-            )
+
+def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be the same on a resume, by the names that a message has for it."""
+    return {
+        "selector": facts["selector"]["name"],
+        "its parameters": facts["selector"]["parameters"],
+        "batches": str(Layout(**facts["layout"])),
+        **facts["run"],
+    }
 
 
 def _with_ghost(row: int, weights: Weights, usable: Rows) -> tuple[Rows, Weights]:
@@ -299,19 +279,6 @@ def _with_ghost(row: int, weights: Weights, usable: Rows) -> tuple[Rows, Weights
     return rows[order], np.append(weights, np.float32(0))[order]
 
 
-def refuse_other_kind(facts: Mapping[str, Any], selector: BatchSelector | None) -> None:
-    """Raise a CheckpointError where a run with a selector resumes one with a policy, or the other way round."""
-    if (selector is not None) == ("selector" in facts):
-        return
-    named = facts.get("selector") or facts.get("policy") or {}
-    saved = f"{'the selector' if 'selector' in facts else 'the pruning method'} {named.get('name')!r}"
-    now = "no selector" if selector is None else f"the selector {selector.name!r}"
-    raise CheckpointError(
-        f"The checkpoint was written with {saved}, this run has {now}: one chooses inside the batch, the other before "
-        "an epoch. Resume with what it was written with, or start a new run from its weights."
-    )
-
-
 def describe_selection(selector: BatchSelector, batch_size: int) -> str:
     """One line on what is trained and what choosing costs."""
     return (
@@ -319,10 +286,3 @@ def describe_selection(selector: BatchSelector, batch_size: int) -> str:
         "are trained. Choosing costs one forward pass of every candidate, without gradient, before the trained rows' "
         "own; optimizer steps and learning rate are those of the whole batches."
     )
-
-
-def _plain(value: Any) -> Any:
-    """As JSON gives it back: tuples become lists."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..losses import PerSampleLoss
+from ..losses.checks import check_counts, check_terms
 from ..serving.indexed import INDEX_KEY, WEIGHT_KEY
-from .refusals import check_count, check_terms
 from .weights import private_torch_rng
 
 
@@ -139,7 +139,7 @@ def candidate_losses(
     with torch.no_grad():
         for batch in batches:
             count = loss.count(batch)
-            check_count(count, batch[INDEX_KEY])
+            check_counts(count, batch[INDEX_KEY])
             inputs = {key: value for key, value in batch.items() if key != INDEX_KEY}
             with autocast():
                 outputs = loss.forward(model, inputs)

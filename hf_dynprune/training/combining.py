@@ -6,9 +6,6 @@ The pruning trainer comes first in the order of inheritance. Methods that it wra
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from transformers import Trainer
@@ -41,7 +38,7 @@ def refuse_trainer(trainer_class: type, mixin: type, arguments: Any, has_loss: b
             "selectors alike go by. Train with its own trainer; choose the data beforehand, such as with "
             "`dataset.select`, or prune an `AutoModelForSequenceClassification` (a cross encoder) with DynPruneTrainer."
         )
-    if any(_package(base) == "trl" for base in trainer_class.__mro__) and _loses_its_flags(trainer_class, arguments):
+    if is_of_trl(trainer_class) and _loses_its_flags(trainer_class, arguments):
         raise ValueError(
             f"{name} is one of TRL's trainers, which copy arguments of another class than their own, got "
             f"{type(arguments).__name__}, and so cannot take its pruning flags. Combine the two: "
@@ -77,18 +74,9 @@ def refuse_own_data(trainer_class: type, mixin: type) -> None:
         )
 
 
-@contextmanager
-def metrics_set_aside(trainer: Trainer) -> Iterator[None]:
-    """Keeps what TRL's trainers gather for their next log out of a row, or a loss, that is pruning's own."""
-    gathered = getattr(trainer, "_metrics", None)
-    if not any(_package(base) == "trl" for base in type(trainer).__mro__) or gathered is None:
-        yield
-        return
-    trainer._metrics = {mode: defaultdict(list) for mode in gathered}  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        trainer._metrics = gathered  # type: ignore[attr-defined]
+def is_of_trl(trainer_class: type) -> bool:
+    """Whether one of TRL's trainers is in it."""
+    return any(_package(base) == "trl" for base in trainer_class.__mro__)
 
 
 def _package(found: type) -> str:

@@ -1,6 +1,6 @@
 """The state of pruning within one training run: policy, scores, plan in force, clock and history.
 
-Knows nothing of torch or the Trainer; `trainer.py` tells it when epochs begin and end and hands it scores.
+Knows nothing of torch or the Trainer; `epochs.py` tells it when epochs begin and end and hands it scores.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..common.logs import logger
-from ..decisions.budget import TOLERANCE, plan_for_ratio, prunable, wanted_ratio
+from ..decisions.budget import TargetSaving
 from ..decisions.dealing import Dealing, Layout
 from ..decisions.plan import EpochInfo, PrunePlan
 from ..decisions.policy import PruningPolicy
@@ -25,7 +25,8 @@ from ..records.figures import effective_size, pruned_range, score_quantiles
 from ..records.history import PruningHistory
 from ..records.packing import pack_plan, pack_scores, unpack_plan, unpack_scores
 from ..records.record import EpochRecord
-from ..records.state_files import CheckpointError, require
+from ..records.state_files import require
+from .identity import EpochRunIdentity, refuse_another_run
 
 _NOT_EXACT = (
     "Scores and plan are those of the checkpoint, the learning rate goes on at the same share of the run; the result "
@@ -33,62 +34,31 @@ _NOT_EXACT = (
 )
 
 
-@dataclass(frozen=True)
-class RunFacts:
-    """What must be the same when a run is resumed, as it appears in the checkpoint and in messages."""
-
-    num_samples: int
-    fingerprint: str
-    seed: int
-    stock_seed: int
-    warmup_epochs: int
-    drop_last: bool
-    sampling: str
-    reproducible_augmentation: bool
-    target_saving: float | None = None
-    loss_options: Mapping[str, Any] | None = None
-
-
-_SAID_AS = {
-    "fingerprint": "fingerprint of the data set (its length, columns and labels)",
-    "seed": "pruning seed",
-    "stock_seed": "`data_seed` or `seed`",
-    "warmup_epochs": "prune_warmup_epochs",
-    "drop_last": "dataloader_drop_last",
-    "sampling": "train_sampling_strategy",
-    "reproducible_augmentation": "prune_reproducible_augmentation",
-    "target_saving": "prune_target_saving",
-    "loss_options": "parameters of the per-sample loss",
-}
-"""The flags' names for what a message says differs, where those of `RunFacts` are others."""
-
-
-class PruningRun:
+class EpochRun:
     """One training run from its first epoch, or from the checkpoint it is resumed from, to its end."""
 
-    def __init__(self, policy: PruningPolicy, facts: RunFacts, layout: Layout, length: RunLength) -> None:
-        policy.check_data(facts.num_samples, facts.fingerprint)
+    def __init__(self, policy: PruningPolicy, identity: EpochRunIdentity, layout: Layout, length: RunLength) -> None:
+        policy.check_data(identity.num_samples, identity.fingerprint)
         self.policy = policy
-        # What may prune under a target does not depend on the policy's own ratio, which the target replaces.
-        self._steered = policy if facts.target_saving is None else policy.with_ratio(policy.ratio_range[1])
-        self.facts = facts
+        self.identity = identity
+        self.target: TargetSaving | None = None
+        if identity.target_saving is not None:
+            self.target = TargetSaving(policy, identity.target_saving, length.num_epochs, identity.warmup_epochs)
         self.layout = layout
         self.dealing = Dealing(layout.window)
         self.clock = RunClock(length)
-        self.store = ScoreStore(facts.num_samples, policy.statistics)
+        self.store = ScoreStore(identity.num_samples, policy.statistics)
         self.history = PruningHistory()
         self.plan: PrunePlan | None = None
         self.record: EpochRecord | None = None
         self._saved_layout = layout
         self._saved_updates: int | None = None
         self._last_pruned_ratio = 0.0
-        self._later_ratio = 0.0
-        self._warned_budget = False
         self._warned_nonfinite = False
 
     def epoch_info(self, epoch: int, step: int) -> EpochInfo:
         """Epoch `epoch`, beginning at global step `step`."""
-        return EpochInfo(epoch, self.clock.length.num_epochs, self.clock.progress(epoch, step), self.facts.seed)
+        return EpochInfo(epoch, self.clock.length.num_epochs, self.clock.progress(epoch, step), self.identity.seed)
 
     def make_plan(self, info: EpochInfo) -> PrunePlan:
         """Plan the epoch from the folded scores, or hold the plan in force, and open the epoch's record.
@@ -100,10 +70,10 @@ class PruningRun:
         plan = self._select(view, info)
         if not isinstance(plan, PrunePlan):
             raise TypeError(f"`plan` of {self.policy} must return a PrunePlan, got {type(plan).__name__}.")
-        if plan.num_samples != self.facts.num_samples:
+        if plan.num_samples != self.identity.num_samples:
             raise ValueError(
-                f"{self.policy} planned for {plan.num_samples} samples, the training set has {self.facts.num_samples}: "
-                "give the plan `num_samples=len(view)`."
+                f"{self.policy} planned for {plan.num_samples} samples, the training set has "
+                f"{self.identity.num_samples}: give the plan `num_samples=len(view)`."
             )
         self.plan = plan
         self.dealing = Dealing(self.layout.window)
@@ -130,56 +100,22 @@ class PruningRun:
             self.record.seconds_scoring = self.policy.scoring_seconds
         return plan
 
-    def _plan_on_budget(
-        self, view: ScoreView, info: EpochInfo, target: float, held: PrunePlan | None, start: int
-    ) -> PrunePlan:
-        """The plan that keeps the run on its way to the target, with a warning once where it cannot be met any more."""
-        total, warmup, low = self.clock.length.num_epochs, self.facts.warmup_epochs, self.policy.ratio_range[0]
-        later = prunable(self._steered, total, warmup, info.epoch + 1)
-        now = prunable(self._steered, total, warmup, info.epoch) - later
-        if now == 0:
-            self._later_ratio = wanted_ratio(target, total, self._saved(), 0, later) if later else 0.0
-            return PrunePlan.full(len(view))
-        wanted = wanted_ratio(target, total, self._saved(), now, later, low)
-        # A plan made when little was scored, or one whose batches were cut, would miss the target for its whole period.
-        leads = held is not None and abs(held.ratio - wanted) * (now + later) <= TOLERANCE * total / 2
-        plan = held if held is not None and leads else plan_for_ratio(self.policy, view, info, wanted, start)
-        missing = target * total - self._saved() - plan.ratio * now
-        high = self._steered.max_ratio
-        is_met = plan.ratio >= min(wanted, high) - 1.5 / len(view)
-        # Where not all epochs can prune as much (samples come due), one that could not says little of the next.
-        is_uneven = self._steered.max_saved_epochs(total) < high * total - 1e-9
-        if later and (is_met or is_uneven):
-            self._later_ratio = min(missing, self._steered.max_saved_epochs(later)) / later
-        else:
-            self._later_ratio = plan.ratio
-        short = missing - self._later_ratio * later
-        if short > TOLERANCE * total and not self._warned_budget:
-            self._warned_budget = True
-            logger.warning(
-                "Epoch %d: `prune_target_saving` %g will be missed by %.1f points if later epochs prune as this one "
-                "(%.1f %% of the data, the most that %s finds). It is tried on; more epochs or another method would "
-                "reach it.",
-                *(info.epoch, target, 100 * short / total, 100 * plan.ratio, self.policy.name),
-            )
-        return plan
-
     def _saved(self) -> float:
         """Epochs' worth of samples that the finished epochs did not forward, less those of scoring before the run."""
-        spent = self.policy.scoring_forward_passes / self.facts.num_samples
+        spent = self.policy.scoring_forward_passes / self.identity.num_samples
         return sum(1 - record.forward_passes / record.num_samples for record in self.history) - spent
 
     def _select(self, view: ScoreView, info: EpochInfo) -> PrunePlan:
         """The plan in force inside a period, else the policy's."""
-        start, is_warm = self.policy.period_start(info.epoch), info.epoch >= self.facts.warmup_epochs
+        start, is_warm = self.policy.period_start(info.epoch), info.epoch >= self.identity.warmup_epochs
         # Inside a period the plan in force is that of the epoch before. A full one was no selection: it came from
         # warm-up or annealing, or there was nothing to choose from.
         is_held = start < info.epoch and self.plan is not None and not self.plan.is_full
-        held = self.plan if is_held and is_warm and self._steered.prunes_in(info) else None
-        if self.facts.target_saving is not None:
-            return self._plan_on_budget(view, info, self.facts.target_saving, held, start)
+        held = self.plan if is_held and is_warm and (self.target or self.policy).prunes_in(info) else None
+        if self.target is not None:
+            return self.target.plan(view, info, self._saved(), held, start)
         if not is_warm:
-            return PrunePlan.full(self.facts.num_samples)
+            return PrunePlan.full(self.identity.num_samples)
         return held if held is not None else self.policy.plan(view, info, info.generator("plan", key=start))
 
     def close_epoch(self, step: int) -> EpochRecord:
@@ -226,7 +162,7 @@ class PruningRun:
         """Whether a resumed run makes other optimizer steps per full epoch than the saved one."""
         return self._saved_updates not in (None, self.clock.length.updates_per_epoch)
 
-    def resume_at(
+    def take_up(
         self, step: int, restart_epoch: bool, scheduler_steps: int, is_epoch_over: bool = False
     ) -> tuple[int, int]:
         """(epoch to run next, optimizer steps of it that count as done) for a checkpoint at global step `step`.
@@ -239,7 +175,7 @@ class PruningRun:
             is_epoch_over: whether a callback had ended the epoch there, before its planned end.
         """
         before, saved, plan = self.clock.current, self._saved_layout, self.plan
-        epoch, done = self.clock.resume_at(step)
+        epoch, done = self.clock.position_at(step)
         if is_epoch_over and before is not None and epoch == before.epoch:
             epoch, done = epoch + 1, 0
         if saved != self.layout and (done == 0 or restart_epoch):
@@ -257,43 +193,43 @@ class PruningRun:
             # A new epoch on the clock, which starts where the first part of it ended.
             self.clock.begin_epoch(epoch, step, self._updates(plan), scheduler_steps)
         else:
-            self.dealing = self.dealing.anew(
-                saved, self.layout, done, plan.num_kept, plan.is_full, self.facts.drop_last
-            )
-            self.clock.redeal(step, self._updates(plan), self.dealing.skipped, scheduler_steps)
-            logger.warning(
-                "Saved with %s, resumed with %s: of epoch %d's %d samples, %d are done and the rest is dealt out "
-                "anew. %s",
-                *(saved, self.layout, epoch, plan.num_kept, self.dealing.dealt, _NOT_EXACT),
-            )
+            self._deal_rest_anew(plan, epoch, step, done, scheduler_steps)
         if self.record is not None:
             self.record.steps += done - self.dealing.skipped
         return epoch, self.dealing.skipped
 
+    def _deal_rest_anew(self, plan: PrunePlan, epoch: int, step: int, done: int, scheduler_steps: int) -> None:
+        """Go on inside an epoch whose batches, accumulation or processes are not those it was begun with."""
+        saved = self._saved_layout
+        self.dealing = self.dealing.anew(saved, self.layout, done, plan.num_kept, plan.is_full, self.identity.drop_last)
+        self.clock.redeal(step, self._updates(plan), self.dealing.skipped, scheduler_steps)
+        logger.warning(
+            "Saved with %s, resumed with %s: of epoch %d's %d samples, %d are done and the rest is dealt out anew. %s",
+            *(saved, self.layout, epoch, plan.num_kept, self.dealing.dealt, _NOT_EXACT),
+        )
+
     def _updates(self, plan: PrunePlan) -> int:
-        return self.dealing.updates(self.layout, plan.num_kept, plan.is_full, self.facts.drop_last)
+        return self.dealing.updates(self.layout, plan.num_kept, plan.is_full, self.identity.drop_last)
 
     def _project(self, info: EpochInfo, plan: PrunePlan) -> float | None:
         length = self.clock.length
         if length.fixed_steps:
             return None
+        if self.target is not None:
+            return self.target.projected(info, plan, self._saved())
         total = length.num_epochs
-        if self.facts.target_saving is not None:
-            to_come = prunable(self._steered, total, self.facts.warmup_epochs, info.epoch + 1)
-            now = plan.ratio * min(1.0, total - info.epoch)
-            return (self._saved() + now + self._later_ratio * to_come) / total
         saved = sum(record.ratio for record in self.history)
         saved -= self.policy.scoring_forward_passes / plan.num_samples
         saved += plan.ratio * min(1.0, total - info.epoch)
         for epoch in range(info.epoch + 1, math.ceil(total)):
             later = EpochInfo(epoch, total, epoch / total, info.seed)
-            if epoch >= self.facts.warmup_epochs and self.policy.prunes_in(later):
+            if epoch >= self.identity.warmup_epochs and self.policy.prunes_in(later):
                 saved += self._last_pruned_ratio * min(1.0, total - epoch)
         return saved / total
 
     def state_dict(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """(arrays, JSON-serialisable facts) from which `load_state_dict` continues exactly."""
-        arrays = pack_scores(self.store.state_dict(), self.facts.num_samples)
+        arrays = pack_scores(self.store.state_dict(), self.identity.num_samples)
         if self.plan is not None:
             arrays |= pack_plan(self.plan)
         return arrays, self._state_facts()
@@ -301,7 +237,7 @@ class PruningRun:
     def _state_facts(self) -> dict[str, Any]:
         return {
             "policy": {"name": self.policy.name, "parameters": self.policy.parameters()},
-            "run": vars(self.facts),
+            "run": vars(self.identity),
             "layout": asdict(self.layout),
             "dealing": asdict(self.dealing),
             "clock": self.clock.state_dict(),
@@ -309,7 +245,7 @@ class PruningRun:
             "history": self.history.as_dicts(),
             "last_pruned_ratio": self._last_pruned_ratio,
             "warned_nonfinite": self._warned_nonfinite,
-            "warned_budget": self._warned_budget,
+            "warned_budget": self.target is not None and self.target.has_warned,
         }
 
     def load_state_dict(self, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
@@ -319,35 +255,9 @@ class PruningRun:
             CheckpointError: naming everything that differs between the saved run and this one.
         """
         require(facts, self._state_facts())
-        identity = self.policy.identity()
-        free = self.policy.parameters().keys() - identity.keys()
-        saved = {
-            "pruning method": facts["policy"]["name"],
-            "parameters": {key: value for key, value in facts["policy"]["parameters"].items() if key not in free},
-            "forward passes of scoring": _scoring_passes(facts, self.policy.scoring_forward_passes),
-            "run fixed by `max_steps`": facts["clock"]["length"]["fixed_steps"],
-            **facts["run"],
-        }
-        own = {
-            "pruning method": self.policy.name,
-            "parameters": _plain(identity),
-            "forward passes of scoring": self.policy.scoring_forward_passes,
-            "run fixed by `max_steps`": self.clock.length.fixed_steps,
-            **vars(self.facts),
-        }
-        differs = [
-            f"{_SAID_AS.get(key, key)}: {saved.get(key)!r} then, {own[key]!r} now"
-            for key in own
-            if saved.get(key) != own[key]
-        ]
-        if differs:
-            raise CheckpointError(
-                "The checkpoint belongs to another run, so it cannot be resumed exactly. "
-                + "; ".join(differs)
-                + ". Use the saved run's settings, or start a new run from its weights."
-            )
-        self.store.load_state_dict(unpack_scores(arrays, self.store.state_dict(), self.facts.num_samples))
-        self.plan = unpack_plan(arrays, self.facts.num_samples) if "plan.weights" in arrays else None
+        refuse_another_run("another run", *self._identities(facts))
+        self.store.load_state_dict(unpack_scores(arrays, self.store.state_dict(), self.identity.num_samples))
+        self.plan = unpack_plan(arrays, self.identity.num_samples) if "plan.weights" in arrays else None
         self.clock.load_state_dict(facts["clock"])
         self._saved_layout = Layout(**facts["layout"])
         self._saved_updates = facts["clock"]["length"]["updates_per_epoch"]
@@ -356,17 +266,28 @@ class PruningRun:
         self.history = PruningHistory([EpochRecord(**row) for row in facts["history"]])
         self._last_pruned_ratio = facts["last_pruned_ratio"]
         self._warned_nonfinite = facts["warned_nonfinite"]
-        self._warned_budget = facts["warned_budget"]
+        if self.target is not None:
+            self.target.has_warned = facts["warned_budget"]
 
-
-def _scoring_passes(facts: Mapping[str, Any], otherwise: int) -> int:
-    """What the saved run was charged with, in its first record; `otherwise` where it has none."""
-    records = [*facts["history"], *([] if facts["open_record"] is None else [facts["open_record"]])]
-    return int(records[0].get("scoring_forward_passes", 0)) if records else otherwise
-
-
-def _plain(value: Any) -> Any:
-    """As JSON gives it back: tuples become lists."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+    def _identities(self, facts: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What must be the same on a resume, by its names in a message: (of the saved run, of this one)."""
+        identity = self.policy.identity()
+        free = self.policy.parameters().keys() - identity.keys()
+        records = [*facts["history"], *([] if facts["open_record"] is None else [facts["open_record"]])]
+        own = self.policy.scoring_forward_passes
+        # The saved run was charged with them in its first record, if it got that far.
+        charged = int(records[0].get("scoring_forward_passes", 0)) if records else own
+        saved = {
+            "pruning method": facts["policy"]["name"],
+            "parameters": {key: value for key, value in facts["policy"]["parameters"].items() if key not in free},
+            "forward passes of scoring": charged,
+            "run fixed by `max_steps`": facts["clock"]["length"]["fixed_steps"],
+            **facts["run"],
+        }
+        return saved, {
+            "pruning method": self.policy.name,
+            "parameters": identity,
+            "forward passes of scoring": own,
+            "run fixed by `max_steps`": self.clock.length.fixed_steps,
+            **vars(self.identity),
+        }

@@ -14,22 +14,23 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..common.logs import logger
 from ..records.run_scores import RunScores
 from ..report.card import evaluation_of, update_card
+from .context import TrainerContext
 
 
 class HubPushes:
     """The pushes of one trainer; used on its first process.
 
     Args:
-        trainer: a `DynPruneMixin`.
+        context: the Trainer.
+        scores: what a push carries of the samples' scores; called with whether it is the last one.
     """
 
-    def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
+    def __init__(self, context: TrainerContext, scores: Callable[[bool], RunScores | None]) -> None:
+        self._context = context
+        self._scores = scores
         self._jobs: dict[str, list[Future[Any]]] = {}
         """Uploads by the checkpoint folder they were begun with."""
         self._newest = ""
@@ -40,18 +41,14 @@ class HubPushes:
 
     def prepare(self, is_last: bool) -> None:
         """Write what a push is to carry beside the model: scores, and at the end the report."""
-        run, folder = self.trainer._run, self.trainer._run_folder
-        if run is None or self.trainer.policy.max_ratio == 0 or not self.trainer.is_world_process_zero():
+        if not self._context.is_first:
             return
-        log = self.trainer._sample_log
+        folder = self._context.run_folder
         try:
-            RunScores(
-                score=run.store.view().score,
-                fingerprint=run.facts.fingerprint,
-                epochs=len(run.history),
-                method=self.trainer._given_policy.name,
-                times_kept=_times_kept(log, run.facts.num_samples, len(run.history)) if is_last else None,
-            ).save(folder)
+            scores = self._scores(is_last)
+            if scores is None:
+                return
+            scores.save(folder)
         except (OSError, ValueError) as error:
             logger.warning("The push goes without the samples' scores: %s", error)
         if is_last:
@@ -79,11 +76,11 @@ class HubPushes:
             stock: the Trainer's own method.
         """
         self._newest = folder
-        before = self._uploads()
+        before = self._context.uploads
         try:
             self.prepare(is_last=False)
             stock(folder)
-            jobs = [job for job in self._uploads() if job not in before]
+            jobs = [job for job in self._context.uploads if job not in before]
         except Exception as error:
             failed: Future[Any] = Future()
             failed.set_exception(error)
@@ -119,14 +116,10 @@ class HubPushes:
         self._jobs.clear()
         self._has_said = False
 
-    def _uploads(self) -> list[Future[Any]]:
-        progress = getattr(self.trainer, "push_in_progress", None)
-        return [] if progress is None else list(progress.jobs)
-
     def _missing(self) -> list[str]:
         """Checkpoint folders to push again; the newest one stands for those before, if only one is kept on the Hub."""
         failed = [folder for folder, jobs in self._jobs.items() if any(job.exception() for job in jobs)]
-        if self.trainer.args.hub_strategy != "all_checkpoints":
+        if self._context.args.hub_strategy != "all_checkpoints":
             failed = [self._newest] if next(reversed(self._jobs), None) in failed else []
         return [folder for folder in failed if Path(folder).is_dir()]
 
@@ -143,24 +136,14 @@ class HubPushes:
             )
 
 
-def add_to_card(trainer: Any) -> None:
+def add_to_card(context: TrainerContext) -> None:
     """The section on data pruning, in the card that the Trainer has just written."""
-    if not trainer.is_world_process_zero() or trainer._run_folder != str(trainer.args.output_dir):
+    output_dir = context.args.output_dir
+    if not context.is_first or context.run_folder != str(output_dir):
         return  # a trial of a hyperparameter search has a folder of its own
-    state = trainer.state
-    best = state.best_global_step if trainer.args.load_best_model_at_end else None
+    best = context.state.best_global_step if context.args.load_best_model_at_end else None
     try:
-        evaluation = evaluation_of(state.log_history, best)
-        update_card(trainer.args.output_dir, evaluation, repository=trainer.hub_model_id)
+        evaluation = evaluation_of(context.state.log_history, best)
+        update_card(output_dir, evaluation, repository=context.hub_model_id)
     except ValueError as error:
         logger.warning("The model card has no section on data pruning: %s", error)
-
-
-def _times_kept(log: Any, num_samples: int, epochs: int) -> Any:
-    """None where the log lacks an epoch, as after a resume into another folder."""
-    if log is None or log.epochs != list(range(epochs)):
-        return None
-    kept = np.zeros(num_samples, np.int32)
-    for epoch in log:
-        kept += epoch.kept
-    return kept

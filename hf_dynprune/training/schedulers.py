@@ -1,12 +1,15 @@
-"""What happens beside the training loop: progress totals, and schedulers that cannot be warped."""
+"""The learning rate along the full-data run's axis, with schedulers that can be warped and others; progress totals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from transformers import TrainerCallback
+
+from ..decisions.schedule import RunClock
+from ..records.state_files import CheckpointError
 
 
 class NominalStepping(TrainerCallback):
@@ -44,3 +47,28 @@ def set_progress_total(callbacks: Iterable[Any], total: int) -> None:
             bar.total = total
             if hasattr(bar, "refresh"):
                 bar.refresh()
+
+
+def warp_scheduler(clock: RunClock, scheduler: Any, is_own: bool, steps_changed: bool) -> None:
+    """Make the Trainer's schedule a function of the position on the full-data run's axis.
+
+    The clock keeps whether that was done, since DeepSpeed's integration creates schedulers on a copy of the trainer.
+
+    Args:
+        clock: of the run.
+        scheduler: of any class; only a `LambdaLR` can be warped.
+        is_own: whether the Trainer made it, of its arguments; one of the user's is stepped along the axis instead.
+        steps_changed: whether a resumed run makes other optimizer steps per full epoch than the saved one.
+
+    Raises:
+        CheckpointError: a user's scheduler counts optimizer steps, and they changed.
+    """
+    clock.is_warped = is_own and type(scheduler) is LambdaLR
+    if clock.is_warped:
+        scheduler.lr_lambdas = [clock.warp(function) for function in scheduler.lr_lambdas]
+    elif steps_changed and not clock.length.fixed_steps and not is_stepped_by_metric(scheduler):
+        raise CheckpointError(
+            f"{type(scheduler).__name__}, a scheduler of your own, counts optimizer steps and is restored with "
+            "those of the saved run, but with this batch size, accumulation and number of processes an epoch "
+            "has others. Resume with the saved ones, or use `lr_scheduler_type`."
+        )

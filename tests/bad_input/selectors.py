@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,14 @@ class Own(RandomSelector):
 def on_two_processes(place: Path) -> DynPruneTrainer:
     """Dispatched map-style data, as on two processes."""
     trainer = build(place, selector=RandomSelector(), accelerator_config={"dispatch_batches": True})
-    trainer._layout = lambda: Layout(4, 1, 2)
+    trainer._training.context = SimpleNamespace(
+        **{
+            name: getattr(trainer._context, name)
+            for name in ("args", "train_dataset", "compute_loss_func", "batch_size")
+        },
+        accelerator=trainer.accelerator,
+        layout=Layout(4, 1, 2),
+    )
     return trainer
 
 

@@ -24,7 +24,7 @@ from hf_dynprune.common.tables import markdown_table
 from hf_dynprune.decisions.dealing import Layout
 from hf_dynprune.decisions.schedule import RunLength
 from hf_dynprune.records.state_files import TENSOR_FILE, load_state, save_state
-from hf_dynprune.training.epoch_run import PruningRun, RunFacts
+from hf_dynprune.training.epoch_run import EpochRun, EpochRunIdentity
 
 from .measuring import median_interval, options_of, seconds, show, verdict, write_rows
 
@@ -37,14 +37,14 @@ BYTES_GOAL, SECONDS_GOAL, GOAL_SIZE = 16.0, 0.5, 10_000_000
 BATCH = 1024
 
 
-def new_run(policy: PruningPolicy, size: int) -> PruningRun:
+def new_run(policy: PruningPolicy, size: int) -> EpochRun:
     """A run of ten epochs that has not begun."""
-    facts = RunFacts(size, "fingerprint", 0, 0, 0, False, "random", False)
+    facts = EpochRunIdentity(size, "fingerprint", 0, 0, 0, False, "random", False)
     steps = -(-size // BATCH)
-    return PruningRun(policy, facts, Layout(BATCH, 1, 1), RunLength(steps, 10 * steps, 10.0, False))
+    return EpochRun(policy, facts, Layout(BATCH, 1, 1), RunLength(steps, 10 * steps, 10.0, False))
 
 
-def run_at_epoch_end(policy: PruningPolicy, size: int) -> PruningRun:
+def run_at_epoch_end(policy: PruningPolicy, size: int) -> EpochRun:
     """A run at the end of its second epoch: everything scored once, the kept samples a second time."""
     run, rng = new_run(policy, size), np.random.default_rng(0)
     own = run.store.state_dict()

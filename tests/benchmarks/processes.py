@@ -46,7 +46,7 @@ from hf_dynprune.decisions.schedule import RunLength
 from hf_dynprune.records.state_files import save_state
 from hf_dynprune.serving.distributed import ScoreBuffer, agree, collect, sum_over_processes
 from hf_dynprune.serving.sampler import PlanBatchSampler, visiting_order
-from hf_dynprune.training.epoch_run import PruningRun, RunFacts
+from hf_dynprune.training.epoch_run import EpochRun, EpochRunIdentity
 from tests.benchmarks.scaling_model import RATE, check_bytes, merge_bytes
 
 ROOT = Path(__file__).parents[2]
@@ -81,8 +81,8 @@ class Boundary:
         self.state = state
         layout = Layout(BATCH, 1, state.num_processes)
         steps = math.ceil(size / layout.global_batch)
-        facts = RunFacts(size, "", 0, 0, 0, False, "random", False)
-        self.run = PruningRun(InfoBatch(delta=1.0), facts, layout, RunLength(steps, 100 * steps, 100, False))
+        facts = EpochRunIdentity(size, "", 0, 0, 0, False, "random", False)
+        self.run = EpochRun(InfoBatch(delta=1.0), facts, layout, RunLength(steps, 100 * steps, 100, False))
         self.buffer = ScoreBuffer()
         self.losses = np.random.default_rng(0).exponential(size=size).astype(np.float32)
         self.seconds: dict[str, float] = {}

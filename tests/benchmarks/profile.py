@@ -33,7 +33,7 @@ from hf_dynprune.records.figures import effective_size, pruned_range, score_quan
 from hf_dynprune.records.sample_log import SampleLog
 from hf_dynprune.serving.distributed import ScoreBuffer
 from hf_dynprune.serving.sampler import visiting_order
-from hf_dynprune.training.epoch_run import PruningRun
+from hf_dynprune.training.epoch_run import EpochRun
 
 from .checkpointing import BATCH, new_run
 from .measuring import options_of, write_rows
@@ -94,7 +94,7 @@ class Parts:
         return result
 
 
-def boundary(run: PruningRun, epoch: int, step: int, log: SampleLog, parts: Parts) -> int:
+def boundary(run: EpochRun, epoch: int, step: int, log: SampleLog, parts: Parts) -> int:
     """One epoch without a model, as the trainer goes through it; the step at which the next one begins."""
     info = run.epoch_info(epoch, step)
     plan = parts.time("plan and record", lambda: run.make_plan(info))
@@ -130,7 +130,7 @@ def profile_boundary(size: int) -> list[dict[str, Any]]:
     run, parts, step = new_run(InfoBatch(), size), Parts(), 0
     with tempfile.TemporaryDirectory() as folder:
         log = SampleLog(folder)
-        log.begin(size, run.facts.fingerprint, None, None, 0)
+        log.begin(size, run.identity.fingerprint, None, None, 0)
         for epoch in range(EPOCHS):
             step = boundary(run, epoch, step, log, parts)
     return [

@@ -89,7 +89,7 @@ class Corrupt(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         if state.epoch == 1 and args.process_index == 1:
-            self.trainer._run.store._score[7] += 0.25
+            self.trainer._training.run.store._score[7] += 0.25
 
 
 def corrupted(folder: Path, world_size: int) -> dict[str, np.ndarray]:
@@ -165,7 +165,7 @@ def selected(name: str, folder: Path, world_size: int, resume: str | None = None
     rows = trainer.pruning_history.as_dicts()
     return {
         "world_size": np.array(world_size),
-        "remembered": trainer._selection.run.state["losses"],
+        "remembered": trainer._training.run.state["losses"],
         **{key: np.array([row[key] for row in rows]) for key in ("num_samples", "kept", "forward_passes", "steps")},
         **{f"model.{key}": value.numpy() for key, value in weights_of(trainer).items() if "." in key},
     }

@@ -81,7 +81,7 @@ class Recorder(TrainerCallback):
         self.rates.append(lr_scheduler.get_last_lr()[0])
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        run = self.trainer._run
+        run = self.trainer._training.run
         epoch = run.clock.current.epoch
         # The scores this epoch's plan was made from: its own are folded in after this event.
         self.found[f"kept.{epoch}"] = run.plan.kept_indices
@@ -99,7 +99,7 @@ class RecordingTrainer(DynPruneTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if INDEX_KEY in inputs:
-            epoch = self._run.clock.current.epoch
+            epoch = self._training.run.clock.current.epoch
             pairs = zip(inputs[INDEX_KEY].tolist(), inputs[WEIGHT_KEY].tolist(), strict=True)
             self.served += [(epoch, index, weight) for index, weight in pairs]
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -159,9 +159,9 @@ def run(scenario: Scenario, out: Path, world_size: int, **parts: Any) -> dict[st
     result |= trainer.recorder.found
     result["served"] = np.array(trainer.served, dtype=np.float64).reshape(-1, 3)
     result["rates"] = np.array(trainer.recorder.rates)
-    result["keeps_sample_log"] = np.array(trainer._sample_log is not None)
-    if trainer._run is not None:
-        view = trainer._run.store.view()
+    result["keeps_sample_log"] = np.array(trainer._training._sample_logging._log is not None)
+    if trainer._training.run is not None:
+        view = trainer._training.run.store.view()
         result |= {"scores": view.score.copy(), "must_keep": view.must_keep.copy()}
         rows = trainer.pruning_history.as_dicts()
         for key in ("kept", "forward_passes", "steps", "nonfinite"):

@@ -8,11 +8,11 @@ from typing import Any
 import datasets
 import torch
 
-from ..readers.digits import Images, chosen_rows, load_digits_task
-from ..readers.images import load_digit_images, load_image_data
-from ..readers.sources import load_splits
 from ..records.sample_log import SampleLog
 from ..serving.labels import class_labels, dataset_fingerprint
+from .digits import Images, chosen_rows, load_digits_task
+from .images import load_digit_images, load_image_data
+from .sources import load_splits
 
 DIGITS = "digits"
 _ADVICE = (

@@ -1,0 +1,128 @@
+"""What a run can save at most and why, in the one line that is said before it begins."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .budget import check_epochs, prunable
+from .plan import EpochInfo
+from .policy import PruningPolicy
+from .schedule import RunLength
+
+LOW_SAVING = 0.05
+"""Share of the forward passes below which a run's saving is little enough to warn about."""
+
+
+@dataclass
+class _Epochs:
+    """Epochs of a run by what they do; each may be a fraction where the run ends inside one."""
+
+    warm_up: float = 0.0
+    first: float = 0.0
+    annealing: float = 0.0
+    pruned: float = 0.0
+
+
+def describe_savings(
+    policy: PruningPolicy,
+    length: RunLength,
+    warmup_epochs: int,
+    target: float | None = None,
+    num_samples: int | None = None,
+) -> tuple[str, bool]:
+    """One line on what the run can save at most and why, and whether that is little enough to warn about.
+
+    Raises:
+        ValueError: the run has no epochs.
+    """
+    if not length.fixed_steps and (policy.max_ratio > 0 or target is not None):
+        check_epochs(length.num_epochs)
+    if target is not None:
+        return _on_target(policy, length.num_epochs, warmup_epochs, target, num_samples), False
+    if policy.max_ratio == 0:
+        return f"Data pruning ({policy}) is off: every epoch trains on all samples.", False
+    if length.fixed_steps:
+        return (
+            f"Data pruning ({policy}): `max_steps` fixes {length.max_steps} optimizer steps, so pruning does not "
+            f"shorten the run; it passes over the data more often, at up to {policy.max_ratio:.1%} less per epoch.",
+            False,
+        )
+    total = length.num_epochs
+    epochs = _count_epochs(policy, total, warmup_epochs)
+    best = policy.max_saved_epochs(epochs.pruned) / total
+    reasons = _reasons(policy, epochs, best < policy.max_ratio * epochs.pruned / total - 1e-9)
+    text = (
+        f"Data pruning ({policy}) can save at most {best:.1%} of the forward passes of {total:g} epochs: "
+        f"{epochs.pruned:g} epochs prune up to {policy.max_ratio:.1%} each"
+        + (f"; {', '.join(reasons)}." if reasons else ".")
+    )
+    if policy.scoring_forward_passes:
+        text += f" Not taken off: {policy.scoring_forward_passes:,} forward passes that scoring cost before the run."
+    if best >= LOW_SAVING:
+        return text, False
+    advice = _advice(policy, epochs)
+    return f"{text} That is little: {advice}, or train without pruning (`prune_method='none'`).", True
+
+
+def _on_target(
+    policy: PruningPolicy, num_epochs: float, warmup_epochs: int, target: float, num_samples: int | None
+) -> str:
+    steered = policy.with_ratio(policy.ratio_range[1])
+    epochs = prunable(steered, num_epochs, warmup_epochs)
+    spent = policy.scoring_forward_passes / num_samples if num_samples else 0.0
+    each = min((target * num_epochs + spent) / epochs, steered.max_ratio)
+    return (
+        f"Data pruning ({policy.name}): to save {target:.1%} of the forward passes of {num_epochs:g} epochs"
+        + (f" after the {spent:.3g} epochs' worth that scoring cost" if spent else "")
+        + f", the {epochs:g} that may prune leave out about {each:.1%} each."
+    )
+
+
+def _count_epochs(policy: PruningPolicy, num_epochs: float, warmup_epochs: int) -> _Epochs:
+    counts = _Epochs()
+    for epoch in range(math.ceil(num_epochs)):
+        share = min(1.0, num_epochs - epoch)
+        if epoch < warmup_epochs:
+            counts.warm_up += share
+        elif not policy.prunes_in(EpochInfo(epoch, num_epochs, epoch / num_epochs, 0)):
+            counts.annealing += share
+        elif policy.reads_scores and epoch == 0:
+            counts.first += share
+        else:
+            counts.pruned += share
+    return counts
+
+
+def _reasons(policy: PruningPolicy, epochs: _Epochs, is_limited: bool) -> list[str]:
+    """Why not every epoch prunes as much as the method can.
+
+    Args:
+        policy: of the run.
+        epochs: counted.
+        is_limited: whether a limit on the epochs without a visit keeps the prunable ones from it.
+    """
+    reasons = []
+    if epochs.warm_up:
+        reasons.append(f"{epochs.warm_up:g} full for `prune_warmup_epochs`")
+    if epochs.first:
+        reasons.append("the first full because nothing is scored yet")
+    if epochs.annealing:
+        delta = policy.parameters().get("delta")
+        annealing = "" if delta is None else f" (annealing, `delta` {delta:g})"
+        reasons.append(f"{epochs.annealing:g} full by the method's schedule{annealing}")
+    unseen = policy.parameters().get("max_unseen_epochs")
+    if is_limited and unseen is not None:
+        reasons.append(f"no sample left out for more than {unseen} epoch{'s' if unseen > 1 else ''} in a row")
+    return reasons
+
+
+def _advice(policy: PruningPolicy, epochs: _Epochs) -> str:
+    """What to change for a larger saving."""
+    if policy.max_ratio < LOW_SAVING:
+        return "raise `prune_ratio`" + (" or lower the floor" if "class_floor" in policy.parameters() else "")
+    if epochs.warm_up:
+        return "lower `prune_warmup_epochs` or raise `num_train_epochs`"
+    if epochs.annealing and "delta" in policy.parameters():
+        return "raise `num_train_epochs`, or `delta` in `prune_kwargs`"
+    return "raise `num_train_epochs`"

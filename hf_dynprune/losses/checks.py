@@ -1,0 +1,67 @@
+"""What a per-sample loss must give, checked on each batch, and on the first one against the model's own loss."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from .base import LossTerms, PerSampleLoss
+
+
+def check_counts(count: Any, index: torch.Tensor) -> None:
+    """Raise unless `PerSampleLoss.count` gave `[B]` for the batch's sample indices `[B]`."""
+    if not isinstance(count, torch.Tensor):
+        raise TypeError(f"`count` of the per-sample loss must return a tensor [B], got {type(count).__name__}.")
+    if count.shape != index.shape:
+        raise ValueError(_shape_message("counted", count, index))
+
+
+def check_terms(terms: Any, index: torch.Tensor) -> None:
+    """Raise unless a per-sample loss gave tensors `[B]` through which the model can learn, for indices `[B]`."""
+    if not isinstance(terms, LossTerms):
+        raise TypeError(
+            f"A PerSampleLoss must return LossTerms(total=[B], score=[B]) when called, got {type(terms).__name__}."
+        )
+    for name in ("total", "score"):
+        value = getattr(terms, name)
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"`{name}` of LossTerms must be a tensor [B], got {type(value).__name__}.")
+        if value.shape != index.shape:
+            raise ValueError(_shape_message("returned losses for" if name == "total" else "scored", value, index))
+    if isinstance(terms.extra, torch.Tensor) and terms.extra.dim() > 0:
+        raise ValueError(
+            f"`extra` of LossTerms must be one number for the batch, got shape {tuple(terms.extra.shape)}: what "
+            "belongs to single samples goes into `total`."
+        )
+    if torch.is_grad_enabled() and not terms.total.requires_grad:
+        raise ValueError(
+            "The per-sample loss has no gradient (`requires_grad` is False): compute it from the model's outputs "
+            "without detaching them."
+        )
+
+
+def _shape_message(verb: str, got: torch.Tensor, index: torch.Tensor) -> str:
+    return (
+        f"The per-sample loss {verb} {tuple(got.shape)} for a batch of {len(index)} samples: it must be one number per "
+        "sample, and the collator must neither drop nor merge samples."
+    )
+
+
+def refuse_mismatch(loss: PerSampleLoss, model: torch.nn.Module, got: float, expected: float, rel_tol: float) -> None:
+    """Raise a ValueError unless the two agree. A stock loss that is not finite says nothing and is passed over."""
+    if math.isfinite(expected) and not math.isclose(got, expected, rel_tol=rel_tol, abs_tol=1e-5):
+        raise ValueError(
+            f"{type(loss).__name__} gives {got:.6g} on the first batch where {type(model).__name__}'s own loss is "
+            f"{expected:.6g}: the model computes another loss. Pass it as `per_sample_loss=fn`."
+        )
+
+
+def loss_tolerance(model: torch.nn.Module) -> float:
+    """How far, relatively, two reductions of one loss may be apart.
+
+    Under autocast losses are reduced in float32; a model whose weights are halves may reduce its own in them.
+    """
+    is_half = any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters())
+    return 1e-2 if is_half else 1e-4

@@ -1,0 +1,235 @@
+"""What may be asked of the Trainer during a training. The only reader of its private attributes beside `trainer.py`."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import datasets
+
+from ..decisions.dealing import Layout
+from ..records.timing import EpochTimes
+from ..training_args import DynPruneArguments
+from .combining import is_of_trl
+from .gpu_meter import find_meter
+from .schedulers import set_progress_total
+
+
+class TrainerContext:
+    """The Trainer as a training sees it.
+
+    Everything is read when it is asked for, since the Trainer replaces model, optimizer and state during a run.
+
+    Args:
+        trainer: a `DynPruneMixin` that is built.
+        mixin: the pruning class in it; what stands behind it is the Trainer that is combined with pruning.
+    """
+
+    def __init__(self, trainer: Any, mixin: type) -> None:
+        self._trainer = trainer
+        self.mixin = mixin
+        args = trainer.args
+        self.flags: DynPruneArguments = args if isinstance(args, DynPruneArguments) else DynPruneArguments()
+        self.times = EpochTimes()
+        """Wall time of the epoch under way; a new one for each run."""
+        self.run_folder = str(args.output_dir)
+        """Where the run under way, or the last one, writes its files: a trial of a search has its own."""
+
+    def begin(self, trial: Any) -> None:
+        """A new run: its folder, its clock, and the GPUs' meter of energy on the first process."""
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", self.args.n_gpu))
+        self.times = EpochTimes(find_meter(here) if self.is_first else None)
+        self.run_folder = self.folder(trial)
+
+    # ---- Arguments and data ----
+
+    @property
+    def args(self) -> Any:
+        """The training arguments."""
+        return self._trainer.args
+
+    @property
+    def seeds(self) -> tuple[int, int]:
+        """(of the pruning draws, of the stock Trainer's order)."""
+        stock = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return (stock if self.flags.prune_seed is None else self.flags.prune_seed), stock
+
+    @property
+    def train_dataset(self) -> Any:
+        """The user's training set; None where there is none."""
+        return self._trainer.train_dataset
+
+    @property
+    def train_data_and_collator(self) -> tuple[Any, Any]:
+        """Training set and collator, without the columns that the model does not take, as the stock loader has them."""
+        return without_unused_columns(self._trainer, self.train_dataset)
+
+    @property
+    def processing_class(self) -> Any:
+        """Tokenizer or processor, if the Trainer has one."""
+        return self._trainer.processing_class
+
+    @property
+    def compute_loss_func(self) -> Any:
+        """The loss function that the Trainer was given, if any."""
+        return self._trainer.compute_loss_func
+
+    @property
+    def trainer_class(self) -> type:
+        """The class of the Trainer."""
+        return type(self._trainer)
+
+    # ---- Processes and batches ----
+
+    @property
+    def accelerator(self) -> Any:
+        """Accelerate's."""
+        return self._trainer.accelerator
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the first process, which writes files and logs."""
+        return bool(self._trainer.is_world_process_zero())
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the processes share the model's weights out among them (FSDP, DeepSpeed)."""
+        return bool(self._trainer.is_fsdp_enabled or self._trainer.is_deepspeed_enabled)
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of one process's batch; `auto_find_batch_size` lowers it from attempt to attempt."""
+        return int(self._trainer._train_batch_size)
+
+    @property
+    def layout(self) -> Layout:
+        """How a window's samples are dealt out to batches and processes."""
+        accelerator = self.accelerator
+        accumulation = self.args.gradient_accumulation_steps
+        return Layout(self.batch_size, accumulation, accelerator.num_processes, bool(accelerator.split_batches))
+
+    @property
+    def ranks_of_this_disk(self) -> range | None:
+        """Ranks whose files lie on this machine where each machine has a folder of its own; None where all do."""
+        if not self.args.save_on_each_node:
+            return None
+        first = self.args.process_index - self.args.local_process_index
+        return range(first, first + int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+    def prepare(self, batch: Any) -> Any:
+        """The batch on the device, in the precision the model takes."""
+        return self._trainer._prepare_input(batch)
+
+    # ---- Model and optimizer ----
+
+    @property
+    def plain_model(self) -> Any:
+        """The model without the wrappers for several processes."""
+        return self.accelerator.unwrap_model(self._trainer.model)
+
+    @property
+    def model_to_evaluate(self) -> Any:
+        """The model for a forward pass of one process alone.
+
+        A wrapper for several processes would exchange buffers; one that holds the weights in shards is needed.
+        """
+        return self._trainer.model_wrapped if self.is_sharded else self.plain_model
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer."""
+        return self._trainer.optimizer
+
+    @property
+    def scheduler_steps(self) -> int:
+        """Steps that the scheduler has counted; skipped optimizer steps are none."""
+        return int(getattr(self._trainer.lr_scheduler, "last_epoch", self.state.global_step))
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision of the forward pass."""
+        manager: AbstractContextManager[Any] = self._trainer.compute_loss_context_manager()
+        return manager
+
+    # ---- State, logs and folders ----
+
+    @property
+    def state(self) -> Any:
+        """The Trainer's state."""
+        return self._trainer.state
+
+    @property
+    def control(self) -> Any:
+        """What callbacks have asked for."""
+        return self._trainer.control
+
+    @property
+    def callbacks(self) -> list[Any]:
+        """The Trainer's callbacks."""
+        return list(self._trainer.callback_handler.callbacks)
+
+    @property
+    def share_undone(self) -> float:
+        """Factor by which samples are multiplied before the Trainer makes a throughput of them.
+
+        Newer versions multiply by the share of the steps that this call of `train` made; this undoes it.
+        """
+        first_step = getattr(self._trainer, "_initial_global_step", None)
+        if first_step is None or self.state.global_step <= first_step:
+            return 1.0
+        return float(max(self.state.max_steps, 1) / (self.state.global_step - first_step))
+
+    def set_max_steps(self, steps: int) -> None:
+        """Correct the length of the run, in the state and in the progress bars."""
+        self.state.max_steps = steps
+        set_progress_total(self.callbacks, steps)
+
+    def folder(self, trial: Any) -> str:
+        """The output folder of a trial of a search; the run's own without one."""
+        return str(self._trainer._get_output_dir(trial))
+
+    def log(self, row: Mapping[str, float]) -> None:
+        """A row of pruning's own in the Trainer's log."""
+        with self.metrics_set_aside():
+            self._trainer.log(dict(row))
+
+    @contextmanager
+    def metrics_set_aside(self) -> Iterator[None]:
+        """Keeps what TRL's trainers gather for their next log out of a row, or a loss, that is pruning's own."""
+        trainer = self._trainer
+        gathered = getattr(trainer, "_metrics", None)
+        if gathered is None or not is_of_trl(type(trainer)):
+            yield
+            return
+        trainer._metrics = {mode: defaultdict(list) for mode in gathered}
+        try:
+            yield
+        finally:
+            trainer._metrics = gathered
+
+    # ---- Hub ----
+
+    @property
+    def hub_model_id(self) -> str | None:
+        """The repository's name."""
+        name: str | None = self._trainer.hub_model_id
+        return name
+
+    @property
+    def uploads(self) -> list[Future[Any]]:
+        """Uploads of the last push, under way or done."""
+        progress = getattr(self._trainer, "push_in_progress", None)
+        return [] if progress is None else list(progress.jobs)
+
+
+def without_unused_columns(trainer: Any, dataset: Any) -> tuple[Any, Any]:
+    """(data set, collator) of a Trainer, without columns that its model does not take, as its own loaders have them.
+
+    Of a data set of `datasets` the columns are removed, else the collator passes over them.
+    """
+    if isinstance(dataset, datasets.Dataset):
+        return trainer._remove_unused_columns(dataset, description="training"), trainer.data_collator
+    return dataset, trainer._get_collator_with_removed_columns(trainer.data_collator, description="training")

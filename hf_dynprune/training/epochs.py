@@ -1,0 +1,360 @@
+"""Pruning by a policy: which samples an epoch visits is decided before it begins, from the scores of earlier ones."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from ..common.logs import logger
+from ..decisions.budget import check_target
+from ..decisions.forecast import describe_savings
+from ..decisions.plan import PrunePlan
+from ..decisions.policy import PruningPolicy
+from ..decisions.schedule import RunLength
+from ..losses.step import LossStep, StepResult, is_indexed
+from ..records.history import PruningHistory
+from ..records.run_scores import RunScores
+from ..records.state_files import CheckpointError, load_state, require, save_state
+from ..serving.distributed import ScoreBuffer, agree
+from ..serving.indexed import WEIGHT_KEY
+from ..serving.labels import dataset_fingerprint
+from ..serving.loader import PlanLoader, check_served, plan_sampler, skipped_too_little
+from ..serving.sampler import PlanBatchSampler, visiting_order
+from .backends import epoch_scalars, send_histograms
+from .combining import refuse_own_data
+from .context import TrainerContext
+from .epoch_run import EpochRun
+from .identity import EpochRunIdentity, refuse_other_kind
+from .protocol import StockLength
+from .refusals import (
+    add_guarantees,
+    check_policy,
+    loads_in_order,
+    refuse_dropped_visits,
+    refuse_split,
+    refuse_unsupported,
+    sample_lengths,
+)
+from .sample_logging import SampleLogging
+from .schedulers import warp_scheduler
+
+
+class EpochPruning:
+    """A training in which a policy plans each epoch. What each method is for: `Training`.
+
+    Args:
+        context: the Trainer.
+        policy: plans.
+
+    Raises:
+        ValueError: it is no policy object that a checkpoint can name.
+    """
+
+    selector = None
+    is_fetching = False
+
+    def __init__(self, context: TrainerContext, policy: PruningPolicy) -> None:
+        check_policy(policy)
+        self.context = context
+        self.chooser = policy
+        self.policy = policy
+        self.run: EpochRun | None = None
+        self._scores = ScoreBuffer()
+        self._step: LossStep | None = None
+        self._guaranteed_on: Any = None
+        self._sample_logging = SampleLogging()
+        self._lengths: Any = None
+        self._loader: PlanLoader | None = None
+
+    @property
+    def prunes(self) -> bool:
+        """Whether the policy ever leaves anything out."""
+        return self.policy.max_ratio > 0
+
+    @property
+    def unbiased(self) -> bool:
+        """The policy's own claim."""
+        return self.policy.unbiased
+
+    @property
+    def history(self) -> PruningHistory:
+        """The finished epochs of the last run."""
+        return PruningHistory() if self.run is None else self.run.history
+
+    @property
+    def plan(self) -> PrunePlan | None:
+        """The plan in force, or the last one."""
+        return None if self.run is None else self.run.plan
+
+    @property
+    def _active(self) -> EpochRun:
+        if self.run is None:
+            raise RuntimeError("No training run is active: call `train()`.")
+        return self.run
+
+    # ---- Before a run ----
+
+    def check(self) -> None:
+        """Data and trainer class first, then what the flags promise of them."""
+        context, flags = self.context, self.context.flags
+        dataset = context.train_dataset
+        if dataset is not None:
+            refuse_unsupported(dataset, context.args, context.compute_loss_func)
+            refuse_own_data(context.trainer_class, context.mixin)
+            self._add_guarantees()
+        if flags.prune_target_saving is not None:
+            epochs = float(context.args.num_train_epochs)
+            num_samples = None if dataset is None else len(dataset)
+            check_target(self.policy, flags.prune_target_saving, epochs, flags.prune_warmup_epochs, num_samples)
+
+    def _add_guarantees(self) -> None:
+        """Wrap the given policy as the flags say, once per training set: the class floor takes its labels."""
+        context = self.context
+        floor, unseen = context.flags.prune_class_floor, context.flags.prune_max_unseen_epochs
+        if (floor is not None or unseen is not None) and self._guaranteed_on is not context.train_dataset:
+            self.policy = add_guarantees(self.chooser, floor, unseen, context.train_dataset)
+            self._guaranteed_on = context.train_dataset
+        refuse_dropped_visits(self.policy, context.args.dataloader_drop_last)
+
+    def train_dataloader(self, stock: Callable[[], DataLoader[Any]]) -> DataLoader[Any]:
+        """A loader that serves the plan in force; before the first one, all data."""
+        context = self.context
+        dataset, collator = context.train_data_and_collator
+        layout = context.layout
+        refuse_split(layout)
+        seed = context.seeds[0] if context.flags.prune_reproducible_augmentation else None
+        self._loader = PlanLoader(dataset, collator, context.args, layout, seed)
+        return self._loader.prepared(context.accelerator)
+
+    def epoch_limit(self, stock_epochs: int) -> int:
+        """With `max_steps`, room for as many epochs as there are steps."""
+        return max(stock_epochs, self.context.args.max_steps) if self.context.args.max_steps > 0 else stock_epochs
+
+    # ---- Begin ----
+
+    def begin(self, step: LossStep, length: StockLength, checkpoint: str | None, trial: Any) -> tuple[int, int]:
+        """A new run, also for a second `train()` and for each attempt of `auto_find_batch_size`."""
+        context, args = self.context, self.context.args
+        if self.run is not None and self.run.record is not None:
+            logger.info("Starting over with batch size %d: scores, plans and history restart.", context.batch_size)
+        fixed, steps = args.max_steps > 0, length.max_steps
+        num_epochs = steps / length.updates_per_epoch if fixed else float(args.num_train_epochs)
+        self._add_guarantees()
+        self._step, self._scores = step, ScoreBuffer()
+        full = RunLength(length.updates_per_epoch, steps, num_epochs, fixed)
+        self.run = EpochRun(self.policy, self.identity(step), context.layout, full)
+        self._lengths = sample_lengths(context.train_dataset, args, context.processing_class)
+        epoch = done = 0
+        if checkpoint is not None:
+            epoch, done = self._take_up(checkpoint, length)
+        if context.is_first:
+            self._announce(self.run, context.folder(trial))
+        return epoch, done * args.gradient_accumulation_steps
+
+    def _announce(self, run: EpochRun, folder: str) -> None:
+        """Say what the run can save, and begin its files."""
+        identity, context = run.identity, self.context
+        text, is_little = describe_savings(
+            self.policy, run.clock.length, identity.warmup_epochs, identity.target_saving, identity.num_samples
+        )
+        logger.log(logging.WARNING if is_little else logging.INFO, text)
+        run.history.save(folder)
+        self._sample_logging = SampleLogging()
+        if context.flags.prune_sample_log and self.prunes:
+            self._sample_logging.begin(folder, context.train_dataset, run)
+
+    def identity(self, step: LossStep) -> EpochRunIdentity:
+        """What this run is known by when it is resumed."""
+        context, args = self.context, self.context.args
+        return EpochRunIdentity(
+            num_samples=len(context.train_dataset),
+            fingerprint=dataset_fingerprint(context.train_dataset),
+            seed=context.seeds[0],
+            stock_seed=context.seeds[1],
+            warmup_epochs=context.flags.prune_warmup_epochs,
+            drop_last=args.dataloader_drop_last,
+            sampling=str(args.train_sampling_strategy),
+            reproducible_augmentation=context.flags.prune_reproducible_augmentation,
+            target_saving=context.flags.prune_target_saving,
+            loss_options=step.loss.options,
+        )
+
+    def _take_up(self, folder: str, length: StockLength) -> tuple[int, int]:
+        """(epoch to run next, optimizer steps of it already done), from a checkpoint's state."""
+        context, run = self.context, self._active
+        arrays, facts = load_state(folder)
+        refuse_other_kind(facts, None)
+        require(facts, ("global_step", "scheduler_steps", "in_order", "epoch_stopped"))
+        run.load_state_dict(arrays, facts)
+        step, skips, is_over = context.state.global_step, not context.args.ignore_data_skip, facts["epoch_stopped"]
+        if skips and not facts["in_order"] and not is_over and run.clock.position_at(step)[1]:
+            raise CheckpointError(
+                f"{folder} lies inside an epoch and was written with `dataloader_in_order=False`: "
+                "which batches were trained is not known. Resume from the end of an epoch, or pass "
+                "`ignore_data_skip=True` to run the epoch again."
+            )
+        epoch, done = run.take_up(step, not skips, facts["scheduler_steps"], is_over)
+        # In other units a finished run's end may come out before its last step.
+        context.state.max_steps = max(run.clock.max_steps, step)
+        if 0 < context.args.max_steps <= step:
+            epoch, done = self.epoch_limit(length.num_epochs), 0
+        return epoch, done
+
+    # ---- Epochs ----
+
+    @contextmanager
+    def epoch(
+        self, number: int, dataloader: Any, length: tuple[int, int], done: int, trial: Any
+    ) -> Iterator[tuple[int, int]]:
+        """Plan the epoch, or take up the one that was interrupted, and see that all that was planned is served."""
+        context, run, step = self.context, self._active, self._step
+        if step is None:
+            raise RuntimeError("No training run is active: call `train()`.")
+        is_resumed = run.record is not None and run.clock.current is not None and run.clock.current.epoch == number
+        if not is_resumed:
+            self._close_epoch(trial)
+        done = done if is_resumed else 0
+        sampler = self._install_plan(number, dataloader, is_resumed, done)
+        step.has_ghosts = sampler.has_ghosts
+        batches = len(dataloader)
+        updates = max(1, math.ceil(batches / context.args.gradient_accumulation_steps))
+        if not is_resumed:
+            run.clock.begin_epoch(number, context.state.global_step, updates, context.scheduler_steps)
+        if self._loader is not None and number == context.state.global_step == 0:
+            self._loader.seed_workers()
+        context.set_max_steps(run.clock.max_steps)
+        forwarded = step.forwarded
+        context.times.begin(run.record)
+        yield batches, updates
+        context.times.end()
+        if not self._is_cut(updates):
+            check_served(number, step.forwarded - forwarded, sampler.num_slots(done))
+        self._close_epoch(trial)
+
+    def _install_plan(self, number: int, dataloader: Any, is_resumed: bool, done: int) -> PlanBatchSampler:
+        """Make the epoch's plan, or take the interrupted one, agree on it, and serve it in its order."""
+        context, run = self.context, self._active
+        info = run.epoch_info(number, context.state.global_step)
+        saved = run.plan if is_resumed else None
+        plan = agree(
+            context.accelerator,
+            run.store.checksum,
+            lambda: run.make_plan(info) if saved is None else saved,
+            PrunePlan.checksum,
+        )
+        strategy = context.args.train_sampling_strategy
+        order = visiting_order(plan, info, run.identity.stock_seed, strategy, self._lengths, run.dealing.window)
+        sampler = plan_sampler(dataloader)
+        sampler.install(plan, order, number, run.dealing, skipped_too_little(dataloader, context.layout, done))
+        return sampler
+
+    def _is_cut(self, updates: int) -> bool:
+        """Whether a callback, or the run's end, stopped the epoch before its last step."""
+        context, clock = self.context, self._active.clock
+        if clock.current is not None and context.state.global_step == clock.current.start_step + updates:
+            return False
+        return bool(context.control.should_epoch_stop or context.control.should_training_stop)
+
+    def _close_epoch(self, trial: Any) -> None:
+        """Fold the epoch's scores and write its record; does nothing where that is done."""
+        context, run = self.context, self._active
+        if run.record is None:
+            return
+        self.merge()
+        self._sample_logging.write(run)
+        try:
+            record = run.close_epoch(context.state.global_step)
+        finally:
+            if context.is_first:
+                run.history.save(context.folder(trial))
+        if self.prunes:
+            if context.is_first:
+                send_histograms(context.callbacks, context.state.global_step, run.distributions)
+            context.log(epoch_scalars(record))
+
+    def finish(self, trial: Any) -> int:
+        """Close the last epoch: the samples that were forwarded, over all processes."""
+        self._close_epoch(trial)
+        return 0 if self._step is None else self._step.forwarded
+
+    # ---- Steps ----
+
+    def window(self, fetch: Callable[[], Any], wanted: int, count: Callable[[list[Any]], Any]) -> tuple[list[Any], Any]:
+        """The Trainer's own window, whose batches must carry the samples' indices."""
+        with self.context.times.spent_on("data"):
+            batches, items = fetch()
+        for batch in batches:
+            if not is_indexed(batch) or WEIGHT_KEY not in batch:
+                has = ", ".join(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
+                raise ValueError(
+                    f"A training batch carries no sample index, only: {has}. Something between the data set and the "
+                    "trainer rebuilds batches: let `get_train_dataloader` be the trainer's own, and pass the collator "
+                    "as `data_collator`."
+                )
+        return batches, items
+
+    def record(self, result: StepResult) -> None:
+        """Keep the scores where they are until the epoch ends."""
+        self._scores.add(result.index, result.terms.score.detach(), result.count)
+        record = self._active.record
+        if record is not None:
+            record.forward_passes += result.forwarded
+
+    def merge(self) -> None:
+        """Give the scores of all processes to the store; the time counts as merging, not as training."""
+        began, run = time.perf_counter(), self.run
+        if run is None:
+            return
+        index, score = self._scores.drain(self.context.accelerator)
+        run.store.record(index, score, epoch=-1 if run.record is None else run.record.epoch)
+        seconds = time.perf_counter() - began
+        self.context.times.leave_out(seconds)
+        if run.record is not None:
+            run.record.seconds_merge += seconds
+
+    # ---- Learning rate ----
+
+    def adapt(self, scheduler: Any, is_own: bool) -> None:
+        """Make the stock schedule a function of the position on the full-data run's axis."""
+        if self.run is not None:
+            warp_scheduler(self.run.clock, scheduler, is_own, self.run.steps_changed)
+
+    def extra_scheduler_steps(self, step: int) -> int:
+        """For a scheduler that cannot be warped: what it lacks on the full-data run's axis."""
+        return 0 if self.run is None else self.run.clock.extra_scheduler_steps(step)
+
+    # ---- Checkpoints and the Hub ----
+
+    def save(self, folder: str, trial: Any) -> None:
+        """Write scores, plan, clock and history beside the Trainer's files."""
+        context, run = self.context, self.run
+        if run is None:
+            return
+        arrays, facts = run.state_dict()
+        if context.args.should_save:
+            facts |= {
+                "global_step": context.state.global_step,
+                "scheduler_steps": context.scheduler_steps,
+                "in_order": loads_in_order(context.args),
+                "epoch_stopped": bool(context.control.should_epoch_stop),
+            }
+            save_state(folder, arrays, facts)
+
+    def scores_for_hub(self, is_last: bool) -> RunScores | None:
+        """The scores as they are; None where nothing was ever pruned by them."""
+        run = self.run
+        if run is None or not self.prunes:
+            return None
+        return RunScores(
+            score=run.store.view().score,
+            fingerprint=run.identity.fingerprint,
+            epochs=len(run.history),
+            method=self.chooser.name,
+            times_kept=self._sample_logging.times_kept(run) if is_last else None,
+        )

@@ -1,0 +1,118 @@
+"""Which per-sample loss a training uses: the user's, or the one registered for the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from inspect import signature
+from typing import Any
+
+import torch
+
+from ..common.logs import logger
+from ..losses import FunctionLoss, LossTerms, PerSampleLoss, find_loss
+from ..losses.step import LossStep, without_own_keys
+from .context import TrainerContext
+from .weights import private_torch_rng
+
+
+def resolve_loss(
+    given: PerSampleLoss | Callable[..., torch.Tensor | LossTerms] | None,
+    model: torch.nn.Module,
+    label_smoothing: float,
+    options: Mapping[str, Any] | None = None,
+) -> PerSampleLoss:
+    """The user's loss if there is one, else the registered one for the model, with `options` as its parameters.
+
+    A PEFT model's is that of the model inside, whose class and config say which.
+
+    Raises:
+        ValueError: if there is none, or what was given is neither a `PerSampleLoss` nor a function.
+    """
+    if given is None:
+        return find_loss(inside_peft(model), label_smoothing, options)
+    if options:
+        raise ValueError(
+            f"`prune_loss_kwargs` ({dict(options)!r}) with a `per_sample_loss` of your own, which they cannot reach: "
+            "set its parameters where you make it, and leave the flag out."
+        )
+    if isinstance(given, PerSampleLoss):
+        return given
+    if isinstance(given, type):
+        raise ValueError(f"`per_sample_loss` must be an object, got the class {given.__name__}: pass an instance.")
+    if callable(given):
+        _check_signature(given)
+        return FunctionLoss(given)
+    raise ValueError(f"`per_sample_loss` must be a PerSampleLoss or a function, got {given!r}.")
+
+
+_ADD_TO_THE_LOSS = ("ADALORA", "SHADOW")
+"""Types of adapters whose `forward` adds a regulariser where it is given labels."""
+
+
+def inside_peft(model: torch.nn.Module) -> torch.nn.Module:
+    """The model that PEFT's adapters are in; the model itself where there are none.
+
+    Raises:
+        ValueError: PEFT prepends virtual tokens, so that a sample's outputs and labels differ in number.
+    """
+    inside: Any = getattr(model, "get_base_model", None)
+    config = getattr(model, "peft_config", None)
+    if inside is None or not isinstance(config, Mapping):
+        return model
+    for adapter in config.values():
+        task = str(getattr(adapter, "task_type", None) or "")
+        prepends = adapter.is_prompt_learning and "PREFIX" not in str(adapter.peft_type)
+        if prepends and not task.endswith("SEQ_CLS"):
+            raise ValueError(
+                f"PEFT's {type(adapter).__name__} prepends virtual tokens to each sample, so its outputs do not line "
+                "up with its labels. Use LoRA or another adapter inside the layers, or pass `per_sample_loss=fn`."
+            )
+        kind = str(adapter.peft_type).rpartition(".")[2]
+        if kind in _ADD_TO_THE_LOSS:
+            raise ValueError(
+                f"PEFT's {type(adapter).__name__} adds a term of its own to the model's loss, which belongs to no "
+                "sample and would be left out. Use LoRA or another adapter, or pass `per_sample_loss=fn` that returns "
+                "LossTerms with this term as `extra`."
+            )
+    base: torch.nn.Module = inside()
+    return base
+
+
+def _check_signature(function: Callable[..., Any]) -> None:
+    """Raise a ValueError if it cannot be called as fn(model, inputs, outputs), such as a loss of (input, target)."""
+    called: Callable[..., Any] = function.forward if isinstance(function, torch.nn.Module) else function
+    try:
+        takes = signature(called)
+    except (TypeError, ValueError):  # written in C, without one
+        return
+    try:
+        takes.bind(None, None, None)
+    except TypeError as error:
+        name = getattr(function, "__name__", type(function).__name__)
+        raise ValueError(
+            f"`per_sample_loss` is called as fn(model, inputs, outputs), but {name} takes {takes}: wrap it in a "
+            "function with these three parameters that returns one loss per sample [B]."
+        ) from error
+
+
+def check_first_batch(
+    step: LossStep, context: TrainerContext, model: Any, inputs: Mapping[str, Any], stock_loss: Callable[..., Any]
+) -> None:
+    """Compare with the loss the stock Trainer would have used: without dropout, gradient, or a trace in torch's RNGs.
+
+    Args:
+        step: whose loss is checked; notes that it was.
+        context: the Trainer.
+        model: as the Trainer wrapped it.
+        inputs: the batch.
+        stock_loss: `compute_loss` of the Trainer.
+    """
+    if not step.loss.equals_model_loss:
+        step.is_checked = True
+        return
+    if context.is_sharded:
+        logger.warning("The per-sample loss was not checked against the model's own: the model is sharded.")
+        step.is_checked = True
+        return
+    with private_torch_rng(context.args.device), context.metrics_set_aside(), context.autocast():
+        step.check(context.accelerator.unwrap_model(model), without_own_keys(inputs), stock_loss)
