@@ -67,20 +67,24 @@ def test_an_interrupted_run_goes_on_with_its_own_settings_only(example, tmp_path
     few_scenes(example, monkeypatch)
     arguments = [*FEW, "--output_dir", str(tmp_path), "--methods", "random", "--prune_ratio", "0.4", "--seeds", "3"]
     arguments += ["--save_strategy", "epoch", "--per_device_eval_batch_size", "3"]
-    (whole,) = example.main([*arguments, "--output_dir", str(tmp_path / "whole")])
-    (folder,) = (tmp_path / "whole").glob("*-seed3")
-    for name in ("checkpoint-4", "result.json"):
-        assert (folder / name).exists()
-    (folder / "result.json").unlink()
-    for checkpoint in folder.glob("checkpoint-*"):
-        if checkpoint.name != "checkpoint-2":
-            shutil.rmtree(checkpoint)
+    (whole,) = example.main(arguments)
+    (folder,) = tmp_path.glob("*-seed3")
+
+    def interrupt():
+        (folder / "result.json").unlink()
+        shutil.rmtree(folder / "checkpoint-4")
+
+    interrupt()
     with pytest.raises(ValueError, match=r"run with other settings \(colour: 0.1 then, 0.4 now\)"):
-        example.main([*arguments, "--output_dir", str(tmp_path / "whole"), "--colour", "0.4"])
-    (resumed,) = example.main(
-        [*arguments, "--output_dir", str(tmp_path / "whole"), "--per_device_eval_batch_size", "6"]
-    )
+        example.main([*arguments, "--colour", "0.4"])
+    (resumed,) = example.main(arguments)
     assert dataclasses.replace(resumed, seconds=0) == dataclasses.replace(whole, seconds=0)
+    interrupt()
+    (resumed,) = example.main([*arguments, "--per_device_eval_batch_size", "6"])
+    assert dataclasses.replace(resumed, seconds=0, metrics={}) == dataclasses.replace(whole, seconds=0, metrics={})
+    # On some processors, sums over another batch round otherwise: the loss, and pixels with two classes all but equal.
+    assert resumed.metrics["loss"] == pytest.approx(whole.metrics["loss"], rel=1e-5)
+    assert resumed.metrics == pytest.approx(whole.metrics, abs=0.01)
 
 
 def test_a_selector_instead_of_a_method(example, tmp_path, monkeypatch):
