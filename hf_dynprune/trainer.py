@@ -33,14 +33,12 @@ from .serving.distributed import collect
 from .serving.indexed import INDEX_KEY, WEIGHT_KEY
 from .training.about import describe_run
 from .training.backends import report_savings
+from .training.choice import check_first_batch, choose_training, inside_peft, resolve_loss
 from .training.combining import owner_of, refuse_trainer
 from .training.context import TrainerContext
-from .training.epochs import EpochPruning
 from .training.hooks import check_hooks
 from .training.hub import HubPushes, add_to_card
-from .training.in_batch import InBatchSelection
-from .training.loss_choice import check_first_batch, inside_peft, resolve_loss
-from .training.protocol import StockLength, Training
+from .training.protocol import StockLength
 from .training.schedulers import NominalStepping
 from .training.weights import check_adapters, load_named_adapter, restore_strictly
 from .training_args import DynPruneArguments
@@ -82,7 +80,7 @@ class DynPruneMixin(Trainer):
         super().__init__(*args, **kwargs)
         self._given = policy, selector, per_sample_loss
         self._context = TrainerContext(self, DynPruneMixin)
-        self._training = self._choose_training()
+        self._training = choose_training(self._context, policy, selector)
         self._hub = HubPushes(self._context, lambda is_last: self._training.scores_for_hub(is_last))
         self._in_training_step = False
         self._weights_folder = ""
@@ -95,14 +93,6 @@ class DynPruneMixin(Trainer):
                 lambda: self.accelerator.optimizer_step_was_skipped,
             )
         )
-
-    def _choose_training(self) -> Training:
-        """By the objects that were given, else by what the flags say now."""
-        policy, selector, _ = self._given
-        selector = self.prune_flags.build_selector() if selector is None else selector
-        if selector is not None:
-            return InBatchSelection(self._context, selector, policy)
-        return EpochPruning(self._context, self.prune_flags.build_policy() if policy is None else policy)
 
     def _resolve_loss(self) -> PerSampleLoss:
         given = self._given[2]
@@ -173,7 +163,7 @@ class DynPruneMixin(Trainer):
         super()._hp_search_setup(trial)
         if self.hp_search_backend is not None and trial is not None:
             self.prune_flags.validate_pruning()
-            self._training = self._choose_training()
+            self._training = choose_training(self._context, *self._given[:2])
             self._training.check()
 
     def get_train_dataloader(self) -> DataLoader[Any]:

@@ -9,7 +9,7 @@ from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
 from .decisions.budget import check_share
 from .decisions.policy import PruningPolicy, is_number
-from .decisions.registry import as_mapping, build_policy, list_policies, needs_ratio
+from .decisions.registry import DEFAULT_METHOD, as_mapping, build_policy, list_policies, needs_ratio
 from .selectors.contract import BatchSelector, build_selector, list_selectors
 
 
@@ -18,7 +18,7 @@ class DynPruneArguments:
     """What to prune. Mixed into training arguments; `HfArgumentParser` parses the fields as flags."""
 
     prune_method: str = field(
-        default="infobatch", metadata={"help": f"Data pruning method: one of {', '.join(list_policies())}."}
+        default=DEFAULT_METHOD, metadata={"help": f"Data pruning method: one of {', '.join(list_policies())}."}
     )
     prune_ratio: float | None = field(
         default=None,
@@ -129,7 +129,7 @@ class DynPruneArguments:
             "prune_reproducible_augmentation": False,
         }
         values = {name: getattr(self, name) for name, default in defaults.items() if getattr(self, name) != default}
-        if self.prune_method not in ("infobatch", "none"):  # the default cannot be told from a choice
+        if self.prune_method not in (DEFAULT_METHOD, "none"):  # the default cannot be told from a choice
             values["prune_method"] = self.prune_method
         if values:
             name, value = next(iter(values.items()))

@@ -28,6 +28,7 @@ from hf_dynprune.records.state_files import CheckpointError
 from hf_dynprune.serving.indexed import INDEX_KEY, WEIGHT_KEY
 from hf_dynprune.training.batch_run import BatchRun, BatchRunIdentity
 from hf_dynprune.training.candidates import evaluation_mode, number_rows, private_generators, take_rows
+from hf_dynprune.training.in_batch import InBatchSelection
 from hf_dynprune.training.refusals import check_first_batch, is_map_style, refuse_dispatch
 from tests.helpers import (
     Images,
@@ -107,8 +108,7 @@ def test_a_plan_without_ghosts_says_nothing_of_a_selector_after_it(tmp_path):
     trainer = build(tmp_path, None, Images(), save_strategy="no", num_train_epochs=1)
     trainer.train()
     assert not trainer._loss_step.has_ghosts
-    trainer._given = None, RandomSelector(0.5), None
-    trainer._training = trainer._choose_training()
+    trainer._training = InBatchSelection(trainer._context, RandomSelector(0.5), None)
     trainer.train()
     assert trainer._loss_step.has_ghosts
 

@@ -194,8 +194,8 @@ NEUTRAL = frozenset(
         *ComparisonArguments.__dataclass_fields__,
     }
 )
-"""Flags that no result depends on: paths, logging, reports, saving, workers, the hub. With another value of any other
-one, a finished run is not read back and an interrupted one does not go on.
+"""Flags that no result depends on, but for rounding: paths, logging, reports, saving, workers, the hub. With another
+value of any other one, a finished run is not read back and an interrupted one does not go on.
 """
 
 

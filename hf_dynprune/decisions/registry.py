@@ -15,6 +15,8 @@ from .policy import PruningPolicy
 
 P = TypeVar("P", bound=type[PruningPolicy])
 
+DEFAULT_METHOD = "infobatch"
+"""The method of a run whose flags name none."""
 _POLICIES: dict[str, type[PruningPolicy]] = {}
 
 

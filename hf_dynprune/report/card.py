@@ -9,17 +9,17 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..common.tables import with_links
+from ..decisions.registry import DEFAULT_METHOD
 from ..records.about import AboutRun
 from ..records.history import PruningHistory
 from ..records.record import HISTORY_FILE, RUN_FILE
 from ..records.run_scores import SCORES_FILE
 from ..records.savings import SavingsAccount
-from ..training_args import DynPruneArguments
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -41,7 +41,6 @@ TASKS = {
     "ForCausalLM": "text-generation",
 }
 """The Hub's names of tasks, by the end of the model class's name."""
-DEFAULT_METHOD = next(field.default for field in fields(DynPruneArguments) if field.name == "prune_method")
 _NO_RESULTS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
 

@@ -58,6 +58,7 @@ class EpochPruning:
 
     selector = None
     is_fetching = False
+    _loss_step: LossStep
 
     def __init__(self, context: TrainerContext, policy: PruningPolicy) -> None:
         check_policy(policy)
@@ -66,7 +67,6 @@ class EpochPruning:
         self.policy = policy
         self.run: EpochRun | None = None
         self._scores = ScoreBuffer()
-        self._step: LossStep | None = None
         self._guaranteed_on: Any = None
         self._sample_logging = SampleLogging()
         self._lengths: Any = None
@@ -75,12 +75,7 @@ class EpochPruning:
     @property
     def prunes(self) -> bool:
         """Whether the policy ever leaves anything out."""
-        return self.policy.max_ratio > 0
-
-    @property
-    def unbiased(self) -> bool:
-        """The policy's own claim."""
-        return self.policy.unbiased
+        return bool(self.policy.max_ratio > 0)  # numpy's truth values do not fit JSON
 
     @property
     def history(self) -> PruningHistory:
@@ -146,7 +141,7 @@ class EpochPruning:
         fixed, steps = args.max_steps > 0, length.max_steps
         num_epochs = steps / length.updates_per_epoch if fixed else float(args.num_train_epochs)
         self._add_guarantees()
-        self._step, self._scores = step, ScoreBuffer()
+        self._loss_step, self._scores = step, ScoreBuffer()
         full = RunLength(length.updates_per_epoch, steps, num_epochs, fixed)
         self.run = EpochRun(self.policy, self.identity(step), context.layout, full)
         self._lengths = sample_lengths(context.train_dataset, args, context.processing_class)
@@ -213,9 +208,7 @@ class EpochPruning:
         self, number: int, dataloader: Any, length: tuple[int, int], done: int, trial: Any
     ) -> Iterator[tuple[int, int]]:
         """Plan the epoch, or take up the one that was interrupted, and see that all that was planned is served."""
-        context, run, step = self.context, self._active, self._step
-        if step is None:
-            raise RuntimeError("No training run is active: call `train()`.")
+        context, run, step = self.context, self._active, self._loss_step
         is_resumed = run.record is not None and run.clock.current is not None and run.clock.current.epoch == number
         if not is_resumed:
             self._close_epoch(trial)
@@ -281,7 +274,7 @@ class EpochPruning:
     def finish(self, trial: Any) -> int:
         """Close the last epoch: the samples that were forwarded, over all processes."""
         self._close_epoch(trial)
-        return 0 if self._step is None else self._step.forwarded
+        return self._loss_step.forwarded
 
     # ---- Steps ----
 

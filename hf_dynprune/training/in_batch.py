@@ -64,12 +64,7 @@ class InBatchSelection:
     @property
     def prunes(self) -> bool:
         """Whether the selector ever leaves a row out."""
-        return self.selector.share < 1
-
-    @property
-    def unbiased(self) -> bool:
-        """The selector's own claim."""
-        return self.selector.unbiased
+        return bool(self.selector.share < 1)
 
     @property
     def history(self) -> PruningHistory:

@@ -55,10 +55,6 @@ class Training(Protocol):
         """Whether it ever leaves anything out."""
 
     @property
-    def unbiased(self) -> bool:
-        """Whether the weights make up for what is left out."""
-
-    @property
     def history(self) -> PruningHistory:
         """The finished epochs of the last run."""
 

@@ -1,4 +1,4 @@
-"""Which per-sample loss a training uses: the user's, or the one registered for the model."""
+"""What a trainer is made of: the objects that the user gave, else what flags, model and task say."""
 
 from __future__ import annotations
 
@@ -9,10 +9,28 @@ from typing import Any
 import torch
 
 from ..common.logs import logger
+from ..decisions.policy import PruningPolicy
 from ..losses import FunctionLoss, LossTerms, PerSampleLoss, find_loss
 from ..losses.step import LossStep, without_own_keys
+from ..selectors.contract import BatchSelector
 from .context import TrainerContext
+from .epochs import EpochPruning
+from .in_batch import InBatchSelection
+from .protocol import Training
 from .weights import private_torch_rng
+
+
+def choose_training(context: TrainerContext, policy: PruningPolicy | None, selector: BatchSelector | None) -> Training:
+    """A training by the objects that were given, else by what the flags say now.
+
+    Raises:
+        ValueError: both are given, or one of them is no object of its kind.
+    """
+    flags = context.flags
+    selector = flags.build_selector() if selector is None else selector
+    if selector is not None:
+        return InBatchSelection(context, selector, policy)
+    return EpochPruning(context, flags.build_policy() if policy is None else policy)
 
 
 def resolve_loss(
