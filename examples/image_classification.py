@@ -72,7 +72,8 @@ from hf_dynprune.decisions.registry import as_mapping
 from hf_dynprune.metrics import TopKAccuracy
 from hf_dynprune.models import CifarResNetConfig
 from hf_dynprune.quickstart.run import show_progress, small_vit_config
-from hf_dynprune.readers.images import ImageData, load_digit_images, load_image_data, without_bad
+from hf_dynprune.readers.images import ImageData, load_digit_images, load_image_data
+from hf_dynprune.readers.unreadable import without_bad
 from hf_dynprune.training.large_batch import OPTIMIZERS, large_batch_optimizer
 
 # ---- Settings ----

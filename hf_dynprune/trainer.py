@@ -11,7 +11,6 @@ Three objects do the work (`training/`, `losses/step.py`): the *context* says wh
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,19 +21,17 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .decisions.plan import PrunePlan
 from .decisions.policy import PruningPolicy
-from .losses import LossTerms, PerSampleLoss
-from .losses.sft import SFTLoss, is_sft
+from .losses import PerSampleLoss
 from .losses.step import LossStep, is_indexed, without_own_keys
 from .records.history import PruningHistory
 from .records.savings import SavingsAccount
-from .records.usable_checkpoint import choose_checkpoint, remove_markers
+from .records.usable_checkpoint import remove_markers
 from .selectors.contract import BatchSelector
-from .serving.distributed import collect
 from .serving.indexed import INDEX_KEY, WEIGHT_KEY
 from .training.about import describe_run
 from .training.backends import report_savings
-from .training.choice import check_first_batch, choose_training, inside_peft, resolve_loss
-from .training.combining import owner_of, refuse_trainer
+from .training.choice import Given, check_first_batch, choose_training, make_loss_step
+from .training.combining import refuse_trainer
 from .training.context import TrainerContext
 from .training.hooks import check_hooks
 from .training.hub import HubPushes, add_to_card
@@ -49,20 +46,10 @@ check_hooks(Trainer)
 class DynPruneMixin(Trainer):
     """Data pruning for a Trainer class: `class MyTrainer(DynPruneMixin, SFTTrainer): ...`.
 
-    Takes the arguments of the Trainer that it is combined with, and three of its own, by name only.
-
-    Args:
-        policy: what to prune; wins over `prune_method` and its parameters in `args`. The flags for the run as a whole
-            (warm-up, seed, target, class floor, longest time unseen) hold for it too. Plain `TrainingArguments` mean
-            the flags' defaults.
-        selector: chooses inside each batch instead of a policy, also for iterable data sets; wins over the flags.
-        per_sample_loss: a `PerSampleLoss`, or a function `(model, inputs, outputs) -> [B]`; default: by model and task.
+    Takes the arguments of the Trainer that it is combined with and, by name only, those of `DynPruneTrainer`.
 
     Raises:
         ValueError: for what cannot be pruned, when the trainer is built or on its first batch.
-
-    Example:
-        trainer = DynPruneTrainer(model=model, args=DynPruneTrainingArguments("out"), train_dataset=dataset)
     """
 
     _loss_step: LossStep
@@ -72,7 +59,7 @@ class DynPruneMixin(Trainer):
         *args: Any,
         policy: PruningPolicy | None = None,
         selector: BatchSelector | None = None,
-        per_sample_loss: PerSampleLoss | Callable[..., torch.Tensor | LossTerms] | None = None,
+        per_sample_loss: Given = None,
         **kwargs: Any,
     ) -> None:
         own = kwargs.get("args", args[1] if len(args) > 1 else None)
@@ -82,26 +69,16 @@ class DynPruneMixin(Trainer):
         self._context = TrainerContext(self, DynPruneMixin)
         self._training = choose_training(self._context, policy, selector)
         self._hub = HubPushes(self._context, lambda is_last: self._training.scores_for_hub(is_last))
-        self._in_training_step = False
-        self._weights_folder = ""
+        self._in_training_step, self._weights_folder = False, ""
         self._training.check()
         if self.train_dataset is not None:
-            self._loss_step = LossStep(self._resolve_loss(), self.accelerator, type(self).__name__)
+            self._loss_step = make_loss_step(self, self._context, self._given[2])
         self.add_callback(
             NominalStepping(
                 lambda step: self._training.extra_scheduler_steps(step),
                 lambda: self.accelerator.optimizer_step_was_skipped,
             )
         )
-
-    def _resolve_loss(self) -> PerSampleLoss:
-        given = self._given[2]
-        model = self.accelerator.unwrap_model(self.model)
-        if given is None and is_sft(owner_of("compute_loss", type(self), DynPruneMixin)):
-            inside_peft(model)  # refuses adapters that shift or add to the loss
-            return SFTLoss(self)
-        smoothing = self.label_smoother.epsilon if self.label_smoother is not None else 0.0
-        return resolve_loss(given, model, smoothing, self.prune_flags.loss_options)
 
     # ---- What a user may ask ----
 
@@ -149,13 +126,7 @@ class DynPruneMixin(Trainer):
             CheckpointError: the checkpoint, or each one in the output folder, cannot be resumed; says why.
         """
         if resume_from_checkpoint:
-            resume_from_checkpoint = choose_checkpoint(
-                resume_from_checkpoint,
-                str(self.args.output_dir),
-                self._context.ranks_of_this_disk,
-                self.accelerator.is_local_main_process,
-                partial(collect, self.accelerator),
-            )
+            resume_from_checkpoint = self._context.choose_checkpoint(resume_from_checkpoint)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _hp_search_setup(self, trial: Any) -> None:
@@ -191,7 +162,7 @@ class DynPruneMixin(Trainer):
         super()._init_training_state(
             max_steps, num_update_steps_per_epoch, self._stock_epochs, resume_from_checkpoint, trial
         )
-        self._loss_step = LossStep(self._resolve_loss(), self.accelerator, type(self).__name__)
+        self._loss_step = make_loss_step(self, self._context, self._given[2])
         self._context.begin(trial)
         if self._context.is_first:
             is_given = self._given[:2] != (None, None)
@@ -278,9 +249,9 @@ class DynPruneMixin(Trainer):
             check_first_batch(step, self._context, model, inputs, super().compute_loss)
         result = step.forward(model, inputs, num_items_in_batch, self.current_gradient_accumulation_steps)
         self._training.record(result)
-        if isinstance(step.loss, SFTLoss):
+        if step.loss.trainer_gathers_metrics:
             same: Any = lambda **_: result.outputs  # noqa: E731
-            with torch.no_grad():  # for its metrics
+            with torch.no_grad():
                 super().compute_loss(same, without_own_keys(inputs), False, num_items_in_batch)
         return (result.value, result.outputs) if return_outputs else result.value
 
@@ -291,9 +262,8 @@ class DynPruneMixin(Trainer):
 
     def _finalize_training(self, trial: Any, num_train_samples: float, start_time: float) -> Any:
         """Close the last epoch, and let the throughput figures count the samples that were really forwarded."""
-        num_train_samples = self._training.finish(trial)
+        num_train_samples = self._training.finish(trial) * self._context.share_undone
         report_savings(self._context, self._training)
-        num_train_samples *= self._context.share_undone
         return super()._finalize_training(trial, num_train_samples, start_time)  # type: ignore[no-untyped-call]
 
     # ---- Checkpoints ----
@@ -359,10 +329,12 @@ class DynPruneTrainer(DynPruneMixin, Trainer):
     """`Trainer` with data pruning: pass what you would pass to `Trainer`, with `DynPruneTrainingArguments` as `args`.
 
     Args:
-        policy: a `PruningPolicy` object, such as `InfoBatch(ratio=0.3)`; wins over the flags in `args`.
-        selector: a `BatchSelector` object, to choose inside each batch instead; wins over the flags too.
+        policy: what to prune; wins over `prune_method` and its parameters in `args`. The flags for the run as a whole
+            (warm-up, seed, target, class floor, longest time unseen) hold for it too. Plain `TrainingArguments` mean
+            the flags' defaults.
+        selector: chooses inside each batch instead of a policy, also for iterable data sets; wins over the flags.
         per_sample_loss: a `PerSampleLoss`, or a function `(model, inputs, outputs) -> [B]`, where the loss is not the
-            one that the model's class and task have.
+            one that model and task have.
 
     Raises:
         ValueError: for what cannot be pruned, when the trainer is built or on its first batch.

@@ -11,7 +11,7 @@ from types import ModuleType
 from unittest import mock
 
 from hf_dynprune.decisions import registry
-from hf_dynprune.losses import base
+from hf_dynprune.losses import registry as loss_registry
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -20,12 +20,13 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 def example_script(name: str) -> Iterator[ModuleType]:
     """The module of `examples/<name>.py`."""
     registry.list_policies()  # what the folder of methods registers is to stay
-    base._scan_losses()
+    loss_registry.scan_losses()
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where dataclasses look up their annotations
     try:
-        with mock.patch.dict(registry._POLICIES), mock.patch.object(base, "_LOSSES", list(base._LOSSES)):
+        kept = list(loss_registry._LOSSES)
+        with mock.patch.dict(registry._POLICIES), mock.patch.object(loss_registry, "_LOSSES", kept):
             spec.loader.exec_module(module)
             yield module
     finally:

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from hf_dynprune.readers import unreadable as image_check
-from hf_dynprune.readers.images import ImageData, load_image_data, without_bad
+from hf_dynprune.readers.images import ImageData, load_image_data
+from hf_dynprune.readers.unreadable import without_bad
 from tests.image_files import bad_files, colours, encoded, image_folder, image_parquet, image_table
 
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from hf_dynprune.readers import images as image_data
-from hf_dynprune.readers.images import ImageData, load_digit_images, load_image_data, read_image_folder, without_bad
+from hf_dynprune.readers.images import ImageData, load_digit_images, load_image_data, read_image_folder
+from hf_dynprune.readers.unreadable import without_bad
 from tests.image_files import (
     bad_files,
     colours,

@@ -16,7 +16,7 @@ from hf_dynprune import (
     PerSampleLoss,
     register_loss,
 )
-from hf_dynprune.losses import FunctionLoss, base, find_loss, weighted_loss
+from hf_dynprune.losses import FunctionLoss, find_loss, find_trainer_loss, registry, weighted_loss
 from hf_dynprune.losses.classification import ClassificationLoss
 from tests.helpers import CLASSES, Images, arguments, bert, pruning_trainer, resnet, stock_trainer, vit, weights_of
 
@@ -159,12 +159,24 @@ def test_users_function_is_the_loss(tmp_path):
 
 def test_registered_loss_wins_over_the_packages_own(monkeypatch):
     find_loss(vit())
-    monkeypatch.setattr(base, "_LOSSES", list(base._LOSSES))
+    monkeypatch.setattr(registry, "_LOSSES", list(registry._LOSSES))
     mine = FunctionLoss(lambda model, inputs, outputs: outputs.logits.sum(1))
     register_loss(lambda model: type(model).__name__.startswith("ViT"))(lambda model, smoothing: mine)
     assert find_loss(vit()) is mine
     assert isinstance(find_loss(resnet()), PerSampleLoss)
     assert find_loss(resnet()) is not mine
+
+
+def test_a_registered_loss_of_a_trainer_class_is_found_by_the_class(monkeypatch):
+    class TheirTrainer(Trainer):
+        pass
+
+    monkeypatch.setattr(registry, "_TRAINER_LOSSES", list(registry._TRAINER_LOSSES))
+    mine = FunctionLoss(lambda model, inputs, outputs: outputs.logits.sum(1))
+    registry.register_trainer_loss(lambda found: found is TheirTrainer, lambda name, arguments: None)(lambda _: mine)
+    assert find_trainer_loss(Trainer) is None
+    assert find_trainer_loss(TheirTrainer).make(None) is mine
+    assert not mine.trainer_gathers_metrics
 
 
 def test_a_model_that_computes_another_loss_is_found_out_on_the_first_batch(tmp_path):

@@ -22,6 +22,8 @@ from hf_dynprune import (
     PruningHistory,
     RandomPruning,
 )
+from hf_dynprune.losses import find_trainer_loss
+from hf_dynprune.losses.sft import SFTLoss, refuse_sft_settings
 from tests.helpers import StepLog, arguments, assert_same_bits, weights_of
 from tests.test_resume import Interrupt, InterruptAt, untimed, untimed_logs
 from tests.tiny_text import ForwardedRows, llama, questions, sentences, texts, tokenizer
@@ -75,6 +77,13 @@ def build(out, dataset=None, model=None, callbacks=(), stock=False, peft_config=
         callbacks=list(callbacks),
         **parts,
     )
+
+
+def test_the_loss_of_the_sft_trainer_is_registered():
+    found = find_trainer_loss(SFTTrainer)
+    assert found.make is SFTLoss
+    assert found.refuse_settings is refuse_sft_settings
+    assert SFTLoss.trainer_gathers_metrics
 
 
 SETTINGS = {

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from hf_dynprune import RandomPruning, newest_usable_checkpoint
-from hf_dynprune.records.state_files import JSON_FILE, TENSOR_FILE, CheckpointError
+from hf_dynprune.records.signed import SignedFiles
+from hf_dynprune.records.state_files import JSON_FILE, TENSOR_FILE, CheckpointError, StateCache
 from hf_dynprune.records.usable_checkpoint import checkpoint_folders, choose_checkpoint, remove_markers, why_unusable
 from tests.helpers import Images, StepLog, assert_same_bits, pruning_trainer, vit, weights_of
 
@@ -151,6 +152,52 @@ def test_a_folder_that_vanishes_while_it_is_looked_at_is_passed_over(run_folder,
     monkeypatch.setattr("hf_dynprune.records.usable_checkpoint.load_state", vanished)
     assert why_unusable(run_folder / "checkpoint-6").startswith("it cannot be read (FileNotFoundError")
     assert newest_usable_checkpoint(run_folder) is None
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The files of pruning states that were read and hashed, as they are read."""
+    found, read = [], SignedFiles.read
+    monkeypatch.setattr(SignedFiles, "read", lambda files: found.append(files.tensors.parent.name) or read(files))
+    return found
+
+
+def choose(wanted, folder, cache):
+    return choose_checkpoint(wanted, str(folder), None, True, lambda own: [own], cache)
+
+
+@pytest.mark.parametrize("wanted", ["checkpoint-6", True])
+def test_the_state_of_the_chosen_checkpoint_is_read_once(wanted, run_folder, reads):
+    cache = StateCache()
+    chosen = choose(wanted if wanted is True else run_folder / wanted, run_folder, cache)
+    arrays, facts = cache.load(chosen)
+    assert reads.count("checkpoint-6") == 1
+    again, same_facts = cache.load(chosen)  # nothing is kept for longer than it is needed
+    assert reads.count("checkpoint-6") == 2
+    assert facts == same_facts
+    assert arrays.keys() == again.keys()
+    assert all(arrays[name].tobytes() == again[name].tobytes() for name in arrays)
+
+
+def test_the_state_of_an_older_checkpoint_is_read_once_where_the_newest_is_damaged(run_folder, reads):
+    cut(run_folder / "checkpoint-6" / "optimizer.pt")
+    cache = StateCache()
+    assert cache.load(choose(True, run_folder, cache))[1]["global_step"] == 5
+    assert reads.count("checkpoint-5") == 1
+
+
+def test_a_state_that_is_kept_is_not_used_for_another_one(run_folder, reads):
+    cache = StateCache()
+    chosen = choose(True, run_folder, cache)
+    for name in (JSON_FILE, TENSOR_FILE):
+        os.replace(run_folder / "checkpoint-4" / name, Path(chosen) / name)
+    assert cache.load(chosen)[1]["global_step"] == 4  # files were put in the place of those that were read
+    choose(True, run_folder, cache)
+    choose(run_folder / "checkpoint-3", run_folder, cache)
+    assert cache.load(run_folder / "checkpoint-3")[1]["global_step"] == 3
+    assert reads[-1] == "checkpoint-3"
+    choose(True, run_folder, cache)
+    assert cache.load(run_folder / "checkpoint-2")[1]["global_step"] == 2
 
 
 def test_machines_with_disks_of_their_own_agree_on_what_all_have(run_folder):

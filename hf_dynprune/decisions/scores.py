@@ -175,9 +175,7 @@ class ScoreStore:
         self._state = {name: np.zeros(num_samples, np.float32) for name in names}
         self._pending: list[tuple[NDArray[np.signedinteger[Any]], NDArray[np.float32]]] = []
 
-    def record(
-        self, indices: ArrayLike, scores: ArrayLike, epoch: int, signals: Mapping[str, ArrayLike] | None = None
-    ) -> None:
+    def record(self, indices: ArrayLike, scores: ArrayLike, epoch: int) -> None:
         """Take in the scores of a batch; they count from the next `end_epoch` on.
 
         Args:
@@ -185,7 +183,6 @@ class ScoreStore:
             scores: float `[B]`, stored as float32. Non-finite ones are refused at `end_epoch`, not here, so that a
                 checkpoint in between carries them.
             epoch: the epoch they belong to; only named in messages.
-            signals: further per-sample values by name; no statistic reads them yet, so they are not kept.
         """
         index = np.asarray(indices)
         if index.size and index.dtype.kind not in "iu":

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .base import LossTerms, PerSampleLoss, register_loss
+from .base import LossTerms, PerSampleLoss
 from .labels import IGNORE, RangeCheck, at_least_single, is_named, labels_of, logits_of, refuse_own_loss_function
+from .registry import register_loss
 
 
 @register_loss(lambda model: is_named(model, "ForMultipleChoice"))

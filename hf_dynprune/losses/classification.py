@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .base import LossTerms, PerSampleLoss, register_loss
+from .base import LossTerms, PerSampleLoss
 from .labels import IGNORE, RangeCheck, at_least_single, labels_of, logits_of, refuse_own_loss_function
+from .registry import register_loss
 
 _TASKS = ("ForImageClassification", "ForSequenceClassification", "ForVideoClassification", "ForAudioClassification")
 _SINGLE, _MULTI, _REGRESSION = "single_label_classification", "multi_label_classification", "regression"

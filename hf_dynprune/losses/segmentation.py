@@ -23,8 +23,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from .base import LossTerms, PerSampleLoss, register_loss
+from .base import LossTerms, PerSampleLoss
 from .labels import RangeCheck, at_least_single, is_named, labels_of, logits_of, refuse_own_loss_function
+from .registry import register_loss
 
 WHOLE_BATCH = 2**22
 """Upsampled logits of up to so many numbers (16 MiB) are made for the whole batch at once: less overhead."""
@@ -73,12 +74,7 @@ class SegmentationLoss(PerSampleLoss):
         self.score = score
         self.top_share = top_share
         self._averages_all = denominator == "all"
-        defaults = {
-            "denominator": (self.denominator, None if self._averages_all else own),
-            "score": (score, "mean"),
-            "top_share": (top_share, 0.2),
-        }
-        self.options = {name: value for name, (value, default) in defaults.items() if value != default} or None
+        self.options = self._set_options(own)
         self.classes = max(2, config.num_labels)
         self.auxiliary_head: torch.nn.Module | None = getattr(model, "auxiliary_head", None)
         self.auxiliary_weight = float(getattr(config, "auxiliary_loss_weight", 0.0))
@@ -92,6 +88,15 @@ class SegmentationLoss(PerSampleLoss):
             "Check `num_labels` of the model's config, and whether the masks' label 0 means none (ADE20K: "
             "`do_reduce_labels` of the image processor, `reduce_labels` of `load_segmentation_data`).",
         )
+
+    def _set_options(self, own_denominator: str) -> dict[str, Any] | None:
+        """The parameters that are not at their defaults; None where all are."""
+        defaults = {
+            "denominator": (self.denominator, None if self._averages_all else own_denominator),
+            "score": (self.score, "mean"),
+            "top_share": (self.top_share, 0.2),
+        }
+        return {name: value for name, (value, default) in defaults.items() if value != default} or None
 
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
         """Pixels by which each image's loss is divided: the valid ones, or all."""

@@ -15,8 +15,9 @@ from typing import Any
 
 from torch import Tensor
 
-from . import LossTerms, PerSampleLoss
+from .base import LossTerms, PerSampleLoss
 from .labels import IGNORE
+from .registry import register_trainer_loss
 
 
 def is_sft(trainer_class: type) -> bool:
@@ -46,6 +47,7 @@ def refuse_sft_settings(name: str, arguments: Any) -> None:
         )
 
 
+@register_trainer_loss(is_sft, refuse_sft_settings)
 class SFTLoss(PerSampleLoss):
     """What `SFTTrainer.compute_loss` sums up over a batch, by sample.
 
@@ -55,6 +57,8 @@ class SFTLoss(PerSampleLoss):
     Raises:
         ValueError: this version of TRL has no log-probabilities to make it of.
     """
+
+    trainer_gathers_metrics = True
 
     def __init__(self, trainer: Any) -> None:
         if not hasattr(sys.modules["trl.trainer.sft_trainer"], "add_fused_lm_head"):

@@ -14,8 +14,9 @@ from torch import Tensor
 from ..serving.distributed import sum_over_processes
 from ..serving.indexed import INDEX_KEY, WEIGHT_KEY
 from . import host
-from .base import LossTerms, PerSampleLoss, weighted_loss
+from .base import LossTerms, PerSampleLoss
 from .checks import check_counts, check_terms, loss_tolerance, refuse_mismatch
+from .reduction import weighted_loss
 
 COUNT_KEY = "__dynprune_count__"
 """Batch key of n_i, int64 `[B]`, counted when the accumulation window was fetched."""

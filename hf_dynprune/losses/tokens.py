@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .base import LossTerms, PerSampleLoss, register_loss
+from .base import LossTerms, PerSampleLoss
 from .labels import IGNORE, RangeCheck, at_least_single, is_named, labels_of, logits_of, refuse_own_loss_function
+from .registry import register_loss
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 _UNSHIFTED = (
@@ -52,7 +53,7 @@ class TokenLoss(PerSampleLoss):
         self.router_weight = 0.0 if label_smoothing else _router_weight(model)
 
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
-        """Tokens that carry loss."""
+        """int64 `[B]`: the number of tokens of each sample whose label is not -100."""
         targets = self._targets(inputs)
         if self._check_range is not None:
             self._check_range(targets)
@@ -120,7 +121,7 @@ class SequenceToSequenceLoss(TokenLoss):
         self._decoder_inputs: Callable[..., Tensor] = model.prepare_decoder_input_ids_from_labels  # type: ignore[assignment]
 
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
-        """Tokens that carry loss."""
+        """int64 `[B]`: the number of tokens of each sample whose label is not -100."""
         if self.label_smoothing and not _has_decoder_inputs(inputs):
             raise ValueError(
                 f"`label_smoothing_factor` {self.label_smoothing} needs `decoder_input_ids` in the batch, since the "
@@ -159,13 +160,13 @@ def _is_plain_language_model(model: torch.nn.Module) -> bool:
 
 @register_loss(_is_plain_language_model)
 def causal(model: torch.nn.Module, label_smoothing: float = 0.0) -> TokenLoss:
-    """Of GPT-2, Llama, Mixtral and the like."""
+    """The loss of causal language models: GPT-2, Llama, Mixtral and the like."""
     return TokenLoss(model, label_smoothing, shifted=True)
 
 
 @register_loss(lambda model: is_named(model, "ForTokenClassification", "ForMaskedLM") and hasattr(model, "config"))
 def unshifted(model: torch.nn.Module, label_smoothing: float = 0.0) -> TokenLoss:
-    """Of token classification and masked language models."""
+    """The loss of token classification and of masked language models."""
     return TokenLoss(model, label_smoothing)
 
 

@@ -5,7 +5,7 @@
       images/validation/*.jpg        annotations/validation/*.png
       objectInfo150.txt
 
-Only file headers are read here. `segmentation_data.read_ade20k` makes data sets of the result.
+Only file headers are read here. `segmentation.read_ade20k` makes data sets of the result.
 
 Source: Zhou et al., Scene Parsing through ADE20K Dataset, CVPR 2017.
 """
@@ -108,9 +108,7 @@ def class_names(root: Path) -> tuple[str, ...]:
 def pairs(root: Path, split: str) -> tuple[list[tuple[Path, Path]], list[bool]]:
     """The files of a split by name, as (image, annotation), and which images carry an EXIF orientation.
 
-    Args:
-        root: holds `images` and `annotations`.
-        split: `"training"` or `"validation"`.
+    The root folder holds `images` and `annotations`, and the split is `"training"` or `"validation"`.
 
     Raises:
         ValueError: no images, an image without annotation or the reverse, a file whose header cannot be read, an
@@ -158,7 +156,7 @@ def _full_scenes(place: Path) -> str:
 
 
 def _files(folder: Path, suffix: str) -> dict[str, Path]:
-    """By name without ending; files that an operating system hides are left out."""
+    """The folder's files with this ending, by their names without it; hidden files are left out."""
     return {
         file.stem: file for file in folder.iterdir() if file.suffix.lower() == suffix and not file.name.startswith(".")
     }

@@ -1,7 +1,8 @@
-"""Labels as class ids. One rule for numbers, names and class labels: training has the classes, validation no others."""
+"""Names of classes, and labels as class ids: numbers, names or class labels. Validation has no class of its own."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import datasets
@@ -9,6 +10,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .sources import STRINGS, shortened
+
+
+class ClassNames:
+    """What data sets with named classes share; `classes` holds the name of each class id from 0."""
+
+    classes: tuple[str, ...]
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Name of each class id, as model configs take them."""
+        return dict(enumerate(self.classes))
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """Class id of each name, as model configs take them."""
+        return {name: number for number, name in self.id2label.items()}
+
+    def check_names(self) -> None:
+        """Raise a ValueError where two classes have one name."""
+        twice = sorted(name for name, count in Counter(self.classes).items() if count > 1)
+        if twice:
+            raise ValueError(f"Each of `classes` needs a name of its own, these are there twice: {', '.join(twice)}.")
 
 
 def class_ids(
@@ -20,9 +43,9 @@ def class_ids(
     the order of the alphabet; class labels bring both.
 
     Args:
-        rows: training, then validation, by what messages call them.
-        column: of labels.
-        called: what messages call it.
+        rows: training, then validation, each under the name that messages give it.
+        column: the one with the labels.
+        called: the name that messages give to the column.
 
     Raises:
         ValueError: a row has no label, validation has a class that training has not, or it is no such column.
@@ -58,16 +81,9 @@ def as_class_labels(rows: datasets.Dataset, column: str, names: list[str]) -> da
 
 
 def require_labels(rows: datasets.Dataset, column: str, where: str, called: str) -> None:
-    """Raise where a row has no label: an empty one, or -1 in a column of class labels.
+    """Raise a ValueError where a row has no label: an empty one, or -1 in a column of class labels.
 
-    Args:
-        rows: of one split.
-        column: of labels.
-        where: what the message calls the split.
-        called: and the column.
-
-    Raises:
-        ValueError: naming the first such row and their number.
+    The message names the first such row and their number; it calls the split `where` and the column `called`.
     """
     values: pa.ChunkedArray = rows.select_columns(column).with_format("arrow")[:][column]
     missing = pc.is_null(values)

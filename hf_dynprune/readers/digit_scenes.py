@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 def class_names(digits: int) -> tuple[str, ...]:
-    """By class id, for the digits 0 to `digits - 1`."""
+    """Name of each class id: the background, then the digits 0 to `digits - 1`."""
     return ("background", *(f"digit {digit}" for digit in range(digits)))
 
 
@@ -46,12 +46,9 @@ class Digits:
 
 
 def digits_of(split: str, seed: int, kinds: int = 10) -> Digits:
-    """The digit images that a split's scenes are made of; those of `"train"` and `"validation"` share none.
+    """The digit images that a split's scenes are made of, below `kinds`; `"train"` and `"validation"` share none.
 
-    Args:
-        split: one of the two.
-        seed: chooses which are of which.
-        kinds: only the digits below this.
+    The seed decides which images belong to which split.
     """
     try:
         from sklearn.datasets import load_digits

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from .pictures import decoded
 
 SPLIT_SEED = 0
 """Chooses the images, the same in every run: the runs' seeds are for weights, order and draws."""
@@ -71,7 +73,7 @@ class ImageTask:
         return parts.hexdigest()[:16]
 
     def describe(self) -> str:
-        """One line."""
+        """A line with the name, the number and size of the images, and the number of classes."""
         pixels = self.train[0]
         size = f"{pixels.shape[2]}x{pixels.shape[3]}, {'grey' if pixels.shape[1] == 1 else 'colour'}"
         counts = f"{len(pixels):,} training and {len(self.test[0]):,} test images"
@@ -139,8 +141,10 @@ def _read_parquet(file: Path, size: int | None) -> tuple[Tensor, Tensor]:
     labels = rows[label].to_numpy()
     if labels.dtype.kind not in "iu" or labels.min() < 0:
         raise ValueError(f"The column `{label}` of {file} must hold class numbers from 0, got {labels.dtype}.")
+    if find_spec("PIL") is None:
+        raise _extra_missing("pillow")
     print(f"decoding {size:,} images of {file.name}", flush=True)
-    pictures = [_decode(value["bytes"] if isinstance(value, dict) else value) for value in rows[image].to_pylist()]
+    pictures = [_channels_first(value, str(file)) for value in rows[image].to_pylist()]
     shapes = sorted({picture.shape for picture in pictures})
     if len(shapes) > 1:
         raise ValueError(f"The images of {file} must be of one size, got {shapes[0]} and {shapes[-1]} (C, H, W).")
@@ -162,14 +166,9 @@ def chosen_rows(available: int, size: int | None, where: str) -> NDArray[np.int6
     return np.random.default_rng(SPLIT_SEED).permutation(available)[:size]
 
 
-def _decode(encoded: bytes) -> NDArray[np.uint8]:
-    """`[C, H, W]`: one channel for grey images, three for all others."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise _extra_missing("pillow") from error
-    with Image.open(io.BytesIO(encoded)) as picture:
-        array = np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))
+def _channels_first(stored: Any, where: str) -> NDArray[np.uint8]:
+    """`[C, H, W]` of an encoded image: one channel for grey ones, three for all others."""
+    array = decoded(stored if isinstance(stored, dict) else {"bytes": stored, "path": None}, where, keeps_grey=True)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 

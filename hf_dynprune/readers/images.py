@@ -20,20 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .class_folders import read_class_folders
-from .class_labels import class_ids
-from .class_names import ClassNames
+from .class_labels import ClassNames, class_ids
 from .pictures import decoded, reason, unreadable
 from .sources import load_splits, named_columns, parquet_files, train_and_validation
-from .unreadable import without_bad
-
-__all__ = [
-    "ImageData",
-    "load_digit_images",
-    "load_image_data",
-    "read_image_folder",
-    "read_image_parquet",
-    "without_bad",
-]
 
 ENCODED = datasets.Image(decode=False)
 

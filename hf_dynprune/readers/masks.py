@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from .class_names import ClassNames
+from .class_labels import ClassNames
 from .pictures import as_rgb
 
 if TYPE_CHECKING:

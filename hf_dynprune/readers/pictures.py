@@ -38,12 +38,13 @@ def reason(error: Exception, where: str) -> str:
     return str(error).removeprefix(f"{where}: ") or type(error).__name__
 
 
-def decoded(stored: Mapping[str, Any] | None, where: str) -> NDArray[np.uint8]:
+def decoded(stored: Mapping[str, Any] | None, where: str, keeps_grey: bool = False) -> NDArray[np.uint8]:
     """uint8 RGB `[H, W, 3]`, upright, of a picture as `datasets` stores it: `{"bytes", "path"}`.
 
     Args:
         stored: as in the column.
         where: what the message calls it.
+        keeps_grey: give a grey picture as `[H, W]`.
 
     Raises:
         ValueError: there is no picture, or it has more than 8 bits a channel.
@@ -57,7 +58,8 @@ def decoded(stored: Mapping[str, Any] | None, where: str) -> NDArray[np.uint8]:
     with Image.open(content) as image:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        return np.array(as_rgb(with_eight_bits(image), where))
+        picture = with_eight_bits(image)
+        return np.array(picture if keeps_grey and picture.mode == "L" else as_rgb(picture, where))
 
 
 def as_rgb(image: Image, where: str) -> Image:

@@ -18,8 +18,7 @@ import datasets
 
 from . import ade20k, digit_scenes
 from .masks import IGNORE_INDEX, SegmentationData
-from .segmentation_tables import pick_splits, pictures
-from .sources import load_splits, parquet_files
+from .sources import load_splits, named_columns, parquet_files, train_and_validation
 
 __all__ = [
     "IGNORE_INDEX",
@@ -70,7 +69,7 @@ def load_segmentation_data(
     splits = load_splits(
         f"There is no folder {source}, and no data set of that name could be loaded", os.fspath(source)
     )
-    return SegmentationData(*pick_splits(splits, os.fspath(source), image_column, annotation_column), **meaning)
+    return SegmentationData(*_named_splits(splits, os.fspath(source), image_column, annotation_column), **meaning)
 
 
 def read_ade20k(folder: str | os.PathLike[str]) -> SegmentationData:
@@ -125,7 +124,7 @@ def read_parquet(
         name, files = folder.name, parquet_files(folder, "the folders `images` and `annotations` of ADE20K")
     meaning = _meaning(classes, ignored, reduce_labels)
     splits = load_splits(f"The parquet files of {name} cannot be read", "parquet", data_files=files)
-    return SegmentationData(*pick_splits(splits, name, image_column, annotation_column), **meaning)
+    return SegmentationData(*_named_splits(splits, name, image_column, annotation_column), **meaning)
 
 
 def load_digit_scenes(
@@ -160,18 +159,42 @@ def load_digit_scenes(
     return SegmentationData(train, validation, digit_scenes.class_names(digits))
 
 
+# ---- Tables ----
+
+
+def _table(images: list[Any], annotations: list[Any], files: list[str]) -> datasets.Dataset:
+    """A data set of pictures, masks (paths, arrays or `{"path": ..., "bytes": ...}`) and where they are from."""
+    features = datasets.Features(image=datasets.Image(), annotation=datasets.Image(), file=datasets.Value("string"))
+    columns = {"image": images, "annotation": annotations, "file": files}
+    return datasets.Dataset.from_dict(columns, features=features)
+
+
+def _named_splits(
+    splits: Mapping[str, datasets.Dataset], source: str, image_column: str, annotation_column: str
+) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """The training split and the one to measure on, each with the columns `image`, `annotation` and `file`.
+
+    Raises:
+        ValueError: one of them is missing or empty, or a column is missing or holds no pictures.
+    """
+    columns = {"image": image_column, "annotation": annotation_column}
+    kinds = dict.fromkeys(columns, datasets.Image())
+    train, validation = (named_columns(*split, columns, kinds) for split in train_and_validation(splits, source))
+    return train, validation
+
+
 def _ade20k_split(root: Path, split: str) -> datasets.Dataset:
     pairs, turned = ade20k.pairs(root, split)
     images = [
         {"path": None, "bytes": ade20k.upright_bytes(image)} if turn else {"path": str(image), "bytes": None}
         for (image, _), turn in zip(pairs, turned, strict=True)
     ]
-    return pictures(images, [str(mask) for _, mask in pairs], [str(image) for image, _ in pairs])
+    return _table(images, [str(mask) for _, mask in pairs], [str(image) for image, _ in pairs])
 
 
 def _scenes(split: str, count: int, size: int, seed: int, digits: int) -> datasets.Dataset:
     images, masks = digit_scenes.draw_scenes(split, count, size, seed, digits)
-    return pictures(list(images), list(masks), [f"digit scenes {split}[{row}]" for row in range(count)])
+    return _table(list(images), list(masks), [f"digit scenes {split}[{row}]" for row in range(count)])
 
 
 def _meaning(classes: Sequence[str] | int | None, ignored: Sequence[int], reduce_labels: bool) -> dict[str, Any]:

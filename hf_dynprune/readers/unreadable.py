@@ -8,18 +8,15 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 from tqdm.auto import tqdm
 
 from ..common.checks import check_choice
 from ..common.files import write_atomically
+from .images import ImageData
 from .pictures import check_end, decoded, reason, unreadable
-
-if TYPE_CHECKING:
-    from .images import ImageData
-
 
 MANY_IMAGES = 5_000
 """From so many on, a bar shows how far a check is."""
@@ -82,7 +79,7 @@ def _without(rows: datasets.Dataset, bad: Mapping[int, str]) -> datasets.Dataset
 
 
 def _read_shared(file: Path, facts: Mapping[str, Any]) -> Problems:
-    """What the first process found."""
+    """What the first process of this machine found and wrote to the file, if that is of the same check."""
     if not file.is_file():
         raise ValueError(
             f"{file} is missing: the first process writes it, before the others read it. Call `without_bad` under "
@@ -121,7 +118,7 @@ def _all_in_memory(rows: datasets.Dataset) -> bool:
 
 
 def _bad_rows(rows: datasets.Dataset, look: Look, title: str) -> dict[int, str]:
-    """What is wrong, by row."""
+    """What is wrong with a picture that cannot be read, by its row; rows without a problem are not in it."""
     if look is _glance and _all_in_memory(rows):
         return {}
     broken = unreadable()

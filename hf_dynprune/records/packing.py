@@ -64,7 +64,7 @@ def pack_plan(plan: PrunePlan) -> dict[str, NDArray[Any]]:
 
 
 def unpack_plan(arrays: Arrays, num_samples: int) -> PrunePlan:
-    """What `pack_plan` packed."""
+    """The plan that `pack_plan` packed."""
     kept = np.flatnonzero(_unpack(arrays["plan.kept_bits"], num_samples, np.dtype(bool)))
     return PrunePlan(kept, _unpack(arrays["plan.weights"], len(kept), np.dtype(np.float32)), num_samples)
 

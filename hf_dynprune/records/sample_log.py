@@ -126,12 +126,12 @@ class SampleLog:
 
     @property
     def num_samples(self) -> int:
-        """N."""
+        """Number of samples in the run's training set."""
         return self._about()["num_samples"]  # type: ignore[no-any-return]
 
     @property
     def fingerprint(self) -> str:
-        """Of the training set."""
+        """Fingerprint of the run's training set, as `dataset_fingerprint` gives it."""
         return str(self._about()["fingerprint"])
 
     @property

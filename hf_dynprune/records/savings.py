@@ -153,7 +153,7 @@ def _energy(records: Sequence[EpochRecord]) -> float | None:
 
 
 def describe_account(account: SavingsAccount) -> str:
-    """One line for people."""
+    """One line that says what was saved, of how many forward passes, and what choosing and scoring cost."""
     done = account.training + account.scoring + account.candidates
     text = f"{account.saved:.1%} of the forward passes saved ({done:,} of {account.full:,}"
     if account.scoring or account.candidates:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.files import json_digest, write_atomically
+from .signed import SignedFiles, UnusableFileError
 
 FORMAT = "hf_dynprune scores"
 FORMAT_VERSION = 1
@@ -54,23 +54,11 @@ class StaticScores:
             ScoreFileError: the path does not end in .safetensors, or the JSON file there is another program's.
             ValueError: the arrays were changed, and are no scores any more.
         """
-        from safetensors.numpy import save
-
         file = new_score_path(path)
         reason = _what_is_wrong(self.score, self.runs, self.facts)
         if reason:
             raise ValueError(f"StaticScores: {reason}.")
-        tensors = save({"score": np.ascontiguousarray(self.score), "runs": np.ascontiguousarray(self.runs)})
-        content = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
-            "facts_sha256": json_digest(self.facts),
-            "facts": self.facts,
-        }
-        text = json.dumps(content, indent=1, allow_nan=False)
-        write_atomically(file, tensors)
-        write_atomically(file.with_suffix(".json"), text.encode())
+        _files(file).write({"score": self.score, "runs": self.runs}, self.facts)
         return file
 
 
@@ -147,25 +135,22 @@ def _read(file: Path) -> tuple[str, StaticScores | None]:
     for needed in (file, beside):
         if not needed.is_file():
             return f"there is no {needed}", None
-    try:
-        content = json.loads(beside.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            return f"the format of {beside.name} is {content['format']!r}, not {FORMAT!r}", None
-        if content["format_version"] != FORMAT_VERSION:
-            return f"its format version is {content['format_version']}, this version reads {FORMAT_VERSION}", None
-        facts, own, digest = content["facts"], content["facts_sha256"], content["tensors_sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        return f"{beside.name} is damaged or another program's ({error!r})", None
-    if not isinstance(facts, dict) or json_digest(facts) != own:
-        return f"{beside.name} was changed after it was written (SHA-256)", None
-    tensors = file.read_bytes()
-    if hashlib.sha256(tensors).hexdigest() != digest:
-        return f"its SHA-256 is not the one in {beside.name}, so it is damaged or of other scores", None
     from safetensors import SafetensorError
-    from safetensors.numpy import load
 
     try:
-        arrays = load(tensors)
+        arrays, facts = _files(file).read()
         return "", StaticScores(arrays["score"], arrays["runs"], facts)
+    except UnusableFileError as error:
+        return {
+            "json": f"{beside.name} is damaged or another program's ({error.found!r})",
+            "format": f"the format of {beside.name} is {error.found!r}, not {FORMAT!r}",
+            "format_version": f"its format version is {error.found}, this version reads {FORMAT_VERSION}",
+            "facts": f"{beside.name} was changed after it was written (SHA-256)",
+            "tensors": f"its SHA-256 is not the one in {beside.name}, so it is damaged or of other scores",
+        }[error.what], None
     except (SafetensorError, KeyError, ValueError) as error:
         return f"it does not hold scores ({error})", None
+
+
+def _files(file: Path) -> SignedFiles:
+    return SignedFiles(file, file.with_suffix(".json"), {"format": FORMAT, "format_version": FORMAT_VERSION})

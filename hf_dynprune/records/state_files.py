@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save_file as save_tensors
 
-from ..common.files import json_digest, write_atomically
+from .signed import SignedFiles, UnusableFileError
 
 FORMAT_VERSION = 3
 TENSOR_FILE = "dynprune_state.safetensors"
 JSON_FILE = "dynprune_state.json"
+
+State = tuple[dict[str, NDArray[Any]], dict[str, Any]]
+"""Arrays by name, and facts."""
 
 
 class CheckpointError(ValueError):
@@ -26,69 +24,81 @@ class CheckpointError(ValueError):
 
 
 def save_state(folder: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
-    """Write both files, each to a temporary name first, so that none is ever half there.
+    """Write the state into a checkpoint's folder, which is created where missing; the facts must be JSON-serialisable.
 
-    Args:
-        folder: the checkpoint's; created where missing.
-        arrays: by name; the tensors file's SHA-256 goes into the JSON file, which is written last.
-        facts: JSON-serialisable.
+    Each file is written under a temporary name first, so that none is ever half there.
     """
-    path = Path(folder) / TENSOR_FILE
-    tensors = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    write_atomically(path, lambda temporary: save_tensors(tensors, temporary))
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:  # at once, while the system still has it in memory
-        for piece in iter(lambda: file.read(2**20), b""):
-            digest.update(piece)
-    text = json.dumps(
-        {
-            "format_version": FORMAT_VERSION,
-            "tensors_sha256": digest.hexdigest(),
-            "facts_sha256": json_digest(facts),
-            "facts": facts,
-        },
-        indent=1,
-        allow_nan=False,
-    )
-    write_atomically(Path(folder) / JSON_FILE, text.encode())
+    _files(folder).write(arrays, facts)
 
 
-def load_state(folder: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def load_state(folder: str | os.PathLike[str]) -> State:
     """Read both files back as (arrays, facts).
 
     Raises:
         CheckpointError: a file is missing, damaged or changed, the version is another, or the two do not fit.
     """
-    paths = [Path(folder) / name for name in (JSON_FILE, TENSOR_FILE)]
-    for path in paths:
+    files = _files(folder)
+    for path in (files.facts, files.tensors):
         if not path.is_file():
             raise CheckpointError(
                 f"{folder} has no {path.name}: it was written by another trainer or with `save_only_model`, so its run "
                 "cannot be resumed exactly. Resume it with that trainer, or start a new run from its weights."
             )
     try:
-        content = json.loads(paths[0].read_text(encoding="utf-8"))
-        version = content["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{paths[0]} is damaged ({error!r}). Resume from an earlier checkpoint.") from error
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{paths[0]} has format version {version}, this version reads {FORMAT_VERSION}. "
-            "Resume with the hf_dynprune version that wrote it."
-        )
-    try:
-        facts, digest, own = content["facts"], content["tensors_sha256"], content["facts_sha256"]
-    except KeyError as error:
-        raise CheckpointError(f"{paths[0]} is damaged ({error!r}). Resume from an earlier checkpoint.") from error
-    if not isinstance(facts, dict) or json_digest(facts) != own:
-        raise CheckpointError(
-            f"{paths[0]} was changed after it was written: the SHA-256 of its facts is not {own}. "
-            "Resume from an earlier checkpoint."
-        )
-    tensors = paths[1].read_bytes()
-    if hashlib.sha256(tensors).hexdigest() != digest:
-        raise CheckpointError(f"{paths[1]} is damaged: its SHA-256 is not {digest}. Resume from an earlier checkpoint.")
-    return load_tensors(tensors), facts
+        return files.read()
+    except UnusableFileError as error:
+        if error.what == "format_version":
+            raise CheckpointError(
+                f"{files.facts} has format version {error.found}, this version reads {FORMAT_VERSION}. "
+                "Resume with the hf_dynprune version that wrote it."
+            ) from error
+        problem = {
+            "json": f"{files.facts} is damaged ({error.found!r})",
+            "facts": f"{files.facts} was changed after it was written: the SHA-256 of its facts is not {error.found}",
+            "tensors": f"{files.tensors} is damaged: its SHA-256 is not {error.found}",
+        }[error.what]
+        raise CheckpointError(f"{problem}. Resume from an earlier checkpoint.") from error
+
+
+def _files(folder: str | os.PathLike[str]) -> SignedFiles:
+    return SignedFiles(Path(folder) / TENSOR_FILE, Path(folder) / JSON_FILE, {"format_version": FORMAT_VERSION})
+
+
+class StateCache:
+    """The state of one checkpoint, kept from when the checkpoint was found usable until the run resumes from it.
+
+    Without it a resume would read the files, and take their SHA-256, twice. Never more than one state is kept, since
+    that of a large data set takes much memory.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[tuple[Any, ...], State] | None = None
+
+    def clear(self) -> None:
+        """Forget what is kept."""
+        self._kept = None
+
+    def offer(self, identity: tuple[Any, ...], state: State) -> None:
+        """Keep this state unless there is one already: of several checkpoints, the first one that is offered.
+
+        The identity is what `identity_of` gave before the state was read.
+        """
+        if self._kept is None:
+            self._kept = identity, state
+
+    def load(self, folder: str | os.PathLike[str]) -> State:
+        """The kept state if it is this folder's and its files are still the same; otherwise as `load_state`.
+
+        Nothing is kept afterwards.
+        """
+        kept, self._kept = self._kept, None
+        return kept[1] if kept is not None and kept[0] == identity_of(folder) else load_state(folder)
+
+
+def identity_of(folder: str | os.PathLike[str]) -> tuple[Any, ...]:
+    """The folder, and what tells its two files from others that are written in their place."""
+    found = [file.stat() for file in (Path(folder) / JSON_FILE, Path(folder) / TENSOR_FILE) if file.is_file()]
+    return (os.path.abspath(folder), *((file.st_ino, file.st_size, file.st_mtime_ns) for file in found))
 
 
 def require(facts: Mapping[str, Any], keys: Iterable[str]) -> None:

@@ -57,7 +57,7 @@ class EpochTimes:
         self._since += seconds
 
     def end(self) -> None:
-        """The loop is over."""
+        """Book what has passed since the last call, and stop: no epoch is running any more."""
         self.book()
         self._record = None
 

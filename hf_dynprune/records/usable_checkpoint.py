@@ -17,7 +17,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ..common.logs import logger
-from .state_files import JSON_FILE, TENSOR_FILE, CheckpointError, load_state
+from .state_files import JSON_FILE, TENSOR_FILE, CheckpointError, StateCache, identity_of, load_state
 
 _TRAINER_STATE = "trainer_state.json"
 _WEIGHTS = (
@@ -65,20 +65,23 @@ def checkpoint_folders(output_dir: str | os.PathLike[str]) -> list[Path]:
     return [folder for _, folder in sorted(numbered, reverse=True)]
 
 
-def why_unusable(folder: str | os.PathLike[str], ranks: Iterable[int] | None = None) -> str | None:
+def why_unusable(
+    folder: str | os.PathLike[str], ranks: Iterable[int] | None = None, cache: StateCache | None = None
+) -> str | None:
     """Why a run cannot be resumed from this checkpoint, or None if it can.
 
     Args:
         folder: the checkpoint.
         ranks: whose random states must be there; default: of all processes that the checkpoint was written by.
+        cache: is offered the pruning state of a usable checkpoint, so that a resume need not read it again.
     """
     try:
-        return _why_unusable(Path(folder), ranks)
+        return _why_unusable(Path(folder), ranks, cache)
     except OSError as error:  # such as a folder that vanishes while it is looked at
         return f"it cannot be read ({error!r})"
 
 
-def _why_unusable(path: Path, ranks: Iterable[int] | None) -> str | None:
+def _why_unusable(path: Path, ranks: Iterable[int] | None, cache: StateCache | None) -> str | None:
     if not path.is_dir():
         return "there is no such folder"
     try:
@@ -88,15 +91,20 @@ def _why_unusable(path: Path, ranks: Iterable[int] | None) -> str | None:
     except (ValueError, KeyError, TypeError) as error:
         return f"{_TRAINER_STATE} cannot be read ({error!r})"
     try:
-        _, facts = load_state(path)
+        identity = identity_of(path)
+        state = load_state(path)
     except CheckpointError as error:
         return str(error)
+    facts = state[1]
     if facts.get("global_step") != step:
         return f"{JSON_FILE} is of step {facts.get('global_step')}, {_TRAINER_STATE} of step {step}"
     world_size = facts.get("layout", {}).get("world_size", 1)
     ranks = range(world_size) if ranks is None else [rank for rank in ranks if rank < world_size]
     random_states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in ranks]
-    return _why_unreadable(path, random_states)
+    reason = _why_unreadable(path, random_states)
+    if reason is None and cache is not None:
+        cache.offer(identity, state)
+    return reason
 
 
 def _why_unreadable(path: Path, random_states: list[str]) -> str | None:
@@ -155,6 +163,7 @@ def choose_checkpoint(
     ranks: Iterable[int] | None,
     is_first_here: bool,
     exchange: Callable[[dict[str, str | None] | None], list[dict[str, str | None]]],
+    cache: StateCache | None = None,
 ) -> str:
     """The checkpoint to resume from, the same on every process.
 
@@ -164,14 +173,18 @@ def choose_checkpoint(
         ranks: see `why_unusable`.
         is_first_here: whether this is the first process of its machine, which looks at the machine's files.
         exchange: gives what the processes were called with, without None; all machines must find a folder usable.
+        cache: afterwards holds the state of the newest checkpoint that this process found usable, in most cases the
+            chosen one; `cache.load(chosen)` takes it from there.
 
     Raises:
         CheckpointError: on every process, if there is none, with the reason for each one passed over.
     """
+    cache = StateCache() if cache is None else cache
+    cache.clear()
     given = None if wanted is True else Path(str(wanted))
     folders = checkpoint_folders(output_dir) if given is None else [given]
     # One exchange, by folder, since machines with disks of their own need not have the same folders.
-    own = {str(folder): why_unusable(folder, ranks) for folder in folders} if is_first_here else None
+    own = {str(folder): why_unusable(folder, ranks, cache) for folder in folders} if is_first_here else None
     machines = exchange(own)
     reasons = []
     for folder in sorted({name for found in machines for name in found}, key=_number, reverse=True):
@@ -181,13 +194,16 @@ def choose_checkpoint(
         reasons.append(f"{folder}: {reason.rstrip('.')}.")
         if given is None:
             logger.warning("Passing over %s: %s", folder, reason)
+    raise CheckpointError(_none_usable(reasons, given, output_dir))
+
+
+def _none_usable(reasons: list[str], given: Path | None, output_dir: str) -> str:
+    """What to say where no checkpoint can be resumed, with the reason for each one and what to do instead."""
     if not reasons:
-        raise CheckpointError(
-            f"There is no checkpoint in {output_dir} to resume from. Start without `resume_from_checkpoint`."
-        )
+        return f"There is no checkpoint in {output_dir} to resume from. Start without `resume_from_checkpoint`."
     if given is None:
-        raise CheckpointError(f"No usable checkpoint. {' '.join(reasons)} Start a new run.")
-    raise CheckpointError(f"No usable checkpoint. {reasons[0]} {_advice(given, output_dir)}")
+        return f"No usable checkpoint. {' '.join(reasons)} Start a new run."
+    return f"No usable checkpoint. {reasons[0]} {_advice(given, output_dir)}"
 
 
 def _number(folder: str) -> int:

@@ -11,13 +11,18 @@ import torch
 from ..common.logs import logger
 from ..decisions.policy import PruningPolicy
 from ..losses import FunctionLoss, LossTerms, PerSampleLoss, find_loss
+from ..losses.registry import find_trainer_loss
 from ..losses.step import LossStep, without_own_keys
 from ..selectors.contract import BatchSelector
+from .combining import owner_of
 from .context import TrainerContext
 from .epochs import EpochPruning
 from .in_batch import InBatchSelection
 from .protocol import Training
 from .weights import private_torch_rng
+
+Given = PerSampleLoss | Callable[..., torch.Tensor | LossTerms] | None
+"""A loss as the user may give it."""
 
 
 def choose_training(context: TrainerContext, policy: PruningPolicy | None, selector: BatchSelector | None) -> Training:
@@ -33,8 +38,28 @@ def choose_training(context: TrainerContext, policy: PruningPolicy | None, selec
     return EpochPruning(context, flags.build_policy() if policy is None else policy)
 
 
+def make_loss_step(trainer: Any, context: TrainerContext, given: Given) -> LossStep:
+    """What counts and weighs the losses of a run: by the loss that was given, the trainer's class, or the model.
+
+    Args:
+        trainer: from which the loss of a class with a `compute_loss` of its own is made.
+        context: the same.
+        given: the user's loss, if any.
+
+    Raises:
+        ValueError: there is none, or what was given is no loss.
+    """
+    model, name = context.plain_model, type(trainer).__name__
+    own = find_trainer_loss(owner_of("compute_loss", context.trainer_class, context.mixin))
+    if given is None and own is not None:
+        inside_peft(model)  # refuses adapters that shift or add to the loss
+        return LossStep(own.make(trainer), context.accelerator, name)
+    smoothing = trainer.label_smoother.epsilon if trainer.label_smoother is not None else 0.0
+    return LossStep(resolve_loss(given, model, smoothing, context.flags.loss_options), context.accelerator, name)
+
+
 def resolve_loss(
-    given: PerSampleLoss | Callable[..., torch.Tensor | LossTerms] | None,
+    given: Given,
     model: torch.nn.Module,
     label_smoothing: float,
     options: Mapping[str, Any] | None = None,

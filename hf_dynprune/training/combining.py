@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import Trainer
 
-from ..losses.sft import is_sft, refuse_sft_settings
+from ..losses.registry import find_trainer_loss
 from ..training_args import DynPruneArguments
 
 
@@ -44,11 +44,12 @@ def refuse_trainer(trainer_class: type, mixin: type, arguments: Any, has_loss: b
             f"{type(arguments).__name__}, and so cannot take its pruning flags. Combine the two: "
             f"`@dataclass` `class Arguments(DynPruneArguments, {_config_name(trainer_class)})`."
         )
-    if is_sft(owner):
-        refuse_sft_settings(name, arguments)
+    known = find_trainer_loss(owner)
+    if known is not None:
+        known.refuse_settings(name, arguments)
     for method in ("compute_loss", "_get_num_items_in_batch"):
         owner = owner_of(method, trainer_class, mixin)
-        if owner is not Trainer and not is_sft(owner) and not has_loss:
+        if owner is not Trainer and find_trainer_loss(owner) is None and not has_loss:
             raise ValueError(
                 f"{owner.__name__} has a `{method}` of its own, which {name} would not use in training: pruning takes "
                 "a loss apart by sample, and cannot do so with this one. If each sample has a loss, pass it as "

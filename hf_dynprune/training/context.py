@@ -7,12 +7,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import datasets
 
 from ..decisions.dealing import Layout
+from ..records.state_files import StateCache
 from ..records.timing import EpochTimes
+from ..records.usable_checkpoint import choose_checkpoint
+from ..serving.distributed import collect
 from ..training_args import DynPruneArguments
 from .combining import is_of_trl
 from .gpu_meter import find_meter
@@ -34,6 +38,8 @@ class TrainerContext:
         self.mixin = mixin
         args = trainer.args
         self.flags: DynPruneArguments = args if isinstance(args, DynPruneArguments) else DynPruneArguments()
+        self.states = StateCache()
+        """The pruning state of the checkpoint that was chosen, so that a resume reads it once."""
         self.times = EpochTimes()
         """Wall time of the epoch under way; a new one for each run."""
         self.run_folder = str(args.output_dir)
@@ -119,6 +125,17 @@ class TrainerContext:
             return None
         first = self.args.process_index - self.args.local_process_index
         return range(first, first + int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+    def choose_checkpoint(self, wanted: str | bool) -> str:
+        """The checkpoint to resume from, the same on every process; its pruning state is kept in `states`."""
+        return choose_checkpoint(
+            wanted,
+            str(self.args.output_dir),
+            self.ranks_of_this_disk,
+            self.accelerator.is_local_main_process,
+            partial(collect, self.accelerator),
+            self.states,
+        )
 
     def prepare(self, batch: Any) -> Any:
         """The batch on the device, in the precision the model takes."""

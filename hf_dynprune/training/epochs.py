@@ -20,7 +20,7 @@ from ..decisions.schedule import RunLength
 from ..losses.step import LossStep, StepResult, is_indexed
 from ..records.history import PruningHistory
 from ..records.run_scores import RunScores
-from ..records.state_files import CheckpointError, load_state, require, save_state
+from ..records.state_files import CheckpointError, require, save_state
 from ..serving.distributed import ScoreBuffer, agree
 from ..serving.indexed import WEIGHT_KEY
 from ..serving.labels import dataset_fingerprint
@@ -93,7 +93,7 @@ class EpochPruning:
             raise RuntimeError("No training run is active: call `train()`.")
         return self.run
 
-    # ---- Before a run ----
+    # ---- Begin ----
 
     def check(self) -> None:
         """Data and trainer class first, then what the flags promise of them."""
@@ -121,8 +121,7 @@ class EpochPruning:
         """A loader that serves the plan in force; before the first one, all data."""
         context = self.context
         dataset, collator = context.train_data_and_collator
-        layout = context.layout
-        refuse_split(layout)
+        refuse_split(layout := context.layout)
         seed = context.seeds[0] if context.flags.prune_reproducible_augmentation else None
         self._loader = PlanLoader(dataset, collator, context.args, layout, seed)
         return self._loader.prepared(context.accelerator)
@@ -130,8 +129,6 @@ class EpochPruning:
     def epoch_limit(self, stock_epochs: int) -> int:
         """With `max_steps`, room for as many epochs as there are steps."""
         return max(stock_epochs, self.context.args.max_steps) if self.context.args.max_steps > 0 else stock_epochs
-
-    # ---- Begin ----
 
     def begin(self, step: LossStep, length: StockLength, checkpoint: str | None, trial: Any) -> tuple[int, int]:
         """A new run, also for a second `train()` and for each attempt of `auto_find_batch_size`."""
@@ -183,7 +180,7 @@ class EpochPruning:
     def _take_up(self, folder: str, length: StockLength) -> tuple[int, int]:
         """(epoch to run next, optimizer steps of it already done), from a checkpoint's state."""
         context, run = self.context, self._active
-        arrays, facts = load_state(folder)
+        arrays, facts = self.context.states.load(folder)
         refuse_other_kind(facts, None)
         require(facts, ("global_step", "scheduler_steps", "in_order", "epoch_stopped"))
         run.load_state_dict(arrays, facts)

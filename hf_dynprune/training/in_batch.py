@@ -17,7 +17,7 @@ from ..losses.checks import loss_tolerance
 from ..losses.step import LossStep, StepResult
 from ..methods.none import NoPruning
 from ..records.history import PruningHistory
-from ..records.state_files import load_state, save_state
+from ..records.state_files import save_state
 from ..selectors.contract import BatchSelector, check_selector
 from ..serving.distributed import collect, sum_over_processes
 from ..serving.indexed import INDEX_KEY
@@ -115,7 +115,7 @@ class InBatchSelection:
         self.run, self._step = run, step
         epoch = done = 0
         if checkpoint is not None:
-            arrays, saved = load_state(checkpoint)
+            arrays, saved = context.states.load(checkpoint)
             refuse_other_kind(saved, self.selector)
             epoch, done = run.load_state_dict(arrays, saved)
             if args.ignore_data_skip:

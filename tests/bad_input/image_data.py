@@ -11,7 +11,8 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from hf_dynprune.readers.images import ImageData, load_digit_images, load_image_data, read_image_folder, without_bad
+from hf_dynprune.readers.images import ImageData, load_digit_images, load_image_data, read_image_folder
+from hf_dynprune.readers.unreadable import without_bad
 from tests.bad_input import Case
 from tests.image_files import bad_files, encoded, image_folder, image_parquet, image_table
 

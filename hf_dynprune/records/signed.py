@@ -1,0 +1,87 @@
+"""Arrays in a safetensors file, and a JSON file of facts that holds the SHA-256 of both. No pickle.
+
+The JSON file is written last. So whoever finds it, and finds that the digests in it are right, has both files as they
+were written, of one and the same write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..common.files import json_digest, write_atomically
+
+
+class UnusableFileError(Exception):
+    """What is wrong with a pair of files; who reads them says it in words.
+
+    Args:
+        what: "json", the JSON file cannot be parsed or lacks something; "facts" or "tensors", what does not have its
+            SHA-256; or the key of the JSON file's head that has another value.
+        found: the error, the SHA-256 that there should be, or the other value.
+    """
+
+    def __init__(self, what: str, found: Any) -> None:
+        super().__init__(what, found)
+        self.what = what
+        self.found = found
+
+
+@dataclass(frozen=True)
+class SignedFiles:
+    """Where the two files are, and what the JSON file begins with.
+
+    Args:
+        tensors: path of the safetensors file.
+        facts: path of the JSON file.
+        head: its first entries, such as the version of the format, which must be the same when it is read.
+    """
+
+    tensors: Path
+    facts: Path
+    head: Mapping[str, Any]
+
+    def write(self, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
+        """Write both files, each whole or not at all; nothing is written where JSON cannot hold the facts."""
+        from safetensors.numpy import save_file
+
+        content = {**self.head, "tensors_sha256": "", "facts_sha256": json_digest(facts), "facts": facts}
+        json.dumps(content, allow_nan=False)
+        tensors = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+        write_atomically(self.tensors, lambda temporary: save_file(tensors, temporary))
+        digest = hashlib.sha256()
+        with open(self.tensors, "rb") as file:  # at once, while the system still has it in memory
+            for piece in iter(lambda: file.read(2**20), b""):
+                digest.update(piece)
+        content["tensors_sha256"] = digest.hexdigest()
+        write_atomically(self.facts, json.dumps(content, indent=1, allow_nan=False).encode())
+
+    def read(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """The arrays and the facts.
+
+        Raises:
+            UnusableFileError: a file is damaged or was changed, or the two are not of one write.
+        """
+        from safetensors.numpy import load
+
+        try:
+            content = json.loads(self.facts.read_text(encoding="utf-8"))
+            other = next((key for key, value in self.head.items() if content[key] != value), None)
+            if other is not None:
+                raise UnusableFileError(other, content[other])
+            facts, digest, own = content["facts"], content["tensors_sha256"], content["facts_sha256"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnusableFileError("json", error) from error
+        if not isinstance(facts, dict) or json_digest(facts) != own:
+            raise UnusableFileError("facts", own)
+        tensors = self.tensors.read_bytes()
+        if hashlib.sha256(tensors).hexdigest() != digest:
+            raise UnusableFileError("tensors", digest)
+        return load(tensors), facts
