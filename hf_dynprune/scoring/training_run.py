@@ -10,10 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
-from accelerate.utils import send_to_device
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -37,7 +35,7 @@ NO_LABEL = -1
 
 @dataclass(frozen=True)
 class ScoringJob:
-    """The arguments of `score_dataset`, checked."""
+    """What to score and how: the arguments of `score_dataset`, refused where they do not fit."""
 
     method: str
     model_init: Callable[[], PreTrainedModel]
@@ -111,12 +109,9 @@ class ScoringOutcome:
 
 
 def score_once(job: ScoringJob, seed: int, number: str) -> ScoringOutcome:
-    """Train with one seed and score; the global generators are seeded and not put back.
+    """Train with one seed (of initial weights, order and dropout) and score; `number`, such as "2/5", is shown.
 
-    Args:
-        job: what to do.
-        seed: of initial weights, order and dropout.
-        number: such as "2/5", for what is shown.
+    The global generators are seeded and not put back.
     """
     logger.info("Scoring by %s, run %s: %d epochs of training with seed %d.", job.method, number, job.last_epoch, seed)
     set_seed(seed)
@@ -196,7 +191,7 @@ class _Watch(TrainerCallback):
             control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Close the bar."""
+        """Close the bar, which would otherwise stay open below what is printed next."""
         self._bar.close()
 
 
@@ -209,7 +204,7 @@ class _ScoringTrainer(DynPruneTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The loss of the pruning trainer, unchanged."""
+        """The loss of the pruning trainer, unchanged; its outputs are shown to `watch`."""
         if self.needs_one_label:
             _require_one_label(self.accelerator.unwrap_model(model))
         if self.watch is None or INDEX_KEY not in inputs:
@@ -229,7 +224,6 @@ def _score_with(trainer: DynPruneTrainer, job: ScoringJob, number: str) -> tuple
     loss, parts, passes, way = trainer.per_sample_loss, [], 0, "" if job.method == "el2n" else job.gradients
     title = f"{job.method} {number}, scoring"
     for batch in tqdm(_plain_batches(trainer, job), desc=title, disable=job.args.disable_tqdm):
-        batch = send_to_device(batch, trainer.args.device)
         _refuse_unlabelled(loss.count(batch).cpu().numpy() > 0)
         passes += len(batch["labels"])
         if job.method == "el2n":
@@ -253,17 +247,10 @@ def _score_with(trainer: DynPruneTrainer, job: ScoringJob, number: str) -> tuple
 
 
 def _plain_batches(trainer: DynPruneTrainer, job: ScoringJob) -> DataLoader[Any]:
-    """In the order of the data set: the stock evaluation loader may group by length and drop the last batch."""
-    dataset = job.dataset if job.plain is None else job.plain
-    collator = trainer.data_collator
-    if isinstance(dataset, datasets.Dataset):
-        dataset = trainer._remove_unused_columns(dataset, description="training")
-    else:
-        collator = trainer._get_collator_with_removed_columns(collator, description="training")
-    args = job.args
-    return DataLoader(
-        dataset, args.eval_batch_size, collate_fn=collator, num_workers=args.dataloader_num_workers, shuffle=False
-    )
+    """Batches of the samples to score, on the trainer's device, in the order of the data set."""
+    # The arguments are this run's own, and its training is over: grouping by length would change the order here too.
+    trainer.args.train_sampling_strategy = "random"
+    return trainer.get_test_dataloader(job.dataset if job.plain is None else job.plain)
 
 
 def _logits(outputs: Any) -> Tensor:
