@@ -89,6 +89,13 @@ def test_no_flipped_byte_and_no_truncation_goes_unnoticed(state, mask, stride, f
         path.write_bytes(intact)
 
 
+@pytest.mark.parametrize(("facts", "error"), [({"loss": float("nan")}, ValueError), ({"loss": object()}, TypeError)])
+def test_nothing_is_written_where_json_cannot_hold_the_facts(facts, error, folder):
+    with pytest.raises(error):
+        save_state(folder / "new", {"a": np.arange(2)}, facts)
+    assert not (folder / "new").exists()
+
+
 @examples(100)
 @given(st.sets(st.integers(0, 39), min_size=1).map(sorted), st.integers(40, 99), st.floats(2**-149, 2.0**120, width=32))
 def test_a_plan_comes_back_from_its_bits(kept, num_samples, weight):

@@ -25,9 +25,10 @@ from hf_dynprune import (
 )
 from hf_dynprune.decisions.dealing import Layout
 from hf_dynprune.records.state_files import CheckpointError
+from hf_dynprune.serving.generators import private_generators
 from hf_dynprune.serving.indexed import INDEX_KEY, WEIGHT_KEY
 from hf_dynprune.training.batch_run import BatchRun, BatchRunIdentity
-from hf_dynprune.training.candidates import evaluation_mode, number_rows, private_generators, take_rows
+from hf_dynprune.training.candidates import evaluation_mode, number_rows, take_rows
 from hf_dynprune.training.in_batch import InBatchSelection
 from hf_dynprune.training.refusals import check_first_batch, is_map_style, refuse_dispatch
 from tests.helpers import (

@@ -60,7 +60,7 @@ class MultipleChoiceLoss(PerSampleLoss):
 
 
 def _marks_spans(model: torch.nn.Module) -> bool:
-    """Those about images choose an answer instead."""
+    """Whether it answers with a span of the text; models that answer about images choose from a list instead."""
     return is_named(model, "ForQuestionAnswering") and "start_positions" in signature(model.forward).parameters
 
 

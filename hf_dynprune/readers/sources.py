@@ -20,7 +20,7 @@ STRINGS = ("string", "large_string", "string_view")
 
 
 def shortened(names: Sequence[str]) -> str:
-    """Some of the names, for messages."""
+    """The first four names and how many more there are, for messages."""
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 

@@ -92,7 +92,7 @@ def _read_shared(file: Path, facts: Mapping[str, Any]) -> Problems:
 
 
 def _read(row: Mapping[str, Any]) -> None:
-    """Raise where the picture cannot be decoded."""
+    """Raise, as `decoded` does, where a row's picture cannot be decoded."""
     decoded(row["image"], str(row["file"]))
 
 

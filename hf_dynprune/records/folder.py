@@ -95,7 +95,7 @@ class RunFolder:
 
     @property
     def why_no_samples(self) -> str:
-        """What to say where `log` is empty."""
+        """Why `log` is empty, in a sentence for the reader of a report."""
         if self.log.folder.is_dir():
             return "The log of single samples has no epoch: none was finished when it was read, or a disk was full."
         if self.facts.get("selector") or any(record.candidate_forward_passes for record in self.history):
@@ -114,15 +114,9 @@ def _unless_stale(
     name: str,
     problems: list[str],
 ) -> dict[str, Any]:
-    """The Trainer's state, or nothing where an earlier run in the folder left it.
+    """The Trainer's state, or nothing where an earlier run in the folder left it, of which `problems` gets a line.
 
-    Args:
-        state: as read.
-        history: of the run.
-        facts: of the run.
-        ahead: steps by which the state may be ahead of the history.
-        name: of the file, for `problems`.
-        problems: gets a line where it is passed over.
+    It may be ahead of the history by so many steps. The name is that of its file.
     """
     made, told = sum(record.steps for record in history), state.get("global_step", 0)
     asked, had = facts.get("num_epochs"), state.get("num_train_epochs")

@@ -23,10 +23,6 @@ def pack_scores(state: Arrays, num_samples: int) -> dict[str, NDArray[Any]]:
     """What `ScoreStore.state_dict` gave, by the names of the file.
 
     Of several recorded scores of one sample only the last one counts, so that one is kept.
-
-    Args:
-        state: arrays `[N]`, and `pending_index` and `pending_score`.
-        num_samples: N.
     """
     index, score = state["pending_index"], state["pending_score"]
     latest, visited = np.empty(num_samples, np.float32), np.zeros(num_samples, bool)
@@ -39,10 +35,7 @@ def pack_scores(state: Arrays, num_samples: int) -> dict[str, NDArray[Any]]:
 def unpack_scores(arrays: Arrays, own: Arrays, num_samples: int) -> dict[str, NDArray[Any]]:
     """What `pack_scores` packed, as `ScoreStore.load_state_dict` takes it; what is missing stays missing.
 
-    Args:
-        arrays: by the names of the file.
-        own: the state of the store they go into, for its names and types.
-        num_samples: N.
+    `own` is the state of the store they go into; it gives names and types.
     """
     state = {
         name: _unpack(arrays[name], num_samples, array.dtype)

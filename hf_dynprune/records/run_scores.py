@@ -40,7 +40,7 @@ class RunScores:
     times_kept: NDArray[np.int32] | None = None
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the file into a folder."""
+        """Write `dynprune_scores.safetensors` into a folder, whole or not at all."""
         from safetensors.numpy import save
 
         tensors = {"score": np.ascontiguousarray(self.score, np.float32)}

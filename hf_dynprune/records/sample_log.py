@@ -121,7 +121,7 @@ class SampleLog:
 
     @property
     def epochs(self) -> list[int]:
-        """Those that are there, in order."""
+        """Numbers of the epochs that have a file, in order."""
         return sorted(int(file.stem.removeprefix("epoch-")) for file in self.folder.glob("epoch-*.safetensors"))
 
     @property

@@ -122,7 +122,7 @@ def account_of(records: Sequence[EpochRecord], num_epochs: float | None = None) 
 
 
 def _training_seconds(record: EpochRecord) -> float:
-    """The loop without data, evaluations and checkpoints."""
+    """Seconds of the epoch's loop without those spent on data, evaluations and checkpoints."""
     return record.seconds_train - record.seconds_data - record.seconds_evaluation - record.seconds_checkpoint
 
 
@@ -176,6 +176,6 @@ def describe_account(account: SavingsAccount) -> str:
 
 
 def _shown(epochs: Sequence[int]) -> str:
-    """As people count them, from 1."""
+    """Epochs as people count them, from 1; the first four of many."""
     shown = ", ".join(str(epoch + 1) for epoch in epochs[:4])
     return shown + (f" and {len(epochs) - 4} more" if len(epochs) > 4 else "")

@@ -75,7 +75,7 @@ class StateCache:
         self._kept: tuple[tuple[Any, ...], State] | None = None
 
     def clear(self) -> None:
-        """Forget what is kept."""
+        """Drop the kept state, as before another choice among checkpoints."""
         self._kept = None
 
     def offer(self, identity: tuple[Any, ...], state: State) -> None:

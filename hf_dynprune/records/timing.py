@@ -26,7 +26,7 @@ class EpochTimes:
         self._spans = {what: _Span(self, what) for what in ("data", "evaluation", "checkpoint")}
 
     def begin(self, record: EpochRecord | None) -> None:
-        """The loop over an epoch's batches begins."""
+        """Start the clock as the loop over an epoch's batches begins; the record gets its seconds and joules."""
         self._record, self._since = record, time.perf_counter()
         self._joules = self._read()
 

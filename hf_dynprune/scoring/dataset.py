@@ -9,26 +9,27 @@ Each is the mean over runs with different seeds. EL2N and GraNd are taken in eva
 normalisation with its running statistics. The cost goes into the score file, and from there into the history of every
 run that prunes by it. A forward pass is one sample forwarded, whether a backward pass follows it or not, as in the
 history: GraNd costs one per sample and run beyond training, and EL2N too, though it does without the backward pass.
+
+Example:
+    scores = score_dataset("el2n", build_model, dataset, TrainingArguments("out", num_train_epochs=20), epochs=2)
+    policy = StaticPruning(scores.save("el2n.safetensors"), ratio=0.3)
 """
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, TrainingArguments
 
 from .._version import __version__
 from ..records.score_file import StaticScores
+from ..serving.generators import untouched_generators
 from ..serving.labels import dataset_fingerprint
-from ..training.weights import private_torch_rng
 from .training_run import PAPER_RUNS, ScoringJob, ScoringOutcome, is_whole, score_once
 
 
@@ -54,35 +55,32 @@ def score_dataset(
         dataset: map-style training set of N samples.
         args: of the training, as for the Trainer, `num_train_epochs` being whole. Pruning, saving, evaluating, logging,
             reporting and `dataloader_drop_last` are off, and nothing is written to `output_dir`.
-        epochs: epochs after which EL2N and GraNd score, the learning rate being that of the whole run that `args`
-            describes; GraNd takes 0, at initialisation. For forgetting None: the whole run.
+        epochs: after which EL2N and GraNd score (GraNd takes 0, at initialisation), with the learning rate of the whole
+            run that `args` describes. For forgetting None: the whole run.
         runs: default: the authors', 5 for forgetting and 10 for the others.
         seed: of the first run, the next ones count up; default `args.seed`.
         plain_dataset: what EL2N and GraNd score: the same samples in the same order without augmentation; default
             `dataset`.
         data_collator: as for the Trainer.
-        gradients: GraNd's way, "vmap" or "loop" (see `scoring_rules.py`), or "auto": "vmap" where two samples of the
+        gradients: GraNd's way, "vmap" or "loop" (see `scoring/rules.py`), or "auto": "vmap" where two samples of the
             first batch go through it with the result of "loop", else "loop"; which one and why is logged.
         chunk: samples whose gradients "vmap" holds at once.
-
-    Returns:
-        Scores, with the facts `save` writes beside them.
 
     Raises:
         ValueError: naming the argument, its value, and what is allowed.
         FloatingPointError: a score is not finite.
-
-    Example:
-        scores = score_dataset("el2n", build_model, dataset, TrainingArguments("out", num_train_epochs=20), epochs=2)
-        policy = StaticPruning(scores.save("el2n.safetensors"), ratio=0.3)
     """
     job = ScoringJob(method, model_init, dataset, plain_dataset, data_collator, args, epochs, gradients, chunk)
-    runs = PAPER_RUNS[method] if runs is None else runs
+    return _scored(job, PAPER_RUNS[method] if runs is None else runs, args.seed if seed is None else seed)
+
+
+def _scored(job: ScoringJob, runs: int, first_seed: int) -> StaticScores:
+    """The mean over the runs, each run's own scores, and the facts that `save` writes beside them."""
     if not is_whole(runs) or runs < 1:
         raise ValueError(f"`runs` must be a whole number of at least 1, got {runs!r}.")
-    seeds = [(args.seed if seed is None else seed) + run for run in range(runs)]
+    seeds = [first_seed + run for run in range(runs)]
     began = time.perf_counter()
-    with _untouched_generators(args.device):
+    with untouched_generators(job.args.device):
         outcomes = [score_once(job, seeds[0], f"1/{runs}")]
         job = replace(job, gradients=outcomes[0].gradients or job.gradients)  # what was chosen holds for all runs
         outcomes += [score_once(job, seed, f"{run}/{runs}") for run, seed in enumerate(seeds[1:], 2)]
@@ -125,17 +123,5 @@ def _facts(
 
 
 def _plain(value: Any) -> Any:
-    """An enumeration by its value."""
+    """What JSON can hold: the value of an enumeration, anything else as it is."""
     return getattr(value, "value", value)
-
-
-@contextmanager
-def _untouched_generators(device: torch.device) -> Iterator[None]:
-    """Python's, numpy's and torch's global generators go on afterwards as if nothing had been drawn."""
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with private_torch_rng(device):
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002

@@ -114,7 +114,7 @@ def choose_gradients(model: torch.nn.Module, loss: PerSampleLoss, batch: Mapping
 def _sample_loss(
     model: torch.nn.Module, loss: PerSampleLoss, one: Mapping[str, Any], forward: Callable[..., Any]
 ) -> Tensor:
-    """S_i of the only sample in `one`."""
+    """The loss S_i of the one sample in this batch, as a scalar with its graph."""
     return loss(model, one, loss.forward(forward, one)).total.sum()
 
 

@@ -37,7 +37,7 @@ NO_LABEL = -1
 
 @dataclass(frozen=True)
 class ScoringJob:
-    """The arguments of `score_dataset`, checked."""
+    """What to score and how: the arguments of `score_dataset`, refused where they do not fit."""
 
     method: str
     model_init: Callable[[], PreTrainedModel]
@@ -111,12 +111,9 @@ class ScoringOutcome:
 
 
 def score_once(job: ScoringJob, seed: int, number: str) -> ScoringOutcome:
-    """Train with one seed and score; the global generators are seeded and not put back.
+    """Train with one seed (of initial weights, order and dropout) and score; `number`, such as "2/5", is shown.
 
-    Args:
-        job: what to do.
-        seed: of initial weights, order and dropout.
-        number: such as "2/5", for what is shown.
+    The global generators are seeded and not put back.
     """
     logger.info("Scoring by %s, run %s: %d epochs of training with seed %d.", job.method, number, job.last_epoch, seed)
     set_seed(seed)
@@ -196,7 +193,7 @@ class _Watch(TrainerCallback):
             control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Close the bar."""
+        """Close the bar, which would otherwise stay open below what is printed next."""
         self._bar.close()
 
 
@@ -209,7 +206,7 @@ class _ScoringTrainer(DynPruneTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The loss of the pruning trainer, unchanged."""
+        """The loss of the pruning trainer, unchanged; its outputs are shown to `watch`."""
         if self.needs_one_label:
             _require_one_label(self.accelerator.unwrap_model(model))
         if self.watch is None or INDEX_KEY not in inputs:

@@ -141,11 +141,7 @@ def agree(
 
     A process that fails does not leave the others waiting: all raise.
 
-    Args:
-        accelerator: Accelerate's.
-        state_checksum: of what the decision is made from.
-        decide: makes it.
-        checksum: of the decision.
+    `state_checksum` is of what the decision is made from, `checksum` of the decision.
 
     Raises:
         RuntimeError: on every process, if the states or the decisions differ, naming the processes, or if another
@@ -161,23 +157,31 @@ def agree(
         failure = error
     row = torch.tensor([[before, after, failure is not None]], dtype=torch.int64, device=accelerator.device)
     states, decisions, failed = accelerator.gather(row).T.tolist()
-    if len(set(states)) > 1:
-        raise RuntimeError(
-            f"The processes do not hold the same scores (checksums by rank: {_hex(states)}), so they would prune "
-            "different samples. Their memory or their checkpoint files differ: resume all of them from one checkpoint."
-        ) from failure
+    _require_one_state(states, failure)
     if failure is not None:
         raise failure
     if any(failed):
         ranks = [rank for rank, flag in enumerate(failed) if flag]
         raise RuntimeError(f"Planning the epoch failed on rank {ranks}; its own error says why.")
-    if len(set(decisions)) > 1:
+    _require_one_decision(decisions)
+    return decision  # type: ignore[return-value]
+
+
+def _require_one_state(checksums: list[int], failure: Exception | None) -> None:
+    if len(set(checksums)) > 1:
         raise RuntimeError(
-            f"The processes made different plans from the same scores (checksums by rank: {_hex(decisions)}). The "
+            f"The processes do not hold the same scores (checksums by rank: {_hex(checksums)}), so they would prune "
+            "different samples. Their memory or their checkpoint files differ: resume all of them from one checkpoint."
+        ) from failure
+
+
+def _require_one_decision(checksums: list[int]) -> None:
+    if len(set(checksums)) > 1:
+        raise RuntimeError(
+            f"The processes made different plans from the same scores (checksums by rank: {_hex(checksums)}). The "
             "policy must draw from the generator it is given and depend on nothing else, and all processes must run "
             "the same versions with the same flags."
         )
-    return decision  # type: ignore[return-value]
 
 
 def _hex(checksums: list[int]) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, overload
 
@@ -12,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
+
+from .generators import CPU, private_generators
 
 INDEX_KEY = "__dynprune_index__"
 """Key of the samples' positions in the training set, int64 `[B]`."""
@@ -80,25 +81,13 @@ class IndexedItems(NamedTuple):
     items: list[Any]
 
 
-@contextmanager
-def seeded_generators(seed: int, slots: Slots, stream: int) -> Iterator[None]:
+def seeded_generators(seed: int, slots: Slots, stream: int) -> AbstractContextManager[None]:
     """Context in which Python's, numpy's and torch's global CPU generators start from (seed, epoch, indices, stream).
 
-    For `prune_reproducible_augmentation` only: the one place where global generators are seeded. Their states are put
-    back afterwards, so nothing outside notices.
+    For `prune_reproducible_augmentation` only.
     """
     key = (slots.epoch if slots else 0, stream, *slots.samples.tolist())
-    words = np.random.SeedSequence(seed % 2**64, spawn_key=key).generate_state(4)
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    try:
-        random.seed(int(words[0]))
-        np.random.seed(int(words[1]))  # noqa: NPY002
-        torch.default_generator.manual_seed(int(words[2]) << 32 | int(words[3]))
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-        torch.set_rng_state(states[2])
+    return private_generators(CPU, np.random.SeedSequence(seed % 2**64, spawn_key=key))
 
 
 def _generators(seed: int | None, slots: Slots, stream: int) -> AbstractContextManager[None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 from ..losses import PerSampleLoss
 from ..losses.checks import check_counts, check_terms
 from ..serving.indexed import INDEX_KEY, WEIGHT_KEY
-from .weights import private_torch_rng
 
 
 @contextmanager
@@ -31,29 +29,6 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-@contextmanager
-def private_generators(device: torch.device, source: np.random.SeedSequence) -> Iterator[None]:
-    """Context in which the global generators, Python's, numpy's and torch's (CPU and `device`), start from `source`.
-
-    Afterwards they are as before. Seeded because on a resume the Trainer restores their states only after the first
-    window is fetched, and some models draw in evaluation mode too.
-    """
-    words = source.generate_state(4)
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with private_torch_rng(device):
-            random.seed(int(words[0]))
-            np.random.seed(int(words[1]))  # noqa: NPY002
-            seed = int(words[2]) << 32 | int(words[3])
-            torch.default_generator.manual_seed(seed)
-            if device.type != "cpu":
-                torch.get_device_module(device).manual_seed(seed)
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
 
 
 def number_rows(batch: Any) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from ..losses import FunctionLoss, LossTerms, PerSampleLoss, find_loss
 from ..losses.registry import find_trainer_loss
 from ..losses.step import LossStep, without_own_keys
 from ..selectors.contract import BatchSelector
+from ..serving.generators import private_torch_rng
 from .combining import owner_of
 from .context import TrainerContext
 from .epochs import EpochPruning
 from .in_batch import InBatchSelection
 from .protocol import Training
-from .weights import private_torch_rng
 
 Given = PerSampleLoss | Callable[..., torch.Tensor | LossTerms] | None
 """A loss as the user may give it."""

@@ -20,10 +20,11 @@ from ..records.history import PruningHistory
 from ..records.state_files import save_state
 from ..selectors.contract import BatchSelector, check_selector
 from ..serving.distributed import collect, sum_over_processes
+from ..serving.generators import private_generators
 from ..serving.indexed import INDEX_KEY
 from ..serving.labels import dataset_fingerprint
 from .batch_run import BatchRun, describe_selection
-from .candidates import candidate_losses, evaluation_mode, number_rows, private_generators, take_rows
+from .candidates import candidate_losses, evaluation_mode, number_rows, take_rows
 from .context import TrainerContext
 from .identity import BatchRunIdentity, refuse_other_kind
 from .protocol import StockLength

@@ -11,14 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..serving.generators import private_torch_rng
+
 ADAPTER_FILE = "adapter_model.safetensors"
-
-
-def private_torch_rng(device: torch.device) -> Any:
-    """Context in which torch's generators may be drawn from without a trace, on the CPU and on `device`."""
-    if device.type == "cpu":
-        return torch.random.fork_rng([])
-    return torch.random.fork_rng([device], device_type=device.type)
 
 
 def restore_strictly(model: torch.nn.Module, folder: str, missing: list[str], unexpected: list[str]) -> None:

@@ -44,9 +44,7 @@ LONGER_YET = {
     "decisions.registry.build_policy",
     "quickstart.run.run_once",
     "report.statistics.gather",
-    "scoring.dataset.score_dataset",
     "selectors.contract.py",
-    "serving.distributed.agree",
 }
 UP_YET: set[tuple[str, str]] = set()
 PRIVATE_YET: set[str] = set()

@@ -1,0 +1,49 @@
+"""Global random generators, Python's, numpy's and torch's: as they were afterwards, whatever was drawn meanwhile.
+
+The package draws from generators of its own. But models, data sets and collators draw from the global ones, and in some
+places what they draw must leave no trace, or be a function of a seed. States are saved and put back only here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import numpy as np
+import torch
+
+CPU = torch.device("cpu")
+
+
+def private_torch_rng(device: torch.device) -> AbstractContextManager[None]:
+    """Context in which torch's generators may be drawn from without a trace, on the CPU and on `device`."""
+    if device.type == "cpu":
+        return torch.random.fork_rng([])
+    return torch.random.fork_rng([device], device_type=device.type)
+
+
+@contextmanager
+def untouched_generators(device: torch.device = CPU) -> Iterator[None]:
+    """Context after which Python's, numpy's and torch's generators (CPU and `device`) go on as if nothing was drawn."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with private_torch_rng(device):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+
+
+@contextmanager
+def private_generators(device: torch.device, source: np.random.SeedSequence) -> Iterator[None]:
+    """As `untouched_generators`; inside, all these generators start from `source`."""
+    words = source.generate_state(4)
+    with untouched_generators(device):
+        random.seed(int(words[0]))
+        np.random.seed(int(words[1]))  # noqa: NPY002
+        seed = int(words[2]) << 32 | int(words[3])
+        torch.default_generator.manual_seed(seed)
+        if device.type != "cpu":
+            torch.get_device_module(device).manual_seed(seed)
+        yield
