@@ -17,6 +17,20 @@ from typing import Any
 
 import numpy as np
 
+from ..common.charts import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    bare,
+    legend_below,
+    new_figure,
+    save_picture,
+)
 from ..common.tables import markdown_table
 from .equivalence import paired_difference
 from .folders import SHORTER
@@ -167,24 +181,19 @@ def _difference(results: Results, name: str, baseline: str) -> str:
 
 # ---- Picture ----
 
-COLOURS = ("#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999")
-"""That colour-blind readers tell apart (Okabe and Ito)."""
+COLOURS = (ORANGE, BLUE, GREEN, RED, PINK, SKY, GREY)
 MARKERS = "sD^vP<X>"
 
 
 def draw_front(results: Results, title: str, file: Path) -> None:
     """Accuracy over forward passes. The line is full data, in shorter and shorter runs: what is above it is a gain."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('The picture needs matplotlib: pip install "hf_dynprune[quickstart]".') from error
-    figure = Figure(figsize=(9, 5.4), dpi=130, layout="constrained")
+    figure = new_figure(9, 5.4, 130)
     axes = figure.subplots()
     bar = sorted(_point(results[name]) for name in results if name == FULL or name.startswith(SHORTER))
     if bar:
         x, y, spread = np.array(bar).T
-        axes.plot(x, y, color="black", marker="o", label="full data, run shortened")
-        axes.fill_between(x, y - spread, y + spread, color="black", alpha=0.1, linewidth=0)
+        axes.plot(x, y, color=BLACK, marker="o", label="full data, run shortened")
+        axes.fill_between(x, y - spread, y + spread, color=BLACK, alpha=0.1, linewidth=0)
     arms: dict[str, list[tuple[float, float, float]]] = {}
     for name, runs in results.items():
         if name != FULL and not name.startswith(SHORTER):
@@ -195,10 +204,9 @@ def draw_front(results: Results, title: str, file: Path) -> None:
         x = x + 0.7 * (place - (len(arms) - 1) / 2)  # equal costs would cover each other
         axes.errorbar(x, y, spread, **style, linestyle="none", capsize=3, label=name)
     axes.set(xlabel="forward passes, % of the full run's", ylabel="accuracy %, mean ± standard deviation", title=title)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(file)
+    bare(axes)
+    legend_below(figure, axes, 4)
+    save_picture(figure, file)
 
 
 def _point(runs: Sequence[RunResult]) -> tuple[float, float, float]:

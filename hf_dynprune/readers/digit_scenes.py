@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.extras import require
+
 
 def class_names(digits: int) -> tuple[str, ...]:
     """By class id, for the digits 0 to `digits - 1`."""
@@ -53,10 +55,9 @@ def digits_of(split: str, seed: int, kinds: int = 10) -> Digits:
         seed: chooses which are of which.
         kinds: only the digits below this.
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError('The digit scenes need scikit-learn: pip install "hf_dynprune[examples]".') from error
+    require("sklearn.datasets", "The digit scenes need scikit-learn", "examples")
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     order = np.random.default_rng([seed, 0]).permutation(len(digits.target))
     first = int(VALIDATION_SHARE * len(order))

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..common.extras import require
+
 SPLIT_SEED = 0
 """Chooses the images, the same in every run: the runs' seeds are for weights, order and draws."""
 
@@ -85,11 +87,10 @@ def load_digits_task(train_size: int | None = None, test_size: int | None = None
         train_size: images of the training split to use; None: all 1,437.
         test_size: images of the test split to use; None: all 360.
     """
-    try:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-    except ImportError as error:
-        raise _extra_missing("scikit-learn") from error
+    require("sklearn.datasets", "The quickstart needs scikit-learn")
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     digits = load_digits()
     pixels = torch.from_numpy((digits.images * (255 / 16)).astype(np.uint8))[:, None]
     labels = torch.from_numpy(digits.target.astype(np.int64))
@@ -164,10 +165,9 @@ def chosen_rows(available: int, size: int | None, where: str) -> NDArray[np.int6
 
 def _decode(encoded: bytes) -> NDArray[np.uint8]:
     """`[C, H, W]`: one channel for grey images, three for all others."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise _extra_missing("pillow") from error
+    require("PIL", "The quickstart needs pillow")
+    from PIL import Image
+
     with Image.open(io.BytesIO(encoded)) as picture:
         array = np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
@@ -177,7 +177,3 @@ def _checked_size(size: int | None, available: int, where: str) -> int:
     if size is not None and size > available:
         raise ValueError(f"{size:,} images were asked for, {where} has {available:,}.")
     return available if size is None else size
-
-
-def _extra_missing(package: str) -> ImportError:
-    return ImportError(f'The quickstart needs {package}: pip install "hf_dynprune[quickstart]".')

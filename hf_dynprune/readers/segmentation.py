@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import datasets
 
+from ..common.extras import require
 from . import ade20k, digit_scenes
 from .masks import IGNORE_INDEX, SegmentationData
 from .segmentation_tables import pick_splits, pictures
@@ -184,5 +184,4 @@ def _meaning(classes: Sequence[str] | int | None, ignored: Sequence[int], reduce
 
 
 def _require_pillow() -> None:
-    if find_spec("PIL") is None:
-        raise ImportError('Segmentation data need pillow: pip install "hf_dynprune[examples]".')
+    require("PIL", "Segmentation data need pillow", "examples")

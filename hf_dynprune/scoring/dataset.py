@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, TrainingArguments
 
 from .._version import __version__
+from ..common.checks import is_whole
 from ..records.score_file import StaticScores
 from ..serving.labels import dataset_fingerprint
 from ..training.weights import private_torch_rng
-from .training_run import PAPER_RUNS, ScoringJob, ScoringOutcome, is_whole, score_once
+from .training_run import PAPER_RUNS, ScoringJob, ScoringOutcome, score_once
 
 
 def score_dataset(
