@@ -11,7 +11,8 @@ from ..decisions.registry import get_policy
 from .common import choose_threads, one_line_errors, split, whole_number
 
 if TYPE_CHECKING:
-    from ..compare.verdict import Runner
+    from ..compare.results import Arm
+    from ..compare.runs import Runner
 
 
 def compare(
@@ -85,11 +86,11 @@ def _refuse_without_effect(
         raise ValueError("`--epochs` is for the digits: a script takes `-- --num_train_epochs` and the number.")
 
 
-def _runner(method: str, script: Path | None, arguments: list[str], epochs: int | None) -> Runner:
+def _runner(method: str, script: Path | None, arguments: list[str], epochs: int | None) -> Runner[Arm]:
     if script is not None:
         from ..compare.scripts import ScriptRunner
 
         return ScriptRunner(script, arguments)
-    from ..quickstart.compare import QuickstartRunner, quickstart_settings
+    from ..quickstart.run import QuickstartRunner, quickstart_settings
 
     return QuickstartRunner(quickstart_settings(method, 20 if epochs is None else epochs))

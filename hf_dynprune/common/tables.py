@@ -20,6 +20,25 @@ def mean_and_each(values: Sequence[float], scale: float = 1.0, form: str = ".1f"
     return mean if len(values) == 1 else f"{mean} ({', '.join(scaled)})"
 
 
+def mean_and_spread(values: Sequence[float], scale: float = 1.0, has_ends: bool = False) -> str:
+    """The value, or mean ± standard deviation of several.
+
+    Args:
+        values: at least one.
+        scale: what they are multiplied by.
+        has_ends: the smallest and the largest stand behind.
+
+    Example:
+        >>> mean_and_spread([0.5], 100), mean_and_spread([0.5, 0.6], 100), mean_and_spread([0.5, 0.6], 100, True)
+        ('50.0', '55.0 ± 7.1', '55.0 ± 7.1 (50.0 to 60.0)')
+    """
+    scaled = np.asarray(values) * scale
+    if len(scaled) == 1:
+        return f"{scaled[0]:.1f}"
+    ends = f" ({scaled.min():.1f} to {scaled.max():.1f})" if has_ends else ""
+    return f"{scaled.mean():.1f} ± {scaled.std(ddof=1):.1f}{ends}"
+
+
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
     """Markdown, aligned; the first columns are text, the others are set to the right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]

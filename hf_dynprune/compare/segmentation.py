@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ..common.charts import new_figure, save_picture
 from ..common.tables import markdown_table
-from .runs import RunResult, comparison_table, group_by_name
+from .results import RunResult, group_by_name
+from .tables import comparison_table
 
 
 def report(results: Sequence[RunResult], classes: Sequence[str]) -> str:

@@ -15,9 +15,9 @@ from ..common.extras import require
 from ..common.files import write_atomically
 from ..common.tables import markdown_table
 from .equivalence import ALPHA, MOST_SEEDS, POWER, PairedDifference
-from .folders import SHORTER
-from .runs import FULL, comparison_table
-from .verdict import RANDOM, Comparison
+from .results import FULL, RANDOM, SHORTER
+from .tables import comparison_table
+from .verdict import Comparison
 
 NAMES = {
     FULL: "full data",
