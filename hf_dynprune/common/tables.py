@@ -53,6 +53,23 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], text_colu
     return "\n".join([lines[0], f"|{'|'.join(rules)}|", *lines[1:]])
 
 
+def page_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    r"""Markdown for pages whose cells are too long to be aligned; a | inside a cell is escaped.
+
+    Example:
+        >>> print(page_table(["flag", "meaning"], [["`a`", "b|c"]]))
+        | flag | meaning |
+        |---|---|
+        | `a` | b\|c |
+    """
+    lines = [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", r"\|")
+
+
 def with_links(text: str) -> str:
     """Text in which arXiv numbers are Markdown links.
 
