@@ -23,7 +23,6 @@ with `--policies FILE`, a Python file that registers policies and may say how a 
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -45,22 +44,15 @@ from transformers import (
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, list_policies, newest_usable_checkpoint
 from hf_dynprune.common.checks import check_choice, check_numbers
 from hf_dynprune.compare.equal_savings import SETTINGS, Setting, arm_name, draw_front, equal_savings_table
-from hf_dynprune.compare.folders import SHORTER
-from hf_dynprune.compare.runs import (
-    FULL,
-    ComparisonArguments,
-    PlannedRun,
-    RunResult,
-    group_by_name,
-    planned_run,
-    run_all,
-    with_recipes,
-)
+from hf_dynprune.compare.plan import ComparisonArguments, PlannedRun, planned_run, with_recipes
+from hf_dynprune.compare.results import FULL, SHORTER, RunResult, group_by_name, write_lines
 from hf_dynprune.decisions.budget import check_target
 from hf_dynprune.decisions.registry import as_mapping
 from hf_dynprune.metrics import TopKAccuracy
 from hf_dynprune.models import CifarResNetConfig
-from hf_dynprune.quickstart.run import show_progress, small_resnet, small_vit_config
+from hf_dynprune.quickstart.example_runs import run_all
+from hf_dynprune.quickstart.models import small_resnet, small_vit_config
+from hf_dynprune.quickstart.progress import show_progress
 from hf_dynprune.readers.images import ImageData, load_digit_images, load_image_data
 from hf_dynprune.training.large_batch import OPTIMIZERS, large_batch_optimizer
 
@@ -331,8 +323,7 @@ def main(arguments: list[str]) -> list[RunResult]:
     if training.process_index == 0:
         by_name = group_by_name(results)
         text = equal_savings_table(by_name, separate("savings", settings.savings, share)) + "\n"
-        lines = [json.dumps(dataclasses.asdict(result)) + "\n" for result in results]
-        (out / "results.jsonl").write_text("".join(lines), encoding="utf-8")
+        write_lines(results, out / "results.jsonl")
         (out / "results.md").write_text(text, encoding="utf-8")
         what = f"{len(data.train):,} images, {settings.model}, {training.num_train_epochs:g} epochs"
         draw_front(by_name, what, out / "front.png")

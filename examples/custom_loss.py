@@ -25,9 +25,12 @@ from transformers import HfArgumentParser, PretrainedConfig, PreTrainedModel, se
 from transformers.utils import ModelOutput
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, LossTerms, PerSampleLoss, register_loss
-from hf_dynprune.compare.runs import ComparisonArguments, RunResult, comparison_table, default_runs, planned_runs
+from hf_dynprune.compare.plan import ComparisonArguments, default_runs, planned_runs
+from hf_dynprune.compare.results import RunResult
+from hf_dynprune.compare.tables import comparison_table
 from hf_dynprune.metrics import Accuracy
-from hf_dynprune.quickstart.run import show_progress, small_vit
+from hf_dynprune.quickstart.models import small_vit
+from hf_dynprune.quickstart.progress import show_progress
 from hf_dynprune.readers.digits import Images, load_digits_task
 
 # ---- 1. A function ----

@@ -58,20 +58,15 @@ from transformers import (
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, newest_usable_checkpoint
 from hf_dynprune.common.checks import check_choice, check_names, check_numbers, parameter_names, refuse_without_effect
-from hf_dynprune.compare.runs import (
-    ComparisonArguments,
-    PlannedRun,
-    RunResult,
-    comparison_table,
-    default_runs,
-    planned_runs,
-    run_all,
-    with_recipes,
-)
+from hf_dynprune.compare.plan import ComparisonArguments, PlannedRun, default_runs, planned_runs, with_recipes
+from hf_dynprune.compare.results import RunResult
+from hf_dynprune.compare.tables import comparison_table
 from hf_dynprune.decisions.registry import as_mapping
 from hf_dynprune.metrics import TopKAccuracy
 from hf_dynprune.models import CifarResNetConfig
-from hf_dynprune.quickstart.run import show_progress, small_vit_config
+from hf_dynprune.quickstart.example_runs import run_all
+from hf_dynprune.quickstart.models import small_vit_config
+from hf_dynprune.quickstart.progress import show_progress
 from hf_dynprune.readers.images import ImageData, load_digit_images, load_image_data
 from hf_dynprune.readers.unreadable import without_bad
 from hf_dynprune.training.large_batch import OPTIMIZERS, large_batch_optimizer

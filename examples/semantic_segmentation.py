@@ -47,19 +47,13 @@ from transformers import (
 )
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, newest_usable_checkpoint
-from hf_dynprune.compare.runs import (
-    ComparisonArguments,
-    PlannedRun,
-    RunResult,
-    default_runs,
-    planned_runs,
-    run_all,
-    with_recipes,
-)
+from hf_dynprune.compare.plan import ComparisonArguments, PlannedRun, default_runs, planned_runs, with_recipes
+from hf_dynprune.compare.results import RunResult
 from hf_dynprune.compare.segmentation import Example, draw_examples, report
 from hf_dynprune.losses.segmentation import pixel_losses
 from hf_dynprune.metrics import MeanIoU, predicted_classes
-from hf_dynprune.quickstart.run import show_progress
+from hf_dynprune.quickstart.example_runs import run_all
+from hf_dynprune.quickstart.progress import show_progress
 from hf_dynprune.readers.segmentation import SegmentationData, load_digit_scenes, load_segmentation_data
 
 # ---- Settings ----

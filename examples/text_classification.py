@@ -34,17 +34,12 @@ from transformers import (
 )
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, newest_usable_checkpoint
-from hf_dynprune.compare.runs import (
-    ComparisonArguments,
-    PlannedRun,
-    RunResult,
-    comparison_table,
-    default_runs,
-    planned_runs,
-    run_all,
-)
+from hf_dynprune.compare.plan import ComparisonArguments, PlannedRun, default_runs, planned_runs
+from hf_dynprune.compare.results import RunResult
+from hf_dynprune.compare.tables import comparison_table
 from hf_dynprune.metrics import Accuracy
-from hf_dynprune.quickstart.run import show_progress
+from hf_dynprune.quickstart.example_runs import run_all
+from hf_dynprune.quickstart.progress import show_progress
 from hf_dynprune.readers.texts import load_texts, topic_passages, train_tokenizer, with_class_labels
 
 # ---- Settings ----

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
+from .common.checks import is_whole
 from .decisions.budget import check_share
 from .decisions.policy import PruningPolicy, is_number
 from .decisions.registry import DEFAULT_METHOD, as_mapping, build_policy, list_policies, needs_ratio
@@ -157,15 +158,11 @@ class DynPruneArguments:
 
     def validate_pruning(self) -> None:
         """Raise on flags that cannot work, before any model or data is touched."""
-        if (
-            isinstance(self.prune_warmup_epochs, bool)
-            or not isinstance(self.prune_warmup_epochs, int)
-            or self.prune_warmup_epochs < 0
-        ):
+        if not is_whole(self.prune_warmup_epochs, is_python=True) or self.prune_warmup_epochs < 0:
             raise ValueError(
                 f"`prune_warmup_epochs` must be a whole number of at least 0, got {self.prune_warmup_epochs!r}."
             )
-        if self.prune_seed is not None and (isinstance(self.prune_seed, bool) or not isinstance(self.prune_seed, int)):
+        if self.prune_seed is not None and not is_whole(self.prune_seed, is_python=True):
             raise ValueError(f"`prune_seed` must be a whole number, got {self.prune_seed!r}.")
         if self.prune_target_saving is not None:
             check_share(self.prune_target_saving)
@@ -186,7 +183,7 @@ class DynPruneArguments:
 
     def _validate_guarantees(self) -> None:
         unseen, floor = self.prune_max_unseen_epochs, self.prune_class_floor
-        if unseen is not None and (isinstance(unseen, bool) or not isinstance(unseen, int) or unseen < 1):
+        if unseen is not None and (not is_whole(unseen, is_python=True) or unseen < 1):
             raise ValueError(
                 f"`prune_max_unseen_epochs` must be a whole number of at least 1, got {unseen!r}: leave it out for no "
                 "limit, or use `prune_method='none'` to see every sample in every epoch."

@@ -14,7 +14,7 @@ from transformers import HfArgumentParser, set_seed
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, PrunePlan, PruningPolicy, register_policy
 from hf_dynprune.metrics import Accuracy
-from hf_dynprune.quickstart.run import small_vit
+from hf_dynprune.quickstart.models import small_vit
 from hf_dynprune.readers.digits import Images, load_digits_task
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from hf_dynprune import get_policy, list_policies
 from hf_dynprune.cli import app
-from hf_dynprune.compare.runs import RunResult
+from hf_dynprune.compare.results import RunResult
 from hf_dynprune.records.history import PruningHistory
 from hf_dynprune.selectors.contract import get_selector, list_selectors
 

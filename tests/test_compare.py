@@ -21,10 +21,11 @@ pytest.importorskip("scipy")
 from hf_dynprune import DynPruneTrainingArguments, list_policies
 from hf_dynprune.cli import app
 from hf_dynprune.compare.folders import read_history, read_run, read_runs
-from hf_dynprune.compare.runs import RunResult, default_runs
+from hf_dynprune.compare.plan import default_runs
+from hf_dynprune.compare.results import Arm, RunResult
 from hf_dynprune.compare.scripts import ScriptRunner
 from hf_dynprune.compare.text import control_sentences, seeds_sentence, verdict_sentence, write_report
-from hf_dynprune.compare.verdict import Arm, CompareSettings, Comparison, make_runs
+from hf_dynprune.compare.verdict import CompareSettings, Comparison, make_runs
 from hf_dynprune.decisions import registry
 from hf_dynprune.records.history import PruningHistory
 from hf_dynprune.records.record import EpochRecord
@@ -518,8 +519,8 @@ def test_the_digits_are_run_by_the_quickstart(tmp_path, monkeypatch, capsys):
     pytest.importorskip("sklearn")
     from dataclasses import replace
 
-    from hf_dynprune.quickstart import compare as quickstart_compare
-    from hf_dynprune.quickstart.compare import QuickstartRunner, quickstart_settings
+    from hf_dynprune.quickstart import run as quickstart_run
+    from hf_dynprune.quickstart.run import QuickstartRunner, quickstart_settings
 
     small = replace(quickstart_settings("infobatch", epochs=4), train_size=96, test_size=40, batch_size=16)
     made = make_runs(CompareSettings(seeds=(0,)), QuickstartRunner(small), tmp_path)
@@ -529,7 +530,7 @@ def test_the_digits_are_run_by_the_quickstart(tmp_path, monkeypatch, capsys):
     assert shorter.forward_passes == pytest.approx(own.forward_passes, abs=16)
     assert random.forward_passes == pytest.approx(own.forward_passes, abs=4)
     assert PruningHistory.load(tmp_path / "shorter-seed0").forward_passes == shorter.forward_passes
-    monkeypatch.setattr(quickstart_compare, "run_once", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(quickstart_run, "run_once", lambda *_: pytest.fail("trained again"))
     assert make_runs(CompareSettings(seeds=(0,)), QuickstartRunner(small), tmp_path) == made
     capsys.readouterr()
     with pytest.raises(ValueError, match=r"holds a run with other settings \(batch_size: 16 then, 64 now\)"):

@@ -9,8 +9,10 @@ import datasets
 import pytest
 
 from hf_dynprune import DynPruneTrainingArguments
-from hf_dynprune.compare import runs as comparison
-from hf_dynprune.compare.runs import ComparisonArguments, RunResult, planned_runs, run_all
+from hf_dynprune.compare.plan import ComparisonArguments, planned_runs
+from hf_dynprune.compare.results import RunResult
+from hf_dynprune.quickstart import example_runs
+from hf_dynprune.quickstart.example_runs import run_all
 from hf_dynprune.serving import distributed
 
 DATA = {
@@ -69,7 +71,7 @@ def test_a_result_of_more_processes_or_other_data_is_not_read_back(tmp_path, mon
     with pytest.raises(ValueError, match=r"\(validation data: '2 rows, "):
         finish(tmp_path, others)
     monkeypatch.setattr(DynPruneTrainingArguments, "world_size", 2)
-    monkeypatch.setattr(comparison, "from_first_process", lambda args, find: find())
+    monkeypatch.setattr(example_runs, "from_first_process", lambda args, find: find())
     with pytest.raises(ValueError, match=r"\(processes: 1 then, 2 now\)"):
         finish(tmp_path)
 

@@ -8,7 +8,7 @@ pytest.importorskip("scipy")
 
 from hf_dynprune import build_policy
 from hf_dynprune.compare.equal_savings import SETTINGS, arm_name, draw_front, equal_savings_table, split_saving
-from hf_dynprune.compare.runs import RunResult
+from hf_dynprune.compare.results import RunResult
 from hf_dynprune.decisions.budget import check_target, prunable
 
 

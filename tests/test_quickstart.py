@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 
 from hf_dynprune import PruningHistory
-from hf_dynprune.quickstart.results import compare, format_table, read_results
-from hf_dynprune.quickstart.run import QuickstartSettings, run_quickstart
+from hf_dynprune.compare.results import RunResult
+from hf_dynprune.quickstart.results import format_table, read_curve
+from hf_dynprune.quickstart.run import QuickstartSettings, run_facts, run_quickstart
 from hf_dynprune.readers.digits import Images, load_digits_task, load_parquet_task
 
 CIFAR10 = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
@@ -57,7 +58,7 @@ def finished(tmp_path_factory):
 
 def test_results_are_those_of_the_histories(finished):
     out, results = finished
-    assert [(result.method, result.seed) for result in results] == [
+    assert [(result.name, result.seed) for result in results] == [
         ("none", 0),
         ("orderdp", 0),
         ("none", 1),
@@ -65,11 +66,14 @@ def test_results_are_those_of_the_histories(finished):
     ]
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     for result, line in zip(results, lines, strict=True):
-        history = PruningHistory.load(out / "runs" / f"{result.method}-seed{result.seed}")
-        assert line["history"] == history.as_dicts()
-        assert len(line["accuracy"]) == len(history) == 2
-        assert all(round(share * 40) == pytest.approx(share * 40) for share in line["accuracy"])
-        assert result.forward_passes == np.cumsum([record.forward_passes for record in history]).tolist()
+        folder = out / "runs" / f"{result.name}-seed{result.seed}"
+        assert RunResult(**line) == RunResult.read(folder / "result.json") == result
+        history, curve = PruningHistory.load(folder), read_curve(folder)
+        assert len(curve.accuracy) == len(history) == 2
+        assert all(round(share * 40) == pytest.approx(share * 40) for share in curve.accuracy)
+        assert result.metrics == {"accuracy": curve.accuracy[-1]}
+        assert curve.passes == np.cumsum([record.forward_passes for record in history]).tolist()
+        assert result.forward_passes == curve.passes[-1]
         assert result.saved == pytest.approx(1 - history.forward_passes / 200)
         assert result.steps == sum(record.steps for record in history)
         assert (
@@ -79,7 +83,7 @@ def test_results_are_those_of_the_histories(finished):
         )
     assert results[0].saved == 0
     # Its first epoch is full, so the second prunes twice the saving: 60 of 100.
-    assert [record.kept for record in results[1].history] == [100, 40]
+    assert [record.kept for record in PruningHistory.load(out / "runs" / "orderdp-seed0")] == [100, 40]
     assert results[1].saved == pytest.approx(0.3)
 
 
@@ -90,7 +94,7 @@ def test_table_shows_the_figures(finished):
     assert rows[0][:4] == ["method", "setting", "accuracy %", "forward passes saved %"]
     assert [row[0] for row in rows[2:]] == ["none", "orderdp"]
     full, ordered = rows[2:]
-    finals = [result.accuracy[-1] * 100 for result in results if result.method == "orderdp"]
+    finals = [result.metrics["accuracy"] * 100 for result in results if result.name == "orderdp"]
     assert (full[3], ordered[3]) == ("0.0", "30.0")
     assert (full[4], ordered[4]) == ("14", "10")
     assert ordered[1] == "pool_ratio 0.8, top_ratio 0.5"
@@ -99,7 +103,8 @@ def test_table_shows_the_figures(finished):
     )
     assert full[6] == "0.0"
     assert "2 seeds (0, 1): mean ± standard deviation" in text
-    one = format_table(compare(results[1:2]))
+    small = settings(out)
+    one = format_table(results[1:2], {"orderdp": run_facts(small, "orderdp", small.task())})
     assert "±" not in one
     assert one.splitlines()[-1].rstrip(" |").endswith("-")  # nothing to compare its time with
 
@@ -127,20 +132,22 @@ def test_finished_runs_are_read_back(finished, monkeypatch, capsys):
         run_quickstart(settings(out, seeds=(0, 1), fresh=True))
     with pytest.raises(AssertionError, match="trained again"):
         run_quickstart(settings(out, seeds=(0, 1), batch_size=20))
-    assert read_results(out / "results.jsonl") == results
+    lines = (out / "results.jsonl").read_text().splitlines()
+    assert [RunResult(**json.loads(line)) for line in lines] == results
 
 
 def test_a_broken_results_file_is_named(tmp_path):
-    (tmp_path / "results.jsonl").write_text('{"method": "none"}\n')
-    with pytest.raises(
-        ValueError, match=r"Line 1 of .*results\.jsonl is no result of this version: move the file away"
-    ):
+    file = tmp_path / "runs" / "none-seed0" / "result.json"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"method": "none"}\n')
+    with pytest.raises(ValueError, match=r".*none-seed0.result\.json is no result of this version: move it away"):
         run_quickstart(settings(tmp_path))
 
 
 def test_all_methods_begin_with_the_same_weights_and_order(tmp_path):
     """An infobatch run of two epochs prunes nothing before its last one, which anneals: it is the full run."""
-    full, infobatch = run_quickstart(settings(tmp_path, methods=("none", "infobatch")))
+    run_quickstart(settings(tmp_path, methods=("none", "infobatch")))
+    full, infobatch = (read_curve(tmp_path / "runs" / f"{name}-seed0") for name in ("none", "infobatch"))
     assert infobatch.accuracy == full.accuracy
 
 
@@ -208,7 +215,10 @@ def test_a_folder_of_parquet_files(tmp_path, capsys):
     some = settings(tmp_path / "out", data=tmp_path, train_size=50, test_size=None, model="resnet")
     results = run_quickstart(some)
     assert "50 training and 30 test images (16x16, colour), 3 classes" in capsys.readouterr().out
-    assert [result.settings["train_size"] for result in results] == [50, 50]
+    made_with = [
+        json.loads((tmp_path / "out" / "runs" / f"{run.name}-seed0" / "settings.json").read_text()) for run in results
+    ]
+    assert [facts["train_size"] for facts in made_with] == [50, 50]
     assert results[1].saved == pytest.approx(0.3)
 
 
@@ -234,5 +244,7 @@ def test_cifar10(tmp_path):
     results = run_quickstart(
         settings(tmp_path, data=CIFAR10, model="resnet", train_size=64, test_size=32, methods=("none", "random"))
     )
-    assert [result.settings["data"] for result in results] == ["cifar10", "cifar10"]
-    assert [record.kept for record in results[1].history] == [44, 44]
+    folders = [tmp_path / "runs" / f"{result.name}-seed0" for result in results]
+    made_with = [json.loads((folder / "settings.json").read_text()) for folder in folders]
+    assert [facts["data"] for facts in made_with] == ["cifar10", "cifar10"]
+    assert [record.kept for record in PruningHistory.load(folders[1])] == [44, 44]

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from hf_dynprune import PruningHistory
 from hf_dynprune.cli import app
+from hf_dynprune.compare.results import Arm
 from hf_dynprune.decisions.plan import PrunePlan
 from hf_dynprune.quickstart.run import run_once
 from hf_dynprune.readers.digits import Images, load_digits_task, load_parquet_task
@@ -161,8 +162,8 @@ def test_a_run_without_a_log_has_no_table(tmp_path):
 def test_the_quickstarts_digits(tmp_path):
     """The whole way: a run of the quickstart, then both commands as its user calls them."""
     small = replace(settings(tmp_path), epochs=3)
-    run_once(small, "infobatch", 0, small.task())
     run = tmp_path / "runs" / "infobatch-seed0"
+    run_once(small, Arm("infobatch", 0, run), small.task())
     result = invoke("report", run, "--data", "digits")
     assert result.exit_code == 0, result.output
     assert result.output == f"wrote {run / 'report' / 'report.html'}\n"

@@ -6,7 +6,6 @@ import doctest
 import io
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import datasets
@@ -18,7 +17,6 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from hf_dynprune.readers import masks as segmentation_pairs
-from hf_dynprune.readers import segmentation as segmentation_data
 from hf_dynprune.readers.segmentation import (
     SegmentationData,
     load_digit_scenes,
@@ -242,7 +240,7 @@ def test_an_empty_split_of_the_hub(monkeypatch):
 
 @pytest.mark.parametrize("load", [load_digit_scenes, lambda: read_ade20k("."), lambda: read_parquet(".", classes=2)])
 def test_pillow_is_asked_for(monkeypatch, load):
-    monkeypatch.setattr(segmentation_data, "find_spec", lambda name: None if name == "PIL" else find_spec(name))
+    monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ImportError, match=r'Segmentation data need pillow: pip install "hf_dynprune\[examples\]"'):
         load()
 

@@ -18,7 +18,8 @@ from packaging.version import Version
 from PIL import Image
 
 from hf_dynprune import DynPruneTrainingArguments
-from hf_dynprune.compare.runs import PlannedRun, RunResult
+from hf_dynprune.compare.plan import PlannedRun
+from hf_dynprune.compare.results import RunResult
 from hf_dynprune.compare.segmentation import Example, draw_examples, report
 from hf_dynprune.readers.segmentation import IGNORE_INDEX, load_digit_scenes
 from hf_dynprune.records.history import PruningHistory

@@ -7,12 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
+from typing import Annotated
 
 import typer
 
 PACKAGE = __package__.partition(".")[0]
 FILE_FUNCTIONS = ("pathlib", "os", "shutil", "tempfile")
 """Modules of Python that raise an OSError for a path they were given; the caller is to be looked at instead."""
+
+BatchSize = Annotated[int, typer.Option(help="Images per optimizer step.")]
+Model = Annotated[str, typer.Option(help="vit or resnet, both small.")]
+LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate. Without it: what suits the model.")]
 
 
 @contextmanager

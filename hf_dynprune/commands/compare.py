@@ -11,43 +11,54 @@ from ..decisions.registry import get_policy
 from .common import choose_threads, one_line_errors, split, whole_number
 
 if TYPE_CHECKING:
-    from ..compare.verdict import Runner
+    from ..compare.results import Arm
+    from ..compare.runs import Runner
+
+
+ScriptArguments = Annotated[
+    list[str] | None, typer.Argument(help="With --script, behind --: the script's own arguments.")
+]
+Script = Annotated[
+    Path | None,
+    typer.Option(help="Script that takes DynPruneTrainingArguments. Without it: a small ViT on handwritten digits."),
+]
+Runs = Annotated[
+    Path | None, typer.Option(help="Run nothing: read the finished runs in this folder, <method>-seed<k> each.")
+]
+Method = Annotated[str, typer.Option(help="The method; a script may register its own.")]
+Seeds = Annotated[
+    str | None,
+    typer.Option(help="Separated by commas: each arm is run once per seed. Without it: 0 to 4; with --runs, all."),
+]
+Metric = Annotated[str, typer.Option(help="Of the last evaluation.")]
+Margin = Annotated[
+    float, typer.Option(help="Largest loss that counts as none, in the metric times --scale: points of percent.")
+]
+Scale = Annotated[float, typer.Option(help="What the metric is multiplied by: 100 for shares in [0, 1], 1 for others.")]
+LowerIsBetter = Annotated[bool, typer.Option("--lower-is-better", help="For losses and error rates.")]
+Controls = Annotated[
+    bool, typer.Option(help="Also train shorter on full data, and prune at random, with as many forward passes.")
+]
+Epochs = Annotated[int | None, typer.Option(help="Epochs on the digits. Without it: 20.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Folder for runs, compare.md, .json and .png. Without it: compare_out; with --runs, that."),
+]
 
 
 def compare(
-    script_arguments: Annotated[
-        list[str] | None, typer.Argument(help="With --script, behind --: the script's own arguments.")
-    ] = None,
-    script: Annotated[
-        Path | None,
-        typer.Option(
-            help="Script that takes DynPruneTrainingArguments. Without it: a small ViT on handwritten digits."
-        ),
-    ] = None,
-    runs: Annotated[
-        Path | None, typer.Option(help="Run nothing: read the finished runs in this folder, <method>-seed<k> each.")
-    ] = None,
-    method: Annotated[str, typer.Option(help="The method; a script may register its own.")] = "infobatch",
-    seeds: Annotated[
-        str | None,
-        typer.Option(help="Separated by commas: each arm is run once per seed. Without it: 0 to 4; with --runs, all."),
-    ] = None,
-    metric: Annotated[str, typer.Option(help="Of the last evaluation.")] = "accuracy",
-    margin: Annotated[
-        float, typer.Option(help="Largest loss that counts as none, in the metric times --scale: points of percent.")
-    ] = 1.0,
-    scale: Annotated[
-        float, typer.Option(help="What the metric is multiplied by: 100 for shares in [0, 1], 1 for others.")
-    ] = 100.0,
-    lower_is_better: Annotated[bool, typer.Option("--lower-is-better", help="For losses and error rates.")] = False,
-    controls: Annotated[
-        bool, typer.Option(help="Also train shorter on full data, and prune at random, with as many forward passes.")
-    ] = True,
-    epochs: Annotated[int | None, typer.Option(help="Epochs on the digits. Without it: 20.")] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for runs, compare.md, .json and .png. Without it: compare_out; with --runs, that."),
-    ] = None,
+    script_arguments: ScriptArguments = None,
+    script: Script = None,
+    runs: Runs = None,
+    method: Method = "infobatch",
+    seeds: Seeds = None,
+    metric: Metric = "accuracy",
+    margin: Margin = 1.0,
+    scale: Scale = 100.0,
+    lower_is_better: LowerIsBetter = False,
+    controls: Controls = True,
+    epochs: Epochs = None,
+    out: Out = None,
 ) -> None:
     """Is a method lossless? Train with and without it over seeds, and with two controls; test, tell and draw.
 
@@ -85,11 +96,11 @@ def _refuse_without_effect(
         raise ValueError("`--epochs` is for the digits: a script takes `-- --num_train_epochs` and the number.")
 
 
-def _runner(method: str, script: Path | None, arguments: list[str], epochs: int | None) -> Runner:
+def _runner(method: str, script: Path | None, arguments: list[str], epochs: int | None) -> Runner[Arm]:
     if script is not None:
         from ..compare.scripts import ScriptRunner
 
         return ScriptRunner(script, arguments)
-    from ..quickstart.compare import QuickstartRunner, quickstart_settings
+    from ..quickstart.run import QuickstartRunner, quickstart_settings
 
     return QuickstartRunner(quickstart_settings(method, 20 if epochs is None else epochs))

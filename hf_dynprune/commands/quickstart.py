@@ -8,50 +8,56 @@ from typing import Annotated
 import typer
 
 from ..decisions.registry import get_policy
-from .common import choose_threads, one_line_errors, split, whole_number
+from .common import BatchSize, LearningRate, Model, choose_threads, one_line_errors, split, whole_number
+
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with train.parquet and test.parquet (columns image, label). Without it: scikit-learn's digits."
+    ),
+]
+TrainSize = Annotated[int | None, typer.Option(help="Training images to use. Without it: all.")]
+TestSize = Annotated[int | None, typer.Option(help="Test images to use. Without it: all.")]
+Methods = Annotated[
+    str,
+    typer.Option(help="Methods to compare, separated by commas; none is the full data. See `hf-dynprune methods`."),
+]
+Seeds = Annotated[str, typer.Option(help="Seeds, separated by commas: each method is run once per seed.")]
+Epochs = Annotated[int, typer.Option(help="Epochs of each run.")]
+Saving = Annotated[
+    float,
+    typer.Option(
+        help="Share of forward passes that methods with a free ratio are to save; InfoBatch saves what it saves."
+    ),
+]
+Out = Annotated[Path, typer.Option(help="Folder for results.jsonl, results.md and accuracy.png.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Train again what the folder has the result of.")]
 
 
 def quickstart(
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder with train.parquet and test.parquet (columns image, label). Without it: scikit-learn's digits."
-        ),
-    ] = None,
-    train_size: Annotated[int | None, typer.Option(help="Training images to use. Without it: all.")] = None,
-    test_size: Annotated[int | None, typer.Option(help="Test images to use. Without it: all.")] = None,
-    methods: Annotated[
-        str,
-        typer.Option(help="Methods to compare, separated by commas; none is the full data. See `hf-dynprune methods`."),
-    ] = "none,random,infobatch,orderdp",
-    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas: each method is run once per seed.")] = "0",
-    epochs: Annotated[int, typer.Option(help="Epochs of each run.")] = 20,
-    batch_size: Annotated[int, typer.Option(help="Images per optimizer step.")] = 64,
-    model: Annotated[str, typer.Option(help="vit or resnet, both small.")] = "vit",
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Peak learning rate. Without it: what suits the model.")
-    ] = None,
-    saving: Annotated[
-        float,
-        typer.Option(
-            help="Share of forward passes that methods with a free ratio are to save; InfoBatch saves what it saves."
-        ),
-    ] = 0.32,
-    out: Annotated[Path, typer.Option(help="Folder for results.jsonl, results.md and accuracy.png.")] = Path(
-        "quickstart_out"
-    ),
-    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what the folder has the result of.")] = False,
+    data: Data = None,
+    train_size: TrainSize = None,
+    test_size: TestSize = None,
+    methods: Methods = "none,random,infobatch,orderdp",
+    seeds: Seeds = "0",
+    epochs: Epochs = 20,
+    batch_size: BatchSize = 64,
+    model: Model = "vit",
+    learning_rate: LearningRate = None,
+    saving: Saving = 0.32,
+    out: Out = Path("quickstart_out"),
+    fresh: Fresh = False,
 ) -> None:
     """Train one small model with and without pruning; table and picture. Finished runs are not repeated."""
     with one_line_errors():
-        chosen = split(methods)
+        chosen = tuple(split(methods))
         for method in chosen:
             get_policy(method)  # a misspelt name is told before torch is imported
         choose_threads(data)
         from ..quickstart.run import QuickstartSettings, run_quickstart
 
         settings = QuickstartSettings(
-            methods=tuple(chosen),
+            methods=chosen,
             seeds=tuple(whole_number(seed, "--seeds") for seed in split(seeds)),
             epochs=epochs,
             batch_size=batch_size,

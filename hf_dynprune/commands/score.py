@@ -8,33 +8,36 @@ from typing import Annotated
 import typer
 
 from ..records.score_file import new_score_path
-from .common import choose_threads, one_line_errors
+from .common import BatchSize, LearningRate, Model, choose_threads, one_line_errors
+
+Method = Annotated[str, typer.Option(help="forgetting, el2n or grand.")]
+Out = Annotated[Path, typer.Option(help="The score file; what is known of it is written beside it as .json.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Folder with train.parquet and test.parquet, as for quickstart. Without it: digits."),
+]
+TrainSize = Annotated[int | None, typer.Option(help="Training images to score. Without it: all.")]
+Epochs = Annotated[
+    int | None,
+    typer.Option(help="Epochs before scoring. Without it: a tenth of --train-epochs; for forgetting all."),
+]
+TrainEpochs = Annotated[int, typer.Option(help="Epochs of the whole run that the learning rate is for.")]
+Runs = Annotated[int | None, typer.Option(help="Runs to average. Without it: the authors', 5 for forgetting, else 10.")]
+Seed = Annotated[int, typer.Option(help="Of the first run; the next ones count up.")]
 
 
 def score(
-    method: Annotated[str, typer.Option(help="forgetting, el2n or grand.")],
-    out: Annotated[
-        Path, typer.Option(help="The score file; what is known of it is written beside it as .json.")
-    ] = Path("scores.safetensors"),
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder with train.parquet and test.parquet, as for quickstart. Without it: digits."),
-    ] = None,
-    train_size: Annotated[int | None, typer.Option(help="Training images to score. Without it: all.")] = None,
-    model: Annotated[str, typer.Option(help="vit or resnet, both small.")] = "vit",
-    epochs: Annotated[
-        int | None,
-        typer.Option(help="Epochs before scoring. Without it: a tenth of --train-epochs; for forgetting all."),
-    ] = None,
-    train_epochs: Annotated[int, typer.Option(help="Epochs of the whole run that the learning rate is for.")] = 20,
-    runs: Annotated[
-        int | None, typer.Option(help="Runs to average. Without it: the authors', 5 for forgetting, else 10.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the first run; the next ones count up.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Images per optimizer step.")] = 64,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Peak learning rate. Without it: what suits the model.")
-    ] = None,
+    method: Method,
+    out: Out = Path("scores.safetensors"),
+    data: Data = None,
+    train_size: TrainSize = None,
+    model: Model = "vit",
+    epochs: Epochs = None,
+    train_epochs: TrainEpochs = 20,
+    runs: Runs = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 64,
+    learning_rate: LearningRate = None,
 ) -> None:
     """Score every training image once, for the method static: forgetting counts, EL2N or GraNd."""
     with one_line_errors():

@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 
 def check_choice(flag: str, value: Any, allowed: Sequence[Any]) -> None:
     """Raise a ValueError unless the value is one of these."""
@@ -35,6 +37,16 @@ def check_numbers(
     most = [f"at most {high:g}"] if high < math.inf else []
     allowed = " ".join([numbers, " and ".join(least + most)]).strip()
     raise ValueError(f"`{flag}` must be {allowed}, got {' '.join(map(str, values)) or 'none'}.")
+
+
+def is_whole(value: object, is_python: bool = False) -> bool:
+    """Whether it is a whole number, Python's or numpy's; True and False are none.
+
+    Args:
+        value: to look at.
+        is_python: numpy's are none either, since JSON cannot hold them.
+    """
+    return isinstance(value, int if is_python else (int, np.integer)) and not isinstance(value, bool)
 
 
 def parameter_names(kind: Any) -> list[str]:

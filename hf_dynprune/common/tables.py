@@ -20,6 +20,25 @@ def mean_and_each(values: Sequence[float], scale: float = 1.0, form: str = ".1f"
     return mean if len(values) == 1 else f"{mean} ({', '.join(scaled)})"
 
 
+def mean_and_spread(values: Sequence[float], scale: float = 1.0, has_ends: bool = False) -> str:
+    """The value, or mean ± standard deviation of several.
+
+    Args:
+        values: at least one.
+        scale: what they are multiplied by.
+        has_ends: the smallest and the largest stand behind.
+
+    Example:
+        >>> mean_and_spread([0.5], 100), mean_and_spread([0.5, 0.6], 100), mean_and_spread([0.5, 0.6], 100, True)
+        ('50.0', '55.0 ± 7.1', '55.0 ± 7.1 (50.0 to 60.0)')
+    """
+    scaled = np.asarray(values) * scale
+    if len(scaled) == 1:
+        return f"{scaled[0]:.1f}"
+    ends = f" ({scaled.min():.1f} to {scaled.max():.1f})" if has_ends else ""
+    return f"{scaled.mean():.1f} ± {scaled.std(ddof=1):.1f}{ends}"
+
+
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
     """Markdown, aligned; the first columns are text, the others are set to the right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
@@ -32,6 +51,23 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], text_colu
         lines.append(f"| {' | '.join(padded)} |")
     rules = ["-" * (w + 2) if column < text_columns else "-" * (w + 1) + ":" for column, w in enumerate(widths)]
     return "\n".join([lines[0], f"|{'|'.join(rules)}|", *lines[1:]])
+
+
+def page_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    r"""Markdown for pages whose cells are too long to be aligned; a | inside a cell is escaped.
+
+    Example:
+        >>> print(page_table(["flag", "meaning"], [["`a`", "b|c"]]))
+        | flag | meaning |
+        |---|---|
+        | `a` | b\|c |
+    """
+    lines = [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", r"\|")
 
 
 def with_links(text: str) -> str:

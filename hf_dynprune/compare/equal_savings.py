@@ -17,10 +17,24 @@ from typing import Any
 
 import numpy as np
 
-from ..common.tables import markdown_table
+from ..common.charts import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    bare,
+    legend_below,
+    new_figure,
+    save_picture,
+)
+from ..common.tables import mean_and_spread
 from .equivalence import paired_difference
-from .folders import SHORTER
-from .runs import FULL, RunResult
+from .results import FULL, SHORTER, RunResult
+from .tables import Columns, name_cell, results_table, saved_cell, seeds_cell, steps_cell, time_share
 
 # ---- Settings ----
 
@@ -126,31 +140,30 @@ def _spread(values: Sequence[float]) -> float:
 
 def equal_savings_table(results: Results, savings: Sequence[float]) -> str:
     """Markdown: full data, then the arms of each saving, with a line that says how to read it."""
-    head = ["arm", "seeds", "accuracy %", "saved %", "steps", "time", "- full data", "- shorter", "- random"]
-    rows = [_row(results, FULL, "", "")] if FULL in results else []
-    for saving in savings:
-        names = [name for name in results if name.endswith(arm_name("", saving))]
-        rows += [_row(results, name, arm_name(SHORTER, saving), arm_name("random", saving)) for name in names]
+    names = [FULL] * (FULL in results)
+    names += [name for saving in savings for name in results if name.endswith(arm_name("", saving))]
+    columns: Columns = [
+        ("arm", name_cell),
+        ("seeds", seeds_cell),
+        ("accuracy %", lambda runs: mean_and_spread(_accuracies(runs))),
+        ("saved %", saved_cell),
+        ("steps", steps_cell),
+        ("time", lambda runs: "" if FULL not in results else f"{time_share(runs, results[FULL]):.2f}"),
+        ("- full data", lambda runs: _difference(results, runs[0].name, FULL)),
+        ("- shorter", lambda runs: _difference(results, runs[0].name, _beside(SHORTER, runs[0].name))),
+        ("- random", lambda runs: _difference(results, runs[0].name, _beside("random", runs[0].name))),
+    ]
     return (
-        f"{markdown_table(head, rows)}\n\n"
+        f"{results_table([results[name] for name in names], columns)}\n\n"
         "Accuracy: mean ± standard deviation over seeds, after the last epoch. Differences in points, paired by seed, "
         "with 95 % t intervals, one per comparison, not corrected for their number. Time: wall time of training and "
         "planning as a share of full data's; other work on the machine shows in it."
     )
 
 
-def _row(results: Results, name: str, shorter: str, random: str) -> list[str]:
-    runs, accuracy = results[name], _accuracies(results[name])
-    full = np.mean([run.seconds for run in results[FULL]]) if FULL in results else None
-    return [
-        name,
-        str(len(runs)),
-        f"{np.mean(accuracy):.1f}" + (f" ± {_spread(accuracy):.1f}" if len(runs) > 1 else ""),
-        f"{100 * np.mean([run.saved for run in runs]):.1f}",
-        f"{np.mean([run.steps for run in runs]):,.0f}",
-        "" if full is None else f"{np.mean([run.seconds for run in runs]) / full:.2f}",
-        *(_difference(results, name, other) for other in (FULL, shorter, random)),
-    ]
+def _beside(arm: str, name: str) -> str:
+    """The arm at the saving of the one of this name; of full data there is none."""
+    return f"{arm} {' '.join(name.split(' ')[-2:])}"
 
 
 def _difference(results: Results, name: str, baseline: str) -> str:
@@ -167,24 +180,19 @@ def _difference(results: Results, name: str, baseline: str) -> str:
 
 # ---- Picture ----
 
-COLOURS = ("#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999")
-"""That colour-blind readers tell apart (Okabe and Ito)."""
+COLOURS = (ORANGE, BLUE, GREEN, RED, PINK, SKY, GREY)
 MARKERS = "sD^vP<X>"
 
 
 def draw_front(results: Results, title: str, file: Path) -> None:
     """Accuracy over forward passes. The line is full data, in shorter and shorter runs: what is above it is a gain."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('The picture needs matplotlib: pip install "hf_dynprune[quickstart]".') from error
-    figure = Figure(figsize=(9, 5.4), dpi=130, layout="constrained")
+    figure = new_figure(9, 5.4, 130)
     axes = figure.subplots()
     bar = sorted(_point(results[name]) for name in results if name == FULL or name.startswith(SHORTER))
     if bar:
         x, y, spread = np.array(bar).T
-        axes.plot(x, y, color="black", marker="o", label="full data, run shortened")
-        axes.fill_between(x, y - spread, y + spread, color="black", alpha=0.1, linewidth=0)
+        axes.plot(x, y, color=BLACK, marker="o", label="full data, run shortened")
+        axes.fill_between(x, y - spread, y + spread, color=BLACK, alpha=0.1, linewidth=0)
     arms: dict[str, list[tuple[float, float, float]]] = {}
     for name, runs in results.items():
         if name != FULL and not name.startswith(SHORTER):
@@ -195,10 +203,9 @@ def draw_front(results: Results, title: str, file: Path) -> None:
         x = x + 0.7 * (place - (len(arms) - 1) / 2)  # equal costs would cover each other
         axes.errorbar(x, y, spread, **style, linestyle="none", capsize=3, label=name)
     axes.set(xlabel="forward passes, % of the full run's", ylabel="accuracy %, mean ± standard deviation", title=title)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(file)
+    bare(axes)
+    legend_below(figure, axes, 4)
+    save_picture(figure, file)
 
 
 def _point(runs: Sequence[RunResult]) -> tuple[float, float, float]:

@@ -23,6 +23,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..common.extras import require
+
 ALPHA = 0.05
 """Level of each one-sided test."""
 POWER = 0.8
@@ -217,8 +219,7 @@ class Equivalence:
 
 def _special() -> Any:
     """SciPy's distribution functions, which take a tenth of the time of `scipy.stats`."""
-    try:
-        from scipy import special
-    except ImportError as error:
-        raise ImportError('Tests of equivalence need SciPy: pip install "hf_dynprune[quickstart]".') from error
+    require("scipy", "Tests of equivalence need SciPy")
+    from scipy import special
+
     return special

@@ -11,15 +11,12 @@ import dataclasses
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from ..records.history import PruningHistory
 from ..records.record import HISTORY_FILE
-from .runs import FULL, PlannedRun, RunResult
+from .results import FULL, SHORTER, Arm, RunResult
 
-SHORTER = "shorter"
-"""Name of the control: full data, with the schedule shortened to the method's forward passes."""
 _FOLDER = re.compile(r"(?P<name>.+)-seed(?P<seed>\d+)")
 _SHORTER = re.compile(rf"{FULL}[_ ][\d.e+-]+[_ ]epochs")
 """What the examples call it, with `--control_epochs`."""
@@ -88,7 +85,7 @@ def _from_trainer_files(folder: Path, name: str, seed: int) -> RunResult | None:
     history, metrics = read_history(folder), _evaluation(folder)
     if not history or not metrics:
         return None
-    run = PlannedRun(name, SimpleNamespace(seed=seed, output_dir=str(folder)))
+    run = Arm(name, seed, folder)
     return RunResult.of(run, metrics, history, float(metrics.get("epoch", len(history))))
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .folders import read_history, read_run
-from .runs import FULL, RunResult
-from .verdict import Arm
+from .results import FULL, Arm, RunResult
 
 OWN_FLAGS = ("prune_method", "seed", "output_dir", "methods", "seeds", "control_epochs")
 """Flags that the comparison sets for each run, or that would make a script run several."""

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.charts import new_figure, save_picture
 from ..common.tables import markdown_table
-from .runs import RunResult, comparison_table, group_by_name
+from .results import RunResult, group_by_name
+from .tables import comparison_table
 
 
 def report(results: Sequence[RunResult], classes: Sequence[str]) -> str:
@@ -54,15 +56,12 @@ class Example:
 
 def draw_examples(examples: Sequence[Example], classes: Sequence[str], file: Path) -> None:
     """A row per image: input, truth, prediction, and the loss of each pixel on one scale for all rows."""
-    try:
-        from matplotlib import colormaps
-        from matplotlib.figure import Figure
-        from matplotlib.patches import Patch
-    except ImportError as error:
-        raise ImportError('The picture needs matplotlib: pip install "hf_dynprune[examples]".') from error
+    figure = new_figure(9, 2.1 * len(examples) + 1.2, 110, extra="examples")
+    from matplotlib import colormaps
+    from matplotlib.patches import Patch
+
     colours = np.vstack([colormaps["tab20"](np.arange(20)), colormaps["tab20b"](np.arange(20))])[:, :3]
     colours = np.vstack([np.resize(colours, (255, 3)), [[1, 1, 1]]])
-    figure = Figure(figsize=(9, 2.1 * len(examples) + 1.2), dpi=110, layout="constrained")
     grid = figure.subplots(len(examples), 4, squeeze=False)
     most = max(float(np.quantile(example.loss, 0.995)) for example in examples) or 1.0
     shown: set[int] = set()
@@ -81,5 +80,4 @@ def draw_examples(examples: Sequence[Example], classes: Sequence[str], file: Pat
     named = [(c, classes[c] if c < len(classes) else "no label") for c in sorted(shown)]
     handles = [Patch(facecolor=colours[c], edgecolor="grey", label=name) for c, name in named[:24]]
     figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False, fontsize=8)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file)
+    save_picture(figure, file)

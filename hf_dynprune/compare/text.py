@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..common.charts import BLACK, BLUE, GREEN, GREY, ORANGE, RED, bare, new_figure, save_picture
+from ..common.extras import require
 from ..common.files import write_atomically
 from ..common.tables import markdown_table
 from .equivalence import ALPHA, MOST_SEEDS, POWER, PairedDifference
-from .folders import SHORTER
-from .runs import FULL, comparison_table
-from .verdict import RANDOM, Comparison
+from .results import FULL, RANDOM, SHORTER
+from .tables import comparison_table
+from .verdict import Comparison
 
 NAMES = {
     FULL: "full data",
@@ -28,10 +29,7 @@ NAMES = {
 def check_packages() -> None:
     """Raise an ImportError where one is missing that the report needs, before anything is run."""
     for name in ("matplotlib", "scipy"):
-        try:
-            import_module(name)
-        except ImportError as error:
-            raise ImportError(f'The comparison needs {name}: pip install "hf_dynprune[quickstart]".') from error
+        require(name, f"The comparison needs {name}")
 
 
 # ---- Sentences ----
@@ -198,24 +196,18 @@ def _finite(facts: Any) -> Any:
 
 # ---- Picture ----
 
-COLOURS = {FULL: "#000000", SHORTER: "#E69F00", RANDOM: "#009E73"}
-METHOD = "#0072B2"
-LOSS = "#D55E00"
-"""Colours that colour-blind readers tell apart (Okabe and Ito)."""
+COLOURS = {FULL: BLACK, SHORTER: ORANGE, RANDOM: GREEN}
+METHOD, LOSS = BLUE, RED
 
 
 def draw_picture(comparison: Comparison, file: Path) -> None:
     """Left each run, a line per seed; right the method's differences with their intervals, and the margin."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.8), dpi=150, layout="constrained")
+    figure = new_figure(11, 4.8, 150)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
     _draw_runs(comparison, left)
     _draw_differences(comparison, right)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(_wrapped(verdict_sentence(comparison)), fontsize=11, fontweight="bold")
-    figure.savefig(file)
+    save_picture(figure, file)
 
 
 def _draw_runs(comparison: Comparison, axes: Any) -> None:
@@ -224,7 +216,7 @@ def _draw_runs(comparison: Comparison, axes: Any) -> None:
     for seed in sorted({result.seed for result in comparison.results}):
         points = [(x, comparison.values(name).get(seed)) for x, name in enumerate(arms)]
         line = [point for point in points if point[1] is not None]
-        axes.plot(*zip(*line, strict=True), color="#999999", linewidth=0.8, zorder=1)
+        axes.plot(*zip(*line, strict=True), color=GREY, linewidth=0.8, zorder=1)
     for x, name in enumerate(arms):
         values = list(comparison.values(name).values())
         colour = COLOURS.get(name, METHOD) if name != settings.method else METHOD
@@ -234,7 +226,7 @@ def _draw_runs(comparison: Comparison, axes: Any) -> None:
     axes.set_xticks(range(len(arms)), [f"{name}\n{saved[name]:.0%} saved" for name in arms])
     axes.set(xlim=(-0.5, len(arms) - 0.5), ylabel=f"{settings.metric}{' (%)' if settings.scale == 100 else ''}")
     axes.set_title("Each run; lines join the runs of a seed, bars are means", fontsize=10)
-    axes.grid(axis="y", alpha=0.3)
+    bare(axes, "y")
 
 
 def _draw_differences(comparison: Comparison, axes: Any) -> None:
@@ -259,7 +251,7 @@ def _draw_differences(comparison: Comparison, axes: Any) -> None:
     axes.set(xlim=(low, high), ylim=(len(rows) - 0.5, -0.7))
     axes.set_xlabel(f"{settings.method} minus the other,{settings.unit or ' in the metric'}; right of 0 it is better")
     axes.set_title("Differences paired by seed: 90 % (thick), 95 % (thin)", fontsize=10)
-    axes.grid(axis="x", alpha=0.3)
+    bare(axes, "x")
 
 
 def _wrapped(sentence: str, width: int = 110) -> str:

@@ -12,13 +12,11 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 from .equivalence import Equivalence, PairedDifference, paired_difference
-from .folders import SHORTER
-from .runs import FULL, RunResult, finished_result
+from .results import FULL, RANDOM, SHORTER, Arm, RunResult
+from .runs import RunLoop, Runner
 
-RANDOM = "random"
 CONTROLS = (SHORTER, RANDOM)
 
 # ---- Settings ----
@@ -95,62 +93,24 @@ class CompareSettings:
 # ---- Runs ----
 
 
-@dataclass(frozen=True)
-class Arm:
-    """One run to make.
-
-    Args:
-        name: "none" for full data, the method's, "shorter" or "random".
-        seed: of weights, order and draws.
-        folder: of its own.
-        share: its length in epochs as a share of the full run's; below 1 for "shorter".
-        saving: share of the full run's forward passes to save, for "random".
-    """
-
-    name: str
-    seed: int
-    folder: Path
-    share: float = 1.0
-    saving: float | None = None
-
-    @property
-    def method(self) -> str:
-        """The method that it is trained with."""
-        return FULL if self.name == SHORTER else self.name
-
-
-class Runner(Protocol):
-    """Makes runs."""
-
-    def settings(self, arm: Arm) -> dict[str, Any]:
-        """What the result depends on: with another value a finished run is not read back."""
-
-    def run(self, arm: Arm) -> RunResult:
-        """Train and evaluate."""
-
-
-def make_runs(settings: CompareSettings, runner: Runner, out: Path) -> list[RunResult]:
+def make_runs(settings: CompareSettings, runner: Runner[Arm], out: Path) -> list[RunResult]:
     """Make each run that has no result yet, seed by seed, each in the folder `out/<arm>-seed<seed>`.
 
     Raises:
         ValueError: a run failed, has no such metric, or is there with other settings. What is finished is kept.
     """
-    results: list[RunResult] = []
-    total = len(settings.seeds) * len(settings.arms)
+    loop = RunLoop(len(settings.seeds) * len(settings.arms), runner)
     for seed in settings.seeds:
         of_seed: dict[str, RunResult] = {}
         for name in settings.arms:
             arm = _arm(name, seed, out / f"{name}-seed{seed}", of_seed, settings.method)
-            title = f"\n[{len(results) + 1}/{total}] {name}, seed {seed}"
             if arm is None:
-                total -= 1
+                loop.total -= 1
                 print(f"\n{name}, seed {seed}: left out, since {settings.method} saved nothing", flush=True)
                 continue
-            print(title + (f", {arm.share:.1%} of the epochs" if arm.share < 1 else ""), flush=True)
-            of_seed[name] = _finished_or_made(arm, runner)
+            of_seed[name] = loop.make(arm, f", {arm.share:.1%} of the epochs" if arm.share < 1 else "")
             print(f"{settings.metric} {settings.value(of_seed[name]):.4g}", flush=True)
-            results.append(of_seed[name])
-    return results
+    return loop.results
 
 
 def _arm(name: str, seed: int, folder: Path, of_seed: dict[str, RunResult], method: str) -> Arm | None:
@@ -161,16 +121,6 @@ def _arm(name: str, seed: int, folder: Path, of_seed: dict[str, RunResult], meth
     if share >= 1:
         return None
     return Arm(name, seed, folder, share=share) if name == SHORTER else Arm(name, seed, folder, saving=1 - share)
-
-
-def _finished_or_made(arm: Arm, runner: Runner) -> RunResult:
-    result = finished_result(arm.folder, runner.settings(arm))
-    if result is not None:
-        print("read back, not run again", flush=True)
-        return result
-    result = runner.run(arm)
-    result.write(arm.folder / "result.json")
-    return result
 
 
 # ---- What they show ----

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.checks import is_whole
 from .plan import EpochInfo, PrunePlan
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def check_range(
 def check_count(owner: object, field: str) -> None:
     """Raise a ValueError unless `owner.field` is a whole number of at least 1."""
     value = getattr(owner, field)
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+    if not is_whole(value) or value < 1:
         raise ValueError(f"`{field}` of {type(owner).__name__} must be a whole number of at least 1, got {value!r}.")
 
 

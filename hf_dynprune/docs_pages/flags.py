@@ -7,6 +7,7 @@ import typing
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
+from ..common.tables import page_table
 from ..training_args import DynPruneArguments
 
 INTRODUCTION = """# Flags
@@ -23,12 +24,12 @@ Objects given to the trainer win: `policy=` over `prune_method`, `prune_ratio` a
 
 def flags_page() -> str:
     """The page."""
-    rows = ["| flag | type | default | meaning |", "|---|---|---|---|"]
     hints = typing.get_type_hints(DynPruneArguments)
-    for field in dataclasses.fields(DynPruneArguments):
-        meaning = field.metadata["help"].replace("|", r"\|")
-        rows.append(f"| `{field.name}` | {_named(hints[field.name])} | {_default(field)} | {meaning} |")
-    return INTRODUCTION + "\n" + "\n".join(rows) + "\n"
+    rows = [
+        (f"`{field.name}`", _named(hints[field.name]), _default(field), field.metadata["help"])
+        for field in dataclasses.fields(DynPruneArguments)
+    ]
+    return f"{INTRODUCTION}\n{page_table(['flag', 'type', 'default', 'meaning'], rows)}\n"
 
 
 def _named(kind: Any) -> str:

@@ -14,11 +14,12 @@ import dataclasses
 import inspect
 import re
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..common.tables import with_links
+from ..common.tables import page_table, with_links
 from ..decisions.policy import PruningPolicy
 from ..decisions.registry import get_policy, list_policies
 
@@ -133,11 +134,11 @@ def method_facts(name: str) -> MethodFacts:
 
 def methods_table(page: str) -> str:
     """The short table, with links to `page`."""
-    rows = ["| `prune_method` | An epoch keeps | Unbiased | Extra cost | Source |", "|---|---|---|---|---|"]
+    rows = []
     for facts in map(method_facts, list_policies()):
         link = f"[`{facts.name}`]({page}#{facts.name})"
-        rows.append(_row(link, facts.summary, facts.unbiased_claim, facts.cost, with_links(facts.reference)))
-    return "\n".join(rows) + "\n"
+        rows.append((link, facts.summary, facts.unbiased_claim, facts.cost, with_links(facts.reference)))
+    return _table(("`prune_method`", "An epoch keeps", "Unbiased", "Extra cost", "Source"), rows) + "\n"
 
 
 def methods_page() -> str:
@@ -182,13 +183,12 @@ def _card(facts: MethodFacts) -> str:
         "selection": facts.holds,
         "paper": with_links(facts.reference),
     }
-    lines = [f"## {facts.name}", "", _row("class", f"`{facts.class_name}`"), "|---|---|"]
-    lines += [_row(*pair) for pair in table.items()]
+    lines = [f"## {facts.name}", "", _table(("class", f"`{facts.class_name}`"), table.items())]
     if facts.rule:
         lines += ["", facts.rule]
     if facts.parameters:
-        lines += ["", "| parameter | default | meaning |", "|---|---|---|"]
-        lines += [_row(f"`{each.name}`", each.default, each.meaning) for each in facts.parameters]
+        rows = [(f"`{each.name}`", each.default, each.meaning) for each in facts.parameters]
+        lines += ["", _table(("parameter", "default", "meaning"), rows)]
     else:
         lines += ["", "It has no parameters."]
     if facts.remarks:
@@ -196,9 +196,9 @@ def _card(facts: MethodFacts) -> str:
     return "\n".join([*lines, "", f"**Source.** {with_links(facts.source)}", ""])
 
 
-def _row(*cells: str) -> str:
-    """A row of a table. The period that ends a docstring's sentence is dropped where it ends a cell."""
-    return "| " + " | ".join(cell.removesuffix(".").replace("|", r"\|") for cell in cells) + " |"
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The period that ends a docstring's sentence is dropped where it ends a cell."""
+    return page_table(head, [[cell.removesuffix(".") for cell in row] for row in rows])
 
 
 def _class_doc(cls: type) -> str:

@@ -36,6 +36,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.checks import is_whole
 from ..decisions.chunks import count_true
 from ..decisions.draws import keep_by_lot, keep_largest
 from ..decisions.plan import EpochInfo, PrunePlan
@@ -133,7 +134,7 @@ def ratios_for(kept: float, gap: float, n: int, bound: float = 1.0) -> tuple[flo
         raise ValueError(f"`kept` must be a number in (0, 1], got {kept!r}.")
     if not is_number(gap) or not 0 <= gap < np.inf:
         raise ValueError(f"`gap` must be a number in [0, inf), got {gap!r}.")
-    if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 1:
+    if not is_whole(n) or n < 1:
         raise ValueError(f"`n` must be a whole number of at least 1, got {n!r}.")
     if not is_number(bound) or not 0 < bound < np.inf:
         raise ValueError(f"`bound` must be a number in (0, inf), got {bound!r}.")

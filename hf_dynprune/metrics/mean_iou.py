@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..common.checks import is_whole
 from .batches import CountingMetric, first_output
 
 _INPUTS = """
@@ -270,7 +271,7 @@ def _kind(values: Tensor) -> str:
 
 
 def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+    if not is_whole(value):
         raise ValueError(f"`{name}` must be an integer, got {value!r}.")
     return int(value)
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..common.checks import is_whole
 from .accuracy import IGNORE, labels_of
 from .batches import CountingMetric, first_output
 
@@ -53,8 +54,8 @@ class TopKAccuracy(CountingMetric):
 
     def __init__(self, top: Sequence[int] = (1, 5), **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        is_whole = isinstance(top, Sequence) and all(isinstance(k, int) and not isinstance(k, bool) for k in top)
-        if not is_whole or not top or len(set(top)) < len(top) or min(top) < 1:
+        are_whole = isinstance(top, Sequence) and all(is_whole(k, is_python=True) for k in top)
+        if not are_whole or not top or len(set(top)) < len(top) or min(top) < 1:
             raise ValueError(f"`top` must be different whole numbers of at least 1, such as (1, 5), got {top!r}.")
         self.top = tuple(top)
         self.reset()

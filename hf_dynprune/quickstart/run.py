@@ -1,31 +1,25 @@
 """Train the same small model with and without data pruning, on real images, and compare.
 
-From top to bottom: settings, models, one run, all runs. The images come from `readers/digits.py`, table and picture
-from `results.py`. All methods get the same images, the same initial weights and the same number of epochs;
-what is measured is how many forward passes each saves, and at what accuracy.
+From top to bottom: settings, one run, all runs. The images come from `readers/digits.py`, the models from `models.py`,
+table and picture from `results.py`. All methods get the same images, the same initial weights and the same number of
+epochs; what is measured is how many forward passes each saves, and at what accuracy.
 """
 
 from __future__ import annotations
 
-import time
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-from transformers import (
-    EvalPrediction,
-    PreTrainedModel,
-    ResNetConfig,
-    ResNetForImageClassification,
-    ViTConfig,
-    ViTForImageClassification,
-    set_seed,
-)
+from transformers import EvalPrediction, set_seed
 from transformers.trainer_callback import ProgressCallback
 
 from .._version import __version__
+from ..compare.results import RANDOM, Arm, RunResult, write_lines
+from ..compare.runs import RESULT_FILE, SETTINGS_FILE, RunLoop, other_settings
 from ..decisions.plan import EpochInfo
 from ..decisions.policy import PruningPolicy
 from ..decisions.registry import build_policy, get_policy
@@ -33,7 +27,9 @@ from ..metrics import Accuracy
 from ..readers.digits import Images, ImageTask, load_digits_task, load_parquet_task
 from ..trainer import DynPruneTrainer
 from ..training_args import DynPruneTrainingArguments
-from .results import Result, compare, describe, draw_picture, format_table, read_results, write_results
+from .models import MODELS
+from .progress import RunProgress
+from .results import describe, draw_picture, format_table, read_curve
 
 OWN_RATIO = ("none", "infobatch")
 """Methods left at their own defaults: what InfoBatch saves follows from the losses. The others are set to `saving`."""
@@ -125,106 +121,29 @@ class QuickstartSettings:
         return load_parquet_task(self.data, self.train_size, self.test_size)
 
 
-# ---- Models ----
+def quickstart_settings(method: str, epochs: int = 20) -> QuickstartSettings:
+    """The small ViT on scikit-learn's digits, as `hf-dynprune quickstart` trains it.
 
-
-def small_vit_config(channels: int, height: int, width: int) -> ViTConfig:
-    """Four layers of width 64 on 16 to 64 patches: 0.14 million parameters."""
-    patch = max(2, min(height, width) // 8)
-    if height % patch or width % patch:
-        raise ValueError(f"The ViT needs sides that are multiples of {patch}, got {height} x {width}: use the ResNet.")
-    return ViTConfig(
-        hidden_size=64,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        intermediate_size=128,
-        image_size=(height, width),
-        patch_size=patch,
-        num_channels=channels,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        initializer_range=0.1,  # about 1 / sqrt(width); the stock 0.02 suits 768 and starts slowly here
+    Raises:
+        ValueError: an unknown method, one that cannot be set for so many epochs, or too few of these.
+    """
+    return QuickstartSettings(
+        methods=(method,),
+        seeds=(0,),
+        epochs=epochs,
+        batch_size=64,
+        model="vit",
+        learning_rate=None,
+        saving=0.32,
+        data=None,
+        train_size=None,
+        test_size=None,
+        out=Path(),
+        fresh=False,
     )
-
-
-def small_vit(channels: int, height: int, width: int, classes: int) -> PreTrainedModel:
-    """A model of that size."""
-    config = small_vit_config(channels, height, width)
-    config.num_labels = classes
-    return ViTForImageClassification(config)
-
-
-def small_resnet(channels: int, height: int, width: int, classes: int) -> PreTrainedModel:
-    """Three stages of one basic block each, 0.17 million parameters, with first layers that suit small images."""
-    config = ResNetConfig(
-        num_channels=channels,
-        embedding_size=24,
-        hidden_sizes=[24, 48, 96],
-        depths=[1, 1, 1],
-        layer_type="basic",
-    )
-    config.num_labels = classes
-    model = ResNetForImageClassification(config)
-    # The stock first layers, 7x7 and pooling, would leave 8x8 of a 32x32 image.
-    first = model.resnet.embedder
-    first.embedder.convolution = nn.Conv2d(channels, 24, kernel_size=3, stride=2, padding=1, bias=False)
-    first.pooler = nn.Identity()  # type: ignore[assignment]
-    return model
-
-
-MODELS = {"vit": (small_vit, 2e-3), "resnet": (small_resnet, 3e-3)}
-"""Builder and peak learning rate, with AdamW, by name."""
 
 
 # ---- One run ----
-
-
-class RunProgress(ProgressCallback):
-    """The Trainer's bar, with a metric in it instead of a line per log, and a clock that leaves evaluations out.
-
-    Args:
-        title: shown in front of the bar.
-        metric: name of the evaluation's value to show, in [0, 1].
-    """
-
-    def __init__(self, title: str, metric: str = "accuracy") -> None:
-        super().__init__()
-        self.metric = metric
-        self.training_bar: Any = None
-        self.title = title
-        self.seconds = 0.0
-        self._began = 0.0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Name the bar."""
-        super().on_train_begin(args, state, control, **kwargs)  # type: ignore[no-untyped-call]
-        if self.training_bar is not None:
-            self.training_bar.set_description(self.title)
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the clock."""
-        self._began = time.perf_counter()
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop it: the epoch's evaluation comes next."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.seconds += time.perf_counter() - self._began
-
-    def on_prediction_step(self, *args: Any, **kwargs: Any) -> None:
-        """No second bar."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Show its last value."""
-        if self.training_bar is not None and f"eval_{self.metric}" in logs:
-            self.training_bar.set_postfix_str(f"{self.metric} {logs[f'eval_{self.metric}']:.1%}")
-
-
-def show_progress(trainer: Any, title: str, metric: str = "accuracy") -> None:
-    """Give a trainer a `RunProgress` in place of the stock bar, unless `disable_tqdm` is set."""
-    if not trainer.args.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(RunProgress(title, metric))
 
 
 def run_facts(settings: QuickstartSettings, method: str, task: ImageTask) -> dict[str, Any]:
@@ -264,82 +183,92 @@ def training_arguments(settings: QuickstartSettings, folder: Path, seed: int) ->
     )
 
 
-def run_once(
-    settings: QuickstartSettings,
-    method: str,
-    seed: int,
-    task: ImageTask,
-    folder: Path | None = None,
-    share: float = 1.0,
-) -> Result:
-    """Train and evaluate one method with one seed.
+def run_once(settings: QuickstartSettings, arm: Arm, task: ImageTask) -> RunResult:
+    """Train and evaluate one method with one seed. The run's folder then has its history and the Trainer's state.
 
     Args:
         settings: what to compare.
-        method: one of its methods.
-        seed: one of its seeds.
+        arm: the run; with a share below 1 its schedule is shortened with its epochs.
         task: the images.
-        folder: of the run; None: below `settings.out`.
-        share: of the epochs, with the schedule shortened to it.
     """
-    set_seed(seed)  # the same initial weights for every method
+    set_seed(arm.seed)  # the same initial weights for every method
     build, _ = MODELS[settings.model]
     channels, height, width = task.train[0].shape[1:]
-    accuracy, progress = Accuracy(), RunProgress(f"{method}, seed {seed}")
-    args = training_arguments(settings, folder or settings.out / "runs" / f"{method}-seed{seed}", seed)
-    args.num_train_epochs *= share
-
-    def evaluated(outputs: EvalPrediction) -> dict[str, float]:
-        return accuracy.compute(predictions=outputs.predictions, references=outputs.label_ids) or {}
-
+    args = training_arguments(settings, arm.folder, arm.seed)
+    args.num_train_epochs *= arm.share
     trainer = DynPruneTrainer(
         model=build(channels, height, width, task.classes),
         args=args,
-        train_dataset=Images(*task.train, flip_seed=seed if task.flips else None),
+        train_dataset=Images(*task.train, flip_seed=arm.seed if task.flips else None),
         eval_dataset=Images(*task.test),
-        compute_metrics=evaluated,
-        policy=settings.policy(method),
+        compute_metrics=_accuracy_of(Accuracy()),
+        policy=settings.policy(arm.method),
     )
+    progress = RunProgress(f"{arm.method}, seed {arm.seed}")
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(progress)
     trainer.train()
     trainer.save_state()
-    history = trainer.pruning_history.records
-    return Result(
-        method=method,
-        seed=seed,
-        settings=run_facts(settings, method, task),
-        accuracy=[row["eval_accuracy"] for row in trainer.state.log_history if "eval_accuracy" in row],
-        # Planning is inside the former.
-        seconds=progress.seconds + sum(record.seconds_merge + record.seconds_scoring for record in history),
-        history=history,
-    )
+    history = trainer.pruning_history
+    metrics = {"eval_accuracy": read_curve(arm.folder).accuracy[-1]}
+    result = RunResult.of(arm, metrics, history, args.num_train_epochs)
+    # Without the evaluations; planning is inside the progress bar's seconds.
+    seconds = progress.seconds + sum(record.seconds_merge + record.seconds_scoring for record in history)
+    return dataclasses.replace(result, seconds=seconds)
+
+
+def _accuracy_of(metric: Accuracy) -> Callable[[EvalPrediction], dict[str, float]]:
+    return lambda outputs: metric.compute(predictions=outputs.predictions, references=outputs.label_ids) or {}
 
 
 # ---- All runs ----
 
 
-def run_quickstart(settings: QuickstartSettings) -> list[Result]:
+class QuickstartRunner:
+    """Makes runs in this process.
+
+    Args:
+        settings: images, model and training.
+    """
+
+    def __init__(self, settings: QuickstartSettings) -> None:
+        self.base = settings
+
+    @cached_property
+    def task(self) -> ImageTask:
+        """The images."""
+        return self.base.task()
+
+    def settings(self, arm: Arm) -> dict[str, Any]:
+        """What a result depends on besides method and seed, and the length of the run."""
+        return run_facts(self._settings(arm), arm.method, self.task) | {"share": arm.share}
+
+    def run(self, arm: Arm) -> RunResult:
+        """Train, and keep the accuracy after the last epoch."""
+        return run_once(self._settings(arm), arm, self.task)
+
+    def _settings(self, arm: Arm) -> QuickstartSettings:
+        """With `saving` as measured, for the control `random`, whose ratio follows from it."""
+        if arm.name != RANDOM or arm.saving is None:
+            return self.base
+        return dataclasses.replace(self.base, methods=(RANDOM,), saving=arm.saving)
+
+
+def run_quickstart(settings: QuickstartSettings) -> list[RunResult]:
     """Run what has no result yet, then print the table and write `results.jsonl`, `results.md` and `accuracy.png`."""
-    task = settings.task()
-    file = settings.out / "results.jsonl"
-    kept = [] if settings.fresh else read_results(file)
-    runs = [(method, seed) for seed in settings.seeds for method in settings.methods]
-    results: list[Result] = []
-    print(f"{task.describe()}; {settings.model}, {settings.epochs} epochs, {len(runs)} runs", flush=True)
-    for number, (method, seed) in enumerate(runs, 1):
-        facts = run_facts(settings, method, task)
-        result = next((old for old in kept if old.is_of(method, seed, facts)), None)
-        print(f"\n[{number}/{len(runs)}] {method}, seed {seed}", flush=True)
-        if result is not None:
-            print(f"read back from {file}, not trained again (--fresh trains)", flush=True)
-        else:
-            result = run_once(settings, method, seed, task)
-            kept = [old for old in kept if not old.is_of(method, seed, facts)] + [result]
-            write_results(file, kept)
-        results.append(result)
-    report = f"{format_table(compare(results))}\n\n{describe(results)}\n"
+    runner, folder = QuickstartRunner(settings), settings.out / "runs"
+    task = runner.task
+    arms = [Arm(name, seed, folder / f"{name}-seed{seed}") for seed in settings.seeds for name in settings.methods]
+    print(f"{task.describe()}; {settings.model}, {settings.epochs} epochs, {len(arms)} runs", flush=True)
+    loop = RunLoop(len(arms), runner, f"read back from {folder}, not trained again (--fresh trains)")
+    for arm in arms:
+        if settings.fresh or other_settings(arm.folder / SETTINGS_FILE, runner.settings(arm)):
+            (arm.folder / RESULT_FILE).unlink(missing_ok=True)
+        loop.make(arm)
+    facts = {name: run_facts(settings, name, task) for name in settings.methods}
+    report = f"{format_table(loop.results, facts)}\n\n{describe(loop.results, facts)}\n"
+    write_lines(loop.results, settings.out / "results.jsonl")
     (settings.out / "results.md").write_text(report, encoding="utf-8")
-    draw_picture(results, settings.out / "accuracy.png")
+    draw_picture(loop.results, {arm: read_curve(arm.folder) for arm in arms}, facts, settings.out / "accuracy.png")
     print(f"\n{report}\nresults.jsonl, results.md and accuracy.png are in {settings.out}/")
-    return results
+    return loop.results

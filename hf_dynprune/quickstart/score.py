@@ -7,7 +7,8 @@ from pathlib import Path
 from ..readers.digits import Images
 from ..records.score_file import StaticScores
 from ..scoring.dataset import score_dataset
-from .run import MODELS, QuickstartSettings, training_arguments
+from .models import MODELS
+from .run import QuickstartSettings, training_arguments
 
 
 def run_scoring(

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.extras import require
+
 
 def class_names(digits: int) -> tuple[str, ...]:
     """Name of each class id: the background, then the digits 0 to `digits - 1`."""
@@ -50,10 +52,9 @@ def digits_of(split: str, seed: int, kinds: int = 10) -> Digits:
 
     The seed decides which images belong to which split.
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError('The digit scenes need scikit-learn: pip install "hf_dynprune[examples]".') from error
+    require("sklearn.datasets", "The digit scenes need scikit-learn", "examples")
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     order = np.random.default_rng([seed, 0]).permutation(len(digits.target))
     first = int(VALIDATION_SHARE * len(order))

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..common.extras import require
 from .pictures import decoded
 
 SPLIT_SEED = 0
@@ -87,11 +87,10 @@ def load_digits_task(train_size: int | None = None, test_size: int | None = None
         train_size: images of the training split to use; None: all 1,437.
         test_size: images of the test split to use; None: all 360.
     """
-    try:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-    except ImportError as error:
-        raise _extra_missing("scikit-learn") from error
+    require("sklearn.datasets", "The quickstart needs scikit-learn")
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     digits = load_digits()
     pixels = torch.from_numpy((digits.images * (255 / 16)).astype(np.uint8))[:, None]
     labels = torch.from_numpy(digits.target.astype(np.int64))
@@ -141,8 +140,7 @@ def _read_parquet(file: Path, size: int | None) -> tuple[Tensor, Tensor]:
     labels = rows[label].to_numpy()
     if labels.dtype.kind not in "iu" or labels.min() < 0:
         raise ValueError(f"The column `{label}` of {file} must hold class numbers from 0, got {labels.dtype}.")
-    if find_spec("PIL") is None:
-        raise _extra_missing("pillow")
+    require("PIL", "The quickstart needs pillow")
     print(f"decoding {size:,} images of {file.name}", flush=True)
     pictures = [_channels_first(value, str(file)) for value in rows[image].to_pylist()]
     shapes = sorted({picture.shape for picture in pictures})
@@ -176,7 +174,3 @@ def _checked_size(size: int | None, available: int, where: str) -> int:
     if size is not None and size > available:
         raise ValueError(f"{size:,} images were asked for, {where} has {available:,}.")
     return available if size is None else size
-
-
-def _extra_missing(package: str) -> ImportError:
-    return ImportError(f'The quickstart needs {package}: pip install "hf_dynprune[quickstart]".')

@@ -11,7 +11,6 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.extras import require
 from .class_folders import read_class_folders
 from .class_labels import ClassNames, class_ids
 from .pictures import decoded, reason, unreadable
@@ -210,5 +210,4 @@ def _png(picture: NDArray[np.uint8]) -> bytes:
 
 
 def _require_pillow() -> None:
-    if find_spec("PIL") is None:
-        raise ImportError('Image data need pillow: pip install "hf_dynprune[examples]".')
+    require("PIL", "Image data need pillow", "examples")

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import datasets
 
+from ..common.extras import require
 from . import ade20k, digit_scenes
 from .masks import IGNORE_INDEX, SegmentationData
 from .sources import load_splits, named_columns, parquet_files, train_and_validation
@@ -207,5 +207,4 @@ def _meaning(classes: Sequence[str] | int | None, ignored: Sequence[int], reduce
 
 
 def _require_pillow() -> None:
-    if find_spec("PIL") is None:
-        raise ImportError('Segmentation data need pillow: pip install "hf_dynprune[examples]".')
+    require("PIL", "Segmentation data need pillow", "examples")

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.charts import STYLES
+from ..common import charts
+from ..common.charts import BLACK, BLUE, ORANGE, PINK, STYLES, bare, legend_below, whole_numbers
 from ..records.record import EpochRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
-BLACK, ORANGE, BLUE, GREEN, RED, PINK = (color for color, _ in STYLES)
 LOG_KEYS = {
     "loss": ("training loss", 2, "-"),
     "eval_loss": ("evaluation loss", 1, "--"),
@@ -37,11 +36,7 @@ _LONGEST_NAME = 20
 
 def new_figure(height: float) -> Figure:
     """An empty figure of the report's width, in inches."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('The report\'s pictures need matplotlib: pip install "hf_dynprune[quickstart]".') from error
-    figure = Figure(figsize=(_WIDTH, height), dpi=170, layout="constrained")
+    figure = charts.new_figure(_WIDTH, height, 170, "The report's pictures need matplotlib")
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.08)
     return figure
 
@@ -175,7 +170,7 @@ def draw_times_kept(times: NDArray[np.integer], epochs: int) -> Figure:
         label = f"{name} kept: {heights.sum():.1f} %"
         axes.bar(positions, heights, width=0.9, color=color, edgecolor="w", linewidth=0, hatch=hatch, label=label)
     _finish(axes, xlabel=f"times kept, in the {epochs} epochs that pruned", ylabel="% of the samples")
-    _whole_numbers(axes)
+    whole_numbers(axes)
     axes.set_xlim(-0.6, epochs + 0.6)
     _legend(figure, axes)
     return figure
@@ -251,29 +246,22 @@ def _line(axes: Axes, x: Any, y: Any, style: int, label: str, **options: Any) ->
 
 def _finish(axes: Axes, **settings: Any) -> None:
     axes.set(**settings)
-    axes.grid(alpha=0.3)
+    bare(axes)
     axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
     """Below the axes, where it hides nothing; three columns where they fit the width."""
-    handles, labels = axes.get_legend_handles_labels()
+    labels = axes.get_legend_handles_labels()[1]
     columns = 3 if len(labels) == 3 and len("".join(labels)) < 48 else 2
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+    legend_below(figure, axes, columns)
 
 
 def _epoch_axis(axes: Axes, epochs: NDArray[np.int64]) -> None:
     axes.set_xlabel("epoch")
-    _whole_numbers(axes)
+    whole_numbers(axes)
     margin = max(0.5, 0.02 * (epochs[-1] - epochs[0]))
     axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
-
-
-def _whole_numbers(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
 def _score_scale(axes: Axes, scores: NDArray[Any], axis: str) -> NDArray[np.float64]:

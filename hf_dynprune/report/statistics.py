@@ -73,13 +73,36 @@ def gather(log: SampleLog) -> SampleStatistics:
     Raises:
         ValueError: there is no log.
     """
+    found, class_of = _begun(log)
+    mean, squares = np.zeros(found.num_samples), np.zeros(found.num_samples)
+    stored, shares = log.epochs, []
+    wanted = {stored[0], stored[len(stored) // 2], stored[-1]} if stored else set()
+    for epoch in stored:
+        try:
+            samples = log.read(epoch)
+        except (OSError, ValueError) as error:
+            found.problems.append(str(error))
+            continue
+        _add(found, samples, mean, squares)
+        if epoch in wanted:
+            found.snapshots[epoch] = samples.score[np.isfinite(samples.score)]
+        if class_of is not None:
+            shares.append(np.bincount(class_of[samples.kept], minlength=len(found.classes)) / found.class_sizes)
+    found.snapshots = {epoch: scores for epoch, scores in found.snapshots.items() if len(scores)}
+    found.kept_by_class = np.array(shares) if shares else found.kept_by_class
+    found.score_mean = np.where(found.visits > 0, mean, np.nan).astype(np.float32)
+    variance = squares / np.maximum(found.visits, 1)
+    found.score_std = np.where(found.visits > 1, np.sqrt(variance), np.nan).astype(np.float32)
+    return found
+
+
+def _begun(log: SampleLog) -> tuple[SampleStatistics, NDArray[np.int64] | None]:
+    """Before any epoch was read; and the place of each sample's class among the classes, `[N]`, where there are any."""
     size, problems = log.num_samples, list[str]()
     labels = _labels(log, size, problems)
     classes, class_of = np.unique(labels, return_inverse=True) if labels is not None else (np.empty(0, np.int64), None)
     if len(classes) * _LEAST_PER_CLASS > size:
         classes, class_of = classes[:0], None
-    stored = log.epochs
-    wanted = {stored[0], stored[len(stored) // 2], stored[-1]} if stored else set()
     found = SampleStatistics(
         num_samples=size,
         epochs=[],
@@ -99,25 +122,7 @@ def gather(log: SampleLog) -> SampleStatistics:
         class_names=log.class_names,
         problems=problems,
     )
-    mean, squares = np.zeros(size), np.zeros(size)
-    shares = []
-    for epoch in stored:
-        try:
-            samples = log.read(epoch)
-        except (OSError, ValueError) as error:
-            problems.append(str(error))
-            continue
-        _add(found, samples, mean, squares)
-        if epoch in wanted:
-            found.snapshots[epoch] = samples.score[np.isfinite(samples.score)]
-        if class_of is not None:
-            shares.append(np.bincount(class_of[samples.kept], minlength=len(classes)) / found.class_sizes)
-    found.snapshots = {epoch: scores for epoch, scores in found.snapshots.items() if len(scores)}
-    found.kept_by_class = np.array(shares) if shares else found.kept_by_class
-    found.score_mean = np.where(found.visits > 0, mean, np.nan).astype(np.float32)
-    variance = squares / np.maximum(found.visits, 1)
-    found.score_std = np.where(found.visits > 1, np.sqrt(variance), np.nan).astype(np.float32)
-    return found
+    return found, class_of
 
 
 def _add(

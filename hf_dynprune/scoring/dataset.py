@@ -27,10 +27,11 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, TrainingArguments
 
 from .._version import __version__
+from ..common.checks import is_whole
 from ..records.score_file import StaticScores
 from ..serving.generators import untouched_generators
 from ..serving.labels import dataset_fingerprint
-from .training_run import PAPER_RUNS, ScoringJob, ScoringOutcome, is_whole, score_once
+from .training_run import PAPER_RUNS, ScoringJob, ScoringOutcome, score_once
 
 
 def score_dataset(

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from ..common.checks import is_whole
 from ..common.logs import logger
 from ..methods.none import NoPruning
 from ..serving.indexed import INDEX_KEY
@@ -92,11 +93,6 @@ class ScoringJob:
     @property
     def last_epoch(self) -> int:
         return int(self.args.num_train_epochs) if self.epochs is None else self.epochs
-
-
-def is_whole(value: object) -> bool:
-    """Whether it is a whole number, Python's or numpy's; True and False are none."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)

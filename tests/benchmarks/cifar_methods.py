@@ -27,7 +27,8 @@ from transformers.trainer_callback import ProgressCallback
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, __version__, build_policy, score_dataset
 from hf_dynprune.common.files import write_atomically
 from hf_dynprune.metrics import Accuracy
-from hf_dynprune.quickstart.run import RunProgress, small_resnet
+from hf_dynprune.quickstart.models import small_resnet
+from hf_dynprune.quickstart.progress import RunProgress
 from hf_dynprune.readers.digits import Images, ImageTask, load_parquet_task
 
 EPOCHS, BATCH, PEAK = 10, 64, 0.003

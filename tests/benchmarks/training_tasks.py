@@ -20,7 +20,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, PruningPolicy
 from hf_dynprune.models import CifarResNetConfig, CifarResNetForImageClassification
-from hf_dynprune.quickstart.run import small_resnet, small_vit
+from hf_dynprune.quickstart.models import small_resnet, small_vit
 from hf_dynprune.readers.digits import Images, load_digits_task
 
 __all__ = ["TASKS", "TrainingTask", "build_trainer", "cifar_shaped", "resnet_18"]

@@ -1,0 +1,141 @@
+"""What a finished run measured. Reads histories, never a trainer."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..common.files import write_atomically
+from ..records.history import PruningHistory
+
+FULL = "none"
+"""The method that the others are compared with: all data."""
+SHORTER = "shorter"
+"""Name of the control: full data, with the schedule shortened to the method's forward passes."""
+RANDOM = "random"
+"""Name of the other control: random pruning that saves as much as the method."""
+
+
+class Run(Protocol):
+    """One run of a comparison, to be made or finished."""
+
+    @property
+    def name(self) -> str:
+        """In tables; of runs with one name, only the seeds differ."""
+
+    @property
+    def seed(self) -> int:
+        """Of weights, order, augmentation and draws."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it is kept; no other run is."""
+
+    @property
+    def share(self) -> float:
+        """Its length as a share of the others', below 1 for a shortened schedule."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One run to make.
+
+    Args:
+        name: "none" for full data, the method's, "shorter" or "random".
+        seed: of weights, order and draws.
+        folder: of its own.
+        share: its length in epochs as a share of the full run's; below 1 for "shorter".
+        saving: share of the full run's forward passes to save, for "random".
+    """
+
+    name: str
+    seed: int
+    folder: Path
+    share: float = 1.0
+    saving: float | None = None
+
+    @property
+    def method(self) -> str:
+        """The method that it is trained with."""
+        return FULL if self.name == SHORTER else self.name
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Args:
+        name: in tables; of runs with one name, only the seeds differ.
+        seed: of weights, order, augmentation and draws.
+        metrics: on the validation data after the last epoch, by name without the Trainer's prefix.
+        forward_passes: samples forwarded for training, and for scoring and choosing.
+        full_passes: what the full data would have taken in as many epochs; for the control, in as many as the others.
+        steps: optimizer steps.
+        seconds: wall time of training, planning and scoring, evaluations during training included; of an epoch that
+            was resumed, what came after.
+    """
+
+    name: str
+    seed: int
+    metrics: dict[str, float]
+    forward_passes: int
+    full_passes: int
+    steps: int
+    seconds: float
+
+    @classmethod
+    def of(cls, run: Run, metrics: Mapping[str, Any], history: PruningHistory, epochs: float) -> RunResult:
+        """From the Trainer's metrics, with its prefix `eval_`, the run's history, and the epochs that it made."""
+        charged = [r.forward_passes + r.scoring_forward_passes + r.candidate_forward_passes for r in history]
+        seconds = [r.seconds_train + r.seconds_plan + r.seconds_merge + r.seconds_scoring for r in history]
+        own = {key.removeprefix("eval_"): value for key, value in metrics.items() if key.startswith("eval_")}
+        return cls(
+            name=run.name,
+            seed=run.seed,
+            metrics={key: value for key, value in own.items() if not key.endswith(("_second", "runtime"))},
+            forward_passes=sum(charged),
+            full_passes=round(history.records[0].num_samples * epochs / run.share),
+            steps=sum(record.steps for record in history),
+            seconds=sum(seconds),
+        )
+
+    @property
+    def saved(self) -> float:
+        """Share of the full data's forward passes that the run did without."""
+        return 1 - self.forward_passes / self.full_passes
+
+    @classmethod
+    def read(cls, file: Path) -> RunResult | None:
+        """The result in a file, or None where it is not.
+
+        Raises:
+            ValueError: the file is no result.
+        """
+        if not file.is_file():
+            return None
+        try:
+            return cls(**json.loads(file.read_text(encoding="utf-8")))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{file} is no result of this version: move it away.") from error
+
+    def write(self, file: Path) -> None:
+        """Write the result to a file as JSON, whole or not at all."""
+        write_atomically(file, json.dumps(dataclasses.asdict(self), indent=1).encode())
+
+
+def group_by_name(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
+    """The runs of each name, in the order of their first."""
+    by_name: dict[str, list[RunResult]] = {}
+    for result in results:
+        by_name.setdefault(result.name, []).append(result)
+    return by_name
+
+
+def write_lines(results: Sequence[RunResult], file: Path) -> None:
+    """Write a JSON line per run; the file is replaced whole."""
+    lines = [json.dumps(dataclasses.asdict(result)) + "\n" for result in results]
+    write_atomically(file, "".join(lines).encode())
