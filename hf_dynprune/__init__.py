@@ -33,9 +33,9 @@ _EXPORTS = {
     "load_scores": "records.score_file",
     "score_dataset": "scoring.dataset",
     "BatchSelector": "selectors.contract",
-    "OrderDPSelector": "selectors.contract",
-    "RandomSelector": "selectors.contract",
-    "SelectiveBackprop": "selectors.contract",
+    "OrderDPSelector": "selectors.orderdp",
+    "RandomSelector": "selectors.random",
+    "SelectiveBackprop": "selectors.selective_backprop",
     "list_selectors": "selectors.contract",
     "register_selector": "selectors.contract",
     "EpochRecord": "records.record",
@@ -91,11 +91,11 @@ if TYPE_CHECKING:
     from .report.write import write_report as write_report
     from .scoring.dataset import score_dataset as score_dataset
     from .selectors.contract import BatchSelector as BatchSelector
-    from .selectors.contract import OrderDPSelector as OrderDPSelector
-    from .selectors.contract import RandomSelector as RandomSelector
-    from .selectors.contract import SelectiveBackprop as SelectiveBackprop
     from .selectors.contract import list_selectors as list_selectors
     from .selectors.contract import register_selector as register_selector
+    from .selectors.orderdp import OrderDPSelector as OrderDPSelector
+    from .selectors.random import RandomSelector as RandomSelector
+    from .selectors.selective_backprop import SelectiveBackprop as SelectiveBackprop
     from .trainer import DynPruneMixin as DynPruneMixin
     from .trainer import DynPruneSeq2SeqTrainer as DynPruneSeq2SeqTrainer
     from .trainer import DynPruneTrainer as DynPruneTrainer

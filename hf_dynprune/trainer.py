@@ -31,6 +31,7 @@ from .decisions.budget import check_target, describe_savings
 from .decisions.dealing import Layout
 from .decisions.plan import PrunePlan
 from .decisions.policy import PruningPolicy
+from .decisions.registry import check_policy
 from .decisions.schedule import RunLength
 from .losses import LossTerms, PerSampleLoss, host, weighted_loss
 from .losses.sft import SFTLoss, is_sft
@@ -58,7 +59,6 @@ from .training.in_batch import InBatchSelection
 from .training.refusals import (
     add_guarantees,
     check_count,
-    check_policy,
     check_terms,
     inside_peft,
     loads_in_order,

@@ -25,7 +25,7 @@ def example_script(name: str) -> Iterator[ModuleType]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where dataclasses look up their annotations
     try:
-        with mock.patch.dict(registry._POLICIES), mock.patch.object(base, "_LOSSES", list(base._LOSSES)):
+        with mock.patch.dict(registry.POLICIES.classes), mock.patch.object(base, "_LOSSES", list(base._LOSSES)):
             spec.loader.exec_module(module)
             yield module
     finally:

@@ -199,7 +199,7 @@ def test_registering_holds_to_the_rules():
     with pytest.raises(ValueError, match="lower-case identifier such as 'my_selector', got 'Mine'"):
         register_selector("Mine")(RandomSelector)
     with pytest.raises(
-        ValueError, match=r"'random' is taken by hf_dynprune\.selectors\.RandomSelector: choose another"
+        ValueError, match=r"'random' is taken by hf_dynprune\.selectors\.random\.RandomSelector: choose another"
     ):
         register_selector("random")(OrderDPSelector)
     with pytest.raises(TypeError, match="Only a subclass of BatchSelector can be registered"):
