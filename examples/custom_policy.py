@@ -34,11 +34,11 @@ from hf_dynprune import (
     PrunePlan,
     PruningPolicy,
     ScoreView,
+    check_range,
+    count_kept,
     register_policy,
 )
 from hf_dynprune.compare.runs import ComparisonArguments, RunResult, comparison_table, default_runs, planned_runs
-from hf_dynprune.decisions.draws import count_kept
-from hf_dynprune.decisions.policy import check_range
 from hf_dynprune.metrics import Accuracy
 from hf_dynprune.quickstart.run import show_progress, small_vit
 from hf_dynprune.readers.digits import Images, load_digits_task
