@@ -12,7 +12,8 @@ import re
 import sys
 from pathlib import Path
 
-# From the script's own folder, which Python looks in first.
+# The toys are found in the script's own folder, which Python looks in first.
+import torch
 import toy_loss
 import toy_policy
 import toy_selector
@@ -49,6 +50,7 @@ def main(arguments):
     assert build_selector("toy_selector", {"chance": 0.1}) == toy_selector.ToySelector(chance=0.1)
     args = DynPruneTrainingArguments("out", prune_method="toy_policy", prune_ratio=0.5, report_to="none")
     assert args.build_policy() == toy_policy.ToyPolicy(0.5)
+    torch.manual_seed(0)
     model = toy_loss.ToyTagger()
     assert isinstance(find_loss(model), toy_loss.ToyLoss)
 

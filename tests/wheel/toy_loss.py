@@ -129,7 +129,7 @@ BROKEN = {
     CountsInFloats(): r"`count` of CountsInFloats must be int64 \[B\] of at least 0, got \[6\.0, .* of torch\.float32",
     CountsTokens(): r"The per-sample loss counted \(24,\) for a batch of 4 samples: it must be one number per sample",
     GivesTheBatchAway(): "`count` of GivesTheBatchAway must change no tensor of the batch, got another 'labels'",
-    ComparedWithTheBatch(): "The score of ComparedWithTheBatch must be a sample's own, .* alone .sample 0.. Reduce",
+    ComparedWithTheBatch(): r"The score of ComparedWithTheBatch must be a sample's own, .* alone \(sample 0\). Reduce",
     OneNumber(): r"The per-sample loss returned losses for \(\) for a batch of 4 samples: it must be one number per",
     Detached(): "The per-sample loss has no gradient",
     ScoreWithGraph(): "The score of ScoreWithGraph must be detached, got `requires_grad` True. Write",
