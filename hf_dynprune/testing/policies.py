@@ -12,7 +12,7 @@ from ..decisions.plan import EpochInfo, PrunePlan
 from ..decisions.policy import PruningPolicy
 from ..decisions.registry import check_policy as check_object
 from .plans import check_plan, check_pure
-from .rules import STANDARD_ERRORS, call, from_own_check, largest_deviation, require
+from .rules import call, from_own_check, largest_deviation, require, standard_errors
 from .views import Visits, cases, tied, view_of
 
 EPOCHS = 10
@@ -162,7 +162,7 @@ def check_frequency(policy: PruningPolicy, samples: Sequence[Visits], seed: int,
         low, high = same[np.argmin(frequency[same])], same[np.argmax(frequency[same])]
         z, _ = largest_deviation(frequency[same], np.full(len(same), frequency[same].mean()), draws)
         require(
-            z <= STANDARD_ERRORS and bool(np.ptp(probability[same]) <= 1e-9),
+            z <= standard_errors(len(view)) and bool(np.ptp(probability[same]) <= 1e-9),
             f"{name}",
             "treat samples with equal scores alike",
             f"samples {low} and {high}, both with score {sample}, kept in {frequency[low]:.1%} and "
@@ -171,7 +171,7 @@ def check_frequency(policy: PruningPolicy, samples: Sequence[Visits], seed: int,
         )
     z, worst = largest_deviation(frequency, probability, draws)
     require(
-        z <= STANDARD_ERRORS or not policy.closed_form,
+        z <= standard_errors(len(view)) or not policy.closed_form,
         f"`inclusion_probability` of {name}",
         "be how often `plan` keeps a sample",
         f"{probability[worst]:g} for sample {worst}, kept in {frequency[worst]:.1%} of {draws} plans",

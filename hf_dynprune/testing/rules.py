@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import random
 from collections.abc import Callable, Iterator
@@ -86,5 +87,9 @@ def largest_deviation(measured: Any, probability: Any, draws: int) -> tuple[floa
     return float(z[worst]), worst
 
 
-STANDARD_ERRORS = 5.0
-"""How far a frequency may be from its probability: farther by chance once in a million comparisons."""
+def standard_errors(comparisons: int = 1) -> float:
+    """How far the farthest of so many measured means may be from what is expected: 5 for 24, slowly more for more.
+
+    Farther by chance is less than one of 20,000 checks.
+    """
+    return math.sqrt(2 * math.log(1e4 * comparisons))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..selectors.contract import BatchSelector, Rows, State, Weights, check_choice, check_state
 from ..selectors.contract import check_selector as check_object
-from .rules import STANDARD_ERRORS, call, from_own_check, global_generators, require
+from .rules import call, from_own_check, global_generators, require, standard_errors
 
 Losses = NDArray[np.float32]
 
@@ -159,7 +159,7 @@ def check_unbiased(selector: BatchSelector, num_candidates: int, seed: int, draw
     mean, expected = float(means.mean()), float(losses.mean(dtype=np.float64))
     error = max(float(means.std()) / np.sqrt(draws), 1e-6 * expected)
     require(
-        abs(mean - expected) <= STANDARD_ERRORS * error,
+        abs(mean - expected) <= standard_errors(24) * error,
         f"The weighted mean loss of {type(selector).__name__}'s rows, which claims to be unbiased,",
         f"be that of all candidates on average, {expected:.4g}",
         f"{mean:.4g} over {draws} choices, {abs(mean - expected) / error:.0f} standard errors away",
