@@ -42,12 +42,13 @@ test-decisions: $(DEV_ENV)  ## run only the tests of methods and plans; torch ca
 test-oldest: $(OLDEST)/.stamp  ## run the tests that need torch with the oldest supported transformers and accelerate
 	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python $(RUN_TESTS) $(NEWEST_ONLY:%=--ignore=%) $(ARGS)
 
-test-wheel: build  ## install the wheel into an empty environment outside the tree and run a short quickstart from it
+test-wheel: build  ## install the wheel into an empty environment outside the tree; plug-ins and a short quickstart
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && wheel=$$(ls -t $(CURDIR)/dist/*.whl | head -n 1) && \
 		$(PYTHON) -m venv "$$folder/venv" && \
 		"$$folder/venv/bin/python" -m pip install --quiet --no-input --disable-pip-version-check \
 			-c constraints.txt "$$wheel[quickstart]" && \
 		cd "$$folder" && venv/bin/hf-dynprune doctor > doctor.txt && \
+		venv/bin/python $(CURDIR)/tests/wheel/check_plug_ins.py --installed && \
 		venv/bin/hf-dynprune quickstart --methods none,infobatch --epochs 4 > quickstart.txt 2> quickstart.err && \
 		test -s quickstart_out/accuracy.png && tail -n 12 quickstart.txt || { cat "$$folder"/*.txt "$$folder"/*.err; exit 1; }
 

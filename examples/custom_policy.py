@@ -34,13 +34,13 @@ from hf_dynprune import (
     PrunePlan,
     PruningPolicy,
     ScoreView,
+    check_range,
+    count_kept,
     register_policy,
 )
 from hf_dynprune.compare.plan import ComparisonArguments, default_runs, planned_runs
 from hf_dynprune.compare.results import RunResult
 from hf_dynprune.compare.tables import comparison_table
-from hf_dynprune.decisions.draws import count_kept
-from hf_dynprune.decisions.policy import check_range
 from hf_dynprune.metrics import Accuracy
 from hf_dynprune.quickstart.models import small_vit
 from hf_dynprune.quickstart.progress import show_progress

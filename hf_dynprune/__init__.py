@@ -14,12 +14,23 @@ _EXPORTS = {
     "EpochInfo": "decisions.plan",
     "PrunePlan": "decisions.plan",
     "PruningPolicy": "decisions.policy",
+    "check_count": "decisions.policy",
+    "check_flag": "decisions.policy",
+    "check_numbers": "decisions.policy",
+    "check_range": "decisions.policy",
     "build_policy": "decisions.registry",
     "get_policy": "decisions.registry",
     "list_policies": "decisions.registry",
     "register_policy": "decisions.registry",
+    "count_kept": "decisions.draws",
+    "keep_by_lot": "decisions.draws",
+    "keep_largest": "decisions.draws",
+    "largest_probability": "decisions.draws",
     "ScoreStore": "decisions.scores",
     "ScoreView": "decisions.scores",
+    "ExponentialMean": "decisions.scores",
+    "ExponentialMoments": "decisions.scores",
+    "Statistic": "decisions.scores",
     "ClassFloor": "decisions.guarantees",
     "CoverEvery": "decisions.guarantees",
     "NoPruning": "methods.none",
@@ -30,12 +41,15 @@ _EXPORTS = {
     "UCB": "methods.ucb",
     "StaticPruning": "methods.static",
     "StaticScores": "records.score_file",
+    "ScoreFileError": "records.score_file",
     "load_scores": "records.score_file",
     "score_dataset": "scoring.dataset",
     "BatchSelector": "selectors.contract",
-    "OrderDPSelector": "selectors.contract",
-    "RandomSelector": "selectors.contract",
-    "SelectiveBackprop": "selectors.contract",
+    "OrderDPSelector": "selectors.orderdp",
+    "RandomSelector": "selectors.random",
+    "SelectiveBackprop": "selectors.selective_backprop",
+    "build_selector": "selectors.contract",
+    "get_selector": "selectors.contract",
     "list_selectors": "selectors.contract",
     "register_selector": "selectors.contract",
     "EpochRecord": "records.record",
@@ -48,6 +62,7 @@ _EXPORTS = {
     "PerSampleLoss": "losses",
     "register_loss": "losses",
     "newest_usable_checkpoint": "records.usable_checkpoint",
+    "CheckpointError": "records.state_files",
     "DynPruneArguments": "training_args",
     "DynPruneSeq2SeqTrainingArguments": "training_args",
     "DynPruneTrainingArguments": "training_args",
@@ -59,17 +74,28 @@ _EXPORTS = {
 __all__ = [*_EXPORTS, "__version__"]
 
 if TYPE_CHECKING:
+    from .decisions.draws import count_kept as count_kept
+    from .decisions.draws import keep_by_lot as keep_by_lot
+    from .decisions.draws import keep_largest as keep_largest
+    from .decisions.draws import largest_probability as largest_probability
     from .decisions.guarantees import ClassFloor as ClassFloor
     from .decisions.guarantees import CoverEvery as CoverEvery
     from .decisions.plan import EpochInfo as EpochInfo
     from .decisions.plan import PrunePlan as PrunePlan
     from .decisions.policy import PruningPolicy as PruningPolicy
+    from .decisions.policy import check_count as check_count
+    from .decisions.policy import check_flag as check_flag
+    from .decisions.policy import check_numbers as check_numbers
+    from .decisions.policy import check_range as check_range
     from .decisions.registry import build_policy as build_policy
     from .decisions.registry import get_policy as get_policy
     from .decisions.registry import list_policies as list_policies
     from .decisions.registry import register_policy as register_policy
+    from .decisions.scores import ExponentialMean as ExponentialMean
+    from .decisions.scores import ExponentialMoments as ExponentialMoments
     from .decisions.scores import ScoreStore as ScoreStore
     from .decisions.scores import ScoreView as ScoreView
+    from .decisions.scores import Statistic as Statistic
     from .losses import LossTerms as LossTerms
     from .losses import PerSampleLoss as PerSampleLoss
     from .losses import register_loss as register_loss
@@ -84,18 +110,22 @@ if TYPE_CHECKING:
     from .records.record import EpochRecord as EpochRecord
     from .records.run_scores import RunScores as RunScores
     from .records.savings import SavingsAccount as SavingsAccount
+    from .records.score_file import ScoreFileError as ScoreFileError
     from .records.score_file import StaticScores as StaticScores
     from .records.score_file import load_scores as load_scores
+    from .records.state_files import CheckpointError as CheckpointError
     from .records.usable_checkpoint import newest_usable_checkpoint as newest_usable_checkpoint
     from .report.table import sample_table as sample_table
     from .report.write import write_report as write_report
     from .scoring.dataset import score_dataset as score_dataset
     from .selectors.contract import BatchSelector as BatchSelector
-    from .selectors.contract import OrderDPSelector as OrderDPSelector
-    from .selectors.contract import RandomSelector as RandomSelector
-    from .selectors.contract import SelectiveBackprop as SelectiveBackprop
+    from .selectors.contract import build_selector as build_selector
+    from .selectors.contract import get_selector as get_selector
     from .selectors.contract import list_selectors as list_selectors
     from .selectors.contract import register_selector as register_selector
+    from .selectors.orderdp import OrderDPSelector as OrderDPSelector
+    from .selectors.random import RandomSelector as RandomSelector
+    from .selectors.selective_backprop import SelectiveBackprop as SelectiveBackprop
     from .trainer import DynPruneMixin as DynPruneMixin
     from .trainer import DynPruneSeq2SeqTrainer as DynPruneSeq2SeqTrainer
     from .trainer import DynPruneTrainer as DynPruneTrainer

@@ -26,7 +26,7 @@ def example_script(name: str) -> Iterator[ModuleType]:
     sys.modules[name] = module  # where dataclasses look up their annotations
     try:
         kept = list(loss_registry._LOSSES)
-        with mock.patch.dict(registry._POLICIES), mock.patch.object(loss_registry, "_LOSSES", kept):
+        with mock.patch.dict(registry.POLICIES.classes), mock.patch.object(loss_registry, "_LOSSES", kept):
             spec.loader.exec_module(module)
             yield module
     finally:

@@ -12,7 +12,7 @@ from hf_dynprune import EpochInfo, ScoreStore
 from hf_dynprune.decisions import registry
 
 registry.list_policies()
-with mock.patch.dict(registry._POLICIES):  # no other test is to find the rule
+with mock.patch.dict(registry.POLICIES.classes):  # no other test is to find the rule
     from tests.benchmarks.candidates import SETTINGS, Candidate, inclusion, systematic
 
     del sys.modules["tests.benchmarks.candidates"]

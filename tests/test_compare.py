@@ -496,7 +496,7 @@ def test_a_real_script_with_a_policy_of_its_own(tmp_path, monkeypatch):
 
     def in_this_process(command, stdout, **_):
         monkeypatch.setattr(sys, "argv", command[1:])
-        with mock.patch.dict(registry._POLICIES):
+        with mock.patch.dict(registry.POLICIES.classes):
             runpy.run_path(command[1], run_name="__main__")
         return subprocess.CompletedProcess(command, 0)
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from unittest import mock
 
 import numpy as np
@@ -14,10 +11,10 @@ import torch
 
 pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
 
-from hf_dynprune import EpochInfo
-from hf_dynprune.decisions.scores import ScoreView
+from hf_dynprune import EpochInfo, ScoreView
 from hf_dynprune.losses import find_loss
 from hf_dynprune.readers.digits import load_digits_task
+from hf_dynprune.testing import check_loss, check_policy
 from tests.example_scripts import EXAMPLES, example_script
 
 ROOT = EXAMPLES.parent
@@ -96,21 +93,9 @@ def test_the_sum_of_the_kept_losses_is_that_of_all_in_expectation(policy_example
     assert spread[0.3] < spread[1.0] / 2
 
 
-@pytest.mark.slow
-def test_the_suite_of_the_built_in_methods_passes_with_it(tmp_path):
-    code = f"""
-import sys, pytest
-sys.path.insert(0, {str(EXAMPLES)!r})
-import custom_policy
-options = ["-q", "-rA", "--tb=short", "-p", "no:cacheprovider", "-p", "_hypothesis_pytestplugin"]
-sys.exit(pytest.main([*options, "-k", "loss_proportional", {str(ROOT / "tests/decisions/conformance")!r}]))
-"""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    results = re.findall(r"^([A-Z]+) .*\[(?:.*-)?loss_proportional(?:-.*)?\]", done.stdout, re.MULTILINE)
-    assert set(results) == {"PASSED"}, done.stdout + done.stderr
-    assert len(results) >= 20
+@pytest.mark.parametrize("parameters", [{}, {"ratio": 0.9, "floor": 0.1}, {"ratio": 0.0}, {"floor": 1.0}])
+def test_it_holds_to_what_the_built_in_methods_are_held_to(policy_example, parameters):
+    check_policy(policy_example.LossProportional(**parameters))
 
 
 # ---- The losses ----
@@ -143,6 +128,8 @@ def test_the_focal_loss_with_gamma_zero_is_cross_entropy(loss_example, monkeypat
     logits, labels = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 2, 1])
     outputs = mock.Mock(logits=logits)
     each = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    model, batch = reader_and_batch(loss_example)
+    check_loss(loss_example.focal_loss, model, batch)
     focal = loss_example.focal_loss(None, {"labels": labels}, outputs)
     assert (focal < each).all()
     monkeypatch.setattr(loss_example, "GAMMA", 0.0)
@@ -159,6 +146,7 @@ def reader_and_batch(example):
 def test_the_registered_loss_is_found_and_equals_the_models_own(loss_example):
     model, batch = reader_and_batch(loss_example)
     loss = find_loss(model)
+    check_loss(loss, model, batch)
     assert isinstance(loss, loss_example.RestoringReaderLoss)
     terms = loss(model, batch, loss.forward(model, batch))
     own = model(**batch).loss

@@ -18,6 +18,7 @@ from hf_dynprune import (
 )
 from hf_dynprune.losses import FunctionLoss, find_loss, find_trainer_loss, registry, weighted_loss
 from hf_dynprune.losses.classification import ClassificationLoss
+from hf_dynprune.testing import check_loss
 from tests.helpers import CLASSES, Images, arguments, bert, pruning_trainer, resnet, stock_trainer, vit, weights_of
 
 B = 5
@@ -58,6 +59,8 @@ def test_classification_equals_the_models_loss(make, batch, problem, num_labels,
     model = make(num_labels=num_labels, problem_type=problem if declared else None).double().eval()
     inputs = batch(model) | {"labels": labels_for(problem, num_labels, torch.float64)}
     loss = find_loss(model)
+    if declared:
+        check_loss(loss, model, inputs, tolerance=1e-9)
     own = model(**inputs).loss
     own_gradient = torch.autograd.grad(own, list(model.parameters()), allow_unused=True)
     model.config.problem_type = problem if declared else None

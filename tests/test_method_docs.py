@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 def registered(monkeypatch):
     """Registers a class for one test."""
     list_policies()  # the folder is scanned once, into the real table
-    monkeypatch.setattr(registry, "_POLICIES", dict(registry._POLICIES))
+    monkeypatch.setattr(registry.POLICIES, "classes", dict(registry.POLICIES.classes))
     return lambda name, cls: register_policy(name)(cls)
 
 

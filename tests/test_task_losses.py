@@ -15,6 +15,7 @@ from hf_dynprune.losses import LossTerms, find_loss, weighted_loss
 from hf_dynprune.losses.choices import SpanLoss
 from hf_dynprune.losses.classification import ClassificationLoss
 from hf_dynprune.losses.interception import InterceptedLoss
+from hf_dynprune.testing import check_loss
 from tests.helpers import Images, pruning_trainer, stock_trainer, vit, weights_of
 from tests.task_models import FEW, PAIRS, B, Pair, bert, gpt2, sounds, t5, texts_with, token_labels, wav2vec2
 from tests.task_models import VOCABULARY as V
@@ -36,6 +37,12 @@ def test_equals_the_models_own_loss(pair, measured):
     assert found.gradient <= BOUND
     assert found.alone <= BOUND
     assert found.alone_gradient <= BOUND
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=IDS)
+def test_holds_to_what_users_losses_are_held_to(pair):
+    model, batch = pair.build()
+    check_loss(find_loss(model), model, batch, tolerance=1e-6)
 
 
 def test_the_docs_list_what_was_measured(measured):

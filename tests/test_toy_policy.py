@@ -19,7 +19,7 @@ BY_LOT, BY_POSITION = "keep_by_lot(scored, k, rng)", "(scored & (np.cumsum(score
 
 @pytest.fixture(scope="module")
 def with_toys(tmp_path_factory) -> Path:
-    """A copy of the package and of the conformance suite; the package has two files more, one with a mistake."""
+    """A copy of the package and of the conformance suite; the package has three files more, one with a mistake."""
     root = tmp_path_factory.mktemp("toy")
     source = Path(hf_dynprune.__file__).parent
     shutil.copytree(source, root / "hf_dynprune", ignore=shutil.ignore_patterns("__pycache__"))
@@ -28,6 +28,7 @@ def with_toys(tmp_path_factory) -> Path:
     broken = toy.replace('"toy"', '"broken_toy"').replace(BY_LOT, BY_POSITION)
     assert BY_POSITION in broken
     (root / "hf_dynprune" / "methods" / "broken_toy.py").write_text(broken)
+    shutil.copy(DECISIONS.parent / "wheel" / "toy_selector.py", root / "hf_dynprune" / "selectors")
     (root / "tests").mkdir()
     shutil.copy(DECISIONS / "conftest.py", root / "tests")
     shutil.copytree(DECISIONS / "conformance", root / "tests" / "conformance")
@@ -44,7 +45,15 @@ def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def conformance(with_toys) -> str:
     """What the suite says about the toys."""
-    options = ["-q", "-rA", "--tb=no", "-p", "no:cacheprovider", "-k", "toy and not broken or broken and frequency"]
+    options = [
+        "-q",
+        "-rA",
+        "--tb=short",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "toy and test_holds_to_the_contract and not scores",
+    ]
     return run(with_toys, "-m", "pytest", "tests/conformance", *options).stdout
 
 
@@ -58,10 +67,11 @@ from hf_dynprune.docs_pages.methods import method_facts, methods_page
 facts = method_facts("toy")
 print(facts.summary, facts.unbiased, facts.cost, *facts.parameters, sep=" | ")
 print(methods_page().count("\\n## toy\\n"))
+print(hf_dynprune.list_selectors(), hf_dynprune.build_selector("toy_selector", {"chance": 0.1}))
 """
     done = run(with_toys, "-c", code)
     assert done.returncode == 0, done.stderr
-    file, names, policy, facts, headings = done.stdout.splitlines()
+    file, names, policy, facts, headings, selectors = done.stdout.splitlines()
     assert Path(file).is_relative_to(with_toys)
     assert "'toy'" in names
     assert policy == "toy(ratio=0.5)"
@@ -70,14 +80,18 @@ print(methods_page().count("\\n## toy\\n"))
         "Parameter(name='ratio', default='`0.25`', meaning='share pruned of the scored samples, in `[0, 1)`.')"
     )
     assert headings == "1"
+    assert selectors == (
+        "['orderdp', 'random', 'selective_backprop', 'toy_selector'] toy_selector(largest=0.25, chance=0.1)"
+    )
 
 
 def test_the_conformance_suite_finds_it_and_it_passes(conformance):
-    results = re.findall(r"^([A-Z]+) .*\[(?:.*-)?toy(?:-.*)?\]", conformance, re.MULTILINE)
-    assert set(results) == {"PASSED"}, conformance
-    assert len(results) >= 20
+    results = dict(re.findall(r"^([A-Z]+) .*::(\w+)\[toy\]", conformance, re.MULTILINE))
+    assert results == {"PASSED": "test_holds_to_the_contract"}, conformance
 
 
 def test_the_conformance_suite_refuses_one_that_prunes_by_position(conformance):
-    failed = re.findall(r"^FAILED .*::(\w+)\[broken_toy\]", conformance, re.MULTILINE)
-    assert failed == ["test_inclusion_probability_equals_the_measured_frequency"], conformance
+    assert re.findall(r"^FAILED .*::(\w+)\[(\w+)\]", conformance, re.MULTILINE) == [
+        ("test_holds_to_the_contract", "broken_toy")
+    ], conformance
+    assert "Toy must treat samples with equal scores alike" in conformance

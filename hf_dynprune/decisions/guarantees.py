@@ -25,9 +25,15 @@ from numpy.typing import ArrayLike, NDArray
 from .draws import draw_lots, keep_largest
 from .plan import EpochInfo, PrunePlan
 from .policy import PruningPolicy, check_count, check_range
+from .registry import POLICIES
 from .scores import LastVisit, ScoreView, Statistic
 
 P = TypeVar("P", bound="_Wrapper")
+
+
+def _of_base(name: str, doc: str = "The base's.") -> Any:
+    """A property that gives the base's attribute or method of that name."""
+    return property(lambda wrapper: getattr(wrapper.base, name), doc=doc)
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,7 @@ class _Wrapper(PruningPolicy):
     base: PruningPolicy
 
     def __post_init__(self) -> None:
-        params = getattr(type(self.base), "__dataclass_params__", None)
-        if not isinstance(self.base, PruningPolicy) or params is None or not params.frozen:
-            raise ValueError(
-                f"`base` of {type(self).__name__} must be a PruningPolicy object such as InfoBatch(), a frozen "
-                f"dataclass, got {self.base!r}."
-            )
+        POLICIES.check_object(self.base, f"`base` of {type(self).__name__}")
 
     def _joined(self, **own: Any) -> dict[str, Any]:
         """The base's parameters and the wrapper's, side by side, so that messages find both."""
@@ -60,71 +61,23 @@ class _Wrapper(PruningPolicy):
         dropped = self.base.parameters().keys() - self.base.identity().keys()
         return {key: value for key, value in self.parameters().items() if key not in dropped}
 
-    @property
-    def reads_scores(self) -> bool:  # type: ignore[override]
-        """The base's."""
-        return self.base.reads_scores
-
-    @property
-    def closed_form(self) -> bool:  # type: ignore[override]
-        """The base's."""
-        return self.base.closed_form
-
-    @property
-    def reference(self) -> str:  # type: ignore[override]
-        """The base's."""
-        return self.base.reference
-
-    @property
-    def unbiased(self) -> bool:
-        """If the base is: the weights follow the probabilities."""
-        return self.base.unbiased
-
-    @property
-    def period(self) -> int | None:
-        """The base's."""
-        return self.base.period
-
-    def period_start(self, epoch: int) -> int:
-        """The base's."""
-        return self.base.period_start(epoch)
-
-    @property
-    def statistics(self) -> tuple[Statistic, ...]:
-        """The base's."""
-        return self.base.statistics
-
-    @property
-    def scoring_forward_passes(self) -> int:
-        """The base's."""
-        return self.base.scoring_forward_passes
-
-    @property
-    def scoring_seconds(self) -> float:
-        """The base's."""
-        return self.base.scoring_seconds
-
-    def check_data(self, num_samples: int, fingerprint: str) -> None:
-        """The base's."""
-        self.base.check_data(num_samples, fingerprint)
-
-    def prunes_in(self, epoch: EpochInfo) -> bool:
-        """As the base."""
-        return self.base.prunes_in(epoch)
-
-    @property
-    def max_ratio(self) -> float:
-        """The base's."""
-        return self.base.max_ratio
+    reads_scores = _of_base("reads_scores")
+    closed_form = _of_base("closed_form")
+    reference = _of_base("reference")
+    unbiased = _of_base("unbiased", "If the base is: the weights follow the probabilities.")
+    period = _of_base("period")
+    period_start = _of_base("period_start")
+    statistics = _of_base("statistics")
+    scoring_forward_passes = _of_base("scoring_forward_passes")
+    scoring_seconds = _of_base("scoring_seconds")
+    check_data = _of_base("check_data")
+    prunes_in = _of_base("prunes_in")
+    max_ratio = _of_base("max_ratio")
+    ratio_range = _of_base("ratio_range", "The base's: `with_ratio` sets its ratio.")
 
     def max_saved_epochs(self, epochs: float) -> float:
         """What the base saves, and what this one's own `max_ratio` allows."""
-        return min(self.base.max_saved_epochs(epochs), self.max_ratio * epochs)
-
-    @property
-    def ratio_range(self) -> tuple[float, float]:
-        """The base's: `with_ratio` sets its ratio."""
-        return self.base.ratio_range
+        return float(min(self.base.max_saved_epochs(epochs), self.max_ratio * epochs))
 
     def with_ratio(self: P, ratio: float) -> P:
         """A copy around the base with another ratio."""

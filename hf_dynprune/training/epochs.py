@@ -16,6 +16,7 @@ from ..decisions.budget import check_target
 from ..decisions.forecast import describe_savings
 from ..decisions.plan import PrunePlan
 from ..decisions.policy import PruningPolicy
+from ..decisions.registry import check_policy
 from ..decisions.schedule import RunLength
 from ..losses.step import LossStep, StepResult, is_indexed
 from ..records.history import PruningHistory
@@ -34,7 +35,6 @@ from .identity import EpochRunIdentity, refuse_other_kind
 from .protocol import StockLength
 from .refusals import (
     add_guarantees,
-    check_policy,
     loads_in_order,
     refuse_dropped_visits,
     refuse_split,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
@@ -14,23 +13,6 @@ from ..decisions.policy import PruningPolicy
 from ..decisions.scores import LastVisit
 from ..selectors.contract import BatchSelector
 from ..serving.labels import class_labels
-
-
-def check_policy(policy: Any) -> None:
-    """Raise a ValueError unless it is a policy object that a checkpoint can name."""
-    params = getattr(type(policy), "__dataclass_params__", None)
-    if not isinstance(policy, PruningPolicy) or params is None or not params.frozen:
-        raise ValueError(
-            f"`policy` must be a PruningPolicy object such as InfoBatch(), a frozen dataclass, got {policy!r}."
-        )
-    for name, value in policy.parameters().items():
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"`{name}` of {type(policy).__name__} cannot be written to a checkpoint, got {value!r} ({error}): make "
-                "it a number, text, or a tuple of them, or override `parameters` to describe it."
-            ) from error
 
 
 def add_guarantees(

@@ -4,35 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
+import hf_dynprune.testing.views as views
 from hf_dynprune.decisions.plan import EpochInfo
-from hf_dynprune.decisions.scores import ScoreStore, ScoreView, Statistic
+from hf_dynprune.decisions.scores import ScoreView
 
 # `make test-decisions`: the heavy libraries cannot be imported, as if they were not installed.
 if os.environ.get("HF_DYNPRUNE_TEST_WITHOUT_TORCH"):
     sys.modules.update(dict.fromkeys(["torch", "transformers", "accelerate", "datasets"]))
-
-Visits = float | tuple[float, ...] | None
 
 
 @pytest.fixture(scope="session")
 def view_of() -> Callable[..., ScoreView]:
     """`view_of([0.5, None, (1.0, nan)])`: one sample visited once, one never, one in two epochs."""
 
-    def make(samples: Sequence[Visits], statistics: Iterable[Statistic] = ()) -> ScoreView:
-        store = ScoreStore(len(samples), statistics)
-        visits = [() if sample is None else np.atleast_1d(sample).tolist() for sample in samples]
-        for epoch in range(max(map(len, visits))):
-            there = [index for index, scores in enumerate(visits) if len(scores) > epoch]
-            store.record(there, [visits[index][epoch] for index in there], epoch)
-            store.end_epoch(epoch)
-        return store.view()
-
-    return make
+    return views.view_of
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from hf_dynprune.methods.random import RandomPruning
 @pytest.fixture(autouse=True)
 def _registry_as_it_was(monkeypatch):
     list_policies()  # the folder is scanned once, into the real table
-    monkeypatch.setattr(registry, "_POLICIES", dict(registry._POLICIES))
+    monkeypatch.setattr(registry.POLICIES, "classes", dict(registry.POLICIES.classes))
 
 
 class Everything(PruningPolicy):

@@ -16,11 +16,15 @@ from hf_dynprune import (
     OrderDPSelector,
     RandomSelector,
     SelectiveBackprop,
+    build_selector,
+    get_selector,
     list_selectors,
     register_selector,
+    testing,
 )
 from hf_dynprune.methods.orderdp import surrogate_weights
-from hf_dynprune.selectors.contract import build_selector, check_choice, check_selector, check_state, get_selector
+from hf_dynprune.selectors.contract import check_choice, check_selector, check_state
+from hf_dynprune.testing.selectors import check_batch, start
 
 
 def rng(seed=0):
@@ -160,25 +164,14 @@ VALUES = st.lists(st.floats(0, 2.0**100, width=32), min_size=1, max_size=20).map
 @given(first=VALUES, second=VALUES, seed=st.integers(0, 2**32))
 def test_the_contract(name, first, second, seed):
     selector = build_selector(name)
-    start = selector.start()
-    kept = {key: array.copy() for key, array in start.items()}
-    state = selector.observe(first, start)
-    assert all(np.array_equal(start[key], kept[key]) for key in kept), "the earlier state was changed"
-    state = selector.observe(second, state)
-    values = second.copy()
-    rows, weights = selector.select(values, state, rng(seed))
-    again = selector.select(values, state, rng(seed))
-    assert np.array_equal(rows, again[0])
-    assert np.array_equal(weights, again[1])
-    assert np.array_equal(values, second)
-    check_choice(selector, (rows, weights), len(second))
-    assert state.keys() == start.keys()
-    assert all(isinstance(array, np.ndarray) for array in state.values())
+    state, _, _ = check_batch(selector, first, start(selector), seed, f"for {first}")
+    check_batch(selector, second, state, seed, f"for {first}, then {second}")
 
 
 @pytest.mark.parametrize("name", list_selectors())
 def test_what_every_selector_says_of_itself(name):
     selector = build_selector(name)
+    testing.check_selector(selector)
     check_selector(selector)
     assert build_selector(name, selector.parameters()) == selector
     assert 0 < selector.share <= 1
@@ -199,7 +192,7 @@ def test_registering_holds_to_the_rules():
     with pytest.raises(ValueError, match="lower-case identifier such as 'my_selector', got 'Mine'"):
         register_selector("Mine")(RandomSelector)
     with pytest.raises(
-        ValueError, match=r"'random' is taken by hf_dynprune\.selectors\.RandomSelector: choose another"
+        ValueError, match=r"'random' is taken by hf_dynprune\.selectors\.random\.RandomSelector: choose another"
     ):
         register_selector("random")(OrderDPSelector)
     with pytest.raises(TypeError, match="Only a subclass of BatchSelector can be registered"):

@@ -1,4 +1,7 @@
-"""What every registered policy promises, whatever its rule. A new method is tested here without being named."""
+"""What every registered policy promises, whatever its rule. A new method is tested here without being named.
+
+Most of it is what `hf_dynprune.testing` holds any policy to; what is here alone is asked of the package's own.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import dataclasses
 import json
 import math
 import pickle
-import random
 import tempfile
 
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_dynprune.decisions.plan import EpochInfo, PrunePlan
+from hf_dynprune.decisions.plan import EpochInfo
 from hf_dynprune.decisions.policy import PruningPolicy
 from hf_dynprune.decisions.registry import build_policy, get_policy, list_policies
 from hf_dynprune.decisions.scores import ScoreView
@@ -24,6 +26,9 @@ from hf_dynprune.methods.infobatch import InfoBatch
 from hf_dynprune.methods.orderdp import OrderDP
 from hf_dynprune.methods.random import RandomPruning
 from hf_dynprune.records.score_file import StaticScores
+from hf_dynprune.testing import check_policy
+from hf_dynprune.testing.plans import check_plan
+from hf_dynprune.testing.views import view_of
 
 RATIO = 0.4
 FOLDER = tempfile.TemporaryDirectory()
@@ -102,21 +107,6 @@ class TestFacts:
     def test_the_reference_says_where_the_rule_comes_from(self, policy):
         assert len(policy.reference) > 10
 
-    def test_the_largest_ratio_is_a_share(self, policy):
-        assert 0 <= policy.max_ratio < 1
-
-    def test_only_a_policy_in_closed_form_claims_to_be_unbiased(self, policy):
-        assert policy.closed_form or not policy.unbiased
-
-    def test_a_period_is_a_stretch_of_epochs_and_each_begins_where_the_last_one_ended(self, policy):
-        starts = [policy.period_start(epoch) for epoch in range(45)]
-        first = [epoch for epoch, start in enumerate(starts) if epoch == start]
-        if policy.period is None:
-            assert first == [0]
-            return
-        assert first == [0, *range(1 if policy.reads_scores else policy.period, 45, policy.period)]
-        assert starts == [max(start for start in first if start <= epoch) for epoch in range(45)]
-
     def test_no_field_can_be_set(self, policy):
         for name in [*policy.parameters(), "new_attribute"]:
             with pytest.raises(dataclasses.FrozenInstanceError):
@@ -144,67 +134,37 @@ class TestFacts:
         assert sum(before[key] != after[key] for key in before) == 1
 
 
+# Many draws of the default of each method; other ways to draw are simulated in `test_methods_heavy.py`.
+@pytest.mark.parametrize("name", POLICIES)
+def test_holds_to_the_contract(name):
+    policy, draws = POLICIES[name], 1500 if name in list_policies() else 200
+    check_policy(policy, num_samples=40 if "scores" in policy.parameters() else None, draws=draws)
+
+
 @over(POLICIES)
 class TestPlan:
     @light
     @given(samples=samples, seed=seeds)
-    def test_keeps_every_sample_without_a_score(self, policy, samples, seed, view_of, epoch_at):
-        policy, view = fitted(policy, len(samples)), view_of(samples, policy.statistics)
-        plan = policy.plan(view, epoch_at(2), np.random.default_rng(seed))
-        assert plan.num_samples == len(samples)
-        if policy.reads_scores:
-            assert set(np.flatnonzero(~view.scored)) <= set(plan.kept_indices.tolist())
+    def test_holds_to_the_contract_for_any_scores(self, policy, samples, seed, epoch_at):
+        policy = fitted(policy, len(samples))
+        check_plan(policy, view_of(samples, policy.statistics), epoch_at(2), seed, f"for {samples}")
 
     @light
     @given(samples=samples, seed=seeds)
-    def test_is_a_pure_function_of_scores_epoch_and_generator(self, policy, samples, seed, view_of, epoch_at):
-        policy, frozen = fitted(policy, len(samples)), view_of(samples, policy.statistics)
-        arrays = {name: array.copy() for name, array in frozen.statistics.items()}
-        view = ScoreView(frozen.score.copy(), frozen.seen.copy(), frozen.must_keep.copy(), arrays)
-        first = policy.plan(view, epoch_at(2), np.random.default_rng(seed))
-        policy.inclusion_probability(view, epoch_at(2))
-        second = policy.plan(view, epoch_at(2), np.random.default_rng(seed))
-        assert first.checksum() == second.checksum()
-        for field in ("score", "seen", "must_keep"):
-            np.testing.assert_array_equal(getattr(view, field), getattr(frozen, field))
-        for name, array in view.statistics.items():
-            np.testing.assert_array_equal(array, frozen.statistics[name])
+    def test_keeps_as_many_as_the_probabilities_add_up_to(self, policy, samples, seed, epoch_at):
+        policy = fitted(policy, len(samples))
+        view = view_of(samples, policy.statistics)
+        plan = policy.plan(view, epoch_at(2), np.random.default_rng(seed))
+        p = policy.inclusion_probability(view, epoch_at(2))
+        if policy.closed_form and not draws_by_coin(policy):
+            assert p.sum() == pytest.approx(plan.num_kept, abs=1e-9 * len(samples))
 
-    def test_neither_reads_nor_moves_the_global_generators(self, policy, view_of, epoch_at):
-        view, checksums = view_of(np.arange(40.0), policy.statistics), set()
-        for seed in (1, 2):
-            np.random.seed(seed)  # noqa: NPY002
-            random.seed(seed)
-            before = pickle.dumps((np.random.get_state(), random.getstate()))  # noqa: NPY002
-            checksums.add(policy.plan(view, epoch_at(2), np.random.default_rng(0)).checksum())
-            policy.inclusion_probability(view, epoch_at(2))
-            assert pickle.dumps((np.random.get_state(), random.getstate())) == before  # noqa: NPY002
-        assert len(checksums) == 1
-
-    @light
-    @given(scores=st.one_of(st.lists(finite, min_size=1, max_size=24), all_equal), seed=seeds)
-    def test_prunes_no_more_than_the_largest_ratio(self, policy, scores, seed, view_of, epoch_at):
-        policy, view = fitted(policy, len(scores)), view_of(scores, policy.statistics)
-        if draws_by_coin(policy):
-            kept = policy.inclusion_probability(view, epoch_at(2)).sum()
-        else:
-            kept = policy.plan(view, epoch_at(2), np.random.default_rng(seed)).num_kept
-        # Counts are integers: each of at most two groups may lose one sample more than its share.
-        assert len(scores) - kept <= policy.max_ratio * len(scores) + 2 + 1e-6
-
-    def test_prunes_exactly_in_the_epochs_it_says(self, policy, view_of, epoch_at):
+    def test_prunes_exactly_in_the_epochs_it_says(self, policy, epoch_at):
         view, epochs = view_of(np.arange(40.0), policy.statistics), [epoch_at(e) for e in range(10)]
         full = [policy.plan(view, epoch, np.random.default_rng(0)).is_full for epoch in epochs]
         assert full == [not policy.prunes_in(epoch) for epoch in epochs]
 
-    def test_is_plain_and_certain_in_an_epoch_that_does_not_prune(self, policy, view_of, epoch_at):
-        view = view_of(np.arange(40.0), policy.statistics)
-        for epoch in map(epoch_at, range(10)):
-            if not policy.prunes_in(epoch):
-                assert policy.plan(view, epoch, np.random.default_rng(0)).checksum() == PrunePlan.full(40).checksum()
-                assert (policy.inclusion_probability(view, epoch) == 1).all()
-
-    def test_hardly_moves_with_the_last_bit_of_one_score(self, policy, view_of, epoch_at):
+    def test_hardly_moves_with_the_last_bit_of_one_score(self, policy, epoch_at):
         scores = np.random.default_rng(0).gamma(2.0, size=200).astype(np.float32)
         policy = fitted(policy, 200)
         kept = kept_set(policy, view_of(scores, policy.statistics), epoch_at(2), seed=1)
@@ -214,72 +174,11 @@ class TestPlan:
             assert len(kept ^ kept_set(policy, view_of(nudged, policy.statistics), epoch_at(2), seed=1)) <= 4
 
 
-@over(POLICIES)
-class TestInclusionProbability:
-    @light
-    @given(samples=samples)
-    def test_is_a_probability_and_one_without_a_score(self, policy, samples, view_of, epoch_at):
-        policy, view = fitted(policy, len(samples)), view_of(samples, policy.statistics)
-        p = policy.inclusion_probability(view, epoch_at(2))
-        assert p.shape == (len(samples),)
-        assert p.dtype == np.float64
-        assert ((p >= 0) & (p <= 1)).all()
-        if policy.reads_scores:
-            assert (p[~view.scored] == 1).all()
-
-    @light
-    @given(samples=samples, seed=seeds)
-    def test_agrees_with_each_plan(self, policy, samples, seed, view_of, epoch_at):
-        policy, view = fitted(policy, len(samples)), view_of(samples, policy.statistics)
-        plan = policy.plan(view, epoch_at(2), np.random.default_rng(seed))
-        p = policy.inclusion_probability(view, epoch_at(2))
-        assert (p[plan.kept_indices] > 0).all()
-        assert set(np.flatnonzero(p == 1)) <= set(plan.kept_indices.tolist())
-        if policy.closed_form and not draws_by_coin(policy):
-            assert p.sum() == pytest.approx(plan.num_kept, abs=1e-9 * len(samples))
-
-
-# The default of each method; other ways to draw are simulated in `test_methods_heavy.py`.
-@over({name: POLICIES[name] for name in list_policies()})
-def test_inclusion_probability_equals_the_measured_frequency(policy, view_of, epoch_at):
-    # Ties at both percentiles and at every cut of OrderDP, one unseen sample, one that must be kept.
-    view = view_of([1.0, 5.0, 2.0, None, 1.0, 2.0, 5.0, (1.0, NAN), 2.0, 1.0, 5.0, 2.0], policy.statistics)
-    policy = fitted(policy, len(view))
-    draws, rng, epoch = 1500, np.random.default_rng(20), epoch_at(2)
-    kept = np.concatenate([policy.plan(view, epoch, rng).kept_indices for _ in range(draws)])
-    frequency = np.bincount(kept, minlength=12) / draws
-    p = policy.inclusion_probability(view, epoch)
-    certain = (p == 0) | (p == 1)
-    np.testing.assert_array_equal(frequency[certain], p[certain])
-    z = (frequency - p)[~certain] / np.sqrt(p * (1 - p) / draws)[~certain]
-    # Bonferroni over 12 samples and about 9 policies: 5.0 is passed by chance once in 15,000 suites.
-    assert np.abs(z).max(initial=0) < 5.0
-
-
-@over(where("unbiased"))
-class TestUnbiased:
-    @light
-    @given(samples=samples, seed=seeds)
-    def test_weight_is_the_inverse_probability_to_float32_rounding(self, policy, samples, seed, view_of, epoch_at):
-        policy, view = fitted(policy, len(samples)), view_of(samples, policy.statistics)
-        plan = policy.plan(view, epoch_at(2), np.random.default_rng(seed))
-        p = policy.inclusion_probability(view, epoch_at(2))
-        assert (p > 0).all()
-        np.testing.assert_allclose(plan.weights * p[plan.kept_indices], 1, rtol=2**-23)
-
-
 @over({name: policy for name, policy in where("closed_form").items() if not policy.unbiased})
-def test_a_policy_that_does_not_claim_to_be_unbiased_is_biased(policy, view_of, epoch_at):
+def test_a_policy_that_does_not_claim_to_be_unbiased_is_biased(policy, epoch_at):
     policy = fitted(policy, 23)
     view = view_of(np.random.default_rng(4).permutation(np.arange(23.0)), policy.statistics)
     plan = policy.plan(view, epoch_at(2), np.random.default_rng(0))
     p = policy.inclusion_probability(view, epoch_at(2))
     products = plan.weights * p[plan.kept_indices]
     assert p.min() == 0 or abs(products - 1).max() > 0.01
-
-
-@over(where("reads_scores"))
-def test_a_policy_that_reads_scores_starts_with_a_full_epoch(policy, view_of, epoch_at):
-    nothing_scored = view_of([None] * 40, policy.statistics)
-    plan = policy.plan(nothing_scored, epoch_at(0), np.random.default_rng(0))
-    assert plan.checksum() == PrunePlan.full(40).checksum()
