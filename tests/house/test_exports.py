@@ -16,9 +16,7 @@ from .test_layers import NUMPY_ONLY, room_of
 
 HEAVY = ["torch", "transformers", "accelerate", "datasets", "evaluate", "safetensors"]
 DECISIONS = sorted(module for module in FILES if room_of(module) in NUMPY_ONLY)
-WITHOUT_TORCH_ROOMS = sorted(
-    module for module in FILES if room_of(module) in {"common", "records", "report"}
-)
+WITHOUT_TORCH_ROOMS = sorted(module for module in FILES if room_of(module) in {"common", "records", "report"})
 """Rooms that work on what a run left on disk: no model is needed to read it."""
 
 
