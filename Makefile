@@ -16,11 +16,11 @@ DEV_ENV  := $(VENV)/.stamp-examples,dev
 DOCS_ENV := $(VENV)/.stamp-docs
 OLDEST   := .venv-oldest
 
-# Tests that need numpy alone: the policies' conformance suite, the methods, and the modules they are built from. They take
-# seconds: only the plug-in they use is loaded, since pytest rewrites the assertions of every installed plug-in's package.
-DECISION_TESTS := tests/decisions
-# What depends on no version of transformers is not run again with the oldest one.
-NEWEST_ONLY := $(DECISION_TESTS) $(addprefix tests/test_,benchmarks.py budget.py decision_properties.py method_docs.py methods_heavy.py paper_index.py toy_policy.py)
+# Tests that need numpy alone: the policies' conformance suite, the methods, and the modules they are built from.
+# Only the plug-in they use is loaded, since pytest rewrites the assertions of every installed plug-in's package.
+DECISION_TESTS := $(addprefix tests/,decisions methods selectors)
+# The rooms that meet transformers, accelerate or torch. The others' code is the same with every version of them.
+OLDEST_TESTS := $(addprefix tests/,distributed golden losses models scoring serving trainer training)
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help quickstart test test-decisions test-oldest test-wheel soak bench check format docs methods build clean
@@ -40,7 +40,7 @@ test-decisions: $(DEV_ENV)  ## run only the tests of methods and plans; torch ca
 		$(BIN)/python -m pytest -p _hypothesis_pytestplugin $(DECISION_TESTS) $(ARGS)
 
 test-oldest: $(OLDEST)/.stamp  ## run the tests that need torch with the oldest supported transformers and accelerate
-	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python $(RUN_TESTS) $(NEWEST_ONLY:%=--ignore=%) $(ARGS)
+	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python $(RUN_TESTS) $(OLDEST_TESTS) $(ARGS)
 
 test-wheel: build  ## install the wheel into an empty environment outside the tree; plug-ins and a short quickstart
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && wheel=$$(ls -t $(CURDIR)/dist/*.whl | head -n 1) && \

@@ -1,13 +1,65 @@
-"""Shared by the tests that need torch: tiny models and data sets, stock and pruning trainers built alike."""
+"""Fixtures of several rooms: score views, epochs, generators whose draws are written down, and files of `datasets`."""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
+
+import hf_dynprune.testing.views as views
+from hf_dynprune.decisions.plan import EpochInfo
+from hf_dynprune.decisions.scores import ScoreView
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# `make test-decisions`: the heavy libraries cannot be imported, as if they were not installed.
+if os.environ.get("HF_DYNPRUNE_TEST_WITHOUT_TORCH"):
+    sys.modules.update(dict.fromkeys(["torch", "transformers", "accelerate", "datasets"]))
+
+
+@pytest.fixture(scope="session")
+def view_of() -> Callable[..., ScoreView]:
+    """`view_of([0.5, None, (1.0, nan)])`: one sample visited once, one never, one in two epochs."""
+
+    return views.view_of
+
+
+@pytest.fixture(scope="session")
+def epoch_at() -> Callable[..., EpochInfo]:
+    """`epoch_at(2)`: the third of ten full-length epochs."""
+
+    def make(epoch: int, num_epochs: int = 10, seed: int = 0) -> EpochInfo:
+        return EpochInfo(epoch, num_epochs, epoch / num_epochs, seed)
+
+    return make
+
+
+class WrittenLots:
+    """A generator whose successive draws give the rows it was made from: coins as they are, of lots their ranks."""
+
+    def __init__(self, *rows: Sequence[float]) -> None:
+        self.rows = [np.array(row, dtype=np.float64) for row in rows]
+
+    def random(self, n: int) -> np.ndarray:
+        row = self.rows.pop(0)
+        assert len(row) == n
+        return row
+
+    def integers(self, low: int, high: int, size: int, dtype: type, endpoint: bool) -> np.ndarray:
+        ranks = np.unique(self.rows.pop(0), return_inverse=True)[1].astype(np.uint32)
+        assert size == (len(ranks) + 1) // 2
+        return np.append(ranks, np.zeros(len(ranks) % 2, np.uint32)).view(np.uint64)
+
+    def spawn(self, n: int) -> list[WrittenLots]:
+        return [self] * n
+
+
+@pytest.fixture(scope="session")
+def lots() -> type[WrittenLots]:
+    return WrittenLots
 
 
 @pytest.fixture

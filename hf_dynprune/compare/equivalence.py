@@ -13,7 +13,7 @@ nothing. With d the true mean difference, above 0 where the method is better, at
     undecided      neither: it holds -margin
 
 Exactly one of them holds. Where d is -margin, "lossless" is said with a probability of 5 %, and so is "not lossless"
-(for normal differences; `tests/test_equivalence.py` measures it for these and for accuracies).
+(for normal differences; `tests/compare/test_equivalence.py` measures it for these and for accuracies).
 """
 
 from __future__ import annotations

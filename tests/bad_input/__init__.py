@@ -1,4 +1,4 @@
-"""A catalogue of bad input: one file per kind, one entry per mistake, run by `tests/test_bad_input.py`.
+"""A catalogue of bad input: one file per kind, one entry per mistake, run by `tests/bad_input/test_bad_input.py`.
 
 An entry says which error the mistake gives, and how many optimizer steps were made by then.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from transformers import Trainer
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments
-from tests.helpers import Images, arguments, pruning_trainer, vit
+from tests.support.helpers import Images, arguments, pruning_trainer, vit
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from hf_dynprune.records.state_files import (
     save_state,
 )
 from tests.bad_input import Case, build
-from tests.helpers import Images, bert, stock_trainer, vit
+from tests.support.helpers import Images, bert, stock_trainer, vit
 
 SAVED = {"policy": InfoBatch(ratio=0.7, delta=0.8), "max_steps": 5, "save_strategy": "steps", "save_steps": 4}
 """The run that is saved: its `checkpoint-4` lies inside the first epoch, which has 6 steps."""

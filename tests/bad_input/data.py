@@ -10,7 +10,7 @@ from transformers import default_data_collator
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments
 from tests.bad_input import Case, build, first_batch, plain, refused
-from tests.helpers import CLASSES, Images, arguments, vit
+from tests.support.helpers import CLASSES, Images, arguments, vit
 
 
 class Stream(IterableDataset):

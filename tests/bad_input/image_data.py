@@ -14,7 +14,7 @@ from PIL import Image
 from hf_dynprune.readers.images import ImageData, load_digit_images, load_image_data, read_image_folder
 from hf_dynprune.readers.unreadable import without_bad
 from tests.bad_input import Case
-from tests.image_files import bad_files, encoded, image_folder, image_parquet, image_table
+from tests.support.image_files import bad_files, encoded, image_folder, image_parquet, image_table
 
 
 def folder(message: str, spoil: Callable[[Path], Any], files: dict[str, bytes] | None = None) -> Case:

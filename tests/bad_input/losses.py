@@ -11,7 +11,7 @@ from hf_dynprune.losses import LossTerms, PerSampleLoss
 from hf_dynprune.losses.classification import ClassificationLoss
 from tests.bad_input import Case, build, first_batch, plain, refused
 from tests.bad_input.data import collate
-from tests.helpers import vit
+from tests.support.helpers import vit
 
 
 def losses(inputs, outputs):

@@ -18,7 +18,7 @@ from hf_dynprune import (
     register_policy,
 )
 from tests.bad_input import Case, build
-from tests.policies import FixedKeep
+from tests.support.policies import FixedKeep
 
 
 class Loose(PruningPolicy):

@@ -19,7 +19,7 @@ from hf_dynprune.readers.segmentation import (
     read_parquet,
 )
 from tests.bad_input import Case
-from tests.segmentation_files import ade20k_folder, mask, object_info, parquet_folder, picture, table
+from tests.support.segmentation_files import ade20k_folder, mask, object_info, parquet_folder, picture, table
 
 FIRST = "ADE_train_00000001"
 

@@ -6,7 +6,7 @@ import torch
 from transformers import ConvNextConfig, Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from tests.bad_input import Case, build, first_batch, refused
-from tests.segmenters import Scenes, beit, dpt, segformer
+from tests.support.segmenters import Scenes, beit, dpt, segformer
 
 
 def labels(change, message):

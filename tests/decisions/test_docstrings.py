@@ -10,7 +10,8 @@ import pytest
 
 from hf_dynprune.decisions.registry import get_policy, list_policies
 
-MODULES = ["plan", "draws", "policy", "registry", "scores", "method_docs", "tables"] + [
+DECISIONS = [f"decisions.{name}" for name in ("plan", "draws", "policy", "registry", "scores")]
+MODULES = [*DECISIONS, "docs_pages.methods", "common.tables"] + [
     get_policy(name).__module__.removeprefix("hf_dynprune.") for name in list_policies()
 ]
 

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from hf_dynprune import RandomPruning, SelectiveBackprop
 from tests.distributed.scenarios import SIZE, Scenario, run
-from tests.helpers import Images, pruning_trainer, vit, weights_of
+from tests.support.helpers import Images, pruning_trainer, vit, weights_of
 
 STEPWISE = {"save_strategy": "steps", "save_steps": 1}
 DISPATCH = {"accelerator_config": {"dispatch_batches": True}}

@@ -15,8 +15,8 @@ from transformers import TrainerCallback
 
 from hf_dynprune import UCB, DynPruneTrainer, DynPruneTrainingArguments, InfoBatch, NoPruning, OrderDP, RandomPruning
 from hf_dynprune.serving.indexed import INDEX_KEY, WEIGHT_KEY
-from tests.helpers import Images, arguments, vit
-from tests.segmenters import Scenes, upernet
+from tests.support.helpers import Images, arguments, vit
+from tests.support.segmenters import Scenes, upernet
 
 SIZE = 43  # prime: divisible by no batch size
 POLICIES = {

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from transformers import TrainerCallback
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, InfoBatch, newest_usable_checkpoint
-from tests.helpers import Images, arguments, vit
+from tests.support.helpers import Images, arguments, vit
 
 STEPS_PER_EPOCH, EPOCHS = 4, 5
 

@@ -1,0 +1,108 @@
+"""`hf-dynprune doctor`: what is installed, and what flags and models come to, without training."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from hf_dynprune import RandomPruning
+from hf_dynprune.commands import diagnosis as doctor
+from hf_dynprune.commands.diagnosis import examine, examine_flags, examine_model
+from hf_dynprune.decisions.forecast import describe_savings
+from hf_dynprune.decisions.schedule import RunLength
+from tests.commands.test_cli import run
+
+
+def texts(findings, state):
+    return [finding.text for finding in findings if finding.state == state]
+
+
+def test_this_installation_has_no_problem():
+    findings = examine()
+    assert not texts(findings, "problem")
+    assert any(text.startswith("hf_dynprune ") for text in texts(findings, "ok"))
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        (None, "transformers is not installed: pip install 'transformers>=5.14,<6'"),
+        ("5.13.9", "transformers 5.13.9 is not supported: pip install 'transformers>=5.14,<6'"),
+        ("6.0.0", "transformers 6.0.0 is not supported"),
+    ],
+)
+def test_versions_outside_the_supported_ones_are_problems(monkeypatch, version, said):
+    known = doctor.installed
+    monkeypatch.setattr(doctor, "installed", lambda name: version if name == "transformers" else known(name))
+    assert any(said in text for text in texts(examine(), "problem"))
+
+
+def test_a_torchvision_that_does_not_import_is_a_problem(monkeypatch, tmp_path):
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    (text,) = texts(examine(), "problem")
+    assert "operator torchvision::nms does not exist" in text
+    assert "pip uninstall torchvision" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "samples", "state", "said"),
+    [
+        ("--prune_method random --prune_ratio 0.3 --num_train_epochs 10", None, "ok", "save at most 30.0%"),
+        ("--prune_method infobatch --num_train_epochs 2", None, "note", "That is little"),
+        ("--prune_ratio 1.5", None, "problem", "must be a number in [0, 1), got 1.5"),
+        ("--prune_metod random", None, "problem", "did you mean --prune_method?"),
+        ("--prune_target_saving 0.9 --num_train_epochs 4", None, "problem", "cannot be reached"),
+        ("--prune_selector random --per_device_train_batch_size 1", None, "problem", "nothing to choose from"),
+        ("--prune_selector random --per_device_train_batch_size 8", 100, "ok", "Selection inside the batch"),
+        ("--prune_max_unseen_epochs 2 --dataloader_drop_last true", 100, "problem", "dataloader_drop_last"),
+        ("--max_steps 100", 1000, "ok", "`max_steps` fixes 100 optimizer steps"),
+        ("--lr 3", None, "note", "so not looked at: --lr 3"),
+        ("--num_train_epochs 0", None, "problem", "`num_train_epochs` must be above 0, got 0"),
+        ("--num_train_epochs 0 --prune_target_saving 0.3", 10, "problem", "`num_train_epochs` must be above 0, got 0"),
+        ("--prune_metod random --num_train_epochs many", None, "problem", "did you mean --prune_method?"),
+        ("--prune_metod random --num_train_epochs many", None, "problem", "invalid float"),
+        ("--prune-metod=random", None, "problem", "there is no flag --prune-metod: did you mean --prune_method?"),
+        ("--prune-method random --prune_ratio=0.3 --num_train_epochs 10", None, "ok", "save at most 30.0%"),
+        ("--help", None, "note", "so not looked at: --help"),
+        ("--num_train_epochs many", None, "problem", "argument --num_train_epochs/--num-train-epochs: invalid float"),
+    ],
+)
+def test_flags_are_judged_as_the_trainer_would(flags, samples, state, said):
+    found = texts(examine_flags(flags.split(), samples), state)
+    assert any(said in text for text in found), found
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "said"),
+    [
+        ("ViTForImageClassification", "ok", "ClassificationLoss"),
+        ("CLIPModel", "problem", "trained on pairs"),
+        ("no/such-folder", "problem", "cannot be built"),
+    ],
+)
+def test_a_model_is_judged_without_its_weights(name, state, said, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (finding,) = examine_model(name)
+    assert finding.state == state
+    assert said in finding.text
+
+
+def test_the_command_exits_with_1_where_there_is_a_problem():
+    result = run("doctor", "--", "--prune_ratio", "2")
+    assert result.exit_code == 1
+    assert "PROBLEM `ratio` of InfoBatch must be a number in [0, 1), got 2.0." in result.output
+    assert result.output.endswith("1 problem.\n")
+
+
+def test_no_length_is_described_for_no_epochs():
+    with pytest.raises(ValueError, match="`num_train_epochs` must be above 0, got 0"):
+        describe_savings(RandomPruning(0.3), RunLength(1, 0, 0, False), 0)
+
+
+def test_samples_without_flags_is_an_error_in_one_line():
+    result = run("doctor", "--samples", "3")
+    assert result.exit_code == 2
+    assert "`--samples` (3) without flags" in result.output

@@ -1,0 +1,202 @@
+"""What reaches the backends of the Trainer's log: real event files, a real trackio database, and a stand-in for W&B."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from hf_dynprune.records.record import EpochRecord
+from hf_dynprune.training import backends as logging_backends
+from hf_dynprune.training.backends import epoch_scalars, find_backends, send_histograms, send_picture
+from tests.support.helpers import Images, pruning_trainer, vit
+
+ROOT = Path(__file__).parents[2]
+EPOCHS, SIZE = 4, 48
+RECORD = EpochRecord(0, 10, 6, 6, 1, 0, 0.4, [0.0, 1.0, 2.0, 3.0, 4.0], [1.0, 2.0], 0.1, effective_samples=5.5)
+
+
+def needs(package):
+    return pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=f"{package} is not installed")
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory):
+    """(folder, what the run found) of one run with every backend that is installed."""
+    folder = tmp_path_factory.mktemp("logs")
+    backends = [name for name in ("tensorboard", "trackio") if importlib.util.find_spec(name)]
+    environment = os.environ | {
+        "TRACKIO_DIR": str(folder / "trackio"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-m", "tests.training.logging_runs", str(folder), *backends]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder, json.loads((folder / "found.json").read_text())
+
+
+def last_scores(found):
+    return np.array(found["scores"])
+
+
+def saved(history):
+    """Share of the full data's forward passes; the run has pruned."""
+    share = 1 - sum(row["forward_passes"] for row in history) / sum(row["num_samples"] for row in history)
+    assert share > 0.05
+    return share
+
+
+@needs("tensorboard")
+class TestTensorBoard:
+    @pytest.fixture
+    def events(self, logged):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+        [folder] = (logged[0] / "out" / "runs").iterdir()
+        return EventAccumulator(str(folder), size_guidance={"histograms": 0, "images": 0, "scalars": 0}).Reload()
+
+    def test_figures_are_those_of_the_history(self, logged, events):
+        history = logged[1]["history"]
+        steps = np.cumsum([row["steps"] for row in history]).tolist()
+        kept = events.Scalars("train/dynprune/kept")
+        assert [(event.step, event.value) for event in kept] == list(
+            zip(steps, [row["kept"] for row in history], strict=True)
+        )
+        medians = [event.value for event in events.Scalars("train/dynprune/score_median")]
+        assert medians == pytest.approx([row["score_quantiles"][2] for row in history[1:]])
+        assert events.Scalars("train/dynprune/saved")[0].value == pytest.approx(saved(history))
+
+    def test_histograms_have_each_sample_once(self, logged, events):
+        scores = events.Histograms("train/dynprune/scores")
+        assert [event.histogram_value.num for event in scores] == [SIZE] * EPOCHS
+        last = scores[-1].histogram_value
+        assert last.sum == pytest.approx(last_scores(logged[1]).sum(), rel=1e-5)
+        weights = [event.histogram_value for event in events.Histograms("train/dynprune/weights")]
+        for found, row in zip(weights, logged[1]["history"], strict=True):
+            assert found.num == row["kept"]
+            assert [found.min, found.max] == pytest.approx(row["weight_range"])
+
+    def test_the_picture_can_be_read(self, events):
+        from PIL import Image
+
+        [event] = events.Images("train/dynprune/run")
+        with Image.open(io.BytesIO(event.encoded_image_string)) as picture:
+            shown = np.asarray(picture.convert("RGB"))
+        assert shown.shape == (event.height, event.width, 3)
+        assert len(np.unique(shown.reshape(-1, 3), axis=0)) > 20
+
+
+@needs("trackio")
+class TestTrackio:
+    @pytest.fixture
+    def rows(self, logged):
+        with sqlite3.connect(logged[0] / "trackio" / "dynprune-test.db") as database:
+            found = [json.loads(row) for (row,) in database.execute("select metrics from metrics order by step")]
+        database.close()
+        return found
+
+    def values(self, rows, name):
+        return [row[name] for row in rows if name in row]
+
+    def test_figures_are_those_of_the_history(self, logged, rows):
+        history = logged[1]["history"]
+        assert self.values(rows, "train/dynprune/kept") == [row["kept"] for row in history]
+        assert self.values(rows, "train/dynprune/saved") == [pytest.approx(saved(history))]
+
+    def test_histograms_have_each_sample_once(self, logged, rows):
+        scores = self.values(rows, "train/dynprune/scores")
+        assert [sum(histogram["values"]) for histogram in scores] == [SIZE] * EPOCHS
+        counts, edges = np.histogram(last_scores(logged[1]), 64)
+        assert scores[-1]["values"] == counts.tolist()
+        assert scores[-1]["bins"] == pytest.approx(edges.tolist(), rel=1e-5)
+
+    def test_the_picture_is_there(self, logged, rows):
+        [picture] = self.values(rows, "train/dynprune/run")
+        content = (logged[0] / "trackio" / "media" / picture["file_path"]).read_bytes()
+        assert content.startswith(b"\x89PNG")
+
+
+class WandbCallback:
+    """As the Trainer's, around a module that notes what it is sent."""
+
+    def __init__(self, is_broken=False):
+        self.sent = []
+        self._wandb = SimpleNamespace(
+            run=object(), Histogram=lambda np_histogram: ("histogram", np_histogram), Image=lambda picture: picture
+        )
+        self._wandb.log = self.refuse if is_broken else self.sent.append
+
+    def refuse(self, row):
+        raise OSError("the backend is gone")
+
+
+def test_wandb_is_sent_counts_and_a_picture():
+    callback = WandbCallback()
+    send_histograms([callback], 7, lambda: {"dynprune/scores": np.array([1.0, np.nan, 2.0])})
+    send_picture([callback], 7, [RECORD])
+    (kind, (counts, edges)) = callback.sent[0]["train/dynprune/scores"]
+    assert (kind, counts.sum(), edges[0], edges[-1]) == ("histogram", 2, 1.0, 2.0)
+    assert callback.sent[1]["train/dynprune/run"].ndim == 3
+    assert {row["train/global_step"] for row in callback.sent} == {7}
+
+
+def test_a_backend_that_fails_is_a_warning(caplog):
+    send_histograms([WandbCallback(is_broken=True)], 1, lambda: {"dynprune/scores": np.ones(3)})
+    assert "did not take a histogram or picture of data pruning: the backend is gone" in caplog.text
+
+
+def test_without_a_backend_nothing_is_computed():
+    def arrays():
+        raise AssertionError
+
+    callback = WandbCallback()
+    callback._wandb.run = None
+    assert find_backends([object(), callback]) == []
+    send_histograms([object(), callback], 1, arrays)
+
+
+def test_what_is_unknown_is_not_logged():
+    assert set(epoch_scalars(RECORD)) == {
+        f"dynprune/{name}"
+        for name in (
+            "kept",
+            "pruned_ratio",
+            "max_weight",
+            "effective_samples",
+            "nonfinite",
+            "score_median",
+            "projected_saving",
+            "pruning_runtime",
+        )
+    }
+    RECORD_WITHOUT = EpochRecord(0, 10, 10, 10, 1, 0, 0.0, None, [1.0, 1.0], None)
+    assert "dynprune/score_median" not in epoch_scalars(RECORD_WITHOUT)
+
+
+def test_a_run_without_pruning_logs_nothing_of_ours(tmp_path):
+    trainer = pruning_trainer(vit(), Images(8), tmp_path, num_train_epochs=1)
+    trainer.train()
+    assert not [key for row in trainer.state.log_history for key in row if "dynprune" in key]
+
+
+def test_a_broken_matplotlib_is_a_warning(monkeypatch, caplog):
+    def broken(records):
+        raise RuntimeError("broken freetype")
+
+    monkeypatch.setattr(logging_backends, "find_backends", lambda callbacks: [object()])
+    monkeypatch.setattr(logging_backends, "history_picture", broken)
+    logging_backends.send_picture([], 1, [object()])
+    assert "There is no picture of the run in the log: broken freetype" in caplog.text
