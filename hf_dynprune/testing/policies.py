@@ -20,7 +20,7 @@ SIZES = (1, 2, 3, 24)
 """Of the data sets that a policy for any data is tried on; the last one also where frequencies are measured."""
 
 
-def check_policy(policy: PruningPolicy, *, num_samples: int | None = None, seed: int = 0, draws: int = 1500) -> None:
+def check_policy(policy: PruningPolicy, *, num_samples: int | None = None, seed: int = 0, draws: int = 1000) -> None:
     """Raise an AssertionError unless the policy, with the parameters it has, holds to the contract. Takes a second.
 
     Checked is that it is a frozen dataclass that a checkpoint can name; that plans are valid, depend on scores, epoch
