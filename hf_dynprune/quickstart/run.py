@@ -115,7 +115,7 @@ class QuickstartSettings:
             ) from error
 
     def task(self) -> ImageTask:
-        """The images."""
+        """The images that the runs train on and are tested with."""
         if self.data is None:
             return load_digits_task(self.train_size, self.test_size)
         return load_parquet_task(self.data, self.train_size, self.test_size)
@@ -214,7 +214,7 @@ class QuickstartRunner:
 
     @cached_property
     def task(self) -> ImageTask:
-        """The images."""
+        """The images that the runs train on and are tested with."""
         return self.base.task()
 
     def settings(self, arm: Arm) -> dict[str, Any]:
