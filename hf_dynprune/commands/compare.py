@@ -101,6 +101,6 @@ def _runner(method: str, script: Path | None, arguments: list[str], epochs: int 
         from ..compare.scripts import ScriptRunner
 
         return ScriptRunner(script, arguments)
-    from ..quickstart.run import QuickstartRunner, quickstart_settings
+    from ..quickstart.run import QuickstartRunner, QuickstartSettings
 
-    return QuickstartRunner(quickstart_settings(method, 20 if epochs is None else epochs))
+    return QuickstartRunner(QuickstartSettings((method,), epochs=20 if epochs is None else epochs))

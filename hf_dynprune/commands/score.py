@@ -53,11 +53,8 @@ def score(
             batch_size=batch_size,
             model=model,
             learning_rate=learning_rate,
-            saving=0.5,
             data=data,
             train_size=train_size,
-            test_size=None,
             out=out.parent,
-            fresh=True,
         )
         run_scoring(settings, method, out, epochs, runs)

@@ -129,7 +129,7 @@ Results = Mapping[str, Sequence[RunResult]]
 
 
 def _accuracies(runs: Sequence[RunResult]) -> list[float]:
-    """In %."""
+    """Accuracy of each run, in %."""
     return [100 * run.metrics["accuracy"] for run in runs]
 
 

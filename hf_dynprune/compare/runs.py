@@ -74,45 +74,32 @@ class RunLoop(Generic[R]):
 def finished_result(folder: Path, settings: Mapping[str, Any]) -> RunResult | None:
     """The result of the run in a folder, which must have been made alike, or None where it is still to be made.
 
+    What the run is made with is written down before it begins. Where neither a result nor a checkpoint is in the folder
+    there is no run to be mixed up with.
+
     Raises:
         ValueError: it was made with other settings; names what differs.
     """
-    keep_settings(folder / SETTINGS_FILE, settings)
-    return RunResult.read(folder / RESULT_FILE)
-
-
-def keep_settings(file: Path, settings: Mapping[str, Any]) -> None:
-    """Write down what a run is made with, before it begins; a run that is there already must have been made alike.
-
-    Where neither a result nor a checkpoint is beside the file there is no run to be mixed up with.
-
-    Raises:
-        ValueError: it was not; names what differs.
-    """
-    differences = other_settings(file, settings)
+    differences = other_settings(folder, settings)
     if differences:
         more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise ValueError(
-            f"{file.parent} holds a run with other settings ({'; '.join(differences[:3])}{more}): use another "
+            f"{folder} holds a run with other settings ({'; '.join(differences[:3])}{more}): use another "
             "`output_dir`, or move it away."
         )
-    write_atomically(file, json.dumps(_as_stored(settings), indent=1).encode())
+    write_atomically(folder / SETTINGS_FILE, json.dumps(dict(settings), indent=1, default=str).encode())
+    return RunResult.read(folder / RESULT_FILE)
 
 
-def other_settings(file: Path, settings: Mapping[str, Any]) -> list[str]:
-    """How the run beside a file of settings was made otherwise, "key: value then, value now"; empty without a run."""
-    is_begun = (file.parent / RESULT_FILE).is_file() or any(file.parent.glob("checkpoint-*"))
+def other_settings(folder: Path, settings: Mapping[str, Any]) -> list[str]:
+    """How the run in a folder was made otherwise, "key: value then, value now"; empty where it was not, or is none."""
+    file = folder / SETTINGS_FILE
+    is_begun = (folder / RESULT_FILE).is_file() or any(folder.glob("checkpoint-*"))
     if not file.is_file() or not is_begun:
         return []
-    then, now = json.loads(file.read_text(encoding="utf-8")), _as_stored(settings)
+    then, now = json.loads(file.read_text(encoding="utf-8")), json.loads(json.dumps(dict(settings), default=str))
     differs = sorted(key for key in {*then, *now} if key not in then or key not in now or then[key] != now[key])
     return [f"{key}: {_said(then, key)} then, {_said(now, key)} now" for key in differs]
-
-
-def _as_stored(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON gives them back."""
-    stored: dict[str, Any] = json.loads(json.dumps(dict(settings), default=str))
-    return stored
 
 
 def _said(settings: Mapping[str, Any], key: str) -> str:

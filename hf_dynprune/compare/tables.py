@@ -26,22 +26,22 @@ def results_table(rows: Iterable[Runs], columns: Columns, text_columns: int = 1)
 
 
 def name_cell(runs: Runs) -> str:
-    """What the runs are called."""
+    """Name of the runs in the row."""
     return runs[0].name
 
 
 def seeds_cell(runs: Runs) -> str:
-    """How many runs there are."""
+    """Number of runs in the row, one per seed."""
     return str(len(runs))
 
 
 def saved_cell(runs: Runs) -> str:
-    """Forward passes saved, in %."""
+    """Share of the full data's forward passes that was saved, in %, mean over seeds."""
     return f"{100 * _mean(runs, lambda run: run.saved):.1f}"
 
 
 def steps_cell(runs: Runs) -> str:
-    """Optimizer steps."""
+    """Optimizer steps of a run, mean over seeds."""
     return f"{_mean(runs, lambda run: run.steps):,.0f}"
 
 

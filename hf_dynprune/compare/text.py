@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -206,7 +207,8 @@ def draw_picture(comparison: Comparison, file: Path) -> None:
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
     _draw_runs(comparison, left)
     _draw_differences(comparison, right)
-    figure.suptitle(_wrapped(verdict_sentence(comparison)), fontsize=11, fontweight="bold")
+    title = fill(verdict_sentence(comparison), 110, break_long_words=False, break_on_hyphens=False)
+    figure.suptitle(title, fontsize=11, fontweight="bold")
     save_picture(figure, file)
 
 
@@ -252,12 +254,3 @@ def _draw_differences(comparison: Comparison, axes: Any) -> None:
     axes.set_xlabel(f"{settings.method} minus the other,{settings.unit or ' in the metric'}; right of 0 it is better")
     axes.set_title("Differences paired by seed: 90 % (thick), 95 % (thin)", fontsize=10)
     bare(axes, "x")
-
-
-def _wrapped(sentence: str, width: int = 110) -> str:
-    lines = [""]
-    for word in sentence.split():
-        if len(lines[-1]) + len(word) > width:
-            lines.append("")
-        lines[-1] += f"{word} "
-    return "\n".join(line.strip() for line in lines)

@@ -19,7 +19,7 @@ from transformers.trainer_callback import ProgressCallback
 
 from .._version import __version__
 from ..compare.results import RANDOM, Arm, RunResult, write_lines
-from ..compare.runs import RESULT_FILE, SETTINGS_FILE, RunLoop, other_settings
+from ..compare.runs import RESULT_FILE, RunLoop, other_settings
 from ..decisions.plan import EpochInfo
 from ..decisions.policy import PruningPolicy
 from ..decisions.registry import build_policy, get_policy
@@ -57,18 +57,18 @@ class QuickstartSettings:
         ValueError: naming the field, its value, and what is allowed.
     """
 
-    methods: tuple[str, ...]
-    seeds: tuple[int, ...]
-    epochs: int
-    batch_size: int
-    model: str
-    learning_rate: float | None
-    saving: float
-    data: Path | None
-    train_size: int | None
-    test_size: int | None
-    out: Path
-    fresh: bool
+    methods: tuple[str, ...] = ("none", "random", "infobatch", "orderdp")
+    seeds: tuple[int, ...] = (0,)
+    epochs: int = 20
+    batch_size: int = 64
+    model: str = "vit"
+    learning_rate: float | None = None
+    saving: float = 0.32
+    data: Path | None = None
+    train_size: int | None = None
+    test_size: int | None = None
+    out: Path = Path("quickstart_out")
+    fresh: bool = False
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
@@ -115,32 +115,10 @@ class QuickstartSettings:
             ) from error
 
     def task(self) -> ImageTask:
-        """The images."""
+        """The images that the runs train on and are tested with."""
         if self.data is None:
             return load_digits_task(self.train_size, self.test_size)
         return load_parquet_task(self.data, self.train_size, self.test_size)
-
-
-def quickstart_settings(method: str, epochs: int = 20) -> QuickstartSettings:
-    """The small ViT on scikit-learn's digits, as `hf-dynprune quickstart` trains it.
-
-    Raises:
-        ValueError: an unknown method, one that cannot be set for so many epochs, or too few of these.
-    """
-    return QuickstartSettings(
-        methods=(method,),
-        seeds=(0,),
-        epochs=epochs,
-        batch_size=64,
-        model="vit",
-        learning_rate=None,
-        saving=0.32,
-        data=None,
-        train_size=None,
-        test_size=None,
-        out=Path(),
-        fresh=False,
-    )
 
 
 # ---- One run ----
@@ -236,7 +214,7 @@ class QuickstartRunner:
 
     @cached_property
     def task(self) -> ImageTask:
-        """The images."""
+        """The images that the runs train on and are tested with."""
         return self.base.task()
 
     def settings(self, arm: Arm) -> dict[str, Any]:
@@ -262,7 +240,7 @@ def run_quickstart(settings: QuickstartSettings) -> list[RunResult]:
     print(f"{task.describe()}; {settings.model}, {settings.epochs} epochs, {len(arms)} runs", flush=True)
     loop = RunLoop(len(arms), runner, f"read back from {folder}, not trained again (--fresh trains)")
     for arm in arms:
-        if settings.fresh or other_settings(arm.folder / SETTINGS_FILE, runner.settings(arm)):
+        if settings.fresh or other_settings(arm.folder, runner.settings(arm)):
             (arm.folder / RESULT_FILE).unlink(missing_ok=True)
         loop.make(arm)
     facts = {name: run_facts(settings, name, task) for name in settings.methods}

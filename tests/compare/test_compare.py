@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import runpy
@@ -517,12 +518,10 @@ def test_a_real_script_with_a_policy_of_its_own(tmp_path, monkeypatch):
 
 def test_the_digits_are_run_by_the_quickstart(tmp_path, monkeypatch, capsys):
     pytest.importorskip("sklearn")
-    from dataclasses import replace
-
     from hf_dynprune.quickstart import run as quickstart_run
-    from hf_dynprune.quickstart.run import QuickstartRunner, quickstart_settings
+    from hf_dynprune.quickstart.run import QuickstartRunner, QuickstartSettings
 
-    small = replace(quickstart_settings("infobatch", epochs=4), train_size=96, test_size=40, batch_size=16)
+    small = QuickstartSettings(("infobatch",), epochs=4, train_size=96, test_size=40, batch_size=16)
     made = make_runs(CompareSettings(seeds=(0,)), QuickstartRunner(small), tmp_path)
     full, own, shorter, random = made
     assert (full.forward_passes, full.steps) == (384, 24)
@@ -534,7 +533,7 @@ def test_the_digits_are_run_by_the_quickstart(tmp_path, monkeypatch, capsys):
     assert make_runs(CompareSettings(seeds=(0,)), QuickstartRunner(small), tmp_path) == made
     capsys.readouterr()
     with pytest.raises(ValueError, match=r"holds a run with other settings \(batch_size: 16 then, 64 now\)"):
-        make_runs(CompareSettings(seeds=(0,)), QuickstartRunner(replace(small, batch_size=64)), tmp_path)
+        make_runs(CompareSettings(seeds=(0,)), QuickstartRunner(dataclasses.replace(small, batch_size=64)), tmp_path)
 
 
 # ---- The examples make one run where they are asked for one ----
