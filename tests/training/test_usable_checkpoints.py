@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_dynprune import RandomPruning, newest_usable_checkpoint
+from hf_dynprune import RandomPruning, RandomSelector, newest_usable_checkpoint
 from hf_dynprune.records.signed import SignedFiles
 from hf_dynprune.records.state_files import JSON_FILE, TENSOR_FILE, CheckpointError, StateCache
 from hf_dynprune.records.usable_checkpoint import checkpoint_folders, choose_checkpoint, remove_markers, why_unusable
@@ -177,6 +177,16 @@ def test_the_state_of_the_chosen_checkpoint_is_read_once(wanted, run_folder, rea
     assert facts == same_facts
     assert arrays.keys() == again.keys()
     assert all(arrays[name].tobytes() == again[name].tobytes() for name in arrays)
+
+
+@pytest.mark.parametrize("selector", [None, RandomSelector(0.5)], ids=["policy", "selector"])
+def test_a_resumed_run_reads_the_state_once(selector, tmp_path, reads):
+    chooser = {"policy": RandomPruning(0.4)} if selector is None else {"selector": selector}
+    flags = {"save_strategy": "steps", "save_steps": 1}
+    for steps in (1, 2):
+        trainer = pruning_trainer(vit(), Images(8), tmp_path, max_steps=steps, **chooser, **flags)
+        trainer.train(resume_from_checkpoint=steps > 1)
+    assert reads == ["checkpoint-1"]
 
 
 def test_the_state_of_an_older_checkpoint_is_read_once_where_the_newest_is_damaged(run_folder, reads):
