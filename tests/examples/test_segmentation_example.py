@@ -80,7 +80,9 @@ def test_an_interrupted_run_goes_on_with_its_own_settings_only(example, tmp_path
     (resumed,) = example.main(
         [*arguments, "--output_dir", str(tmp_path / "whole"), "--per_device_eval_batch_size", "6"]
     )
-    assert dataclasses.replace(resumed, seconds=0) == dataclasses.replace(whole, seconds=0)
+    # Evaluated in batches of another size, of which the loss may differ in its last bits.
+    assert resumed.metrics == pytest.approx(whole.metrics, rel=1e-6)
+    assert dataclasses.replace(resumed, seconds=0, metrics={}) == dataclasses.replace(whole, seconds=0, metrics={})
 
 
 def test_a_selector_instead_of_a_method(example, tmp_path, monkeypatch):
