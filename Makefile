@@ -20,8 +20,8 @@ OLDEST   := .venv-oldest
 # Tests that need numpy alone: the policies' conformance suite, the methods, and the modules they are built from.
 # Only the plug-in they use is loaded, since pytest rewrites the assertions of every installed plug-in's package.
 DECISION_TESTS := $(addprefix tests/,decisions methods selectors)
-# The rooms that meet transformers, accelerate or torch. The others' code is the same with every version of them.
-OLDEST_TESTS := $(addprefix tests/,distributed golden losses models scoring serving trainer training)
+# The rooms that meet transformers and accelerate, or what these wrote. The others' code is the same with every version.
+OLDEST_TESTS := $(addprefix tests/,bad_input distributed golden losses models quickstart records scoring serving trainer training)
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help quickstart test test-decisions test-oldest test-wheel soak bench check format docs methods build clean
