@@ -8,7 +8,8 @@ ARGS    ?=
 VENV := .venv
 BIN  := $(VENV)/bin
 # The tests of a file stay on one worker, so that what they share (such as a launch of several processes) is made once.
-RUN_TESTS := -m pytest --dist loadfile -n $(WORKERS)
+# Files come in the order of their names: sorted by their number of tests, the longest tests would come last and alone.
+RUN_TESTS := -m pytest --dist loadfile --no-loadscope-reorder -n $(WORKERS)
 
 # One stamp per set of extras; out of date when the requirements changed.
 CORE_ENV := $(VENV)/.stamp-quickstart
@@ -19,8 +20,8 @@ OLDEST   := .venv-oldest
 # Tests that need numpy alone: the policies' conformance suite, the methods, and the modules they are built from.
 # Only the plug-in they use is loaded, since pytest rewrites the assertions of every installed plug-in's package.
 DECISION_TESTS := $(addprefix tests/,decisions methods selectors)
-# The rooms that meet transformers, accelerate or torch. The others' code is the same with every version of them.
-OLDEST_TESTS := $(addprefix tests/,distributed golden losses models scoring serving trainer training)
+# The rooms that meet transformers and accelerate, or what these wrote. The others' code is the same with every version.
+OLDEST_TESTS := $(addprefix tests/,bad_input distributed golden losses models quickstart records scoring serving trainer training)
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help quickstart test test-decisions test-oldest test-wheel soak bench check format docs methods build clean
@@ -39,7 +40,7 @@ test-decisions: $(DEV_ENV)  ## run only the tests of methods and plans; torch ca
 	@HF_DYNPRUNE_TEST_WITHOUT_TORCH=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 OMP_NUM_THREADS=1 \
 		$(BIN)/python -m pytest -p _hypothesis_pytestplugin $(DECISION_TESTS) $(ARGS)
 
-test-oldest: $(OLDEST)/.stamp  ## run the tests that need torch with the oldest supported transformers and accelerate
+test-oldest: $(OLDEST)/.stamp  ## run the rooms that meet transformers with the oldest supported transformers and accelerate
 	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python $(RUN_TESTS) $(OLDEST_TESTS) $(ARGS)
 
 test-wheel: build  ## install the wheel into an empty environment outside the tree; plug-ins and a short quickstart

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +19,23 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # `make test-decisions`: the heavy libraries cannot be imported, as if they were not installed.
 if os.environ.get("HF_DYNPRUNE_TEST_WITHOUT_TORCH"):
     sys.modules.update(dict.fromkeys(["torch", "transformers", "accelerate", "datasets"]))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def freeze_what_is_imported():
+    """Each training run collects garbage, which takes half its time where that looks through every imported module."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loaders_of_the_past_end_soon():
+    """A loader that is garbage cannot tell its workers to end: torch stops each one after 5 seconds, here sooner."""
+    utils = sys.modules.get("torch.utils.data._utils")
+    with pytest.MonkeyPatch.context() as patch:
+        if utils is not None:
+            patch.setattr(utils, "MP_STATUS_CHECK_INTERVAL", 0.5)
+        yield
 
 
 @pytest.fixture(scope="session")

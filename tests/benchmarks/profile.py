@@ -41,7 +41,7 @@ from .training_tasks import TASKS, build_trainer
 
 T = TypeVar("T")
 PACKAGE = Path(hf_dynprune.__file__).parent
-DATA = "quickstart_data.py"
+DATA = "digits.py"
 """The data set of the benchmark."""
 SHOWN = 16
 EPOCHS = 4

@@ -36,7 +36,7 @@ WAITING = (
 )
 """Functions and methods of torch that need values on the host."""
 PACKAGE = Path(hf_dynprune.__file__).parent
-DATA = "quickstart_data.py"
+DATA = "digits.py"
 """The data set of the benchmarks, which the stock Trainer calls too."""
 
 

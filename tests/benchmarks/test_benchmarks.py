@@ -84,6 +84,15 @@ def test_the_interval_of_a_median_holds_it():
     assert low < median == 3.0 < high
 
 
+# Two processes are started for it, which takes as long as all others together.
+SLOW = {"processes"}
+NAMES = [
+    pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+    for name in FORMS
+    if importlib.util.find_spec(f"tests.benchmarks.{name}")
+]
+
+
 @pytest.fixture
 def settings_put_back():
     """The benchmarks run in processes of their own, where they change what holds for the whole process."""
@@ -94,7 +103,7 @@ def settings_put_back():
 
 
 @pytest.mark.usefixtures("settings_put_back")
-@pytest.mark.parametrize("name", [name for name in FORMS if importlib.util.find_spec(f"tests.benchmarks.{name}")])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_benchmark_runs(name, tmp_path, monkeypatch, capsys):
     """No figure is looked at: they belong to a machine that does nothing else."""
     file = tmp_path / "figures.json"

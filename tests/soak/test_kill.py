@@ -1,6 +1,6 @@
 """kill -9 at random moments, also while a checkpoint is written; then start again as a job queue would.
 
-A few kills in the default suite; `make soak` makes the number that the documentation states and prints its line.
+One kill in the default suite; `make soak` makes the number that the documentation states and prints its line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hf_dynprune.records.usable_checkpoint import checkpoint_folders, why_unusab
 
 ROOT = Path(__file__).parents[2]
 SEED = 20
-COUNTS = [pytest.param(1, 2, id="1-2"), pytest.param(1, 50, id="1-50", marks=pytest.mark.slow)]
+COUNTS = [pytest.param(1, 1, id="1-1"), pytest.param(1, 50, id="1-50", marks=pytest.mark.slow)]
 COUNTS += [pytest.param(2, 10, id="2-10", marks=pytest.mark.slow)]
 
 

@@ -44,6 +44,23 @@ def build(folder, method, log, model=None, **flags):
     return log.attach(pruning_trainer(model or vit(), Images(SIZE), folder, [log], policy=POLICIES[method], **flags))
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """By method, made once: the folder with a checkpoint of each step, the trainer, what each epoch trained."""
+    made = {}
+
+    def get(method):
+        if method not in made:
+            log = Visits()
+            folder = tmp_path_factory.mktemp(method) / "whole"
+            whole = build(folder, method, log)
+            whole.train()
+            made[method] = folder, whole, log
+        return made[method]
+
+    return get
+
+
 def flat(batches):
     return sorted(index for batch in batches for index in batch)
 
@@ -59,15 +76,13 @@ CHANGES = {
 
 @pytest.mark.parametrize("method", POLICIES)
 @pytest.mark.parametrize("change", CHANGES)
-def test_each_kept_sample_is_trained_once(change, method, tmp_path):
-    first = Visits()
-    whole = build(tmp_path / "whole", method, first)
-    whole.train()
+def test_each_kept_sample_is_trained_once(change, method, uninterrupted, tmp_path):
+    folder, whole, first = uninterrupted(method)
     start = whole.pruning_history[0].steps
     step = start + 3  # three batches of four into the second epoch
     log = Visits()
     resumed = build(tmp_path / "resumed", method, log, **CHANGES[change])
-    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
+    resumed.train(resume_from_checkpoint=str(folder / f"checkpoint-{step}"))
     before = first.by_epoch[1][:3]
     assert flat(before + log.by_epoch[1]) == flat(first.by_epoch[1])
     record = resumed.pruning_history[1]
@@ -103,10 +118,8 @@ def test_same_total_batch_goes_on_with_the_same_batches(tmp_path):
         torch.testing.assert_close(weights_of(resumed)[name], value, rtol=0, atol=1e-5)
 
 
-def test_changing_there_and_back_inside_one_epoch(tmp_path):
-    first = Visits()
-    whole = build(tmp_path / "0", "random", first)
-    whole.train()
+def test_changing_there_and_back_inside_one_epoch(uninterrupted, tmp_path):
+    folder, whole, first = uninterrupted("random")
     at = whole.pruning_history[0].steps + 2
     visited = first.by_epoch[1][:2]
     for number, flags in enumerate(
@@ -114,7 +127,8 @@ def test_changing_there_and_back_inside_one_epoch(tmp_path):
     ):
         log = Visits()
         trainer = build(tmp_path / str(number + 1), "random", log, **flags)
-        trainer.train(resume_from_checkpoint=str(tmp_path / str(number) / f"checkpoint-{at}"))
+        trainer.train(resume_from_checkpoint=str(folder / f"checkpoint-{at}"))
+        folder = tmp_path / str(number + 1)
         assert flat(visited + log.by_epoch[1]) == flat(first.by_epoch[1])
         visited += log.by_epoch[1][: flags.get("gradient_accumulation_steps", 1)]
         at += 1
@@ -123,13 +137,12 @@ def test_changing_there_and_back_inside_one_epoch(tmp_path):
 
 
 @pytest.mark.parametrize(("batch", "updates"), [(3, 9), (7, 4)])
-def test_at_an_epochs_end_nothing_is_dealt_out_anew(batch, updates, tmp_path, caplog):
-    whole = build(tmp_path / "whole", "random", Visits())
-    whole.train()
+def test_at_an_epochs_end_nothing_is_dealt_out_anew(batch, updates, uninterrupted, tmp_path, caplog):
+    folder, whole, _ = uninterrupted("random")
     at = whole.pruning_history[0].steps
     log = Visits()
     resumed = build(tmp_path / "resumed", "random", log, per_device_train_batch_size=batch)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{at}"))
+    resumed.train(resume_from_checkpoint=str(folder / f"checkpoint-{at}"))
     assert [len(log.by_epoch[epoch]) for epoch in (1, 2, 3)] == [updates] * 3
     assert log.steps[-1]["lr"] == pytest.approx(0, abs=1e-12)
     assert log.steps[0]["epoch"] == pytest.approx(1 + 1 / updates)
@@ -146,13 +159,12 @@ def test_max_steps_makes_exactly_as_many(tmp_path):
     assert [row["lr"] for row in log.steps] == pytest.approx([5e-3 * (30 - s) / 30 for s in range(14, 31)], abs=1e-9)
 
 
-def test_ignore_data_skip_restarts_the_epoch_in_the_new_layout(tmp_path):
-    whole = build(tmp_path / "whole", "random", Visits())
-    whole.train()
+def test_ignore_data_skip_restarts_the_epoch_in_the_new_layout(uninterrupted, tmp_path):
+    folder, whole, _ = uninterrupted("random")
     at = whole.pruning_history[0].steps + 2
     log = Visits()
     resumed = build(tmp_path / "resumed", "random", log, per_device_train_batch_size=9, ignore_data_skip=True)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{at}"))
+    resumed.train(resume_from_checkpoint=str(folder / f"checkpoint-{at}"))
     assert len(flat(log.by_epoch[1])) == resumed.pruning_history[1].kept
     assert resumed.pruning_history[1].steps == 2 + 3
     assert log.steps[-1]["lr"] == pytest.approx(0, abs=1e-12)
@@ -176,13 +188,12 @@ def out_of_memory_above(size):
     return loss
 
 
-def test_out_of_memory_in_a_resumed_run_goes_on_with_a_smaller_batch(tmp_path):
-    first = Visits()
-    build(tmp_path / "whole", "random", first).train()
+def test_out_of_memory_in_a_resumed_run_goes_on_with_a_smaller_batch(uninterrupted, tmp_path):
+    folder, _, first = uninterrupted("random")
     log = Visits()
     flags = {"auto_find_batch_size": True, "per_sample_loss": out_of_memory_above(3)}
     resumed = build(tmp_path / "resumed", "random", log, **flags)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-10"))
+    resumed.train(resume_from_checkpoint=str(folder / "checkpoint-10"))
     assert resumed._train_batch_size == 3
     tried = len(log.by_epoch[1][0])
     assert tried == 4
@@ -228,12 +239,11 @@ def test_a_finished_fractional_run_in_other_units_is_still_finished(tmp_path):
     assert len(log.steps) <= 1
 
 
-def test_a_restarted_epoch_in_another_layout_is_said(tmp_path, caplog):
-    build(tmp_path / "whole", "random", Visits()).train()
+def test_a_restarted_epoch_in_another_layout_is_said(uninterrupted, tmp_path, caplog):
+    folder, _, _ = uninterrupted("random")
     flags = {"per_device_train_batch_size": 9, "ignore_data_skip": True}
-    build(tmp_path / "again", "random", Visits(), **flags).train(
-        resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-9")
-    )
+    again = build(tmp_path / "again", "random", Visits(), **flags)
+    again.train(resume_from_checkpoint=str(folder / "checkpoint-9"))
     (line,) = [record.message for record in caplog.records if "Saved with" in record.message]
     assert "Saved with 1 process x batch 4 x accumulation 1, resumed with 1 process x batch 9" in line
     assert "equals no uninterrupted run to the bit" in line

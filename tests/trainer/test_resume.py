@@ -231,10 +231,17 @@ def test_state_is_in_the_checkpoint_folder_before_the_trainers_own_save_pushes_i
 
 
 class TestRefusals:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def checkpoint(cls, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("refusals")
+        build(folder, "whole", POLICIES["infobatch"], max_steps=5).train()
+        return folder / "whole" / "checkpoint-4"
+
     @pytest.fixture
-    def saved(self, tmp_path):
-        build(tmp_path, "whole", POLICIES["infobatch"], max_steps=5).train()
-        return tmp_path / "whole" / "checkpoint-4"
+    def saved(self, checkpoint, tmp_path):
+        """A copy, which a test may damage."""
+        return shutil.copytree(checkpoint, tmp_path / "whole" / checkpoint.name)
 
     @pytest.mark.parametrize(
         ("change", "says"),

@@ -6,6 +6,7 @@ FOLDER/NAME.json; under torchrun, to NAME.rank0.json and so on.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -166,6 +167,7 @@ RUNS = {
 
 
 def main(folder: Path, names: list[str]) -> None:
+    gc.freeze()  # each run collects garbage: not among all that was imported
     # The client waits up to half a minute before it gives up on a server that fails.
     hub_http.time.sleep, slept = (lambda seconds: None), hub_http.time.sleep
     end = f".rank{RANK}.json" if "RANK" in os.environ else ".json"
