@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import fsum
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 from .floors import FLOORS, NUMPY_ONLY, WITHOUT_TORCH, imported_rooms, reduced
-from .source import FILES, PACKAGE, room_of
+from .source import FILES, room_of
 
 PICTURE = "architecture.svg"
 NOT_DRAWN = frozenset({"_version"})
@@ -65,7 +66,7 @@ def architecture_picture() -> str:
 
 def _floors(rooms: Sequence[Sequence[str]], arrows: Mapping[str, frozenset[str]]) -> list[list[Place]]:
     """Places by floor, from the ground up; an arrow has one on each floor between its ends."""
-    floors = [[Place(room, max(76.0, 8.4 * len(room) + 18)) for room in floor] for floor in rooms]
+    floors = [[Place(room, max(76.0, 9.6 * len(room) + 16)) for room in floor] for floor in rooms]
     at = {place.room: (number, place) for number, floor in enumerate(floors) for place in floor}
     for start, ends in arrows.items():
         for end in sorted(ends):
@@ -96,7 +97,7 @@ def _order(floors: list[list[Place]]) -> None:
             for number, place in enumerate(floor):
                 near = place.above if is_down else place.below
                 shares = [(rank[other] + 0.5) / size[other] for other in near] or [(number + 0.5) / len(floor)]
-                middle[place] = sum(shares) / len(shares)
+                middle[place] = fsum(shares) / len(shares)
             floor.sort(key=lambda place: middle[place])
         crossings = _crossings(floors)
         if crossings < fewest:
@@ -124,8 +125,10 @@ def _set_x(floors: Sequence[Sequence[Place]], width: float) -> None:
         for floor in floors if sweep % 2 else reversed(floors):
             wanted = []
             for place in floor:
-                near = [other.x for other in (*place.above, *place.below)] or [place.x]
-                wanted.append(sum(near) / len(near))
+                # Arrows are pulled straight before rooms are pulled to each other.
+                near = [(other.x, 1 if other.room else 3) for other in (*place.above, *place.below)]
+                near = near or [(place.x, 1)]
+                wanted.append(fsum(x * pull for x, pull in near) / sum(pull for _, pull in near))
             _spread(floor, wanted, width)
 
 
@@ -219,12 +222,15 @@ def _entry(top: int, number: int, entry: tuple[str, str]) -> list[str]:
     ]
 
 
-def write_picture(root: Path) -> Path:
-    """Write the picture into `docs/` under `root`."""
-    file = root / "docs" / PICTURE
-    file.write_text(architecture_picture(), encoding="utf-8")
-    return file
+def write_picture(root: Path) -> bool:
+    """Write the picture into `docs/` under `root`; whether it was out of date."""
+    file, picture = root / "docs" / PICTURE, architecture_picture()
+    if file.exists() and file.read_text(encoding="utf-8") == picture:
+        return False
+    file.write_text(picture, encoding="utf-8")
+    return True
 
 
 if __name__ == "__main__":
-    write_picture(PACKAGE.parent)
+    if write_picture(Path.cwd()):
+        print(f"written: docs/{PICTURE}")
