@@ -10,16 +10,12 @@ import sys
 import pytest
 
 import hf_dynprune
-
-from .source import FILES, PACKAGE
-from .test_layers import NUMPY_ONLY, room_of
+from hf_dynprune.docs_pages.floors import NUMPY_ONLY, WITHOUT_TORCH
+from hf_dynprune.docs_pages.source import FILES, PACKAGE, room_of
 
 HEAVY = ["torch", "transformers", "accelerate", "datasets", "evaluate", "safetensors"]
 DECISIONS = sorted(module for module in FILES if room_of(module) in NUMPY_ONLY)
-WITHOUT_TORCH_ROOMS = sorted(
-    module for module in FILES if room_of(module) in {"common", "compare", "records", "report"}
-)
-"""Rooms that work on what a run left on disk: no model is needed to read it."""
+WITHOUT_TORCH_MODULES = sorted(module for module in FILES if room_of(module) in WITHOUT_TORCH)
 
 
 def python(code: str) -> str:
@@ -60,7 +56,7 @@ else:
 for name in {modules}:
     importlib.import_module(f"hf_dynprune.{{name}}")
 """
-WITHOUT_TORCH = """
+PLAN_WITHOUT_TORCH = """
 from hf_dynprune import EpochInfo, ScoreStore, build_policy, list_policies
 
 for name in list_policies():
@@ -75,7 +71,7 @@ for name in list_policies():
 
 
 def test_every_policy_plans_where_torch_cannot_be_imported():
-    code = BLOCKED.format(heavy=HEAVY, modules=DECISIONS) + WITHOUT_TORCH
+    code = BLOCKED.format(heavy=HEAVY, modules=DECISIONS) + PLAN_WITHOUT_TORCH
     kept = dict(line.split() for line in python(code).splitlines())
     assert kept == {
         "none": "20",
@@ -89,7 +85,7 @@ def test_every_policy_plans_where_torch_cannot_be_imported():
 
 
 def test_what_a_run_left_is_read_where_torch_cannot_be_imported():
-    python(BLOCKED.format(heavy=["torch"], modules=WITHOUT_TORCH_ROOMS))
+    python(BLOCKED.format(heavy=["torch"], modules=WITHOUT_TORCH_MODULES))
 
 
 class TestExports:

@@ -1,4 +1,6 @@
-"""Rooms of the package and the floors they stand on: imports point down. New modules fall under this by themselves."""
+"""The rooms stand on floors and imports point down (`hf_dynprune/docs_pages/floors.py`). New modules fall under this
+by themselves.
+"""
 
 from __future__ import annotations
 
@@ -7,38 +9,14 @@ import sys
 
 import pytest
 
-from .source import FILES, PACKAGE, imports, imports_of, tree_of
+from hf_dynprune.docs_pages.floors import FLOOR_OF, FLOORS, NUMPY_ONLY, PLUG_IN_SCANS
+from hf_dynprune.docs_pages.source import FILES, PACKAGE, imports, imports_of, room_of, tree_of
 
-FLOORS = [
-    {"_version"},
-    {"common"},
-    {"decisions"},
-    {"records"},
-    {"methods", "selectors"},
-    {"serving"},
-    {"losses", "metrics", "models", "readers"},
-    {"training_args"},
-    {"report", "compare", "docs_pages"},
-    {"training"},
-    {"trainer"},
-    {"scoring"},
-    {"quickstart"},
-    {"testing"},
-    {"commands"},
-    {"cli"},
-]
-"""Folders and files directly in the package, from the ground up. Rooms of one floor do not know each other."""
-FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-NUMPY_ONLY = {"decisions", "methods", "selectors"}
 READS_PRIVATE_ATTRIBUTES = {"training.context", "trainer"}
 LONGEST_FILE, LONGEST_FUNCTION = 350, 40
 LONGER: dict[str, str] = {}
 """Files and functions above the limits, with the reason for each; at most six."""
 MODULES = sorted(set(FILES) - {""})
-
-
-def room_of(module: str) -> str:
-    return module.partition(".")[0]
 
 
 def each(modules: list[str]) -> pytest.MarkDecorator:

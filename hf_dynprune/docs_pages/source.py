@@ -1,4 +1,7 @@
-"""The package's source as a graph: modules, the rooms they lie in, and who imports whom."""
+"""The package's source as a graph: modules, the rooms they lie in, and who imports whom. Nothing is imported for it.
+
+Read by the picture in `docs/architecture.md` and by `tests/house`.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import hf_dynprune
-
-PACKAGE = Path(hf_dynprune.__file__).parent
+PACKAGE = Path(__file__).parents[1]
 FILES = {
     ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip("."): file
     for file in sorted(PACKAGE.rglob("*.py"))
@@ -28,6 +29,16 @@ class Imports(NamedTuple):
 
     inside: frozenset[str]
     outside: frozenset[str]
+
+
+def room_of(module: str) -> str:
+    """The folder, or the file directly in the package, that a module belongs to.
+
+    Example:
+        >>> room_of("serving.sampler"), room_of("trainer")
+        ('serving', 'trainer')
+    """
+    return module.partition(".")[0]
 
 
 @functools.cache
@@ -51,7 +62,8 @@ def imports_of(module: str, tree: ast.Module, is_package: bool = False) -> Impor
         for statement in branch.body
         for node in ast.walk(statement)
     }
-    inside, outside = set(), set()
+    inside: set[str] = set()
+    outside: set[str] = set()
     for node in ast.walk(tree):
         for name in _names(node, module, is_package):
             top, _, rest = name.partition(".")
@@ -80,4 +92,16 @@ def _module_of(name: str) -> str:
     parts = name.split(".")
     while parts and ".".join(parts) not in FILES:
         parts.pop()
-    return ".".join(parts) or hf_dynprune._EXPORTS.get(name, "")
+    return ".".join(parts) or _exports().get(name, "")
+
+
+@functools.cache
+def _exports() -> dict[str, str]:
+    """Module by public name, as the package's `__init__.py` has them."""
+    tables = (
+        node.value
+        for node in tree_of("").body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_EXPORTS"
+    )
+    found: dict[str, str] = ast.literal_eval(next(tables))
+    return found
