@@ -1,4 +1,4 @@
-"""Names of classes, and labels as class ids: from numbers, names or class labels. Validation adds no class to training."""
+"""Names of classes, and labels as class ids: from numbers, names or class labels. Validation adds no class."""
 
 from __future__ import annotations
 

@@ -34,12 +34,10 @@ _NO_EPOCH = "No epoch is finished yet: the history gets a line at the end of eac
 
 
 def sections_of(run: RunFolder, samples: SampleStatistics | None, dataset: Any) -> list[Section]:
-    """All sections, in order.
+    """All sections of the report, in order.
 
-    Args:
-        run: what is in the folder.
-        samples: None where the run kept no log of them.
-        dataset: the training set, for pictures of samples; or None.
+    `samples` is None where the run kept no log of them; `dataset`, the training set or None, is for pictures of
+    samples.
     """
     by_sample: list[Callable[[SampleStatistics], Section]] = [_histogram, _times_kept, _classes]
     titles = ["Scores early, in the middle, late", "How often samples were kept", "Classes"]
