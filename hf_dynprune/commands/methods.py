@@ -1,4 +1,4 @@
-"""`hf-dynprune methods`."""
+"""The command `hf-dynprune methods`: how methods and selectors are printed."""
 
 from __future__ import annotations
 

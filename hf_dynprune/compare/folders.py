@@ -88,7 +88,7 @@ def _from_trainer_files(folder: Path, name: str, seed: int) -> RunResult | None:
 
 
 def _evaluation(folder: Path) -> dict[str, Any]:
-    """Metrics of the last evaluation, with the prefix `eval_`; empty where the run was not evaluated or not finished."""
+    """The last evaluation's metrics, with prefix `eval_`; empty where the run was not evaluated or not finished."""
     last = [checkpoint / "trainer_state.json" for checkpoint in checkpoint_folders(folder)[:1]]
     for file in (*(folder / name for name in _EVALUATIONS), *last):
         if not file.is_file():

@@ -263,10 +263,8 @@ def _of_defaults(cls: type[PruningPolicy], name: str) -> Any:
 
 def _claim(cls: type[PruningPolicy]) -> tuple[str, str]:
     """(yes, no or neither, the docstring of its `unbiased`)."""
-    unbiased = inspect.getattr_static(cls, "unbiased")
-    said = (
-        unbiased.__doc__ if isinstance(unbiased, property) and unbiased is not vars(PruningPolicy)["unbiased"] else ""
-    )
+    own = inspect.getattr_static(cls, "unbiased")
+    said = own.__doc__ if isinstance(own, property) and own is not vars(PruningPolicy)["unbiased"] else ""
     claim = _of_defaults(cls, "unbiased")
     text = "depends on its parameters" if claim is None else "yes" if claim else "no"
     return text, _lower(_joined(said or "").removesuffix("."))

@@ -87,7 +87,7 @@ def _read_shared(file: Path, asked: Mapping[str, Any]) -> Problems:
         )
     content = json.loads(file.read_bytes())
     if content["facts"] != asked:
-        raise ValueError(f"{file} is of a check of other images, {content['asked']}, not {asked}: remove it.")
+        raise ValueError(f"{file} is of a check of other images, {content['facts']}, not {asked}: remove it.")
     return {split: {int(row): problem for row, problem in bad.items()} for split, bad in content["bad"].items()}
 
 
