@@ -164,7 +164,8 @@ def training_arguments(settings: QuickstartSettings, folder: Path, seed: int) ->
 def run_once(settings: QuickstartSettings, arm: Arm, task: ImageTask) -> RunResult:
     """Train and evaluate one method with one seed.
 
-    An arm with a share below 1 has fewer epochs, and its schedule is shortened with them. The run's folder then has its history and the Trainer's state.
+    An arm with a share below 1 has fewer epochs, and its schedule is shortened with them. The run's folder then has its
+    history and the Trainer's state.
     """
     set_seed(arm.seed)  # the same initial weights for every method
     build, _ = MODELS[settings.model]
