@@ -13,7 +13,7 @@ import typer
 
 PACKAGE = __package__.partition(".")[0]
 FILE_FUNCTIONS = ("pathlib", "os", "shutil", "tempfile")
-"""Modules of Python that raise an OSError for a path they were given; the caller is to be looked at instead."""
+"""Modules of Python that raise an OSError for a path they were given; then the module that called them counts."""
 
 BatchSize = Annotated[int, typer.Option(help="Images per optimizer step.")]
 Model = Annotated[str, typer.Option(help="vit or resnet, both small.")]
@@ -22,9 +22,9 @@ LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate. Wi
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """A user's mistake is one message and exit code 2; an error raised outside this package keeps its traceback.
+    """Turn a user's mistake into one message and exit code 2; an error raised outside this package keeps its traceback.
 
-    So does one of the operating system that is not about a path, such as a full disk.
+    An error of the operating system that is not about a path, such as a full disk, keeps its traceback too.
     """
     try:
         yield
@@ -47,7 +47,7 @@ def _raised_here(error: Exception) -> bool:
 
 
 def choose_threads(data: Path | None) -> None:
-    """One thread for the embedded digits; others as the user or torch has it."""
+    """Use one thread for the embedded digits; for other data, as many as the user or torch has chosen."""
     if data is None:
         # The digits' batches are too small to share out, and threads that wait for each other spin: with other work on
         # the machine, more than one made this ten times slower.
@@ -55,12 +55,12 @@ def choose_threads(data: Path | None) -> None:
 
 
 def split(text: str) -> list[str]:
-    """The parts between commas, without blanks."""
+    """The parts of a text between its commas, without blanks around them."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def whole_number(text: str, option: str) -> int:
-    """A number given on the command line; the option is named in the message."""
+    """The text as a whole number; the message of the ValueError names the option."""
     try:
         return int(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""`hf-dynprune compare`."""
+"""The command `hf-dynprune compare`: its options, and the call that compares a method with full data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `hf-dynprune doctor` finds: versions, what is installed badly, and what a run with these flags would be refused.
+"""What `hf-dynprune doctor` finds: versions, what is installed badly, and why a run with these flags would be refused.
 
 Each check is a function that returns findings; none changes anything.
 """
@@ -43,25 +43,20 @@ ALWAYS_REFUSED = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report.
-
-    Args:
-        state: "ok"; "note" for what is worth knowing; "problem" for what will not work.
-        text: what was found and, for a problem, what to do.
-    """
+    """One line of the report, and for a problem what to do; `state` is "ok", "note" (worth knowing) or "problem"."""
 
     state: str
     text: str
 
 
 def examine() -> list[Finding]:
-    """Python, packages and devices."""
+    """Findings on Python, the installed packages, the Trainer's methods and the devices."""
     checks: Sequence[Callable[[], Iterator[Finding]]] = (_versions, _hooks, _torchvision, _devices, _optional)
     return [finding for check in checks for finding in check()]
 
 
 def installed(package: str) -> str | None:
-    """Its version, or None."""
+    """Version of an installed package, or None where it is missing."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -84,7 +79,7 @@ def _versions() -> Iterator[Finding]:
 
 
 def _hooks() -> Iterator[Finding]:
-    """Whether the Trainer has the methods that are built on."""
+    """Whether the Trainer has the methods that this package overrides or calls."""
     try:
         from transformers import Trainer
 
@@ -98,7 +93,7 @@ def _hooks() -> Iterator[Finding]:
 
 
 def _torchvision() -> Iterator[Finding]:
-    """One that does not fit torch breaks the image processors of transformers."""
+    """A problem where torchvision does not fit torch: that breaks the image processors of transformers."""
     if importlib.util.find_spec("torchvision") is None:
         return
     try:
@@ -137,8 +132,7 @@ def _optional() -> Iterator[Finding]:
 def examine_model(name: str) -> list[Finding]:
     """Whether there is a per-sample loss for a model, found without its weights.
 
-    Args:
-        name: a class of transformers such as ViTForImageClassification, a folder, or a name on the hub.
+    `name` is a class of transformers such as ViTForImageClassification, a folder, or a name on the hub.
     """
     import torch
     import transformers
@@ -167,11 +161,10 @@ def examine_model(name: str) -> list[Finding]:
 
 
 def examine_flags(flags: Sequence[str], num_samples: int | None = None) -> list[Finding]:
-    """What the trainer would say to these flags before it sees model and data.
+    """What the trainer would say to these flags of a training script, before it sees model and data.
 
-    Args:
-        flags: as on a training script's command line; those that are not the Trainer's or ours are named and left out.
-        num_samples: N, to count scoring before the run and the optimizer steps.
+    Flags that are not the Trainer's or ours are named and left out. With `num_samples`, scoring before the run and the
+    optimizer steps are counted.
     """
     from transformers import HfArgumentParser
 
@@ -198,7 +191,7 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _misspelt(flags: Sequence[str]) -> Iterator[Finding]:
-    """Flags that look like ours, found before they are parsed: another flag's mistake is not to hide them."""
+    """Problems for flags that look like ours, found before parsing: another flag's mistake must not hide them."""
     from ..training_args import DynPruneArguments
 
     ours = [f"--{name}" for name in DynPruneArguments.__dataclass_fields__]

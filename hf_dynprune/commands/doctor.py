@@ -1,4 +1,4 @@
-"""`hf-dynprune doctor`."""
+"""The command `hf-dynprune doctor`: its options, and how findings are printed."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ def doctor(
         ),
     ] = None,
     model: Annotated[
-        str | None,
-        typer.Option(help="A class such as ViTForImageClassification, a folder, or a name on the hub."),
+        str | None, typer.Option(help="A class such as ViTForImageClassification, a folder, or a name on the hub.")
     ] = None,
     samples: Annotated[int | None, typer.Option(help="Training samples.", min=1)] = None,
 ) -> None:

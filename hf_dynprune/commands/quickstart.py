@@ -1,4 +1,4 @@
-"""`hf-dynprune quickstart`."""
+"""The command `hf-dynprune quickstart`: its options, and the call that trains and compares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hf-dynprune report`."""
+"""The command `hf-dynprune report`: its options, and the call that writes a run's report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hf-dynprune score`."""
+"""The command `hf-dynprune score`: its options, and the call that scores every training image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hf-dynprune scores`."""
+"""The command `hf-dynprune scores`: its options, and the call that writes a run's table of samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What all charts share: the palette, a figure without a window, bare axes. Matplotlib is imported as one is drawn."""
+"""What all charts share: the palette, a figure without a window, plain axes.
+
+Matplotlib is imported when one is drawn.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +22,11 @@ SKY, GREY = "#56B4E9", "#999999"
 
 
 def new_figure(
-    width: float,
-    height: float,
-    dpi: int,
-    needs: str = "The picture needs matplotlib",
-    extra: str = "quickstart",
+    width: float, height: float, dpi: int, needs: str = "The picture needs matplotlib", extra: str = "quickstart"
 ) -> Figure:
-    """An empty figure that no window shows and that need not be closed: `pyplot` has no part in it.
+    """An empty figure, in inches and dots per inch, that no window shows and that need not be closed.
 
-    Args:
-        width: in inches.
-        height: in inches.
-        dpi: pixels per inch.
-        needs: the beginning of the message where matplotlib is missing.
-        extra: of this package, that installs it.
-
-    Raises:
-        ImportError: matplotlib is not installed.
+    `needs` and `extra` are for the message where matplotlib is missing, see `require`. `pyplot` is not used.
     """
     require("matplotlib", needs, extra)
     from matplotlib.figure import Figure
@@ -44,24 +35,24 @@ def new_figure(
 
 
 def bare(axes: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
-    """A light grid, and no frame above and to the right."""
+    """Give the axes a light grid, and remove their frame above and to the right."""
     axes.grid(axis=grid, alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
-    """What the axes show by name, below all axes, where it hides nothing."""
+    """Add a legend of these axes below all axes of the figure, where it covers nothing."""
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False)
 
 
 def whole_numbers(axes: Axes) -> None:
-    """Ticks of the x axis at whole numbers alone."""
+    """Put the ticks of the x axis at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
 def save_picture(figure: Figure, file: Path) -> None:
-    """As a file of the kind that its name says; its folder is made where missing."""
+    """Save the figure in the format that the file's ending names; a missing folder is created."""
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file)

@@ -1,4 +1,4 @@
-"""Checks of flags that the examples have beside the Trainer's: the value, what is allowed, what to do."""
+"""Checks of values that a user sets: each message names the flag, its value, and what is allowed."""
 
 from __future__ import annotations
 
@@ -20,15 +20,9 @@ def check_choice(flag: str, value: Any, allowed: Sequence[Any]) -> None:
 def check_numbers(
     flag: str, values: Sequence[float], low: float, high: float = math.inf, count: int = 1, is_low_open: bool = False
 ) -> None:
-    """Raise a ValueError unless there are so many numbers, each between these.
+    """Raise a ValueError unless there are `count` numbers in [low, high].
 
-    Args:
-        flag: for the message.
-        values: given.
-        low: the least that is allowed.
-        high: the largest.
-        count: how many there must be.
-        is_low_open: the least is not allowed itself.
+    With `is_low_open` the interval is (low, high].
     """
     if len(values) == count and all(low <= value <= high and not (is_low_open and value == low) for value in values):
         return
@@ -40,23 +34,21 @@ def check_numbers(
 
 
 def is_whole(value: object, is_python: bool = False) -> bool:
-    """Whether it is a whole number, Python's or numpy's; True and False are none.
+    """Whether the value is a whole number of Python or numpy; True and False are not.
 
-    Args:
-        value: to look at.
-        is_python: numpy's are none either, since JSON cannot hold them.
+    With `is_python`, numbers of numpy are not either, since JSON cannot hold them.
     """
     return isinstance(value, int if is_python else (int, np.integer)) and not isinstance(value, bool)
 
 
 def parameter_names(kind: Any) -> list[str]:
-    """What a class or function can be given by name, without what it takes under any name."""
+    """Names of the parameters of a class or function, without `*args` and `**kwargs`."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [name for name, parameter in inspect.signature(kind).parameters.items() if parameter.kind in named]
 
 
 def check_names(flag: str, given: Mapping[str, Any], kind: Any, allowed: Sequence[str]) -> None:
-    """Raise a ValueError where a parameter of the flag is none that the class has, which might swallow it."""
+    """Raise a ValueError where a given name is not allowed: a class that takes `**kwargs` might swallow it."""
     unknown = [name for name in given if name not in allowed]
     if unknown:
         raise ValueError(
@@ -65,12 +57,9 @@ def check_names(flag: str, given: Mapping[str, Any], kind: Any, allowed: Sequenc
 
 
 def refuse_without_effect(settings: Any, flags: Sequence[str], where: str) -> None:
-    """Raise a ValueError where one of these flags is set to another value than its default.
+    """Raise a ValueError where one of these flags of a dataclass differs from its default.
 
-    Args:
-        settings: the dataclass that holds them.
-        flags: their names.
-        where: they have no effect, for the message.
+    `where` completes the sentence "the flag has no effect ...".
     """
     for flag in flags:
         of_class = type(settings).__dataclass_fields__[flag]
@@ -83,6 +72,6 @@ def refuse_without_effect(settings: Any, flags: Sequence[str], where: str) -> No
 
 
 def _plain(value: Any) -> Any:
-    """As on the command line."""
+    """The value as it is written on the command line."""
     value = getattr(value, "value", value)
     return " ".join(map(str, value)) if isinstance(value, list) else value

@@ -6,12 +6,9 @@ from importlib import import_module
 
 
 def require(module: str, needs: str, extra: str = "quickstart") -> None:
-    """Raise an ImportError that says what to install, unless the module can be imported.
+    """Raise an ImportError unless the module can be imported.
 
-    Args:
-        module: as it is imported.
-        needs: who needs which package: the beginning of the message.
-        extra: of this package, that installs it.
+    The message is `needs`, then how to install the `extra` of this package that brings the module.
 
     Example:
         >>> require("json", "The report needs json")

@@ -37,6 +37,6 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], None], is_las
         raise
 
 
-def json_digest(facts: Mapping[str, Any]) -> str:
-    """SHA-256 of JSON-serialisable facts in one canonical spelling; floats survive JSON exactly."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def json_digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of JSON-serialisable content in one canonical spelling; floats survive JSON exactly."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -9,13 +9,9 @@ from pathlib import Path
 def find_file(
     source: str | os.PathLike[str], name: str, revision: str | None = None, token: str | bool | None = None
 ) -> Path:
-    """Where the file lies on this machine, fetched from the Hub if `source` is no folder here.
+    """Path of a file on this machine: in a run's output folder, or else fetched from the Hub repository `source`.
 
-    Args:
-        source: a run's output folder, or "user/repo".
-        name: of the file.
-        revision: branch, tag or commit; for a repository.
-        token: to read a private one with.
+    The revision (branch, tag or commit) and the token (for private repositories) are used for the Hub only.
 
     Raises:
         FileNotFoundError: the folder or the repository has no such file.

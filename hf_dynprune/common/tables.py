@@ -9,7 +9,7 @@ import numpy as np
 
 
 def mean_and_each(values: Sequence[float], scale: float = 1.0, form: str = ".1f") -> str:
-    """The value, or the mean and, behind it, each of several.
+    """The one value, or the mean of several followed by each of them.
 
     Example:
         >>> mean_and_each([0.5], 100), mean_and_each([0.5, 0.6], 100)
@@ -21,12 +21,9 @@ def mean_and_each(values: Sequence[float], scale: float = 1.0, form: str = ".1f"
 
 
 def mean_and_spread(values: Sequence[float], scale: float = 1.0, has_ends: bool = False) -> str:
-    """The value, or mean ± standard deviation of several.
+    """The one value, or mean ± standard deviation of several, all multiplied by `scale`.
 
-    Args:
-        values: at least one.
-        scale: what they are multiplied by.
-        has_ends: the smallest and the largest stand behind.
+    With `has_ends` the smallest and the largest value follow.
 
     Example:
         >>> mean_and_spread([0.5], 100), mean_and_spread([0.5, 0.6], 100), mean_and_spread([0.5, 0.6], 100, True)
@@ -40,7 +37,7 @@ def mean_and_spread(values: Sequence[float], scale: float = 1.0, has_ends: bool 
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
-    """Markdown, aligned; the first columns are text, the others are set to the right."""
+    """An aligned Markdown table; the first `text_columns` columns are set to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = []
     for row in (head, *rows):

@@ -17,20 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ..common.charts import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PINK,
-    RED,
-    SKY,
-    bare,
-    legend_below,
-    new_figure,
-    save_picture,
-)
+from ..common import charts
+from ..common.charts import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
 from ..common.tables import mean_and_spread
 from .equivalence import paired_difference
 from .results import FULL, SHORTER, RunResult
@@ -45,8 +33,8 @@ class Setting:
 
     Args:
         method: registered name.
-        kwargs: its parameters.
-        target: `prune_target_saving`; None: the parameters make the saving.
+        kwargs: of the method.
+        target: `prune_target_saving`; None: the saving follows from `kwargs`.
         length: of the run, schedule included, as a share of the full run's epochs.
     """
 
@@ -59,10 +47,8 @@ class Setting:
 def split_saving(saving: float, by_pruning: float, epochs: float) -> tuple[float, float]:
     """(`prune_target_saving`, length) of a run that saves partly by pruning and partly by being shorter.
 
-    Args:
-        saving: share of the full run's forward passes, in (0, 1).
-        by_pruning: share of the shorter run's that pruning is to save, at most `saving`.
-        epochs: of the full run. The shorter one has whole epochs, so `by_pruning` is met as nearly as that allows.
+    The run is to save `saving`, in (0, 1), of the forward passes of a full run of so many epochs. Of the shorter run's
+    passes, pruning is to save `by_pruning`, at most `saving`; since its epochs are whole, this is met only nearly.
 
     Example:
         >>> split_saving(0.5, 0.25, 30)
@@ -113,7 +99,7 @@ SETTINGS: dict[str, Callable[[float, float], Setting]] = {
 
 
 def arm_name(name: str, saving: float) -> str:
-    """Of a method at a saving, in tables and folders.
+    """Name of the arm of a method at a saving, in tables and folders.
 
     Example:
         >>> arm_name("ucb", 0.7)
@@ -125,7 +111,7 @@ def arm_name(name: str, saving: float) -> str:
 # ---- Results ----
 
 Results = Mapping[str, Sequence[RunResult]]
-"""Of an arm's seeds, by its name."""
+"""Finished runs, one per seed, by the name of their arm."""
 
 
 def _accuracies(runs: Sequence[RunResult]) -> list[float]:
@@ -162,7 +148,7 @@ def equal_savings_table(results: Results, savings: Sequence[float]) -> str:
 
 
 def _beside(arm: str, name: str) -> str:
-    """The arm at the saving of the one of this name; of full data there is none."""
+    """Name of another arm at the same saving as the arm `name`; no such arm is there for full data."""
     return f"{arm} {' '.join(name.split(' ')[-2:])}"
 
 
@@ -186,7 +172,7 @@ MARKERS = "sD^vP<X>"
 
 def draw_front(results: Results, title: str, file: Path) -> None:
     """Accuracy over forward passes. The line is full data, in shorter and shorter runs: what is above it is a gain."""
-    figure = new_figure(9, 5.4, 130)
+    figure = charts.new_figure(9, 5.4, 130)
     axes = figure.subplots()
     bar = sorted(_point(results[name]) for name in results if name == FULL or name.startswith(SHORTER))
     if bar:
@@ -203,9 +189,9 @@ def draw_front(results: Results, title: str, file: Path) -> None:
         x = x + 0.7 * (place - (len(arms) - 1) / 2)  # equal costs would cover each other
         axes.errorbar(x, y, spread, **style, linestyle="none", capsize=3, label=name)
     axes.set(xlabel="forward passes, % of the full run's", ylabel="accuracy %, mean ± standard deviation", title=title)
-    bare(axes)
-    legend_below(figure, axes, 4)
-    save_picture(figure, file)
+    charts.bare(axes)
+    charts.legend_below(figure, axes, 4)
+    charts.save_picture(figure, file)
 
 
 def _point(runs: Sequence[RunResult]) -> tuple[float, float, float]:

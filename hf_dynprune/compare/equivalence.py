@@ -56,12 +56,12 @@ class PairedDifference:
 
     @property
     def pairs(self) -> int:
-        """Seeds."""
+        """Number of paired seeds."""
         return len(self.values)
 
     @property
     def mean(self) -> float:
-        """Of all seeds."""
+        """Mean difference over all seeds."""
         return math.fsum(self.values) / self.pairs
 
     @property
@@ -75,7 +75,7 @@ class PairedDifference:
         return math.sqrt(math.fsum((value - mean) ** 2 for value in self.values) / (self.pairs - 1))
 
     def interval(self, confidence: float) -> tuple[float, float] | None:
-        """Of the true mean, by Student's t; None without a spread."""
+        """Confidence interval of the true mean difference, by Student's t; None without a spread."""
         if not self.spread:
             return None
         half = _special().stdtrit(self.pairs - 1, (1 + confidence) / 2) * self.spread / math.sqrt(self.pairs)
@@ -90,7 +90,7 @@ class PairedDifference:
         return self._p(bound - self.mean)
 
     def _p(self, beyond: float) -> float:
-        """How likely a mean so far beyond a bound is, or one farther, where the true mean lies at the bound."""
+        """Probability of a mean so far beyond a bound, or farther, if the true mean lies at the bound."""
         if self.spread is None:
             return 1.0
         if self.spread == 0:
@@ -110,12 +110,7 @@ class PairedDifference:
 def paired_difference(
     first: Mapping[int, float], second: Mapping[int, float], lower_is_better: bool = False
 ) -> PairedDifference:
-    """First minus second, or the reverse where lower is better, over the seeds that both have.
-
-    Args:
-        first: metric by seed.
-        second: the same of the other arm.
-        lower_is_better: for losses and error rates.
+    """First minus second metric by seed, over the seeds that both arms have; with `lower_is_better` the reverse.
 
     Raises:
         ValueError: no seed is in both, or a metric is not finite.
@@ -134,7 +129,7 @@ def paired_difference(
 
 @dataclass(frozen=True)
 class Equivalence:
-    """A method against full data.
+    """A method compared with full data.
 
     Args:
         difference: method minus full data, turned so that above 0 the method is better.
@@ -160,22 +155,25 @@ class Equivalence:
 
     @property
     def p_lossless(self) -> float:
-        """Of the test that refuses a loss of the margin or more."""
+        """p-value of the test that refuses a loss of the margin or more."""
         return self.difference.p_above(-self.margin)
 
     @property
     def p_not_lossless(self) -> float:
-        """Of the test that refuses a loss of the margin or less."""
+        """p-value of the test that refuses a loss of the margin or less."""
         return self.difference.p_below(-self.margin)
 
     @property
     def p_equivalent(self) -> float:
-        """Of both tests of TOST together: the larger one. Small only where the method is not much better either."""
+        """p-value of both tests of TOST together, the larger one.
+
+        Small only where the method is not much better either.
+        """
         return max(self.p_lossless, self.difference.p_below(self.margin))
 
     @property
     def verdict(self) -> Literal["lossless", "not_lossless", "undecided"]:
-        """Exactly one of the three; see the module."""
+        """Exactly one of the three verdicts that the module defines."""
         if self.p_lossless < ALPHA:
             return "lossless"
         return "not_lossless" if self.p_not_lossless < ALPHA else "undecided"
@@ -199,8 +197,8 @@ class Equivalence:
                 return seeds
         return None
 
-    def facts(self) -> dict[str, Any]:
-        """What is known of the comparison, as JSON can hold it."""
+    def as_dict(self) -> dict[str, Any]:
+        """Verdict, differences, intervals and p-values, as JSON can hold them."""
         return {
             "verdict": self.verdict,
             "margin": self.margin,

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..records.history import PruningHistory
 from ..records.record import HISTORY_FILE
+from ..records.usable_checkpoint import checkpoint_folders
 from .results import FULL, SHORTER, Arm, RunResult
 
 _FOLDER = re.compile(r"(?P<name>.+)-seed(?P<seed>\d+)")
@@ -54,10 +55,7 @@ def read_runs(root: Path) -> list[RunResult]:
 def read_run(folder: Path, name: str, seed: int) -> RunResult | None:
     """The finished run in a folder, or in the one folder below it that an example made; None where there is none.
 
-    Args:
-        folder: of the run.
-        name: that the result is to have.
-        seed: that the run must have had.
+    The result gets the name; the run must have had the seed.
 
     Raises:
         ValueError: several runs are there, one of another seed, or a file that is not what its name says.
@@ -90,33 +88,29 @@ def _from_trainer_files(folder: Path, name: str, seed: int) -> RunResult | None:
 
 
 def _evaluation(folder: Path) -> dict[str, Any]:
-    """The last one's metrics, each with the prefix `eval_`; nothing where the run was not evaluated or not finished."""
-    for file in (*(folder / name for name in _EVALUATIONS), *_last_checkpoint(folder)):
+    """The last evaluation's metrics, with prefix `eval_`; empty where the run was not evaluated or not finished."""
+    last = [checkpoint / "trainer_state.json" for checkpoint in checkpoint_folders(folder)[:1]]
+    for file in (*(folder / name for name in _EVALUATIONS), *last):
         if not file.is_file():
             continue
-        facts = _json(file)
+        content = _json(file)
         if file.name == "trainer_state.json":
-            if facts.get("global_step", 0) < facts.get("max_steps", 0):
+            if content.get("global_step", 0) < content.get("max_steps", 0):
                 continue
-            evaluated = [row for row in facts.get("log_history", []) if any(key.startswith("eval_") for key in row)]
-            facts = evaluated[-1] if evaluated else {}
-        numbers = {key: value for key, value in facts.items() if isinstance(value, (int, float))}
+            evaluated = [row for row in content.get("log_history", []) if any(key.startswith("eval_") for key in row)]
+            content = evaluated[-1] if evaluated else {}
+        numbers = {key: value for key, value in content.items() if isinstance(value, (int, float))}
         if any(key.startswith("eval_") for key in numbers):
             epoch = {"epoch": numbers["epoch"]} if "epoch" in numbers else {}
             return epoch | {f"eval_{key.removeprefix('eval_')}": value for key, value in numbers.items()}
     return {}
 
 
-def _last_checkpoint(folder: Path) -> list[Path]:
-    numbers = [int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoint-*") if path.name[11:].isdigit()]
-    return [folder / f"checkpoint-{max(numbers)}" / "trainer_state.json"] if numbers else []
-
-
 def _json(file: Path) -> dict[str, Any]:
     try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file} is no JSON: the run that wrote it may have been stopped. ({error})") from error
-    if not isinstance(facts, dict):
-        raise ValueError(f"{file} must hold one JSON object, got a {type(facts).__name__}.")
-    return facts
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} must hold one JSON object, got a {type(content).__name__}.")
+    return content

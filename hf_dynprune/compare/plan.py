@@ -37,9 +37,8 @@ class ComparisonArguments:
 def with_recipes(arguments: Sequence[str], folder: Path) -> list[str]:
     """The arguments with the flags of each `--recipe` before them, so that flags on the command line win.
 
-    Args:
-        arguments: as given on the command line; a recipe is named, or given by its path.
-        folder: where `<name>.args` are. They hold flags as on the command line, and lines of comment that begin with #.
+    A recipe is the path of a file, or the name of `<name>.args` in the folder. It holds flags as on the command line,
+    and lines of comment that begin with #.
 
     Raises:
         ValueError: there is no such recipe.
@@ -76,10 +75,10 @@ def default_runs(flags: Sequence[str], methods: str = f"{FULL},infobatch", seeds
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a comparison.
+    """One run of a comparison. Runs with one name differ in their seeds only.
 
     Args:
-        name: in tables; of runs with one name, only the seeds differ.
+        name: in tables.
         args: training arguments, with a folder of its own.
         share: its length as a share of the others', below 1 for the control.
     """
@@ -90,12 +89,12 @@ class PlannedRun:
 
     @property
     def seed(self) -> int:
-        """Of weights, order, augmentation and draws."""
+        """Seed of weights, order, augmentation and draws."""
         return int(self.args.seed)
 
     @property
     def folder(self) -> Path:
-        """Its output folder."""
+        """Output folder of this run alone."""
         return Path(self.args.output_dir)
 
 
@@ -131,14 +130,11 @@ def planned_runs(comparison: ComparisonArguments, training: Any) -> list[Planned
 
 
 def planned_run(training: Any, method: str, seed: int, name: str = "", epochs: float | None = None) -> PlannedRun:
-    """One run of a method, with arguments of its own; full data take no ratio and no target.
+    """One run of a method, with a copy of `training` as arguments; full data take no ratio and no target.
 
     Args:
-        training: arguments of all runs.
-        method: registered name.
-        seed: of the run.
         name: in tables; default: the method's, or the selector's.
-        epochs: another length, schedule and warm-up steps included.
+        epochs: another length, schedule and warm-up steps included; None: that of `training`.
     """
     args = copy.copy(training)
     args.prune_method, args.seed = method, seed

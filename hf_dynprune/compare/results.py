@@ -25,19 +25,19 @@ class Run(Protocol):
 
     @property
     def name(self) -> str:
-        """In tables; of runs with one name, only the seeds differ."""
+        """Name in tables; runs with one name differ in their seeds only."""
 
     @property
     def seed(self) -> int:
-        """Of weights, order, augmentation and draws."""
+        """Seed of weights, order, augmentation and draws."""
 
     @property
     def folder(self) -> Path:
-        """Where it is kept; no other run is."""
+        """The folder that keeps this run and no other."""
 
     @property
     def share(self) -> float:
-        """Its length as a share of the others', below 1 for a shortened schedule."""
+        """Length of the run as a share of the others', below 1 for a shortened schedule."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Arm:
 
     @property
     def method(self) -> str:
-        """The method that it is trained with."""
+        """Name of the method that the run is trained with."""
         return FULL if self.name == SHORTER else self.name
 
 
@@ -89,15 +89,14 @@ class RunResult:
 
     @classmethod
     def of(cls, run: Run, metrics: Mapping[str, Any], history: PruningHistory, epochs: float) -> RunResult:
-        """From the Trainer's metrics, with its prefix `eval_`, the run's history, and the epochs that it made."""
-        charged = [r.forward_passes + r.scoring_forward_passes + r.candidate_forward_passes for r in history]
+        """The result of a run from the Trainer's metrics, with prefix `eval_`, its history, and the epochs it made."""
         seconds = [r.seconds_train + r.seconds_plan + r.seconds_merge + r.seconds_scoring for r in history]
         own = {key.removeprefix("eval_"): value for key, value in metrics.items() if key.startswith("eval_")}
         return cls(
             name=run.name,
             seed=run.seed,
             metrics={key: value for key, value in own.items() if not key.endswith(("_second", "runtime"))},
-            forward_passes=sum(charged),
+            forward_passes=history.charged_forward_passes,
             full_passes=round(history.records[0].num_samples * epochs / run.share),
             steps=sum(record.steps for record in history),
             seconds=sum(seconds),
@@ -110,7 +109,7 @@ class RunResult:
 
     @classmethod
     def read(cls, file: Path) -> RunResult | None:
-        """The result in a file, or None where it is not.
+        """The result in a file; None where there is no such file.
 
         Raises:
             ValueError: the file is no result.
@@ -128,7 +127,7 @@ class RunResult:
 
 
 def group_by_name(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
-    """The runs of each name, in the order of their first."""
+    """The runs by name; names are in the order in which they first occur."""
     by_name: dict[str, list[RunResult]] = {}
     for result in results:
         by_name.setdefault(result.name, []).append(result)

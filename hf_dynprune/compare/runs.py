@@ -20,13 +20,13 @@ Look = Callable[[], RunResult | None]
 
 
 class Runner(Protocol[R_contra]):
-    """Makes runs."""
+    """Trains the runs of a comparison: in this process, by a script, or as an example does."""
 
     def settings(self, arm: R_contra, /) -> dict[str, Any]:
-        """What the result depends on: with another value a finished run is not read back."""
+        """Everything that the result depends on: a finished run with another value is not read back."""
 
     def run(self, arm: R_contra, /) -> RunResult:
-        """Train and evaluate."""
+        """Train and evaluate one run, and return what it measured."""
 
 
 @dataclass
@@ -35,7 +35,6 @@ class RunLoop(Generic[R]):
 
     Args:
         total: runs to make, for the headings.
-        runner: makes them.
         read_back: printed where a run is not made again.
         find: calls the function that looks for a result; of several processes, in the first one alone.
         is_first: this process writes the results down.
@@ -50,11 +49,7 @@ class RunLoop(Generic[R]):
     results: list[RunResult] = field(default_factory=list)
 
     def make(self, run: R, note: str = "") -> RunResult:
-        """Make a run or read it back, under a heading.
-
-        Args:
-            run: the next one.
-            note: behind its heading.
+        """Make a run or read it back, under a heading that ends with `note`.
 
         Raises:
             ValueError: the run that is there was made otherwise; names what differs.
@@ -92,7 +87,10 @@ def finished_result(folder: Path, settings: Mapping[str, Any]) -> RunResult | No
 
 
 def other_settings(folder: Path, settings: Mapping[str, Any]) -> list[str]:
-    """How the run in a folder was made otherwise, "key: value then, value now"; empty where it was not, or is none."""
+    """How a run in a folder was made otherwise, as "key: value then, value now".
+
+    Empty where it was made alike, or where no run has begun there.
+    """
     file = folder / SETTINGS_FILE
     is_begun = (folder / RESULT_FILE).is_file() or any(folder.glob("checkpoint-*"))
     if not file.is_file() or not is_begun:

@@ -25,10 +25,8 @@ METHOD_FLAGS = (
 class ScriptRunner:
     """Runs of a script that parses `DynPruneTrainingArguments` from its command line, each in a process of its own.
 
-    Args:
-        script: path of the script.
-        arguments: of the method's run, without method, seed and output folder. The other arms get them without the
-            flags that say what to prune.
+    The arguments are those of the method's run, without method, seed and output folder. The other arms get them without
+    the flags that say what to prune.
 
     Raises:
         ValueError: there is no such script, or a flag has no place among the arguments.
@@ -48,12 +46,12 @@ class ScriptRunner:
                 )
 
     def settings(self, arm: Arm) -> dict[str, Any]:
-        """Script, by its content, and arguments."""
+        """Name and digest of the script, and the arguments that it gets."""
         digest = hashlib.sha256(self.script.read_bytes()).hexdigest()
         return {"script": f"{self.script.name} {digest[:12]}", "arguments": self._of_arm(arm)}
 
     def run(self, arm: Arm) -> RunResult:
-        """What the script prints goes into `log.txt` of the run's folder."""
+        """Run the script; what it prints goes into `log.txt` of the run's folder."""
         log = arm.folder / "log.txt"
         command = [sys.executable, str(self.script), *self._of_arm(arm), "--output_dir", str(arm.folder)]
         with open(log, "wb") as output:
@@ -85,7 +83,7 @@ class ScriptRunner:
         return [*arguments, "--prune_method", arm.method, "--seed", str(arm.seed)]
 
     def _shortened(self, arm: Arm, arguments: Sequence[str]) -> list[str]:
-        """Epochs, and warm-up where it is given in steps; as a share it shortens by itself."""
+        """Flags for fewer epochs, and for the warm-up where it is given in steps; as a share it shortens by itself."""
         history = read_history(arm.folder.parent / f"{FULL}-seed{arm.seed}")
         if not history:
             raise ValueError(f"{FULL}, seed {arm.seed}, has no history beside {arm.folder}: move its folder away.")
@@ -98,7 +96,7 @@ class ScriptRunner:
 
 
 def _flag(word: str) -> str:
-    """The flag's name with underscores, which the Trainer's flags may be given without; of other words nothing."""
+    """Name of the flag with underscores, also where it is written with dashes; empty for words that are no flag."""
     return word.partition("=")[0][2:].replace("-", "_") if word.startswith("--") else ""
 
 
@@ -116,7 +114,7 @@ def _without(arguments: Sequence[str], flags: Sequence[str]) -> list[str]:
 
 
 def _value(arguments: Sequence[str], flag: str) -> str | None:
-    """The last one that a flag is given."""
+    """The last value that a flag is given; None where it is not among the arguments."""
     found = None
     for place, word in enumerate(arguments):
         if _flag(word) == flag:

@@ -10,13 +10,13 @@ from ..common.tables import markdown_table, mean_and_each
 from .results import FULL, RunResult, group_by_name
 
 Runs = Sequence[RunResult]
-"""Of one name, a run per seed."""
+"""Finished runs of one name, one per seed."""
 Columns = Sequence[tuple[str, Callable[[Runs], str]]]
 """Headings, and what makes a cell from the runs of a row."""
 
 
 def results_table(rows: Iterable[Runs], columns: Columns, text_columns: int = 1) -> str:
-    """Markdown, a row for the runs of each name."""
+    """A Markdown table with a row for the runs of each name."""
     return markdown_table(
         [heading for heading, _ in columns], [[cell(runs) for _, cell in columns] for runs in rows], text_columns
     )
@@ -46,13 +46,7 @@ def steps_cell(runs: Runs) -> str:
 
 
 def time_saved_cell(runs: Runs, full: Runs | None, without: str = "") -> str:
-    """Wall time saved against full data, in %.
-
-    Args:
-        runs: of the row.
-        full: on full data.
-        without: shown where there are none.
-    """
+    """Wall time saved against the runs on full data, in %; `without` where there are none."""
     share = time_share(runs, full)
     return without if share is None else f"{100 * (1 - share):.1f}"
 
@@ -75,9 +69,8 @@ def comparison_table(results: Runs, metrics: Mapping[str, str], difference: str,
     """Methods compared, as Markdown, with a line that says how to read it.
 
     Args:
-        results: of one or several seeds.
-        metrics: heading by metric; of the first, the difference to the full data is shown too.
-        difference: heading of that.
+        metrics: heading by metric; the difference to full data is shown for the first one.
+        difference: heading of that difference.
         scale: what metrics are multiplied by, 100 for shares in [0, 1].
     """
     by_name = group_by_name(results)

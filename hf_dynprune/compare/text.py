@@ -28,7 +28,7 @@ NAMES = {
 
 
 def check_packages() -> None:
-    """Raise an ImportError where one is missing that the report needs, before anything is run."""
+    """Raise an ImportError where a package that the report needs is missing, before anything is run."""
     for name in ("matplotlib", "scipy"):
         require(name, f"The comparison needs {name}")
 
@@ -37,7 +37,7 @@ def check_packages() -> None:
 
 
 def verdict_sentence(comparison: Comparison) -> str:
-    """What the runs show about losslessness. Better than full data is said as such, however large the gain."""
+    """What the runs show about losslessness. A method better than full data is said to be, however large the gain."""
     settings, test = comparison.settings, comparison.equivalence
     lossless = f"lossless within {_margin(comparison)}"
     shown = _difference(comparison, test.difference, 1 - 2 * ALPHA)
@@ -98,7 +98,7 @@ def _margin(comparison: Comparison) -> str:
 
 
 def _decimals(comparison: Comparison) -> int:
-    """So many that two figures of the margin show."""
+    """Number of decimals that shows two figures of the margin."""
     return max(0, 2 - math.floor(math.log10(comparison.settings.margin)))
 
 
@@ -125,7 +125,7 @@ def _interval(comparison: Comparison, difference: PairedDifference, confidence: 
 
 
 def format_report(comparison: Comparison) -> str:
-    """Sentences and tables, as Markdown."""
+    """The comparison's sentences and tables, as Markdown."""
     settings = comparison.settings
     heading = f"{settings.metric}{' %' if settings.scale == 100 else ''}"
     runs = comparison_table(
@@ -163,11 +163,11 @@ def write_report(comparison: Comparison, out: Path) -> str:
     """Write `compare.md`, `compare.json` and `compare.png`; return the first."""
     text = format_report(comparison)
     seeds = sorted({result.seed for result in comparison.results})  # finished runs may be of others than asked for
-    facts: dict[str, Any] = {
+    content: dict[str, Any] = {
         "sentences": _sentences(comparison),
         "settings": dataclasses.asdict(comparison.settings) | {"seeds": seeds},
         "saved": comparison.saved,
-        "against_full_data": comparison.equivalence.facts(),
+        "against_full_data": comparison.equivalence.as_dict(),
         "controls": {
             name: {
                 "separation": difference.separation,
@@ -181,18 +181,18 @@ def write_report(comparison: Comparison, out: Path) -> str:
         "runs": [dataclasses.asdict(result) for result in comparison.results],
     }
     write_atomically(out / "compare.md", text.encode())
-    write_atomically(out / "compare.json", (json.dumps(_finite(facts), indent=1, allow_nan=False) + "\n").encode())
+    write_atomically(out / "compare.json", (json.dumps(_finite(content), indent=1, allow_nan=False) + "\n").encode())
     draw_picture(comparison, out / "compare.png")
     return text
 
 
-def _finite(facts: Any) -> Any:
-    """The same with None for NaN and infinities, which JSON has not: runs may have them in other metrics."""
-    if isinstance(facts, dict):
-        return {key: _finite(value) for key, value in facts.items()}
-    if isinstance(facts, (list, tuple)):
-        return [_finite(value) for value in facts]
-    return None if isinstance(facts, float) and not math.isfinite(facts) else facts
+def _finite(value: Any) -> Any:
+    """The same content with None for NaN and infinities, which JSON lacks: runs may have them in other metrics."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # ---- Picture ----
@@ -202,7 +202,7 @@ METHOD, LOSS = BLUE, RED
 
 
 def draw_picture(comparison: Comparison, file: Path) -> None:
-    """Left each run, a line per seed; right the method's differences with their intervals, and the margin."""
+    """On the left each run, a line per seed; on the right the method's differences with intervals, and the margin."""
     figure = new_figure(11, 4.8, 150)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
     _draw_runs(comparison, left)

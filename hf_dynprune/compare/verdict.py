@@ -24,11 +24,11 @@ CONTROLS = (SHORTER, RANDOM)
 
 @dataclass(frozen=True)
 class CompareSettings:
-    """What to compare, and by what. The defaults are those of the command line.
+    """What to compare, and by which metric. The defaults are those of the command line.
 
     Args:
-        method: registered name, here or by the script.
-        seeds: of one run per arm each; at least two for a verdict.
+        method: name registered here or by the script.
+        seeds: each arm is run once per seed; a verdict needs at least two.
         metric: name of the evaluation's value, without the Trainer's prefix `eval_`.
         margin: the largest loss that still counts as none, in the metric times `scale`.
         scale: what the metric is multiplied by: 100 turns shares in [0, 1] into points of percent.
@@ -60,13 +60,13 @@ class CompareSettings:
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """Names of the arms: full data, the method, the controls. Random pruning is no control of itself."""
+        """Names of the arms: full data, the method, the controls. Random pruning is not compared with itself."""
         controls = CONTROLS if self.controls else ()
         return (FULL, self.method, *(name for name in controls if name != self.method))
 
     @property
     def unit(self) -> str:
-        """Behind a difference."""
+        """Suffix printed after a difference: " points" of percent, or nothing for other units."""
         return " points" if self.scale == 100 else ""
 
     def value(self, result: RunResult) -> float:
@@ -130,9 +130,7 @@ def _arm(name: str, seed: int, folder: Path, of_seed: dict[str, RunResult], meth
 class Comparison:
     """Finished runs, compared.
 
-    Args:
-        settings: method, metric and margin.
-        results: of all arms. Runs of other names are left out, and so are seeds without full data or the method.
+    Runs of other names than the arms' are left out, and so are seeds without full data or the method.
 
     Raises:
         ValueError: no seed has both full data and the method, or a run's metric cannot be compared.

@@ -23,7 +23,7 @@ Objects given to the trainer win: `policy=` over `prune_method`, `prune_ratio` a
 
 
 def flags_page() -> str:
-    """The page."""
+    """The content of `docs/flags.md`: a row per flag with its type, default and meaning."""
     hints = typing.get_type_hints(DynPruneArguments)
     rows = [
         (f"`{field.name}`", _named(hints[field.name]), _default(field), field.metadata["help"])
@@ -33,7 +33,7 @@ def flags_page() -> str:
 
 
 def _named(kind: Any) -> str:
-    """A type in words of the command line."""
+    """Name of a type, as a user of the command line would say it."""
     if get_origin(kind) in (UnionType, Union):
         kinds = [each for each in get_args(kind) if each is not NoneType]
         return "JSON or dictionary" if len(kinds) > 1 else _named(kinds[0])

@@ -44,13 +44,7 @@ first epoch is full. A method that is not named here can be added as one file in
 
 @dataclass(frozen=True)
 class Parameter:
-    """One field of a policy.
-
-    Args:
-        name: of the field.
-        default: as Python writes it, or "required".
-        meaning: from the class docstring's `Args:`.
-    """
+    """One field of a policy: its default as Python code or "required", and its meaning from the class docstring."""
 
     name: str
     default: str
@@ -58,7 +52,7 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class MethodFacts:
+class MethodDescription:
     """What a method's class says of itself, in Markdown. `NOT_STATED` where it is silent.
 
     Args:
@@ -93,15 +87,15 @@ class MethodFacts:
 
     @property
     def unbiased_claim(self) -> str:
-        """Both in one phrase."""
+        """Whether the method is unbiased, and what that depends on, in one phrase."""
         return f"{self.unbiased}: {self.claim}" if self.claim else self.unbiased
 
 
-def method_facts(name: str) -> MethodFacts:
-    """Facts of a registered method.
+def describe_method(name: str) -> MethodDescription:
+    """What a registered method's class says of itself.
 
     Example:
-        >>> method_facts("random").unbiased, method_facts("random").parameters[0].default
+        >>> describe_method("random").unbiased, describe_method("random").parameters[0].default
         ('no', 'required')
     """
     cls = get_policy(name)
@@ -112,7 +106,7 @@ def method_facts(name: str) -> MethodFacts:
     sections |= {key: text for key, text in _sections(own).items() if key != "rule"}
     unbiased, claim = _claim(cls)
     remarks, meanings = _arguments(own.partition("\n\n")[2])
-    return MethodFacts(
+    return MethodDescription(
         name=name,
         class_name=cls.__name__,
         summary=_joined(own.partition("\n\n")[0]) or NOT_STATED,
@@ -133,17 +127,17 @@ def method_facts(name: str) -> MethodFacts:
 
 
 def methods_table(page: str) -> str:
-    """The short table, with links to `page`."""
+    """The short table of all methods, with links to their sections in `page`."""
     rows = []
-    for facts in map(method_facts, list_policies()):
-        link = f"[`{facts.name}`]({page}#{facts.name})"
-        rows.append((link, facts.summary, facts.unbiased_claim, facts.cost, with_links(facts.reference)))
+    for method in map(describe_method, list_policies()):
+        link = f"[`{method.name}`]({page}#{method.name})"
+        rows.append((link, method.summary, method.unbiased_claim, method.cost, with_links(method.reference)))
     return _table(("`prune_method`", "An epoch keeps", "Unbiased", "Extra cost", "Source"), rows) + "\n"
 
 
 def methods_page() -> str:
-    """`docs/methods.md`."""
-    return "\n".join([INTRODUCTION, methods_table(""), *map(_card, map(method_facts, list_policies()))])
+    """The content of `docs/methods.md`: the short table, then a section per method."""
+    return "\n".join([INTRODUCTION, methods_table(""), *map(_card, map(describe_method, list_policies()))])
 
 
 def with_table(readme: str) -> str:
@@ -174,26 +168,26 @@ def write_docs(root: Path) -> list[Path]:
     return stale
 
 
-def _card(facts: MethodFacts) -> str:
+def _card(method: MethodDescription) -> str:
     table = {
-        "an epoch keeps": facts.summary,
-        "when to use": facts.when,
-        "unbiased": facts.unbiased_claim,
-        "extra cost": facts.cost,
-        "selection": facts.holds,
-        "paper": with_links(facts.reference),
+        "an epoch keeps": method.summary,
+        "when to use": method.when,
+        "unbiased": method.unbiased_claim,
+        "extra cost": method.cost,
+        "selection": method.holds,
+        "paper": with_links(method.reference),
     }
-    lines = [f"## {facts.name}", "", _table(("class", f"`{facts.class_name}`"), table.items())]
-    if facts.rule:
-        lines += ["", facts.rule]
-    if facts.parameters:
-        rows = [(f"`{each.name}`", each.default, each.meaning) for each in facts.parameters]
+    lines = [f"## {method.name}", "", _table(("class", f"`{method.class_name}`"), table.items())]
+    if method.rule:
+        lines += ["", method.rule]
+    if method.parameters:
+        rows = [(f"`{each.name}`", each.default, each.meaning) for each in method.parameters]
         lines += ["", _table(("parameter", "default", "meaning"), rows)]
     else:
         lines += ["", "It has no parameters."]
-    if facts.remarks:
-        lines += ["", facts.remarks]
-    return "\n".join([*lines, "", f"**Source.** {with_links(facts.source)}", ""])
+    if method.remarks:
+        lines += ["", method.remarks]
+    return "\n".join([*lines, "", f"**Source.** {with_links(method.source)}", ""])
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -269,15 +263,15 @@ def _of_defaults(cls: type[PruningPolicy], name: str) -> Any:
 
 def _claim(cls: type[PruningPolicy]) -> tuple[str, str]:
     """(yes, no or neither, the docstring of its `unbiased`)."""
-    fact = inspect.getattr_static(cls, "unbiased")
-    said = fact.__doc__ if isinstance(fact, property) and fact is not vars(PruningPolicy)["unbiased"] else ""
+    own = inspect.getattr_static(cls, "unbiased")
+    said = own.__doc__ if isinstance(own, property) and own is not vars(PruningPolicy)["unbiased"] else ""
     claim = _of_defaults(cls, "unbiased")
     text = "depends on its parameters" if claim is None else "yes" if claim else "no"
     return text, _lower(_joined(said or "").removesuffix("."))
 
 
 def _lower(text: str) -> str:
-    """For the middle of a sentence."""
+    """The text with a small first letter, for the middle of a sentence."""
     return text[:1].lower() + text[1:]
 
 

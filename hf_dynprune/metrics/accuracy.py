@@ -55,7 +55,7 @@ class Accuracy(evaluate.Metric):  # type: ignore[misc]
         )
 
     def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
-        """Add B samples."""
+        """Add B samples: class ids `[B]` or logits `[B, C]`, and labels `[B]`."""
         ids, labels = _class_ids(predictions), labels_of(references)
         if len(ids) != len(labels):
             raise ValueError(f"Accuracy got {len(ids)} predictions for {len(labels)} references.")
@@ -102,7 +102,7 @@ def _class_ids(predictions: Any) -> NDArray[np.int64]:
 
 
 def labels_of(references: Any) -> NDArray[np.int64]:
-    """Class ids `[B]`."""
+    """Labels as int64 class ids `[B]`; refused unless they are integers of one axis."""
     array = np.asarray(references)
     if array.ndim == 1 and (array.dtype.kind in "iu" or array.size == 0):
         return array.astype(np.int64)

@@ -30,7 +30,7 @@ class CountingMetric(evaluate.Metric):  # type: ignore[misc]
 
     @abstractmethod
     def _count(self, predictions: Any, references: Any) -> int:
-        """Count a batch, all of it or, where it is refused, nothing; the number of its images."""
+        """Count a batch, or nothing of it where it is refused; returns the number of its images."""
 
     @abstractmethod
     def _result(self) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class CountingMetric(evaluate.Metric):  # type: ignore[misc]
         self._loader: weakref.ref[Any] | None = None
 
     def add_batch(self, *, predictions: Any = None, references: Any = None) -> None:
-        """Add B images."""
+        """Count the predictions and references of B images; nothing of a batch that is refused."""
         self._images += self._count(predictions, references)
 
     def add(self, *, prediction: Any = None, reference: Any = None) -> None:
@@ -71,14 +71,11 @@ class CountingMetric(evaluate.Metric):  # type: ignore[misc]
             self.reset()
 
     def batch_metrics(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
-        """The Trainer's `compute_metrics`, with `batch_eval_metrics=True` and without.
+        """The Trainer's `compute_metrics`, with `batch_eval_metrics=True` and without; {} before the last batch.
 
         An evaluation that breaks off never asks for its result. Its counts are dropped, with a warning, when the first
         batch of the next one comes, from another data loader. Where the Trainer keeps its loader
         (`dataloader_persistent_workers`) this cannot be seen: call `reset()` before evaluating again.
-
-        Returns:
-            The result; {} before the last batch.
         """
         self._drop_what_another_evaluation_left()
         for outputs, labels in _batches(prediction):
@@ -95,7 +92,7 @@ class CountingMetric(evaluate.Metric):  # type: ignore[misc]
 
 
 def first_output(outputs: Any) -> Any:
-    """The logits, of a model that returns hidden states or the like beside them."""
+    """The logits, also of a model that returns a tuple with hidden states or the like behind them."""
     return outputs[0] if isinstance(outputs, tuple) else outputs
 
 

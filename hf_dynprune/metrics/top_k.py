@@ -97,7 +97,7 @@ class TopKAccuracy(CountingMetric):
         return dict(zip(names, (self._hits / self._labelled).tolist(), strict=True))
 
     def _ids(self, predictions: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Class ids `[B, K]`."""
+        """The most likely class ids `[B, K]` from such ids or from logits `[B, C]`."""
         tensor = predictions.detach() if isinstance(predictions, Tensor) else torch.as_tensor(np.asarray(predictions))
         is_ids = tensor.ndim == 2 and not (tensor.is_floating_point() or tensor.is_complex())
         if not is_ids:

@@ -23,13 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForImageClassification,
-    PreTrainedConfig,
-    PreTrainedModel,
-    initialization,
-)
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel, initialization
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
 KERNELS = {"basic": (3, 3), "bottleneck": (1, 3, 1)}
@@ -80,7 +74,7 @@ class CifarResNetConfig(PreTrainedConfig):
 
 
 class _Block(nn.Module):
-    """`[B, C, H, W]` to `[B, C', H / stride, W / stride]`."""
+    """A residual block, from `[B, C, H, W]` to `[B, C', H / stride, W / stride]`."""
 
     def __init__(self, layer_type: str, channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -144,7 +138,7 @@ class CifarResNetForImageClassification(PreTrainedModel):
 
 
 def _convolution(channels: int, out: int, kernel: int, stride: int) -> list[nn.Module]:
-    """A convolution and its normalisation."""
+    """A convolution without bias, and the batch normalisation behind it."""
     return [nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out)]
 
 

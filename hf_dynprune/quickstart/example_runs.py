@@ -43,13 +43,10 @@ def run_all(
 ) -> list[RunResult]:
     """Make each run that has no result yet; read back the others, which must have been made alike.
 
-    With several processes the first one looks what is there.
+    A result depends on the run, on `settings` (the example's arguments) and on `data` (data sets by split). `train`
+    makes a run.
 
-    Args:
-        runs: as planned.
-        settings: the example's arguments, which results depend on too.
-        data: data sets by split, which results depend on as well.
-        train: makes one.
+    With several processes the first one looks for finished runs.
 
     Raises:
         ValueError: a run that is there was made otherwise; names what differs.

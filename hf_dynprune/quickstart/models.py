@@ -1,4 +1,4 @@
-"""Small models for small images, built from scratch in a moment."""
+"""Small models for small images, with random weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers import (
 
 
 def small_vit_config(channels: int, height: int, width: int) -> ViTConfig:
-    """Four layers of width 64 on 16 to 64 patches: 0.14 million parameters."""
+    """Configuration of a ViT with four layers of width 64 on 16 to 64 patches: 0.14 million parameters."""
     patch = max(2, min(height, width) // 8)
     if height % patch or width % patch:
         raise ValueError(f"The ViT needs sides that are multiples of {patch}, got {height} x {width}: use the ResNet.")
@@ -32,7 +32,7 @@ def small_vit_config(channels: int, height: int, width: int) -> ViTConfig:
 
 
 def small_vit(channels: int, height: int, width: int, classes: int) -> PreTrainedModel:
-    """A model of that size."""
+    """A ViT of the size of `small_vit_config`, with random weights."""
     config = small_vit_config(channels, height, width)
     config.num_labels = classes
     return ViTForImageClassification(config)
@@ -41,11 +41,7 @@ def small_vit(channels: int, height: int, width: int, classes: int) -> PreTraine
 def small_resnet(channels: int, height: int, width: int, classes: int) -> PreTrainedModel:
     """Three stages of one basic block each, 0.17 million parameters, with first layers that suit small images."""
     config = ResNetConfig(
-        num_channels=channels,
-        embedding_size=24,
-        hidden_sizes=[24, 48, 96],
-        depths=[1, 1, 1],
-        layer_type="basic",
+        num_channels=channels, embedding_size=24, hidden_sizes=[24, 48, 96], depths=[1, 1, 1], layer_type="basic"
     )
     config.num_labels = classes
     model = ResNetForImageClassification(config)

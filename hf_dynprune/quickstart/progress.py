@@ -10,11 +10,9 @@ from transformers.trainer_callback import ProgressCallback
 
 
 class RunProgress(ProgressCallback):
-    """The Trainer's bar, with a metric in it instead of a line per log, and a clock that leaves evaluations out.
+    """The Trainer's progress bar with a metric in it, in [0, 1], instead of a line per log.
 
-    Args:
-        title: shown in front of the bar.
-        metric: name of the evaluation's value to show, in [0, 1].
+    `seconds` is the time spent on training, without evaluations.
     """
 
     def __init__(self, title: str, metric: str = "accuracy") -> None:
@@ -26,26 +24,26 @@ class RunProgress(ProgressCallback):
         self._began = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Name the bar."""
+        """Open the Trainer's bar and put the title in front of it."""
         super().on_train_begin(args, state, control, **kwargs)  # type: ignore[no-untyped-call]
         if self.training_bar is not None:
             self.training_bar.set_description(self.title)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the clock."""
+        """Start the clock for the epoch's training."""
         self._began = time.perf_counter()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop it: the epoch's evaluation comes next."""
+        """Stop the clock: the epoch's evaluation comes next."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.seconds += time.perf_counter() - self._began
 
     def on_prediction_step(self, *args: Any, **kwargs: Any) -> None:
-        """No second bar."""
+        """Show no second bar during evaluations, unlike the Trainer."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Show its last value."""
+        """Show the metric's last value in the bar."""
         if self.training_bar is not None and f"eval_{self.metric}" in logs:
             self.training_bar.set_postfix_str(f"{self.metric} {logs[f'eval_{self.metric}']:.1%}")
 

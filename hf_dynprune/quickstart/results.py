@@ -19,8 +19,8 @@ from ..compare.tables import Columns, Runs, name_cell, results_table, saved_cell
 from ..records.history import PruningHistory
 
 MODEL_NAMES = {"vit": "small ViT", "resnet": "small ResNet"}
-Facts = Mapping[str, Mapping[str, Any]]
-"""What results depend on, by method: images, model, training, and the policy's parameters."""
+Conditions = Mapping[str, Mapping[str, Any]]
+"""What results depend on, by method, as `run_conditions` gives it: images, model, training, the policy's parameters."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Curve:
 
 
 def read_curve(folder: Path) -> Curve:
-    """The curve of the run in a folder."""
+    """Forward passes and accuracy by epoch of the run in a folder."""
     history = PruningHistory.load(folder)
     state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
     return Curve(
@@ -49,12 +49,12 @@ def read_curve(folder: Path) -> Curve:
 # ---- Table ----
 
 
-def format_table(results: Sequence[RunResult], facts: Facts) -> str:
+def format_table(results: Sequence[RunResult], conditions: Conditions) -> str:
     """A Markdown table, a row per method, aligned to be read as plain text too."""
     by_name = group_by_name(results)
     columns: Columns = [
         ("method", name_cell),
-        ("setting", lambda runs: _setting(facts[runs[0].name])),
+        ("setting", lambda runs: _setting(conditions[runs[0].name])),
         ("accuracy %", lambda runs: mean_and_spread(_accuracies(runs), 100, has_ends=True)),
         ("forward passes saved %", saved_cell),
         ("optimizer steps", steps_cell),
@@ -68,15 +68,15 @@ def _accuracies(runs: Runs) -> list[float]:
     return [run.metrics["accuracy"] for run in runs]
 
 
-def _setting(facts: Mapping[str, Any]) -> str:
-    """The policy's parameters strictly between 0 and 1: those at 0 or 1 are switched off."""
-    shares = {key: value for key, value in facts["policy"].items() if isinstance(value, float) and 0 < value < 1}
+def _setting(conditions: Mapping[str, Any]) -> str:
+    """The policy's parameters strictly between 0 and 1, as text: at 0 or 1 a parameter is switched off."""
+    shares = {key: value for key, value in conditions["policy"].items() if isinstance(value, float) and 0 < value < 1}
     return ", ".join(f"{key} {value:.3g}" for key, value in shares.items()) or "full data"
 
 
-def describe(results: Sequence[RunResult], facts: Facts) -> str:
-    """What the figures are and how far they can be trusted."""
-    common = next(iter(facts.values()))
+def describe(results: Sequence[RunResult], conditions: Conditions) -> str:
+    """Text that says what the figures are and how far they can be trusted."""
+    common = next(iter(conditions.values()))
     seeds = sorted({result.seed for result in results})
     if len(seeds) > 1:
         trust = f"{len(seeds)} seeds ({', '.join(map(str, seeds))}): mean ± standard deviation (smallest to largest)."
@@ -98,10 +98,10 @@ def describe(results: Sequence[RunResult], facts: Facts) -> str:
 # ---- Picture ----
 
 
-def draw_picture(results: Sequence[RunResult], curves: Mapping[Arm, Curve], facts: Facts, file: Path) -> None:
+def draw_picture(results: Sequence[RunResult], curves: Mapping[Arm, Curve], conditions: Conditions, file: Path) -> None:
     """Accuracy over forward passes, a line per method and a marker per epoch; the second half once more, enlarged.
 
-    Over several seeds the line is their mean and the shade reaches from the smallest to the largest.
+    Over several seeds the line is their mean, and the shaded band reaches from the smallest to the largest value.
     """
     figure = new_figure(10, 5.2, 150)
     whole, end = figure.subplots(1, 2)
@@ -113,7 +113,7 @@ def draw_picture(results: Sequence[RunResult], curves: Mapping[Arm, Curve], fact
         accuracy = np.array([curve.accuracy for curve in of_name]) * 100
         late.extend(accuracy[:, len(passes) // 2 :].flat)
         saved = np.mean([run.saved for run in runs]) * 100
-        label = f"{name} ({_setting(facts[name])}): {accuracy[:, -1].mean():.1f} %, saved {saved:.0f} %"
+        label = f"{name} ({_setting(conditions[name])}): {accuracy[:, -1].mean():.1f} %, saved {saved:.0f} %"
         starts.append(passes[len(passes) // 2])
         for axes in (whole, end):
             axes.plot(passes, accuracy.mean(0), color=color, marker=marker, markersize=4, linewidth=1.4, label=label)
@@ -126,13 +126,13 @@ def draw_picture(results: Sequence[RunResult], curves: Mapping[Arm, Curve], fact
         axes.set_xlabel("training forward passes (thousands of images)")
         whole_numbers(axes)
         bare(axes)
-    figure.suptitle(_title(results, facts))
+    figure.suptitle(_title(results, conditions))
     legend_below(figure, whole, 2)
     save_picture(figure, file)
 
 
-def _title(results: Sequence[RunResult], facts: Facts) -> str:
-    common = next(iter(facts.values()))
+def _title(results: Sequence[RunResult], conditions: Conditions) -> str:
+    common = next(iter(conditions.values()))
     seeds = sorted({result.seed for result in results})
     runs = f"seed {seeds[0]} only" if len(seeds) == 1 else f"mean and range of {len(seeds)} seeds"
     run = f"{common['data']}, {MODEL_NAMES[common['model']]}, {common['epochs']} epochs with every method"

@@ -32,7 +32,7 @@ from .progress import RunProgress
 from .results import describe, draw_picture, format_table, read_curve
 
 OWN_RATIO = ("none", "infobatch")
-"""Methods left at their own defaults: what InfoBatch saves follows from the losses. The others are set to `saving`."""
+"""Methods that keep their defaults: what InfoBatch saves follows from the losses. The others are set to `saving`."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class QuickstartSettings:
 
     @property
     def peak_learning_rate(self) -> float:
-        """The one given, or what suits the model."""
+        """The learning rate that was given, or else the one that suits the model."""
         return self.learning_rate or MODELS[self.model][1]
 
     def policy(self, method: str) -> PruningPolicy:
@@ -124,7 +124,7 @@ class QuickstartSettings:
 # ---- One run ----
 
 
-def run_facts(settings: QuickstartSettings, method: str, task: ImageTask) -> dict[str, Any]:
+def run_conditions(settings: QuickstartSettings, method: str, task: ImageTask) -> dict[str, Any]:
     """What the result of a run depends on besides method and seed, as JSON gives it back."""
     return {
         "data": task.name,
@@ -141,7 +141,7 @@ def run_facts(settings: QuickstartSettings, method: str, task: ImageTask) -> dic
 
 
 def training_arguments(settings: QuickstartSettings, folder: Path, seed: int) -> DynPruneTrainingArguments:
-    """The same for every method: pruning is given to the trainer as a policy."""
+    """Training arguments, the same for every method: pruning is given to the trainer as a policy."""
     return DynPruneTrainingArguments(
         output_dir=str(folder),
         seed=seed,
@@ -162,12 +162,10 @@ def training_arguments(settings: QuickstartSettings, folder: Path, seed: int) ->
 
 
 def run_once(settings: QuickstartSettings, arm: Arm, task: ImageTask) -> RunResult:
-    """Train and evaluate one method with one seed. The run's folder then has its history and the Trainer's state.
+    """Train and evaluate one method with one seed.
 
-    Args:
-        settings: what to compare.
-        arm: the run; with a share below 1 its schedule is shortened with its epochs.
-        task: the images.
+    An arm with a share below 1 has fewer epochs, and its schedule is shortened with them. The run's folder then has its
+    history and the Trainer's state.
     """
     set_seed(arm.seed)  # the same initial weights for every method
     build, _ = MODELS[settings.model]
@@ -203,11 +201,7 @@ def _accuracy_of(metric: Accuracy) -> Callable[[EvalPrediction], dict[str, float
 
 
 class QuickstartRunner:
-    """Makes runs in this process.
-
-    Args:
-        settings: images, model and training.
-    """
+    """Makes runs in this process, with the images, model and training of these settings."""
 
     def __init__(self, settings: QuickstartSettings) -> None:
         self.base = settings
@@ -219,14 +213,14 @@ class QuickstartRunner:
 
     def settings(self, arm: Arm) -> dict[str, Any]:
         """What a result depends on besides method and seed, and the length of the run."""
-        return run_facts(self._settings(arm), arm.method, self.task) | {"share": arm.share}
+        return run_conditions(self._settings(arm), arm.method, self.task) | {"share": arm.share}
 
     def run(self, arm: Arm) -> RunResult:
-        """Train, and keep the accuracy after the last epoch."""
+        """Train and evaluate one arm; see `run_once`."""
         return run_once(self._settings(arm), arm, self.task)
 
     def _settings(self, arm: Arm) -> QuickstartSettings:
-        """With `saving` as measured, for the control `random`, whose ratio follows from it."""
+        """The settings, for the control `random` with `saving` as measured, since its ratio follows from that."""
         if arm.name != RANDOM or arm.saving is None:
             return self.base
         return dataclasses.replace(self.base, methods=(RANDOM,), saving=arm.saving)
@@ -243,10 +237,10 @@ def run_quickstart(settings: QuickstartSettings) -> list[RunResult]:
         if settings.fresh or other_settings(arm.folder, runner.settings(arm)):
             (arm.folder / RESULT_FILE).unlink(missing_ok=True)
         loop.make(arm)
-    facts = {name: run_facts(settings, name, task) for name in settings.methods}
-    report = f"{format_table(loop.results, facts)}\n\n{describe(loop.results, facts)}\n"
+    conditions = {name: run_conditions(settings, name, task) for name in settings.methods}
+    report = f"{format_table(loop.results, conditions)}\n\n{describe(loop.results, conditions)}\n"
     write_lines(loop.results, settings.out / "results.jsonl")
     (settings.out / "results.md").write_text(report, encoding="utf-8")
-    draw_picture(loop.results, {arm: read_curve(arm.folder) for arm in arms}, facts, settings.out / "accuracy.png")
+    draw_picture(loop.results, {arm: read_curve(arm.folder) for arm in arms}, conditions, settings.out / "accuracy.png")
     print(f"\n{report}\nresults.jsonl, results.md and accuracy.png are in {settings.out}/")
     return loop.results

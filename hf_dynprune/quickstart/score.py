@@ -18,10 +18,7 @@ def run_scoring(
 
     Args:
         settings: images, model and training; `epochs` is the length of the whole run, `seeds[0]` of the first one.
-        method: "forgetting", "el2n" or "grand".
-        out: path of the score file.
         epochs: epochs of training before scoring; None: all for forgetting, a tenth, at least 1, for the others.
-        runs: to average; None: the authors' number.
     """
     task = settings.task()
     if epochs is None and method != "forgetting":

@@ -55,7 +55,7 @@ _ORIENTATION = 0x0112
 
 
 def looks_like(folder: Path) -> bool:
-    """Whether the folder or its `ADEChallengeData2016` holds images or annotations: enough to read it as one."""
+    """Whether the folder, or `ADEChallengeData2016` in it, holds images or annotations: then it is read as ADE20K."""
     return any((place / part).is_dir() for place in _places(folder) for part in ("images", "annotations"))
 
 

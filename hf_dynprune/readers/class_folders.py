@@ -28,10 +28,7 @@ Split = tuple[list[str], list[int]]
 
 
 def read_class_folders(root: Path) -> tuple[tuple[Split, Split], tuple[str, ...]]:
-    """Training and validation files with their class ids, and the name of each class.
-
-    Args:
-        root: holds `train` and one of `VALIDATION`.
+    """Training and validation files with class ids, and class names; `root` holds `train` and one of `VALIDATION`.
 
     Raises:
         ValueError: a split or its pictures are missing, a class has none to train on, or validation has a class that

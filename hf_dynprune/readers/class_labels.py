@@ -1,4 +1,4 @@
-"""Names of classes, and labels as class ids: numbers, names or class labels. Validation has no class of its own."""
+"""Names of classes, and labels as class ids: from numbers, names or class labels. Validation adds no class."""
 
 from __future__ import annotations
 
@@ -39,13 +39,10 @@ def class_ids(
 ) -> tuple[datasets.Dataset, datasets.Dataset, tuple[str, ...]]:
     """Training and validation with class ids in this column, and the name of each class.
 
+    `rows` has the training split, then validation, each under its name for messages, which call the column `called`.
+
     Whole numbers are ids, and their names are the numbers up to the largest of training; strings are names, with ids in
     the order of the alphabet; class labels bring both.
-
-    Args:
-        rows: training, then validation, each under the name that messages give it.
-        column: the one with the labels.
-        called: the name that messages give to the column.
 
     Raises:
         ValueError: a row has no label, validation has a class that training has not, or it is no such column.
@@ -75,7 +72,7 @@ def class_ids(
 
 
 def as_class_labels(rows: datasets.Dataset, column: str, names: list[str]) -> datasets.Dataset:
-    """With the column's values, strings or numbers, replaced by their places in `names`."""
+    """The rows with the column's values, strings or numbers, replaced by their places in `names`."""
     strings = rows.cast_column(column, datasets.Value("string"))
     return strings.cast_column(column, datasets.ClassLabel(names=names))
 

@@ -66,7 +66,7 @@ class ImageTask:
 
     @cached_property
     def digest(self) -> str:
-        """Changes when an image, a label or the order changes."""
+        """A short digest that changes when an image, a label or the order changes."""
         parts = hashlib.sha256()
         for tensor in (*self.train, *self.test):
             parts.update(str(tuple(tensor.shape)).encode() + tensor.numpy().tobytes())
@@ -83,9 +83,7 @@ class ImageTask:
 def load_digits_task(train_size: int | None = None, test_size: int | None = None) -> ImageTask:
     """scikit-learn's 1,797 handwritten digits, 8x8; a fifth of them for testing, each class in proportion.
 
-    Args:
-        train_size: images of the training split to use; None: all 1,437.
-        test_size: images of the test split to use; None: all 360.
+    The sizes are numbers of images to use of each split; None: all 1,437 and all 360.
     """
     require("sklearn.datasets", "The quickstart needs scikit-learn")
     from sklearn.datasets import load_digits
@@ -107,8 +105,7 @@ def load_parquet_task(folder: Path, train_size: int | None = None, test_size: in
     Args:
         folder: holds the two files, each with a column `image` or `img` of encoded images of one size and a column
             `label` or `labels` of class numbers.
-        train_size: rows of the training file to use, drawn without replacement; None: all.
-        test_size: the same for the test file.
+        train_size: rows of the training file to use, drawn without replacement; None: all. `test_size` likewise.
     """
     train = _read_parquet(folder / "train.parquet", train_size)
     test = _read_parquet(folder / "test.parquet", test_size)
@@ -150,12 +147,9 @@ def _read_parquet(file: Path, size: int | None) -> tuple[Tensor, Tensor]:
 
 
 def chosen_rows(available: int, size: int | None, where: str) -> NDArray[np.int64]:
-    """The rows of a parquet file that are used, the same in every run, in their order.
+    """The rows of a parquet file that are used, the same in every run; `size` None: all.
 
-    Args:
-        available: rows of the file.
-        size: how many to draw, without replacement; None: all.
-        where: what messages call the file.
+    `where` is what messages call the file.
 
     Raises:
         ValueError: there are fewer.

@@ -67,14 +67,11 @@ class SegmentationData(ClassNames):
             raise ValueError(f"`ignored` takes mask values from 0 to {MASK_VALUES - 1}, got {outside[0]}.")
 
     def pair(self, row: Mapping[str, Any]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """A row's picture as uint8 RGB `[H, W, 3]`, and its class ids int64 `[H, W]`, each in [0, C) or 255.
+        """Picture, uint8 RGB `[H, W, 3]`, and class ids, int64 `[H, W]` in [0, C) or 255, of a row of `train`.
 
         Grey, palette, CMYK and transparent pictures become RGB (what is under a transparent pixel shows). An EXIF
         orientation is not applied here: ADE20K's masks follow the stored pixels, and `read_ade20k` sees to it that its
         pictures are not turned. Those of other sources are as `datasets` decodes them, which turns them upright.
-
-        Args:
-            row: as `train[i]` gives it, with both pictures decoded.
 
         Raises:
             ValueError: a column is missing or not decoded, the sizes differ, the picture has more than 8 bits a

@@ -1,4 +1,4 @@
-"""Pictures as they are found in the wild: decoded, brought to 8-bit RGB, and files that a broken copy cut off."""
+"""Pictures of any kind decoded and brought to 8-bit RGB, and files that a broken copy cut off."""
 
 from __future__ import annotations
 
@@ -39,12 +39,9 @@ def reason(error: Exception, where: str) -> str:
 
 
 def decoded(stored: Mapping[str, Any] | None, where: str, keeps_grey: bool = False) -> NDArray[np.uint8]:
-    """uint8 RGB `[H, W, 3]`, upright, of a picture as `datasets` stores it: `{"bytes", "path"}`.
+    """uint8 RGB `[H, W, 3]`, upright, of a picture as `datasets` stores it, `{"bytes", "path"}`.
 
-    Args:
-        stored: as in the column.
-        where: what the message calls it.
-        keeps_grey: give a grey picture as `[H, W]`.
+    `where` is for messages. With `keeps_grey` a grey picture is `[H, W]`.
 
     Raises:
         ValueError: there is no picture, or it has more than 8 bits a channel.
@@ -63,11 +60,7 @@ def decoded(stored: Mapping[str, Any] | None, where: str, keeps_grey: bool = Fal
 
 
 def as_rgb(image: Image, where: str) -> Image:
-    """The picture in RGB; what is under a transparent pixel shows.
-
-    Args:
-        image: of one of `PICTURE_MODES`.
-        where: what the message calls it.
+    """A picture of one of `PICTURE_MODES` in RGB; what is under a transparent pixel shows. `where` is for messages.
 
     Raises:
         ValueError: it has more than 8 bits a channel.
@@ -80,10 +73,10 @@ def as_rgb(image: Image, where: str) -> Image:
 
 
 def with_eight_bits(image: Image) -> Image:
-    """A grey picture of 16 bits (modes I;16 and I) with the upper 8 of them; another one as it is.
+    """A grey picture of 16 bits (modes I;16 and I) reduced to the upper 8 of them; any other picture as it is.
 
-    Pillow's own conversion would turn every value above 255 white. Where mode I holds values outside 16 bits, it is
-    left as it is, for `as_rgb` to refuse.
+    Pillow's own conversion would turn every value above 255 white. Where mode I holds values outside 16 bits, the
+    picture is left as it is, for `as_rgb` to refuse.
     """
     from PIL import Image as Pillow
 

@@ -17,17 +17,9 @@ import datasets
 
 from ..common.extras import require
 from . import ade20k, digit_scenes
-from .masks import IGNORE_INDEX, SegmentationData
+from .masks import IGNORE_INDEX as IGNORE_INDEX
+from .masks import SegmentationData as SegmentationData
 from .sources import load_splits, named_columns, parquet_files, train_and_validation
-
-__all__ = [
-    "IGNORE_INDEX",
-    "SegmentationData",
-    "load_digit_scenes",
-    "load_segmentation_data",
-    "read_ade20k",
-    "read_parquet",
-]
 
 
 def load_segmentation_data(
@@ -107,9 +99,9 @@ def read_parquet(
     Args:
         source: folder that holds, itself or in its folder `data`, train*.parquet and val*.parquet or else
             test*.parquet; or the files, as `{"train": ..., "validation": ...}`.
-        image_column: as in `load_segmentation_data`, like all that follow.
+        image_column: as in `load_segmentation_data`, like all that follow; `classes` is needed here.
         annotation_column: see there.
-        classes: see there; needed.
+        classes: see there.
         ignored: see there.
         reduce_labels: see there.
 
@@ -172,11 +164,7 @@ def _table(images: list[Any], annotations: list[Any], files: list[str]) -> datas
 def _named_splits(
     splits: Mapping[str, datasets.Dataset], source: str, image_column: str, annotation_column: str
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """The training split and the one to measure on, each with the columns `image`, `annotation` and `file`.
-
-    Raises:
-        ValueError: one of them is missing or empty, or a column is missing or holds no pictures.
-    """
+    """The training split and the one to measure on, each with the columns `image`, `annotation` and `file`."""
     columns = {"image": image_column, "annotation": annotation_column}
     kinds = dict.fromkeys(columns, datasets.Image())
     train, validation = (named_columns(*split, columns, kinds) for split in train_and_validation(splits, source))

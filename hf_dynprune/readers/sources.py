@@ -36,9 +36,7 @@ def contents(folder: Path) -> str:
 def parquet_files(folder: Path, or_else: str) -> dict[str, Sequence[str]]:
     """Files by split; val*.parquet before test*.parquet, the folder itself before its folder `data`.
 
-    Args:
-        folder: where to look.
-        or_else: what else the folder may hold, for the message.
+    `or_else` says, for the message, what else the folder may hold.
 
     Raises:
         ValueError: there are none for one of the two splits.
@@ -58,11 +56,7 @@ def load_splits(
 ) -> Mapping[str, datasets.Dataset]:
     """What `datasets.load_dataset` gives; whatever it raises becomes a `ValueError` that begins with the problem.
 
-    Args:
-        problem: what the message begins with.
-        arguments: those of `load_dataset`.
-        class_columns: in which parquet files must number the classes alike, see `_check_classes`.
-        options: those of `load_dataset`.
+    Parquet files must number the classes in `class_columns` alike, see `_check_classes`.
 
     Raises:
         ValueError: it cannot be loaded, or the files number classes differently.
@@ -100,7 +94,7 @@ def _stated_classes(*arguments: Any, columns: Sequence[str], **options: Any) -> 
 
 
 def _features(file: str) -> datasets.Features:
-    """Of a parquet file here or on the hub; its rows are not read."""
+    """Columns of a parquet file, here or on the hub; its rows are not read."""
     with fsspec.open(file) as content:
         return datasets.Features.from_arrow_schema(pyarrow.parquet.read_schema(content))
 
@@ -145,11 +139,9 @@ def train_and_validation(
 def named_columns(
     dataset: datasets.Dataset, where: str, wanted: Mapping[str, str], pictures: Mapping[str, datasets.Image]
 ) -> datasets.Dataset:
-    """These columns alone, renamed, and one more, `file`, which says where a row is from.
+    """Only these columns, renamed, and a column `file` with the row's place, "`where`[row]".
 
     Args:
-        dataset: may have other columns too.
-        where: what messages call it.
         wanted: column by new name; the flag that chooses it is the new name with `_column` behind it.
         pictures: the new columns that hold pictures, and how a row gives them.
 

@@ -36,13 +36,11 @@ def topic_paragraphs() -> dict[str, list[str]]:
 
 
 def topic_passages(topics: int, words: int) -> datasets.DatasetDict:
-    """Passages of the topics that have most, to tell the topic from: splits train and validation, columns text, label.
+    """Passages of the `topics` topics that have most: splits train and validation, columns text and label.
+
+    A passage has `words` words. The ends of paragraphs with less than half of `words` are left out.
 
     A fifth of each topic's paragraphs is held out; then the paragraphs are cut into passages.
-
-    Args:
-        topics: how many.
-        words: of a passage; shorter ends of paragraphs with less than half of that are left out.
     """
     rng = np.random.default_rng(SPLIT_SEED)
     found = {name: _halves(parts, words, rng) for name, parts in topic_paragraphs().items()}
@@ -68,7 +66,7 @@ def _halves(paragraphs: Sequence[str], words: int, rng: np.random.Generator) -> 
 
 
 def topic_texts() -> datasets.DatasetDict:
-    """Whole topics without what others have: splits train and validation (a fifth of the topics), column text."""
+    """Whole topics, each without paragraphs that others have: splits train and validation (a fifth), column text."""
     texts = ["\n".join(paragraphs) for paragraphs in topic_paragraphs().values() if paragraphs]
     return _held_out(datasets.Dataset.from_dict({"text": texts}))
 
@@ -79,7 +77,6 @@ def load_texts(source: str, columns: Sequence[str]) -> datasets.DatasetDict:
     Args:
         source: folder of csv, parquet, JSON or text files named train* and validation* or test*, or name on the hub.
             Without a split to measure on, a fifth of the rows is held out.
-        columns: to keep.
 
     Raises:
         ValueError: it cannot be read, a split or a column is missing or empty, or parquet files number the classes of
@@ -127,10 +124,7 @@ def with_class_labels(splits: datasets.DatasetDict, column: str) -> datasets.Dat
 def train_tokenizer(texts: Sequence[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
     """Byte-pair encoding learned from these texts; each text begins with the token `<s>`.
 
-    Args:
-        texts: to learn from.
-        vocab_size: with `<pad>` and `<s>`.
-        max_length: of what `truncation=True` leaves of a text, in tokens.
+    `vocab_size` includes `<pad>` and `<s>`; `truncation=True` leaves `max_length` tokens of a text.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

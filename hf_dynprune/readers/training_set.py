@@ -1,4 +1,4 @@
-"""The training set of a finished run, found again where it came from and known by its fingerprint."""
+"""The training set of a finished run, found again at its source and recognised by its fingerprint."""
 
 from __future__ import annotations
 
@@ -22,12 +22,10 @@ _ADVICE = (
 
 
 def rows_of(dataset: Any, log: SampleLog) -> Any:
-    """The run's training set, in its order.
+    """The training set of the run whose log this is, in its order.
 
-    Args:
-        dataset: the data set itself, or as a string where it is from: digits, for scikit-learn's; else a folder, a
-            parquet file, or the name of a data set on the hub.
-        log: of the run.
+    `dataset` is the data set itself, or a string that says where it is from: "digits" for scikit-learn's, else a
+    folder, a parquet file, or the name of a data set on the hub.
 
     Raises:
         ValueError: it is another one, or cannot be read.

@@ -55,13 +55,13 @@ def without_bad(
     look = checks[check]
     if look is None:
         return data, []
-    facts = {"check": check} | {split: len(getattr(data, split)) for split in SPLITS}
+    asked = {"check": check} | {split: len(getattr(data, split)) for split in SPLITS}
     if shared is not None and int(os.environ.get("LOCAL_RANK", 0)) > 0:
-        found = _read_shared(shared, facts)
+        found = _read_shared(shared, asked)
     else:
         found = {split: _bad_rows(getattr(data, split), look, f"checking {split} images") for split in SPLITS}
         if shared is not None:
-            write_atomically(shared, json.dumps({"facts": facts, "bad": found}, indent=1).encode())
+            write_atomically(shared, json.dumps({"facts": asked, "bad": found}, indent=1).encode())
     problems = [problem for bad in found.values() for problem in bad.values()]
     if problems and action == "refuse":
         more = f"\n  and {len(problems) - 5:,} more" if len(problems) > 5 else ""
@@ -78,7 +78,7 @@ def _without(rows: datasets.Dataset, bad: Mapping[int, str]) -> datasets.Dataset
     return rows.select([row for row in range(len(rows)) if row not in bad])
 
 
-def _read_shared(file: Path, facts: Mapping[str, Any]) -> Problems:
+def _read_shared(file: Path, asked: Mapping[str, Any]) -> Problems:
     """What the first process of this machine found and wrote to the file, if that is of the same check."""
     if not file.is_file():
         raise ValueError(
@@ -86,8 +86,8 @@ def _read_shared(file: Path, facts: Mapping[str, Any]) -> Problems:
             "`args.main_process_first()`."
         )
     content = json.loads(file.read_bytes())
-    if content["facts"] != facts:
-        raise ValueError(f"{file} is of a check of other images, {content['facts']}, not {facts}: remove it.")
+    if content["facts"] != asked:
+        raise ValueError(f"{file} is of a check of other images, {content['facts']}, not {asked}: remove it.")
     return {split: {int(row): problem for row, problem in bad.items()} for split, bad in content["bad"].items()}
 
 

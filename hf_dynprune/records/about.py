@@ -21,7 +21,7 @@ class AboutRun:
 
     Args:
         method: name of the policy, or of the selector.
-        parameters: its own.
+        parameters: of the policy or selector.
         selector: its name, where one chooses inside the batches; None with a policy.
         class_name: of policy or selector.
         rule: what it keeps, in one sentence.
@@ -55,7 +55,7 @@ class AboutRun:
 
     @classmethod
     def load(cls, folder: str | Path) -> AboutRun:
-        """Read an output folder's.
+        """Read the file from an output folder.
 
         Raises:
             FileNotFoundError: there is none.
@@ -68,5 +68,5 @@ class AboutRun:
             raise ValueError(f"{file} does not describe a run: {error}") from error
 
     def save(self, folder: str | Path) -> None:
-        """Write it into an output folder."""
+        """Write `dynprune_run.json` into an output folder, whole or not at all."""
         write_atomically(Path(folder) / RUN_FILE, (json.dumps(dataclasses.asdict(self), indent=1) + "\n").encode())

@@ -6,18 +6,13 @@ from typing import Any
 
 
 class EnergyMeter:
-    """Sum of the energy counters of some GPUs.
-
-    Args:
-        nvml: the module `pynvml`, initialised.
-        handles: NVML's device handles.
-    """
+    """Sum of the energy counters of some GPUs, read through an initialised module `pynvml` and its device handles."""
 
     def __init__(self, nvml: Any, handles: list[Any]) -> None:
         self._nvml = nvml
         self._handles = handles
 
     def joules(self) -> float:
-        """Since the driver was loaded; only differences mean something."""
+        """Joules since the driver was loaded; only differences between two calls mean something."""
         counters = map(self._nvml.nvmlDeviceGetTotalEnergyConsumption, self._handles)
         return float(sum(counters)) / 1000  # millijoules

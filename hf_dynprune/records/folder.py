@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,19 +13,20 @@ from typing import Any
 from .history import PruningHistory
 from .record import HISTORY_FILE, RUN_FILE
 from .sample_log import SAMPLE_LOG, SampleLog
+from .usable_checkpoint import checkpoint_folders
 
 STATE_FILE = "trainer_state.json"
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run.
+    """What one run left in its output folder.
 
     Args:
         folder: the run's `output_dir`.
         history: its epochs.
         log: of single samples; empty where the run kept none.
-        facts: method, parameters, model and so on, as far as they were written down.
+        about: method, parameters, model and so on, as far as they were written down.
         state: the Trainer's own, of the end of the run or else of the newest checkpoint; empty where neither is there.
         problems: a sentence for each file that could not be read.
     """
@@ -34,7 +34,7 @@ class RunFolder:
     folder: Path
     history: PruningHistory
     log: SampleLog
-    facts: dict[str, Any]
+    about: dict[str, Any]
     state: dict[str, Any]
     problems: tuple[str, ...]
 
@@ -55,39 +55,39 @@ class RunFolder:
                 + (f"Runs are in {', '.join(below[:4])}." if below else "Pass the `output_dir` of a `DynPruneTrainer`.")
             )
         history = PruningHistory.load(folder)
-        checkpoints = sorted(folder.glob("checkpoint-*"), key=_number, reverse=True)
+        checkpoints = checkpoint_folders(folder)
         problems: list[str] = []
-        facts = _first([folder / RUN_FILE], problems)
+        about = _first([folder / RUN_FILE], problems)
         state = _first([folder / STATE_FILE], problems)
         # Written at the end of a run, when the history has all its steps.
-        state = _unless_stale(state, history, facts, 0, STATE_FILE, problems)
+        state = _unless_stale(state, history, about, 0, STATE_FILE, problems)
         if not state and checkpoints:
             # Written inside an epoch that is not in the history yet.
             open_steps = max((record.full_steps for record in history), default=sys.maxsize)
             state = _first([place / STATE_FILE for place in checkpoints], problems)
-            state = _unless_stale(state, history, facts, open_steps, f"{STATE_FILE} of a checkpoint", problems)
-        if "method" not in facts:
+            state = _unless_stale(state, history, about, open_steps, f"{STATE_FILE} of a checkpoint", problems)
+        if "method" not in about:
             saved = _first([place / "dynprune_state.json" for place in checkpoints], problems).get("facts", {})
             if policy := saved.get("policy"):
-                facts |= {"method": policy.get("name"), "parameters": policy.get("parameters")}
-        return cls(folder, history, SampleLog(folder), facts, state, tuple(problems))
+                about |= {"method": policy.get("name"), "parameters": policy.get("parameters")}
+        return cls(folder, history, SampleLog(folder), about, state, tuple(problems))
 
     @property
     def num_epochs(self) -> float | None:
-        """Length that the run was started with, where it is known."""
-        for source, key in ((self.facts, "num_epochs"), (self.state, "num_train_epochs")):
+        """Number of epochs that the run was started with; None where it is not known."""
+        for source, key in ((self.about, "num_epochs"), (self.state, "num_train_epochs")):
             if isinstance(source.get(key), (int, float)) and source[key] > 0:
                 return float(source[key])
         return None
 
     @property
     def epochs_done(self) -> float:
-        """Those in the history; of one that the run ended inside, its part."""
+        """Number of epochs in the history; an epoch that the run ended inside counts as the share that was run."""
         return sum(record.share for record in self.history)
 
     @property
     def is_finished(self) -> bool | None:
-        """Whether it came to its end; None where its length is not known."""
+        """Whether the run came to its end; None where its length is not known."""
         step, last = self.state.get("global_step"), self.state.get("max_steps")
         if isinstance(step, int) and isinstance(last, int) and 0 < last <= step:
             return True
@@ -98,7 +98,7 @@ class RunFolder:
         """Why `log` is empty, in a sentence for the reader of a report."""
         if self.log.folder.is_dir():
             return "The log of single samples has no epoch: none was finished when it was read, or a disk was full."
-        if self.facts.get("selector") or any(record.candidate_forward_passes for record in self.history):
+        if self.about.get("selector") or any(record.candidate_forward_passes for record in self.history):
             return "A run with a selector keeps no log of single samples: it meets them batch by batch."
         return (
             f"There is no log of single samples (`{SAMPLE_LOG}`) in this run. `prune_sample_log`, on by default, "
@@ -107,19 +107,14 @@ class RunFolder:
 
 
 def _unless_stale(
-    state: dict[str, Any],
-    history: PruningHistory,
-    facts: Mapping[str, Any],
-    ahead: int,
-    name: str,
-    problems: list[str],
+    state: dict[str, Any], history: PruningHistory, about: Mapping[str, Any], ahead: int, name: str, problems: list[str]
 ) -> dict[str, Any]:
-    """The Trainer's state, or nothing where an earlier run in the folder left it, of which `problems` gets a line.
+    """The Trainer's state, or nothing where an earlier run in the folder left it; `problems` then gets a line.
 
-    It may be ahead of the history by so many steps. The name is that of its file.
+    The state may be up to `ahead` steps ahead of the history. `name` is what the line calls its file.
     """
     made, told = sum(record.steps for record in history), state.get("global_step", 0)
-    asked, had = facts.get("num_epochs"), state.get("num_train_epochs")
+    asked, had = about.get("num_epochs"), state.get("num_train_epochs")
     why = ""
     if isinstance(told, int) and told > made + ahead:
         why = f"it is of {told:,} steps, the history of {made:,}"
@@ -130,13 +125,8 @@ def _unless_stale(
     return {} if why else state
 
 
-def _number(checkpoint: Path) -> int:
-    found = re.fullmatch(r"checkpoint-(\d+)", checkpoint.name)
-    return int(found[1]) if found else -1
-
-
 def _first(files: Iterable[Path], problems: list[str]) -> dict[str, Any]:
-    """The first of the files that is there and can be read."""
+    """Content of the first of the files that exists and can be read; `problems` gets a line for each damaged one."""
     for file in files:
         if file.is_file():
             try:

@@ -46,20 +46,20 @@ class RunScores:
         tensors = {"score": np.ascontiguousarray(self.score, np.float32)}
         if self.times_kept is not None:
             tensors["times_kept"] = np.ascontiguousarray(self.times_kept, np.int32)
-        facts = {
+        metadata = {
             "num_samples": len(self.score),
             "fingerprint": self.fingerprint,
             "epochs": self.epochs,
             "method": self.method,
         }
-        content = save(tensors, metadata={key: str(value) for key, value in facts.items()})
+        content = save(tensors, metadata={key: str(value) for key, value in metadata.items()})
         write_atomically(Path(folder) / SCORES_FILE, content)
 
     @classmethod
     def from_pretrained(
         cls, source: str | os.PathLike[str], revision: str | None = None, token: str | bool | None = None
     ) -> RunScores:
-        """Read a run folder's, or those of a repository on the Hub.
+        """Read the scores of a run folder, or of a repository on the Hub.
 
         Raises:
             FileNotFoundError: there are none.
@@ -70,10 +70,14 @@ class RunScores:
         file = find_file(source, SCORES_FILE, revision, token)
         try:
             with safe_open(file, framework="np") as stored:
-                facts = stored.metadata()
+                metadata = stored.metadata()
                 arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
             return cls(
-                arrays["score"], facts["fingerprint"], int(facts["epochs"]), facts["method"], arrays.get("times_kept")
+                arrays["score"],
+                metadata["fingerprint"],
+                int(metadata["epochs"]),
+                metadata["method"],
+                arrays.get("times_kept"),
             )
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{file.name} of {source} is damaged: {error}") from error

@@ -32,7 +32,7 @@ _LARGEST = float(np.finfo(np.float16).max)
 
 @dataclass(frozen=True)
 class EpochSamples:
-    """One epoch.
+    """What one epoch did with each sample.
 
     Args:
         epoch: from 0.
@@ -46,11 +46,7 @@ class EpochSamples:
 
 
 class SampleLog:
-    """The log of one run folder.
-
-    Args:
-        folder: the run's output folder.
-    """
+    """The log of single samples in a run's output folder, which need not exist yet."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder) / SAMPLE_LOG
@@ -65,21 +61,21 @@ class SampleLog:
         class_names: Sequence[str] | None,
         finished: int,
     ) -> None:
-        """Start, or take up, the log of a run.
+        """Start the log of a run, or continue it.
 
         Args:
             num_samples: N.
             fingerprint: of the training set.
             labels: `[N]`, where there is one class number per sample.
             class_names: by class number.
-            finished: epochs that the run has behind it; files of later ones belong to a run that is given up.
+            finished: epochs that the run has finished; files of later ones belong to a run that is given up.
         """
-        facts = {"num_samples": num_samples, "fingerprint": fingerprint, "class_names": list(class_names or []) or None}
+        about = {"num_samples": num_samples, "fingerprint": fingerprint, "class_names": list(class_names or []) or None}
         keep = finished if self._is_of(fingerprint) else 0
         for epoch in self.epochs:
             if epoch >= keep:
                 self._file(epoch).unlink()
-        write_atomically(self.folder / "about.json", json.dumps(facts, indent=1).encode())
+        write_atomically(self.folder / "about.json", json.dumps(about, indent=1).encode())
         own = self.folder / "labels.safetensors"
         if labels is None:
             own.unlink(missing_ok=True)
@@ -87,7 +83,7 @@ class SampleLog:
             write_atomically(own, save({"label": np.array(labels, np.int64)}))
 
     def _is_of(self, fingerprint: str) -> bool:
-        """Whether what is there, if anything, is of this data set."""
+        """Whether the existing log, if there is one, belongs to this data set."""
         try:
             return bool(self.fingerprint == fingerprint)
         except (ValueError, KeyError):
@@ -96,13 +92,9 @@ class SampleLog:
     def write(
         self, epoch: int, plan: PrunePlan, index: NDArray[np.signedinteger[Any]], score: NDArray[np.float32]
     ) -> None:
-        """Add an epoch.
+        """Add an epoch: its plan, and the recorded scores `[B]` of the samples `index` `[B]`.
 
-        Args:
-            epoch: from 0.
-            plan: what it kept.
-            index: `[B]` of the recorded scores; of several of one sample the last one counts.
-            score: `[B]`.
+        Of several scores of one sample the last one counts.
         """
         # Halved before they are put in place: places in random order cost more the wider the values.
         halves = np.clip(score, -_LARGEST, _LARGEST).astype(np.float16)
@@ -155,10 +147,10 @@ class SampleLog:
             raise ValueError(f"{file} is damaged ({error}): remove it, and reports go without labels.") from error
 
     def read(self, epoch: int) -> EpochSamples:
-        """One epoch.
+        """What one epoch did with each sample.
 
         Raises:
-            ValueError: its file is damaged.
+            ValueError: the epoch's file is damaged.
         """
         file = self._file(epoch)
         try:

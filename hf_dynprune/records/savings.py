@@ -87,12 +87,7 @@ class SavingsAccount:
 
 
 def account_of(records: Sequence[EpochRecord], num_epochs: float | None = None) -> SavingsAccount:
-    """The account of a run, finished or not.
-
-    Args:
-        records: of its epochs.
-        num_epochs: length of the run, to compare with full data over another one; default: what was run of each epoch.
-    """
+    """The account of a run, finished or not, over `num_epochs` epochs; None: over what was run of each epoch."""
     done = sum(record.share for record in records)
     scale = 1.0 if num_epochs is None or not done else num_epochs / done
     full = round(sum(record.num_samples * record.share for record in records) * scale)
@@ -127,7 +122,7 @@ def _training_seconds(record: EpochRecord) -> float:
 
 
 def _seconds_per_pass(records: Sequence[EpochRecord]) -> tuple[float | None, tuple[int, ...]]:
-    """Of training and data; and the full epochs it was measured on."""
+    """Seconds of training and data per forward pass, and the full epochs that they were measured on."""
     timed = [record for record in records if record.forward_passes and record.seconds_train > 0]
     full = [record for record in timed if not record.pruned]
     measured = [(_training_seconds(r) + r.seconds_data) / r.forward_passes for r in full or timed]

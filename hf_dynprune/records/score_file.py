@@ -145,7 +145,7 @@ def _read(file: Path) -> tuple[str, StaticScores | None]:
             "json": f"{beside.name} is damaged or another program's ({error.found!r})",
             "format": f"the format of {beside.name} is {error.found!r}, not {FORMAT!r}",
             "format_version": f"its format version is {error.found}, this version reads {FORMAT_VERSION}",
-            "facts": f"{beside.name} was changed after it was written (SHA-256)",
+            "metadata": f"{beside.name} was changed after it was written (SHA-256)",
             "tensors": f"its SHA-256 is not the one in {beside.name}, so it is damaged or of other scores",
         }[error.what], None
     except (SafetensorError, KeyError, ValueError) as error:

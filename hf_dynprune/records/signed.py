@@ -1,7 +1,6 @@
-"""Arrays in a safetensors file, and a JSON file of facts that holds the SHA-256 of both. No pickle.
+"""Arrays in a safetensors file, and metadata in a JSON file that holds the SHA-256 of both. No pickle.
 
-The JSON file is written last. So whoever finds it, and finds that the digests in it are right, has both files as they
-were written, of one and the same write.
+The JSON file is written last. If its digests fit, both files are as they were written, and of one and the same write.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from ..common.files import json_digest, write_atomically
 
 
 class UnusableFileError(Exception):
-    """What is wrong with a pair of files; who reads them says it in words.
+    """What is wrong with a pair of files, for the caller to put into words.
 
     Args:
-        what: "json", the JSON file cannot be parsed or lacks something; "facts" or "tensors", what does not have its
+        what: "json", the JSON file cannot be parsed or lacks something; "metadata" or "tensors", what does not have its
             SHA-256; or the key of the JSON file's head that has another value.
         found: the error, the SHA-256 that there should be, or the other value.
     """
@@ -40,19 +39,19 @@ class SignedFiles:
 
     Args:
         tensors: path of the safetensors file.
-        facts: path of the JSON file.
+        json_file: path of the JSON file, whose entry "facts" is the metadata.
         head: its first entries, such as the version of the format, which must be the same when it is read.
     """
 
     tensors: Path
-    facts: Path
+    json_file: Path
     head: Mapping[str, Any]
 
-    def write(self, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
-        """Write both files, each whole or not at all; nothing is written where JSON cannot hold the facts."""
+    def write(self, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
+        """Write both files, each whole or not at all; nothing is written where JSON cannot hold the metadata."""
         from safetensors.numpy import save_file
 
-        content = {**self.head, "tensors_sha256": "", "facts_sha256": json_digest(facts), "facts": facts}
+        content = {**self.head, "tensors_sha256": "", "facts_sha256": json_digest(metadata), "facts": metadata}
         json.dumps(content, allow_nan=False)
         tensors = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         write_atomically(self.tensors, lambda temporary: save_file(tensors, temporary))
@@ -61,10 +60,10 @@ class SignedFiles:
             for piece in iter(lambda: file.read(2**20), b""):
                 digest.update(piece)
         content["tensors_sha256"] = digest.hexdigest()
-        write_atomically(self.facts, json.dumps(content, indent=1, allow_nan=False).encode())
+        write_atomically(self.json_file, json.dumps(content, indent=1, allow_nan=False).encode())
 
     def read(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """The arrays and the facts.
+        """The arrays and the metadata.
 
         Raises:
             UnusableFileError: a file is damaged or was changed, or the two are not of one write.
@@ -72,16 +71,16 @@ class SignedFiles:
         from safetensors.numpy import load
 
         try:
-            content = json.loads(self.facts.read_text(encoding="utf-8"))
+            content = json.loads(self.json_file.read_text(encoding="utf-8"))
             other = next((key for key, value in self.head.items() if content[key] != value), None)
             if other is not None:
                 raise UnusableFileError(other, content[other])
-            facts, digest, own = content["facts"], content["tensors_sha256"], content["facts_sha256"]
+            metadata, digest, own = content["facts"], content["tensors_sha256"], content["facts_sha256"]
         except (ValueError, KeyError, TypeError) as error:
             raise UnusableFileError("json", error) from error
-        if not isinstance(facts, dict) or json_digest(facts) != own:
-            raise UnusableFileError("facts", own)
+        if not isinstance(metadata, dict) or json_digest(metadata) != own:
+            raise UnusableFileError("metadata", own)
         tensors = self.tensors.read_bytes()
         if hashlib.sha256(tensors).hexdigest() != digest:
             raise UnusableFileError("tensors", digest)
-        return load(tensors), facts
+        return load(tensors), metadata

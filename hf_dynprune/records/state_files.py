@@ -16,29 +16,26 @@ TENSOR_FILE = "dynprune_state.safetensors"
 JSON_FILE = "dynprune_state.json"
 
 State = tuple[dict[str, NDArray[Any]], dict[str, Any]]
-"""Arrays by name, and facts."""
+"""Arrays by name, and metadata that JSON can hold."""
 
 
 class CheckpointError(ValueError):
     """A pruning state that cannot be used; the message says what differs and what to do."""
 
 
-def save_state(folder: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
-    """Write the state into a checkpoint's folder, which is created where missing; the facts must be JSON-serialisable.
-
-    Each file is written under a temporary name first, so that none is ever half there.
-    """
-    _files(folder).write(arrays, facts)
+def save_state(folder: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
+    """Write the state into a checkpoint's folder, each file whole or not at all; a missing folder is created."""
+    _files(folder).write(arrays, metadata)
 
 
 def load_state(folder: str | os.PathLike[str]) -> State:
-    """Read both files back as (arrays, facts).
+    """Read both files back as (arrays, metadata).
 
     Raises:
         CheckpointError: a file is missing, damaged or changed, the version is another, or the two do not fit.
     """
     files = _files(folder)
-    for path in (files.facts, files.tensors):
+    for path in (files.json_file, files.tensors):
         if not path.is_file():
             raise CheckpointError(
                 f"{folder} has no {path.name}: it was written by another trainer or with `save_only_model`, so its run "
@@ -49,12 +46,13 @@ def load_state(folder: str | os.PathLike[str]) -> State:
     except UnusableFileError as error:
         if error.what == "format_version":
             raise CheckpointError(
-                f"{files.facts} has format version {error.found}, this version reads {FORMAT_VERSION}. "
+                f"{files.json_file} has format version {error.found}, this version reads {FORMAT_VERSION}. "
                 "Resume with the hf_dynprune version that wrote it."
             ) from error
         problem = {
-            "json": f"{files.facts} is damaged ({error.found!r})",
-            "facts": f"{files.facts} was changed after it was written: the SHA-256 of its facts is not {error.found}",
+            "json": f"{files.json_file} is damaged ({error.found!r})",
+            "metadata": f"{files.json_file} was changed after it was written: the SHA-256 of its facts is not "
+            f"{error.found}",
             "tensors": f"{files.tensors} is damaged: its SHA-256 is not {error.found}",
         }[error.what]
         raise CheckpointError(f"{problem}. Resume from an earlier checkpoint.") from error
@@ -75,11 +73,11 @@ class StateCache:
         self._kept: tuple[tuple[Any, ...], State] | None = None
 
     def clear(self) -> None:
-        """Drop the kept state, as before another choice among checkpoints."""
+        """Drop the kept state, for a new choice among checkpoints."""
         self._kept = None
 
     def offer(self, identity: tuple[Any, ...], state: State) -> None:
-        """Keep this state unless there is one already: of several checkpoints, the first one that is offered.
+        """Keep this state unless one is kept already: of several checkpoints, the first one offered.
 
         The identity is what `identity_of` gave before the state was read.
         """
@@ -87,10 +85,7 @@ class StateCache:
             self._kept = identity, state
 
     def load(self, folder: str | os.PathLike[str]) -> State:
-        """The kept state if it is this folder's and its files are still the same; otherwise as `load_state`.
-
-        Nothing is kept afterwards.
-        """
+        """The kept state if its files are still this folder's, else as `load_state`; nothing is kept afterwards."""
         kept, self._kept = self._kept, None
         return kept[1] if kept is not None and kept[0] == identity_of(folder) else load_state(folder)
 
@@ -101,8 +96,8 @@ def identity_of(folder: str | os.PathLike[str]) -> tuple[Any, ...]:
     return (os.path.abspath(folder), *((file.st_ino, file.st_size, file.st_mtime_ns) for file in found))
 
 
-def require(facts: Mapping[str, Any], keys: Iterable[str]) -> None:
-    """Raise a CheckpointError unless the facts hold all keys."""
-    absent = [key for key in keys if key not in facts]
+def require(metadata: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Raise a CheckpointError unless the metadata hold all keys."""
+    absent = [key for key in keys if key not in metadata]
     if absent:
         raise CheckpointError(f"The checkpoint's pruning state lacks {', '.join(absent)}. Resume from another one.")

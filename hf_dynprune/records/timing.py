@@ -12,11 +12,7 @@ from .record import EpochRecord
 
 
 class EpochTimes:
-    """Books the training loop's seconds into the record of its epoch.
-
-    Args:
-        meter: of energy, None where there is none.
-    """
+    """Adds the training loop's seconds to the record of its epoch, and joules where there is an energy meter."""
 
     def __init__(self, meter: EnergyMeter | None = None) -> None:
         self._meter = meter
@@ -31,7 +27,7 @@ class EpochTimes:
         self._joules = self._read()
 
     def book(self) -> None:
-        """Write down what has passed since; at checkpoints too, so that a resumed epoch keeps it."""
+        """Add what has passed since the last call; at checkpoints too, so that a resumed epoch keeps it."""
         if self._record is None:
             return
         now = time.perf_counter()
@@ -42,7 +38,7 @@ class EpochTimes:
         self._joules = joules
 
     def _read(self) -> float:
-        """The meter, given up for good where it fails."""
+        """Joules from the meter; a meter that fails is not asked again."""
         if self._meter is None:
             return 0.0
         try:
@@ -53,11 +49,11 @@ class EpochTimes:
             return 0.0
 
     def leave_out(self, seconds: float) -> None:
-        """Do not count so many of the seconds just passed: they are booked elsewhere."""
+        """Do not count this many of the seconds just passed: they are recorded elsewhere."""
         self._since += seconds
 
     def end(self) -> None:
-        """Book what has passed since the last call, and stop: no epoch is running any more."""
+        """Add what has passed since the last call, and stop: no epoch is running any more."""
         self.book()
         self._record = None
 
@@ -69,7 +65,7 @@ class EpochTimes:
 
 
 class _Span:
-    """Books what passes inside. Made once, since each step enters one, and never entered twice at a time."""
+    """Adds the time spent inside. Made once, since each step enters one, and never entered twice at a time."""
 
     def __init__(self, times: EpochTimes, what: str) -> None:
         self._times, self._field = times, f"seconds_{what}"

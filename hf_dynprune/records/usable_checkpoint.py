@@ -71,7 +71,6 @@ def why_unusable(
     """Why a run cannot be resumed from this checkpoint, or None if it can.
 
     Args:
-        folder: the checkpoint.
         ranks: whose random states must be there; default: of all processes that the checkpoint was written by.
         cache: is offered the pruning state of a usable checkpoint, so that a resume need not read it again.
     """
@@ -95,10 +94,10 @@ def _why_unusable(path: Path, ranks: Iterable[int] | None, cache: StateCache | N
         state = load_state(path)
     except CheckpointError as error:
         return str(error)
-    facts = state[1]
-    if facts.get("global_step") != step:
-        return f"{JSON_FILE} is of step {facts.get('global_step')}, {_TRAINER_STATE} of step {step}"
-    world_size = facts.get("layout", {}).get("world_size", 1)
+    metadata = state[1]
+    if metadata.get("global_step") != step:
+        return f"{JSON_FILE} is of step {metadata.get('global_step')}, {_TRAINER_STATE} of step {step}"
+    world_size = metadata.get("layout", {}).get("world_size", 1)
     ranks = range(world_size) if ranks is None else [rank for rank in ranks if rank < world_size]
     random_states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in ranks]
     reason = _why_unreadable(path, random_states)
@@ -151,7 +150,7 @@ def _opens(file: Path) -> bool:
 
 
 def remove_markers(folder: str | os.PathLike[str]) -> None:
-    """Take from an older checkpoint of the same step what says that it is complete, before it is written over."""
+    """Remove the files that mark an older checkpoint of the same step as complete, before it is overwritten."""
     path = Path(folder)
     for name in (_TRAINER_STATE, JSON_FILE, TENSOR_FILE, *(file.name for file in path.glob("rng_state*.pth"))):
         (path / name).unlink(missing_ok=True)
@@ -168,9 +167,7 @@ def choose_checkpoint(
     """The checkpoint to resume from, the same on every process.
 
     Args:
-        wanted: a folder, or True for the newest usable one in `output_dir`.
-        output_dir: the run's.
-        ranks: see `why_unusable`.
+        wanted: a folder, or True for the newest usable one in the run's `output_dir`.
         is_first_here: whether this is the first process of its machine, which looks at the machine's files.
         exchange: gives what the processes were called with, without None; all machines must find a folder usable.
         cache: afterwards holds the state of the newest checkpoint that this process found usable, in most cases the
@@ -198,7 +195,7 @@ def choose_checkpoint(
 
 
 def _none_usable(reasons: list[str], given: Path | None, output_dir: str) -> str:
-    """What to say where no checkpoint can be resumed, with the reason for each one and what to do instead."""
+    """The message where no checkpoint can be resumed: the reason for each one, and what to do instead."""
     if not reasons:
         return f"There is no checkpoint in {output_dir} to resume from. Start without `resume_from_checkpoint`."
     if given is None:
@@ -212,7 +209,7 @@ def _number(folder: str) -> int:
 
 
 def _advice(given: Path, output_dir: str) -> str:
-    """Where a usable checkpoint is, for someone whose folder is not one."""
+    """A sentence on where a usable checkpoint is, for a user who named a folder that is none."""
     if str(given) == "True":
         return "For the newest checkpoint of the run pass the value True, not the text 'True'."
     # A run's own folder is easily given for one of its checkpoints.

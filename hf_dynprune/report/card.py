@@ -45,8 +45,8 @@ _NO_RESULTS = ("runtime", "samples_per_second", "steps_per_second", "model_prepa
 
 
 @dataclass(frozen=True)
-class CardFacts:
-    """What the section says.
+class CardContent:
+    """What the section on data pruning says.
 
     Args:
         about: the run.
@@ -67,13 +67,11 @@ class CardFacts:
     repository: str = "USER/REPOSITORY"
 
     @classmethod
-    def read(cls, folder: str | Path, num_epochs: float | None = None, repository: str | None = None) -> CardFacts:
-        """Read an output folder.
+    def read(cls, folder: str | Path, num_epochs: float | None = None, repository: str | None = None) -> CardContent:
+        """Read a run's output folder.
 
-        Args:
-            folder: of the run.
-            num_epochs: that it ran, where it ended inside an epoch.
-            repository: on the Hub, if it is known.
+        `num_epochs` is how many epochs it ran, where it ended inside one; `repository` is its name on the Hub, if
+        known.
 
         Raises:
             FileNotFoundError: history or `dynprune_run.json` is missing.
@@ -114,16 +112,16 @@ def update_card(
     readme = folder / "README.md"
     if not all(file.is_file() for file in (readme, folder / RUN_FILE, folder / HISTORY_FILE)):
         return
-    facts = CardFacts.read(folder, num_epochs, repository)
-    if not facts.about.prunes:
+    content = CardContent.read(folder, num_epochs, repository)
+    if not content.about.prunes:
         return
     card = ModelCard(readme.read_text(encoding="utf-8"), ignore_metadata_errors=True)
     data = cast("ModelCardData", card.data)
-    own = ["data-pruning", "hf_dynprune", f"dynprune-{facts.about.method}"]
+    own = ["data-pruning", "hf_dynprune", f"dynprune-{content.about.method}"]
     data.tags = list(dict.fromkeys([*(data.tags or []), *own]))
     if evaluation:
-        _complete_results(data, evaluation, facts.about.model["class"], folder.resolve().name)
-    card.text = with_section(card.text, pruning_section(facts))
+        _complete_results(data, evaluation, content.about.model["class"], folder.resolve().name)
+    card.text = with_section(card.text, pruning_section(content))
     card.save(readme)
 
 
@@ -131,7 +129,7 @@ def update_card(
 
 
 def with_section(text: str, section: str) -> str:
-    """The text of a card with this section in place of the one it had, or else at its end."""
+    """The text of a card with this section in place of the one it had, or else appended."""
     block = f"{BEGIN}\n{section.strip()}\n{END}"
     if BEGIN in text and END in text:
         before, _, rest = text.partition(BEGIN)
@@ -139,25 +137,25 @@ def with_section(text: str, section: str) -> str:
     return f"{text.rstrip()}\n\n{block}\n"
 
 
-def pruning_section(facts: CardFacts) -> str:
-    """The section, in Markdown."""
-    about = facts.about
+def pruning_section(content: CardContent) -> str:
+    """The card's section on data pruning, as Markdown from its heading to the list of files."""
+    about = content.about
     parts = [
         "## Data pruning",
         "This model was trained with `hf_dynprune`, which leaves samples out of the epochs of training. The model "
         "itself was not pruned.",
         _method(about),
-        f"### Savings\n\n{_savings(facts)}",
-        f"### Verdict\n\n{facts.verdict}"
-        if facts.verdict
+        f"### Savings\n\n{_savings(content)}",
+        f"### Verdict\n\n{content.verdict}"
+        if content.verdict
         else "Whether training on all data would have given a better model was not measured in this run.",
     ]
-    if facts.picture:
-        parts.append(f"![Share of the training samples kept in each epoch]({facts.picture})")
+    if content.picture:
+        parts.append(f"![Share of the training samples kept in each epoch]({content.picture})")
     parts += [f"### How to reproduce\n\n{_reproduction(about)}"]
     if about.reference:
         parts.append(f"### Citation\n\n{with_links(about.reference)}")
-    parts.append(_files(facts))
+    parts.append(_files(content))
     return "\n\n".join(parts)
 
 
@@ -175,16 +173,16 @@ def _method(about: AboutRun) -> str:
     return "\n".join([*lines, f"- Unbiased: {unbiased}"])
 
 
-def _savings(facts: CardFacts) -> str:
-    account = facts.account
+def _savings(content: CardContent) -> str:
+    account = content.account
     passes = account.training + account.scoring + account.candidates
     rows = ["| | this run | full data | saved |", "|---|--:|--:|--:|"]
     rows.append(f"| forward passes | {passes:,} | {account.full:,} | {account.saved:.1%} |")
     if account.full_steps:
         saved = 1 - account.steps / account.full_steps
         rows.append(f"| optimizer steps | {account.steps:,} | {account.full_steps:,} | {saved:.1%} |")
-    of_samples = "" if facts.about.num_samples is None else f" of {facts.about.num_samples:,} samples"
-    notes = [f"Over {facts.epochs} epochs{of_samples}."]
+    of_samples = "" if content.about.num_samples is None else f" of {content.about.num_samples:,} samples"
+    notes = [f"Over {content.epochs} epochs{of_samples}."]
     if account.scoring or account.candidates:
         extra = account.scoring + account.candidates
         notes.append(f"The forward passes include {extra:,} that were made to choose by.")
@@ -218,12 +216,12 @@ def _on_command_line(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _files(facts: CardFacts) -> str:
+def _files(content: CardContent) -> str:
     text = "### Files\n\n`dynprune_history.jsonl` has a line per epoch; `dynprune_run.json` says what was run"
-    text += "; `dynprune_scores.safetensors` has the samples' scores" if facts.has_scores else ""
+    text += "; `dynprune_scores.safetensors` has the samples' scores" if content.has_scores else ""
     return (
         f"{text}.\n\n```python\nfrom hf_dynprune import PruningHistory\n\n"
-        f'history = PruningHistory.from_pretrained("{facts.repository}")\nprint(history.account())\n```'
+        f'history = PruningHistory.from_pretrained("{content.repository}")\nprint(history.account())\n```'
     )
 
 

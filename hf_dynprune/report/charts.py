@@ -42,7 +42,7 @@ def new_figure(height: float) -> Figure:
 
 
 def png_of(figure: Figure) -> bytes:
-    """The figure as a file."""
+    """The figure as the content of a PNG file."""
     content = io.BytesIO()
     with warnings.catch_warnings():
         # A class name in letters that the font lacks shows as boxes; the tables have it.
@@ -54,7 +54,7 @@ def png_of(figure: Figure) -> bytes:
 
 
 def shortened_name(name: str, longest: int = _LONGEST_NAME) -> str:
-    """A name in one line of a picture."""
+    """A name on one line, cut to the length that a picture has room for."""
     name = " ".join(name.split())
     return name if len(name) <= longest else name[: longest - 1].rstrip() + "…"
 
@@ -105,10 +105,8 @@ def draw_scores(records: Sequence[EpochRecord]) -> Figure:
 def draw_training(passes: NDArray[np.float64], rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> Figure:
     """Loss and learning rate over training forward passes.
 
-    Args:
-        passes: `[R]`, of each row.
-        rows: of the Trainer's log.
-        keys: of `LOG_KEYS`, those that have a finite value in some row.
+    `passes` `[R]` belong to the `rows` of the Trainer's log; `keys` are those of `LOG_KEYS` with a finite value in some
+    row.
     """
     unit, name = _unit(float(passes.max(initial=0)))
     losses = [key for key in keys if key != "learning_rate"]
@@ -151,12 +149,7 @@ def draw_score_histogram(snapshots: Mapping[int, NDArray[np.float32]]) -> Figure
 
 
 def draw_times_kept(times: NDArray[np.integer], epochs: int) -> Figure:
-    """How many samples were kept how often in the epochs that pruned: never, sometimes, always.
-
-    Args:
-        times: `[N]`, in 0 ... `epochs`.
-        epochs: that pruned, at least one.
-    """
+    """How many samples were kept how often (`times` `[N]`) in the `epochs` that pruned: never, sometimes, always."""
     figure = new_figure(3.8)
     axes = figure.subplots()
     share = 100 * np.bincount(times, minlength=epochs + 1) / len(times)
@@ -180,12 +173,7 @@ def draw_times_kept(times: NDArray[np.integer], epochs: int) -> Figure:
 
 
 def draw_classes(shares: NDArray[np.float64], names: Sequence[str]) -> Figure:
-    """Kept share of each class over the epochs that pruned: bars with names, or for many classes a curve.
-
-    Args:
-        shares: `[C]`, in [0, 1].
-        names: of the classes.
-    """
+    """Kept share `[C]` of each class over the epochs that pruned: bars with names, or for many classes a curve."""
     order = np.argsort(shares, kind="stable")
     if len(shares) <= MOST_NAMED_CLASSES:
         figure = new_figure(1.1 + 0.24 * len(shares))
@@ -208,12 +196,7 @@ def draw_classes(shares: NDArray[np.float64], names: Sequence[str]) -> Figure:
 
 
 def draw_class_spread(epochs: Sequence[int], by_epoch: NDArray[np.float64]) -> Figure:
-    """Kept share of the least kept, the median and the most kept class by epoch.
-
-    Args:
-        epochs: `[E]`, from 0.
-        by_epoch: `[E, C]`.
-    """
+    """Kept share of the least kept, the median and the most kept class, `by_epoch` `[E, C]` of these epochs, from 0."""
     figure = new_figure(3.6)
     axes = figure.subplots()
     numbers = np.array(epochs) + 1
@@ -232,12 +215,12 @@ def draw_class_spread(epochs: Sequence[int], by_epoch: NDArray[np.float64]) -> F
 
 
 def _numbers(records: Sequence[EpochRecord]) -> NDArray[np.int64]:
-    """As people count epochs, from 1."""
+    """Numbers of the epochs as people count them, from 1."""
     return np.array([record.epoch + 1 for record in records])
 
 
 def _line(axes: Axes, x: Any, y: Any, style: int, label: str, **options: Any) -> None:
-    """One of the palette's lines, with its marker; above 40 points markers would hide the line."""
+    """Draw a line in one of the palette's styles; with more than 40 points markers would hide the line."""
     color, marker = STYLES[style]
     is_marked = len(x) <= 40 or options.get("linestyle") == ""
     options = {"linewidth": 1.8, "markersize": 5 if len(x) <= 40 else 3, **options}
@@ -251,7 +234,7 @@ def _finish(axes: Axes, **settings: Any) -> None:
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
-    """Below the axes, where it hides nothing; three columns where they fit the width."""
+    """A legend below the axes, where it covers nothing; three columns where they fit the width."""
     labels = axes.get_legend_handles_labels()[1]
     columns = 3 if len(labels) == 3 and len("".join(labels)) < 48 else 2
     legend_below(figure, axes, columns)
@@ -285,5 +268,5 @@ def _unit(largest: float) -> tuple[float, str]:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether it is a number that can be drawn."""
+    """Whether the value is a number that can be drawn."""
     return isinstance(value, (int, float)) and bool(np.isfinite(value))

@@ -13,19 +13,13 @@ from .page import Picture, Section, Table
 from .statistics import SampleStatistics
 
 GROUPS = ("samples_most_kept", "samples_least_kept", "samples_fluctuating")
-"""Names of their pictures."""
+"""Names of the groups' pictures."""
 SHOWN = 12
 
 
 @dataclass(frozen=True)
 class SampleGroup:
-    """Some samples.
-
-    Args:
-        name: of the picture.
-        title: what they have in common.
-        indices: `[at most 12]`, the most striking first.
-    """
+    """At most a dozen samples with something in common, the most striking first; `name` is that of their picture."""
 
     name: str
     title: str

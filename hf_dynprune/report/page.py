@@ -17,13 +17,7 @@ from ..common.tables import markdown_table
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file.
-
-    Args:
-        name: of the file, without its ending.
-        png: its content.
-        alt: what it shows, for those who cannot see it.
-    """
+    """A PNG file by its name without the ending; `alt` says what it shows, for people who cannot see it."""
 
     name: str
     png: bytes
@@ -32,14 +26,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """Head and rows.
-
-    Args:
-        head: names of the columns.
-        rows: cells.
-        text_columns: how many columns are text, from the left; the others are figures, set to the right.
-        caption: what it shows.
-    """
+    """A table with a heading row; the first `text_columns` columns are text, the others figures, set to the right."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -59,7 +46,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole report."""
+    """A whole report: its title and its sections in order."""
 
     title: str
     sections: Sequence[Section]
@@ -69,7 +56,7 @@ class Page:
 
 
 def as_markdown(page: Page) -> str:
-    """Text with links to the pictures, which lie beside it as `<name>.png`."""
+    """The page as Markdown, with links to the pictures, which lie beside it as `<name>.png`."""
     parts = [f"# {_marked(page.title)}"]
     for section in page.sections:
         parts.append(f"## {_marked(section.title)}")
@@ -83,7 +70,7 @@ def as_markdown(page: Page) -> str:
 
 
 def _marked(text: str) -> str:
-    """Without line breaks, and with what Markdown would read as its own escaped outside of backticks."""
+    """Text on one line, with the characters that Markdown would interpret escaped outside of backticks."""
     pieces = re.split(r"(`[^`]*`)", " ".join(text.split()))
     return "".join(
         piece.replace("|", "\\|") if number % 2 else re.sub(r"([\\*_<>\[\]|])", r"\\\1", piece)
@@ -118,7 +105,7 @@ th, td { padding: .3rem .8rem .3rem 0; text-align: left; vertical-align: top; bo
 
 
 def as_html(page: Page) -> str:
-    """One file that needs no other: pictures are in it, and nothing is fetched when it is opened."""
+    """The page as one HTML file with the pictures inside; nothing is fetched when it is opened."""
     title = _escaped(page.title)
     links = " ".join(
         f'<a href="#s{number}">{_escaped(section.title)}</a>' for number, section in enumerate(page.sections)

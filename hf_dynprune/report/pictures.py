@@ -56,7 +56,7 @@ def picture_of(dataset: Any, index: int) -> NDArray[np.uint8]:
 
 
 def _stored(dataset: Any) -> Any:
-    """Without the transform that training uses, where the data set can do without."""
+    """The data set without the transform that training uses, where it can be switched off."""
     return dataset.with_format(None) if hasattr(dataset, "with_format") else dataset
 
 
@@ -74,13 +74,7 @@ def _stretched(pixels: NDArray[Any], where: str) -> NDArray[np.uint8]:
 
 
 def draw_samples(dataset: Any, indices: Sequence[int], captions: Sequence[Sequence[str]]) -> Figure:
-    """A grid of samples, in rows of four.
-
-    Args:
-        dataset: of images.
-        indices: of the samples.
-        captions: lines of text below each.
-    """
+    """A grid of the data set's samples at these indices, in rows of four, each with its lines of caption below."""
     rows = -(-len(indices) // _ACROSS)
     lines = max(map(len, captions))
     figure = new_figure(0.1 + rows * (1.25 + 0.17 * lines))

@@ -34,12 +34,10 @@ _NO_EPOCH = "No epoch is finished yet: the history gets a line at the end of eac
 
 
 def sections_of(run: RunFolder, samples: SampleStatistics | None, dataset: Any) -> list[Section]:
-    """All sections, in order.
+    """All sections of the report, in order.
 
-    Args:
-        run: what is in the folder.
-        samples: None where the run kept no log of them.
-        dataset: the training set, for pictures of samples; or None.
+    `samples` is None where the run kept no log of them; `dataset`, the training set or None, is for pictures of
+    samples.
     """
     by_sample: list[Callable[[SampleStatistics], Section]] = [_histogram, _times_kept, _classes]
     titles = ["Scores early, in the middle, late", "How often samples were kept", "Classes"]
@@ -65,7 +63,7 @@ def sections_of(run: RunFolder, samples: SampleStatistics | None, dataset: Any) 
 
 
 def _run(run: RunFolder, samples: SampleStatistics | None) -> Section:
-    facts, done = run.facts, run.epochs_done
+    about, done = run.about, run.epochs_done
     total = "" if run.num_epochs is None else f" of {run.num_epochs:g}"
     ending = {True: "finished", False: "unfinished", None: "whether that is all is not recorded"}[run.is_finished]
     rows = [("folder", run.folder.resolve().name), ("epochs done", f"{done:g}{total} ({ending})")]
@@ -73,13 +71,13 @@ def _run(run: RunFolder, samples: SampleStatistics | None) -> Section:
         rows.append(("samples", f"{run.history[-1].num_samples:,}"))
     if samples is not None and len(samples.classes):
         rows.append(("classes", f"{len(samples.classes):,}"))
-    chosen = "selector" if facts.get("selector") else "method"
-    method = facts.get("selector") or facts.get("method")
+    chosen = "selector" if about.get("selector") else "method"
+    method = about.get("selector") or about.get("method")
     rows.insert(1, (chosen, "not recorded" if method is None else _shown(method)))
     rows += [
-        (key, _shown(facts[key]))
+        (key, _shown(about[key]))
         for key in ("parameters", "model", "seed", "versions")
-        if facts.get(key) not in (None, {})
+        if about.get(key) not in (None, {})
     ]
     return Section("The run", tables=[Table(["", ""], rows, text_columns=2)])
 

@@ -15,12 +15,12 @@ _LEAST_PER_CLASS = 2
 
 @dataclass
 class SampleStatistics:
-    """Of all epochs that could be read.
+    """What is known of each sample, over all epochs of the log that could be read.
 
     Args:
         num_samples: N.
-        epochs: those, from 0.
-        pruned_epochs: those of them that left samples out.
+        epochs: numbers of the epochs read, from 0.
+        pruned_epochs: the ones that left samples out.
         times_kept: int32 `[N]`.
         times_chosen: int32 `[N]`, the same over `pruned_epochs` alone.
         visits: int32 `[N]`, epochs that recorded a score.
@@ -56,12 +56,12 @@ class SampleStatistics:
     problems: list[str] = field(default_factory=list)
 
     def name_of(self, index: int) -> str | None:
-        """Name of a sample's class, or its number; None without labels."""
+        """Name of the class of a sample, or the class number as text; None without labels."""
         return None if self.labels is None else class_name(int(self.labels[index]), self.class_names)
 
 
 def class_name(label: int, names: list[str] | None) -> str:
-    """The name, or the number where there is none."""
+    """Name of a class, or its number as text where there is no name."""
     if label == -1:
         return "no label"
     return str(names[label]) if names and 0 <= label < len(names) else str(label)
@@ -97,7 +97,7 @@ def gather(log: SampleLog) -> SampleStatistics:
 
 
 def _begun(log: SampleLog) -> tuple[SampleStatistics, NDArray[np.int64] | None]:
-    """Before any epoch was read; and the place of each sample's class among the classes, `[N]`, where there are any."""
+    """Statistics before any epoch is read, and the place of each sample's class among the classes, `[N]` or None."""
     size, problems = log.num_samples, list[str]()
     labels = _labels(log, size, problems)
     classes, class_of = np.unique(labels, return_inverse=True) if labels is not None else (np.empty(0, np.int64), None)
@@ -128,7 +128,7 @@ def _begun(log: SampleLog) -> tuple[SampleStatistics, NDArray[np.int64] | None]:
 def _add(
     found: SampleStatistics, samples: EpochSamples, mean: NDArray[np.float64], squares: NDArray[np.float64]
 ) -> None:
-    """Take an epoch in; mean and sum of squared deviations by Welford's update, which loses no digits."""
+    """Add an epoch; mean and sum of squared deviations by Welford's update, which loses no digits."""
     kept, score = samples.kept, samples.score
     found.epochs.append(samples.epoch)
     found.times_kept += kept

@@ -14,7 +14,7 @@ from .statistics import SampleStatistics, class_name, gather
 
 FORMATS = ("parquet", "csv")
 PREFIX = "data_"
-"""In front of a data set's column whose name is taken."""
+"""Put before the name of a data set's column where the table has one of that name."""
 
 
 def sample_table(folder: str | Path, dataset: Any = None) -> datasets.Dataset:
@@ -46,10 +46,10 @@ def sample_table(folder: str | Path, dataset: Any = None) -> datasets.Dataset:
 
 
 def write_sample_table(table: datasets.Dataset, file: Path, form: str) -> None:
-    """Write it as one of `FORMATS`.
+    """Write the table in one of `FORMATS`.
 
     Raises:
-        ValueError: it is none of them, or a column does not fit into it.
+        ValueError: `form` is none of them, or a column does not fit into it.
     """
     if form not in FORMATS:
         raise ValueError(f"`--to` must be one of {', '.join(FORMATS)}, got {form!r}.")
@@ -82,7 +82,7 @@ def _own_columns(found: SampleStatistics) -> datasets.Dataset:
 
 
 def _joined(table: datasets.Dataset, dataset: datasets.Dataset) -> datasets.Dataset:
-    """Both, side by side, each column under a name of its own."""
+    """The columns of both tables side by side, each under a name of its own."""
     if "label" in table.column_names and "label" in dataset.column_names and _same_labels(table, dataset):
         table = table.remove_columns("label")  # the data set's has the names of the classes
     taken = set(table.column_names)

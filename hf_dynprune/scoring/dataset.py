@@ -76,7 +76,7 @@ def score_dataset(
 
 
 def _scored(job: ScoringJob, runs: int, first_seed: int) -> StaticScores:
-    """The mean over the runs, each run's own scores, and the facts that `save` writes beside them."""
+    """The mean over the runs, each run's own scores, and the `facts` that `save` writes beside them."""
     if not is_whole(runs) or runs < 1:
         raise ValueError(f"`runs` must be a whole number of at least 1, got {runs!r}.")
     seeds = [first_seed + run for run in range(runs)]
@@ -98,7 +98,7 @@ def _mean(table: NDArray[np.float32]) -> NDArray[np.float32]:
 def _facts(
     job: ScoringJob, seeds: list[int], outcomes: list[ScoringOutcome], table: NDArray[np.float32]
 ) -> dict[str, Any]:
-    """What the score file says of its scores."""
+    """The `facts` of a score file: how its scores were made, and what they cost."""
     score, args = _mean(table), job.args
     facts: dict[str, Any] = {
         "method": job.method,

@@ -26,10 +26,9 @@ Norms = Callable[[torch.nn.Module, PerSampleLoss, Mapping[str, Any], int], Tenso
 
 
 def forgetting_counts(correct: NDArray[Any]) -> NDArray[np.float32]:
-    """Forgetting events of N samples; samples that were never right get the number of presentations P.
+    """Forgetting events `[N]`; samples that were never right get the number of presentations P.
 
-    Args:
-        correct: bool `[P, N]`, whether each sample was right at each of its presentations.
+    `correct` is bool `[P, N]`: whether each sample was right at each of its presentations.
 
     Example:
         >>> forgetting_counts(np.array([[0, 1, 0], [1, 0, 0], [0, 1, 0]], bool))
@@ -54,13 +53,10 @@ def el2n_scores(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def norms_by_loop(model: torch.nn.Module, loss: PerSampleLoss, batch: Mapping[str, Any], chunk: int = 1) -> Tensor:
-    """`[B]`: the L2 norm of each sample's gradient, sample by sample.
+    """`[B]`: the L2 norm of each sample's gradient, sample by sample; `chunk` is not used here.
 
-    Args:
-        model: in evaluation mode, so that samples do not mix.
-        loss: S_i from the model's outputs.
-        batch: of B samples, on the model's device; tensors of another length than B go to every sample.
-        chunk: not used here.
+    The model is in evaluation mode, so that samples do not mix. The batch is on the model's device; its tensors of
+    another length than B go to every sample.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     fixed, rows = _split(batch)
@@ -73,7 +69,7 @@ def norms_by_loop(model: torch.nn.Module, loss: PerSampleLoss, batch: Mapping[st
 
 
 def norms_by_vmap(model: torch.nn.Module, loss: PerSampleLoss, batch: Mapping[str, Any], chunk: int) -> Tensor:
-    """The same, `chunk` samples at a time.
+    """The same norms `[B]`, computed for `chunk` samples at a time.
 
     Raises:
         RuntimeError: torch's, where the model cannot be vmapped.
@@ -94,7 +90,7 @@ def norms_by_vmap(model: torch.nn.Module, loss: PerSampleLoss, batch: Mapping[st
 
 
 GRADIENTS: dict[str, Norms] = {"vmap": norms_by_vmap, "loop": norms_by_loop}
-"""The two ways by name."""
+"""The two ways to compute per-sample gradient norms, by name."""
 
 
 def choose_gradients(model: torch.nn.Module, loss: PerSampleLoss, batch: Mapping[str, Any]) -> tuple[str, str]:

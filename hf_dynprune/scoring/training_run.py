@@ -114,7 +114,7 @@ def score_once(job: ScoringJob, seed: int, number: str) -> ScoringOutcome:
     logger.info("Scoring by %s, run %s: %d epochs of training with seed %d.", job.method, number, job.last_epoch, seed)
     set_seed(seed)
     model = job.model_init()
-    facts = type(model).__name__, _config_digest(model)
+    name_and_digest = type(model).__name__, _config_digest(model)
     with tempfile.TemporaryDirectory() as folder:
         watch = _Watch(len(job.dataset), job.last_epoch, f"{job.method} {number}")
         trainer = _ScoringTrainer(
@@ -133,9 +133,9 @@ def score_once(job: ScoringJob, seed: int, number: str) -> ScoringOutcome:
             trainer.train()
         passes = trainer.pruning_history.forward_passes
         if job.method == "forgetting":
-            return ScoringOutcome(forgetting_counts(np.stack(watch.rows)), passes, *facts, "")
+            return ScoringOutcome(forgetting_counts(np.stack(watch.rows)), passes, *name_and_digest, "")
         score, scoring_passes, gradients = _score_with(trainer, job, number)
-    return ScoringOutcome(score, passes + scoring_passes, *facts, gradients)
+    return ScoringOutcome(score, passes + scoring_passes, *name_and_digest, gradients)
 
 
 def _own_arguments(args: TrainingArguments, seed: int, folder: str) -> TrainingArguments:
@@ -152,7 +152,7 @@ def _own_arguments(args: TrainingArguments, seed: int, folder: str) -> TrainingA
 
 
 class _Watch(TrainerCallback):
-    """Rows of right and wrong answers, a bar, and the end of the run after `epochs`."""
+    """Keeps rows of right and wrong answers, shows a bar, and ends the run after `epochs`."""
 
     def __init__(self, num_samples: int, epochs: int, title: str) -> None:
         self.num_samples = num_samples
@@ -164,17 +164,17 @@ class _Watch(TrainerCallback):
         self._bar: Any = None
 
     def note(self, index: Tensor, labels: Tensor, logits: Tensor) -> None:
-        """Outcomes of a batch; they stay on the device until the epoch ends."""
+        """Keep the outcomes of a batch; they stay on the device until the epoch ends."""
         right = (logits.detach().argmax(-1) == labels.view(-1)).to(torch.int8)
         self._noted.append((index, torch.where(labels.view(-1) < 0, NO_LABEL, right)))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Also where a run starts over with a smaller batch."""
+        """Begin with no answers and a new bar; also where a run starts over with a smaller batch."""
         self.rows, self._noted, self._done = [], [], 0
         self._bar = tqdm(total=self.epochs, desc=self.title, unit="epoch", disable=args.disable_tqdm)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Put the outcomes in the order of the data set."""
+        """Put the epoch's outcomes in the order of the data set."""
         self._done += 1
         self._bar.update()
         if self._noted:
@@ -246,7 +246,7 @@ def _score_with(trainer: DynPruneTrainer, job: ScoringJob, number: str) -> tuple
 
 
 def _plain_batches(trainer: DynPruneTrainer, job: ScoringJob) -> DataLoader[Any]:
-    """In the order of the data set: the stock evaluation loader may group by length and drop the last batch."""
+    """Batches in the order of the data set; the stock evaluation loader may sort by length and drop the last one."""
     dataset = job.dataset if job.plain is None else job.plain
     dataset, collator = without_unused_columns(trainer, dataset)
     args = job.args

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.charts import BLACK, BLUE, ORANGE, bare, new_figure
 from ..common.logs import logger
 from ..records.record import EpochRecord
 from ..records.savings import describe_account
@@ -139,26 +140,24 @@ def history_picture(records: Sequence[EpochRecord]) -> NDArray[np.uint8]:
     Raises:
         ImportError: matplotlib is not installed.
     """
+    figure = new_figure(6.4, 5.4, 110)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 5.4), dpi=110, layout="constrained")
     canvas: Any = FigureCanvasAgg(figure)
     kept, scores = figure.subplots(2, 1, sharex=True)
     epochs = [record.epoch + 1 for record in records]
-    kept.plot(epochs, [100 * record.kept / record.num_samples for record in records], "o-", color="#0072B2")
+    kept.plot(epochs, [100 * record.kept / record.num_samples for record in records], "o-", color=BLUE)
     kept.set(ylim=(0, 105), ylabel="samples kept (%)")
     scored = [(record.epoch + 1, record.score_quantiles) for record in records if record.score_quantiles is not None]
     if scored:
         at, quantiles = [epoch for epoch, _ in scored], np.array([values for _, values in scored])
-        scores.fill_between(at, quantiles[:, 1], quantiles[:, 3], color="#E69F00", alpha=0.4, label="middle half")
-        scores.plot(at, quantiles[:, 2], "o-", color="#000000", label="median")
+        scores.fill_between(at, quantiles[:, 1], quantiles[:, 3], color=ORANGE, alpha=0.4, label="middle half")
+        scores.plot(at, quantiles[:, 2], "o-", color=BLACK, label="median")
         scores.legend(frameon=False)
     scores.set(xlabel="epoch", ylabel="score at its start")
     scores.xaxis.get_major_locator().set_params(integer=True)
     for axes in (kept, scores):
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+        bare(axes)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 

@@ -175,7 +175,7 @@ def test_a_mean_at_the_margin_needs_more_seeds_than_are_counted():
 
 def test_facts_are_json():
     for values in ([0.1, -0.3, 0.2], [0.0], [0.5, 0.5], [-3.0, 3.0]):
-        facts = compared(values).facts()
+        facts = compared(values).as_dict()
         assert json.loads(json.dumps(facts, allow_nan=False))["verdict"] == compared(values).verdict
 
 

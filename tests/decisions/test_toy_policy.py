@@ -63,8 +63,8 @@ import hf_dynprune
 print(hf_dynprune.__file__)
 print(hf_dynprune.list_policies())
 print(hf_dynprune.build_policy("toy", 0.5))
-from hf_dynprune.docs_pages.methods import method_facts, methods_page
-facts = method_facts("toy")
+from hf_dynprune.docs_pages.methods import describe_method, methods_page
+facts = describe_method("toy")
 print(facts.summary, facts.unbiased, facts.cost, *facts.parameters, sep=" | ")
 print(methods_page().count("\\n## toy\\n"))
 print(hf_dynprune.list_selectors(), hf_dynprune.build_selector("toy_selector", {"chance": 0.1}))

@@ -17,7 +17,7 @@ from hf_dynprune.docs_pages.methods import (
     END,
     NOT_STATED,
     Parameter,
-    method_facts,
+    describe_method,
     methods_page,
     methods_table,
     with_table,
@@ -63,7 +63,7 @@ def test_a_readme_without_the_markers_is_refused(text):
 @pytest.mark.parametrize("name", list_policies())
 class TestEachMethod:
     def test_states_everything(self, name):
-        facts = method_facts(name)
+        facts = describe_method(name)
         assert NOT_STATED not in str(facts)
         assert facts.unbiased in ("yes", "no")
         assert facts.claim
@@ -73,7 +73,7 @@ class TestEachMethod:
 
     def test_has_a_card_with_all_it_states(self, name):
         cards = re.findall(rf"^## {name}\n(.*?)(?=^## |\Z)", methods_page(), re.MULTILINE | re.DOTALL)
-        facts = method_facts(name)
+        facts = describe_method(name)
         (card,) = cards
         for text in (facts.summary, facts.when, facts.cost, facts.holds):
             assert f"| {text.removesuffix('.')} |" in card
@@ -83,7 +83,7 @@ class TestEachMethod:
 
     def test_no_word_of_its_docstring_is_lost(self, name):
         doc = inspect.cleandoc(sys.modules[get_policy(name).__module__].__doc__)
-        facts = method_facts(name)
+        facts = describe_method(name)
         shown = f"{facts.rule} {facts.when} {facts.cost} {facts.source}".split()
         labels = {"When", "to", "use:", "Cost:", "Source:", "Sources:", "```text", "```"}
         assert sorted(word for word in doc.partition("\n\n")[2].split() if word not in labels) == sorted(
@@ -92,7 +92,7 @@ class TestEachMethod:
 
 
 def test_what_a_method_says_of_itself():
-    facts = method_facts("random")
+    facts = describe_method("random")
     assert (facts.class_name, facts.unbiased, facts.holds) == ("RandomPruning", "no", "anew in every epoch")
     assert facts.claim == "with `rescale` only; without it the weighted sum is k / N of the full data's"
     assert facts.rule == "```text\np_i = k / N for every sample i,  k = max(1, floor((1 - ratio) N))\n```"
@@ -100,9 +100,9 @@ def test_what_a_method_says_of_itself():
         Parameter("ratio", "required", "share pruned of all samples, in `[0, 1)`."),
         Parameter("rescale", "`False`", "weight kept samples by N / k. Off in the paper."),
     )
-    assert method_facts("ucb").holds == "anew every `period` epochs"
-    assert method_facts("static").holds == "once, for the whole run"
-    assert method_facts("orderdp").remarks.startswith("The ratios are those of the authors'")
+    assert describe_method("ucb").holds == "anew every `period` epochs"
+    assert describe_method("static").holds == "once, for the whole run"
+    assert describe_method("orderdp").remarks.startswith("The ratios are those of the authors'")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Talkative(FixedKeep):
 
 def test_a_method_that_states_nothing_has_a_card_too(registered):
     registered("silent", Silent)
-    facts = method_facts("silent")
+    facts = describe_method("silent")
     assert (facts.summary, facts.cost, facts.when, facts.reference) == (NOT_STATED,) * 4
     assert (facts.unbiased, facts.claim) == ("no", "")
     assert facts.parameters[-1] == Parameter("numbers", "`[]`", NOT_STATED)
@@ -139,7 +139,7 @@ def test_a_method_that_states_nothing_has_a_card_too(registered):
 
 def test_a_class_may_state_what_its_module_does_not(registered):
     registered("talkative", Talkative)
-    facts = method_facts("talkative")
+    facts = describe_method("talkative")
     assert (facts.cost, facts.holds) == ("a look at the clock, no more.", "anew every 4 epochs")
     assert (facts.unbiased, facts.claim) == ("depends on its parameters", "where share is 0")
     assert facts.remarks == ""

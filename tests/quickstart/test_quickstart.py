@@ -17,7 +17,7 @@ from PIL import Image
 from hf_dynprune import PruningHistory
 from hf_dynprune.compare.results import RunResult
 from hf_dynprune.quickstart.results import format_table, read_curve
-from hf_dynprune.quickstart.run import QuickstartSettings, run_facts, run_quickstart
+from hf_dynprune.quickstart.run import QuickstartSettings, run_conditions, run_quickstart
 from hf_dynprune.readers.digits import Images, load_digits_task, load_parquet_task
 
 CIFAR10 = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
@@ -104,7 +104,7 @@ def test_table_shows_the_figures(finished):
     assert full[6] == "0.0"
     assert "2 seeds (0, 1): mean ± standard deviation" in text
     small = settings(out)
-    one = format_table(results[1:2], {"orderdp": run_facts(small, "orderdp", small.task())})
+    one = format_table(results[1:2], {"orderdp": run_conditions(small, "orderdp", small.task())})
     assert "±" not in one
     assert one.splitlines()[-1].rstrip(" |").endswith("-")  # nothing to compare its time with
 

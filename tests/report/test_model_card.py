@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from hf_dynprune import ClassFloor, CoverEvery, InfoBatch, PruningHistory, RandomPruning, StaticPruning
 from hf_dynprune.records.about import AboutRun
 from hf_dynprune.records.record import EpochRecord
-from hf_dynprune.report.card import CardFacts, evaluation_of, pruning_section, update_card, with_section
+from hf_dynprune.report.card import CardContent, evaluation_of, pruning_section, update_card, with_section
 from hf_dynprune.scoring.dataset import StaticScores
 from hf_dynprune.training.about import describe_run
 from tests.support.helpers import Images, bert, pruning_trainer, vit
@@ -67,7 +67,7 @@ def test_text_around_the_section_stays():
 
 def test_savings_are_worked_out_by_hand(folder):
     # 12 of 16 forward passes; the full epoch took half a second for each, 6.5 s were spent.
-    text = pruning_section(CardFacts.read(folder))
+    text = pruning_section(CardContent.read(folder))
     assert "| forward passes | 12 | 16 | 25.0% |" in text
     assert "| optimizer steps | 3 | 4 | 25.0% |" in text
     assert "| seconds | 6.5 | about 8.0 | 18.8% |" in text
@@ -86,15 +86,15 @@ def test_savings_are_worked_out_by_hand(folder):
 )
 def test_the_verdict_of_a_comparison_of_this_method_is_quoted(folder, found, says):
     (folder / "compare.json").write_text(json.dumps(found))
-    assert says in pruning_section(CardFacts.read(folder))
+    assert says in pruning_section(CardContent.read(folder))
 
 
 def test_a_picture_and_scores_are_named_where_they_are(folder):
-    assert "report/kept.png" not in pruning_section(CardFacts.read(folder))
+    assert "report/kept.png" not in pruning_section(CardContent.read(folder))
     (folder / "report").mkdir()
     (folder / "report" / "kept.png").write_bytes(b"")
     (folder / "dynprune_scores.safetensors").write_bytes(b"")
-    text = pruning_section(CardFacts.read(folder))
+    text = pruning_section(CardContent.read(folder))
     assert "](report/kept.png)" in text
     assert "`dynprune_scores.safetensors` has" in text
 
@@ -165,7 +165,7 @@ class TestAboutRun:
         assert described.flags == {"prune_method": "none", "prune_class_floor": 0.2}
         described.save(tmp_path)
         PruningHistory().save(tmp_path)
-        text = pruning_section(CardFacts.read(tmp_path))
+        text = pruning_section(CardContent.read(tmp_path))
         assert "DynPruneTrainer(..., policy=InfoBatch(ratio=0.3, delta=0.875" in text
         assert '"prune_class_floor": 0.2' in text
 
@@ -181,7 +181,7 @@ class TestAboutRun:
         trainer = pruning_trainer(vit(), Images(8), tmp_path, policy=policy, prune_method="infobatch")
         about(trainer).save(tmp_path)
         PruningHistory().save(tmp_path)
-        text = pruning_section(CardFacts.read(tmp_path))
+        text = pruning_section(CardContent.read(tmp_path))
         assert code in text
         assert "--prune_method" not in text
 
