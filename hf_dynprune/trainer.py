@@ -1,4 +1,4 @@
-"""The Trainer that prunes data. Nothing but overrides of Trainer methods; each asks its part and `super()`.
+"""The Trainer that prunes data. It only overrides Trainer methods; each calls the object in charge and `super()`.
 
 Order of calls in a run: `train`, `get_train_dataloader`, `set_initial_training_values`, `_init_training_state`,
 `create_scheduler`, then per epoch `_run_epoch` with `get_batch_samples` and `compute_loss` inside, and
@@ -99,7 +99,7 @@ class DynPruneMixin(Trainer):
 
     @property
     def per_sample_loss(self) -> PerSampleLoss:
-        """What gives each sample's loss."""
+        """The object that gives each sample's loss."""
         return self._loss_step.loss
 
     @property
@@ -138,7 +138,7 @@ class DynPruneMixin(Trainer):
             self._training.check()
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """The loader that the training makes."""
+        """The loader of the training: over the plan's samples with a policy, the stock one with a selector."""
         if self.train_dataset is None:
             return super().get_train_dataloader()
         self._training.check()
@@ -188,7 +188,7 @@ class DynPruneMixin(Trainer):
         num_update_steps_per_epoch: int,
         **rest: Any,
     ) -> None:
-        """The stock epoch at its true length."""
+        """The stock epoch, told how many batches and optimizer steps it really has."""
         length, done = (steps_in_epoch, num_update_steps_per_epoch), rest["steps_trained_in_current_epoch"]
         with self._training.epoch(epoch, train_dataloader, length, done, rest.get("trial")) as (batches, updates):
             super()._run_epoch(  # type: ignore[no-untyped-call]
