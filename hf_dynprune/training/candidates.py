@@ -75,13 +75,15 @@ def take_rows(batch: Mapping[str, Any], rows: NDArray[np.intp], weights: NDArray
     Where all rows are chosen, the batch keeps its tensors.
     """
     index = batch[INDEX_KEY]
-    device = index.device
-    taken = dict(batch)
-    if len(rows) < len(index):
-        where = torch.from_numpy(rows).to(device, non_blocking=True)
-        taken = {name: _take(value, where, rows) for name, value in batch.items()}
-    taken[WEIGHT_KEY] = torch.from_numpy(weights).to(device, non_blocking=True)
+    taken = rows_of(batch, rows) if len(rows) < len(index) else dict(batch)
+    taken[WEIGHT_KEY] = torch.from_numpy(weights).to(index.device, non_blocking=True)
     return taken
+
+
+def rows_of(batch: Mapping[str, Any], rows: NDArray[np.intp]) -> dict[str, Any]:
+    """The rows of every tensor and list in this order, of a batch with rows numbered."""
+    where = torch.from_numpy(rows).to(batch[INDEX_KEY].device, non_blocking=True)
+    return {name: _take(value, where, rows) for name, value in batch.items()}
 
 
 def _take(value: Any, where: torch.Tensor, rows: NDArray[np.intp]) -> Any:

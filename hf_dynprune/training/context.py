@@ -23,14 +23,16 @@ from .gpu_meter import find_meter
 from .schedulers import set_progress_total
 
 
+def _of_trainer(name: str) -> Any:
+    """A property that gives the Trainer's attribute of that name."""
+    return property(lambda context: getattr(context._trainer, name), doc=f"The Trainer's `{name}`.")
+
+
 class TrainerContext:
-    """The Trainer as a training sees it.
+    """The Trainer, a built `DynPruneMixin`, as a training sees it.
 
-    Everything is read when it is asked for, since the Trainer replaces model, optimizer and state during a run.
-
-    Args:
-        trainer: a `DynPruneMixin` that is built.
-        mixin: the pruning class in it; what stands behind it is the Trainer that is combined with pruning.
+    Everything is read when it is asked for, since the Trainer replaces model, optimizer and state during a run. Behind
+    `mixin`, the pruning class, stands the Trainer class that is combined with pruning.
     """
 
     def __init__(self, trainer: Any, mixin: type) -> None:
@@ -45,6 +47,18 @@ class TrainerContext:
         self.run_folder = str(args.output_dir)
         """Where the run under way, or the last one, writes its files: a trial of a search has its own."""
 
+    # ---- The Trainer's own attributes ----
+
+    args = _of_trainer("args")
+    train_dataset = _of_trainer("train_dataset")
+    processing_class = _of_trainer("processing_class")
+    compute_loss_func = _of_trainer("compute_loss_func")
+    accelerator = _of_trainer("accelerator")
+    optimizer = _of_trainer("optimizer")
+    state = _of_trainer("state")
+    control = _of_trainer("control")
+    hub_model_id = _of_trainer("hub_model_id")
+
     def begin(self, trial: Any) -> None:
         """A new run: its folder, its clock, and the GPUs' meter of energy on the first process."""
         here = int(os.environ.get("LOCAL_WORLD_SIZE", self.args.n_gpu))
@@ -54,19 +68,10 @@ class TrainerContext:
     # ---- Arguments and data ----
 
     @property
-    def args(self) -> Any:
-        return self._trainer.args
-
-    @property
     def seeds(self) -> tuple[int, int]:
         """(seed of the pruning draws, seed of the order in which the stock Trainer visits the data)."""
         stock = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return (stock if self.flags.prune_seed is None else self.flags.prune_seed), stock
-
-    @property
-    def train_dataset(self) -> Any:
-        """The user's training set; None where there is none."""
-        return self._trainer.train_dataset
 
     @property
     def train_data_and_collator(self) -> tuple[Any, Any]:
@@ -74,22 +79,10 @@ class TrainerContext:
         return without_unused_columns(self._trainer, self.train_dataset)
 
     @property
-    def processing_class(self) -> Any:
-        return self._trainer.processing_class
-
-    @property
-    def compute_loss_func(self) -> Any:
-        return self._trainer.compute_loss_func
-
-    @property
     def trainer_class(self) -> type:
         return type(self._trainer)
 
     # ---- Processes and batches ----
-
-    @property
-    def accelerator(self) -> Any:
-        return self._trainer.accelerator
 
     @property
     def is_first(self) -> bool:
@@ -152,10 +145,6 @@ class TrainerContext:
         return self._trainer.model_wrapped if self.is_sharded else self.plain_model
 
     @property
-    def optimizer(self) -> Any:
-        return self._trainer.optimizer
-
-    @property
     def scheduler_steps(self) -> int:
         """Steps that the scheduler has counted; a skipped optimizer step does not count."""
         return int(getattr(self._trainer.lr_scheduler, "last_epoch", self.state.global_step))
@@ -166,14 +155,6 @@ class TrainerContext:
         return manager
 
     # ---- State, logs and folders ----
-
-    @property
-    def state(self) -> Any:
-        return self._trainer.state
-
-    @property
-    def control(self) -> Any:
-        return self._trainer.control
 
     @property
     def callbacks(self) -> list[Any]:
@@ -219,12 +200,6 @@ class TrainerContext:
             trainer._metrics = gathered
 
     # ---- Hub ----
-
-    @property
-    def hub_model_id(self) -> str | None:
-        """The repository on the Hub that the Trainer pushes to, if any."""
-        name: str | None = self._trainer.hub_model_id
-        return name
 
     @property
     def uploads(self) -> list[Future[Any]]:
