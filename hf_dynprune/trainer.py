@@ -1,4 +1,4 @@
-"""The Trainer that prunes data. Nothing but overrides of Trainer methods; each asks its part and `super()`.
+"""The Trainer that prunes data. It only overrides Trainer methods; each calls the object in charge and `super()`.
 
 Order of calls in a run: `train`, `get_train_dataloader`, `set_initial_training_values`, `_init_training_state`,
 `create_scheduler`, then per epoch `_run_epoch` with `get_batch_samples` and `compute_loss` inside, and
@@ -99,7 +99,7 @@ class DynPruneMixin(Trainer):
 
     @property
     def per_sample_loss(self) -> PerSampleLoss:
-        """What gives each sample's loss."""
+        """The object that gives each sample's loss."""
         return self._loss_step.loss
 
     @property
@@ -114,7 +114,7 @@ class DynPruneMixin(Trainer):
 
     @property
     def savings(self) -> SavingsAccount:
-        """What the last `train()` spent and saved in its finished epochs, against the full data over the same ones."""
+        """What the last `train()` spent and saved in its finished epochs, compared with full data in these epochs."""
         return self.pruning_history.account()
 
     # ---- Begin ----
@@ -138,7 +138,7 @@ class DynPruneMixin(Trainer):
             self._training.check()
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """The loader that the training makes."""
+        """The loader of the training: over the plan's samples with a policy, the stock one with a selector."""
         if self.train_dataset is None:
             return super().get_train_dataloader()
         self._training.check()
@@ -188,7 +188,7 @@ class DynPruneMixin(Trainer):
         num_update_steps_per_epoch: int,
         **rest: Any,
     ) -> None:
-        """The stock epoch at its true length."""
+        """The stock epoch, told how many batches and optimizer steps it really has."""
         length, done = (steps_in_epoch, num_update_steps_per_epoch), rest["steps_trained_in_current_epoch"]
         with self._training.epoch(epoch, train_dataloader, length, done, rest.get("trial")) as (batches, updates):
             super()._run_epoch(  # type: ignore[no-untyped-call]
@@ -217,7 +217,7 @@ class DynPruneMixin(Trainer):
         return self._loss_step.count(batch_samples)
 
     def _prepare_inputs(self, inputs: Any) -> Any:
-        """As the stock method, which casts floating point to DeepSpeed's precision: the weights would be rounded."""
+        """As the stock method, without its cast to DeepSpeed's precision for the weights, which it would round."""
         prepared = super()._prepare_inputs(inputs)
         if WEIGHT_KEY in inputs:
             prepared[WEIGHT_KEY] = inputs[WEIGHT_KEY].to(self.args.device)
@@ -226,8 +226,8 @@ class DynPruneMixin(Trainer):
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """The stock step, told that the loss is normalised over the window, which `compute_loss` does for any model.
 
-        The first stock flag says whether the model does so itself, wrongly for ResNet, Segformer and others; evaluation
-        goes on reading it, hence only set here. The second exists from transformers 5.20 on and wins where it is set.
+        The first stock flag says whether the model does so itself, and is wrong for ResNet, Segformer and others. It is
+        set here only, since evaluation reads it too. The second exists from transformers 5.20 on and then decides.
         """
         before = self.model_accepts_loss_kwargs, getattr(self, "loss_is_scaled_for_ga", None)
         self._in_training_step = self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True
@@ -256,7 +256,7 @@ class DynPruneMixin(Trainer):
         return (result.value, result.outputs) if return_outputs else result.value
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """The stock method; its time is kept apart from that of training."""
+        """The stock method; its time is counted apart from the time of training."""
         with self._context.times.spent_on("evaluation"):
             return super().evaluate(*args, **kwargs)
 

@@ -101,7 +101,7 @@ class DynPruneArguments:
 
     @property
     def loss_options(self) -> dict[str, Any]:
-        """`prune_loss_kwargs` as a dictionary."""
+        """Parameters of the per-sample loss: `prune_loss_kwargs` as a dictionary, empty by default."""
         return as_mapping(self.prune_loss_kwargs, "prune_loss_kwargs")
 
     def build_selector(self) -> BatchSelector | None:

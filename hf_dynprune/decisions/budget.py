@@ -1,8 +1,8 @@
 """A share of forward passes to save over the whole run, reached by a closed loop over its epochs.
 
 What is still missing is spread evenly over the epochs that may still prune. Epochs that cannot prune (full first epoch,
-warm-up, annealing) are counted before, and an epoch that pruned less than it was asked (unseen samples, few samples
-below a mean) is made up for by those that follow.
+warm-up, annealing) are known before. Where an epoch prunes less than asked (unseen samples, few samples below a mean),
+the later epochs prune more.
 
     p_e = (T E - saved before e) / (epochs from e on that may prune)       T: target, E: epochs of the run
 """
@@ -40,13 +40,13 @@ def prunable(policy: PruningPolicy, num_epochs: float, warmup_epochs: int, first
 
 
 def check_epochs(num_epochs: float) -> None:
-    """Raise a ValueError for a run without epochs, of which nothing could be saved."""
+    """Raise a ValueError for a run without epochs: there is nothing to save."""
     if not num_epochs > 0:
         raise ValueError(f"`num_train_epochs` must be above 0, got {num_epochs:g}.")
 
 
 def check_share(target: float) -> None:
-    """Raise a ValueError where the target is no share at all, whatever the method."""
+    """Raise a ValueError where the target is no share in (0, 1)."""
     if not is_number(target) or not 0 < target < 1:
         raise ValueError(
             f"`prune_target_saving` must be a number in (0, 1), got {target!r}: the share of the run's forward passes "
@@ -93,7 +93,8 @@ def wanted_ratio(target: float, num_epochs: float, saved: float, share: float, l
     """The share of the data that an epoch is to prune, at least 0.
 
     Where the even spread is less than the method's lowest ratio, as many epochs prune as can do so at that ratio or
-    above, beginning with this one; what is left for none of them is pruned where that is nearer to the target.
+    above, beginning with this one. A rest too small for one such epoch is pruned only where that brings the run nearer
+    to the target.
 
     Args:
         target: share of the whole run's forward passes.
@@ -121,12 +122,12 @@ def wanted_ratio(target: float, num_epochs: float, saved: float, share: float, l
 
 
 def plan_for_ratio(policy: PruningPolicy, view: ScoreView, info: EpochInfo, wanted: float, key: int) -> PrunePlan:
-    """The method's plan that prunes nearest to the share `wanted` of all samples, or the full one.
+    """The method's plan that prunes nearest to the share `wanted` of all samples, or the full plan.
 
-    A method's own ratio refers to what it prunes from. How much that is shows in the plan, and the share pruned is
-    mostly proportional to it, so two or three plans suffice. It is not where a wrapper takes back what the method
-    prunes first; then the share still grows with the ratio, and the search goes on between two that enclose it. All
-    plans are drawn from the same random numbers, those of (seed, `key`).
+    A method's own ratio refers to the samples that it prunes from. How many these are shows in the plan, and the share
+    pruned is mostly proportional to the ratio, so two or three plans suffice. It is not proportional where a wrapper
+    takes back what the method prunes first. Then the share still grows with the ratio, and the search goes on between
+    two ratios that enclose it. All plans are drawn from the same random numbers, those of (seed, `key`).
     """
     low, high = policy.ratio_range
     best = PrunePlan.full(len(view))
@@ -153,7 +154,7 @@ def plan_for_ratio(policy: PruningPolicy, view: ScoreView, info: EpochInfo, want
 def _next_ratio(
     wanted: float, below: tuple[float, float] | None, above: tuple[float, float] | None, low: float, high: float
 ) -> float | None:
-    """The ratio to try next, from the nearest known (ratio, share) on both sides; None where there is none to try.
+    """The ratio to try next, from the nearest known (ratio, share) on both sides; None ends the search.
 
     Example:
         >>> _next_ratio(0.3, (0.3, 0.15), None, 0.0, 0.9), _next_ratio(0.3, (0.5, 0.0), (0.9, 0.4), 0.0, 0.9)
@@ -170,14 +171,7 @@ def _next_ratio(
 
 
 class TargetSaving:
-    """A share of the forward passes that a run is to save, steered epoch by epoch.
-
-    Args:
-        policy: whose ratio is set for each epoch.
-        target: the share, in (0, 1).
-        num_epochs: E.
-        warmup_epochs: full epochs at the start.
-    """
+    """A share `target`, in (0, 1), of the forward passes that a run is to save, steered epoch by epoch."""
 
     def __init__(self, policy: PruningPolicy, target: float, num_epochs: float, warmup_epochs: int) -> None:
         self.policy = policy
@@ -195,14 +189,10 @@ class TargetSaving:
         return self._steered.prunes_in(info)
 
     def plan(self, view: ScoreView, info: EpochInfo, saved: float, held: PrunePlan | None, start: int) -> PrunePlan:
-        """The plan that keeps the run on its way to the target, with a warning once where it cannot be met any more.
+        """The plan that keeps the run on its way to the target; warns once if the target can no longer be reached.
 
-        Args:
-            view: scores.
-            info: the epoch.
-            saved: epochs' worth of samples saved before it.
-            held: the plan in force, inside its period.
-            start: first epoch of the period; its draws come from (seed, this).
+        `saved` is in epochs' worth of samples, before this epoch. `held` is the plan in force inside its period, which
+        begins at epoch `start`; draws come from (seed, `start`).
         """
         later = prunable(self._steered, self.num_epochs, self.warmup_epochs, info.epoch + 1)
         now = prunable(self._steered, self.num_epochs, self.warmup_epochs, info.epoch) - later
@@ -227,7 +217,7 @@ class TargetSaving:
         return plan
 
     def _expect(self, plan: PrunePlan, wanted: float, missing: float, later: float) -> None:
-        """Note what the epochs after this plan's can be expected to prune of what is `missing`."""
+        """Note how much of what is `missing` the epochs after this plan's can be expected to prune."""
         high = self._steered.max_ratio
         is_met = plan.ratio >= min(wanted, high) - 1.5 / plan.num_samples
         # Where not all epochs can prune as much (samples come due), one that could not says little of the next.
@@ -238,12 +228,9 @@ class TargetSaving:
             self._later_ratio = plan.ratio
 
     def projected(self, info: EpochInfo, plan: PrunePlan, saved: float) -> float:
-        """Share of the run's forward passes that will have been saved, to be asked after `plan` for that epoch.
+        """Share of the run's forward passes that will have been saved; to be asked after `plan` for that epoch.
 
-        Args:
-            info: the epoch.
-            plan: made for it.
-            saved: epochs' worth of samples saved before it.
+        `saved` is in epochs' worth of samples, before this epoch.
         """
         to_come = prunable(self._steered, self.num_epochs, self.warmup_epochs, info.epoch + 1)
         now = plan.ratio * min(1.0, self.num_epochs - info.epoch)

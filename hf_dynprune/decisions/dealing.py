@@ -9,11 +9,8 @@ from dataclasses import dataclass
 def batch_ends(num_samples: int, size: int, drop_last: bool, spare_single: bool) -> list[int]:
     """Where the batches of all processes together end in an epoch's order.
 
-    Args:
-        num_samples: K.
-        size: samples of one batch over all processes.
-        drop_last: whether a short last batch is dropped; never the only batch.
-        spare_single: whether a last batch of one sample takes one more from the batch before.
+    A batch has `size` samples over all processes. `drop_last` drops a short last batch, but never the only one;
+    `spare_single` gives a last batch of one sample one more from the batch before.
 
     Example:
         >>> batch_ends(9, 4, drop_last=False, spare_single=False), batch_ends(9, 4, drop_last=False, spare_single=True)
@@ -91,8 +88,8 @@ class Dealing:
     def ends(self, layout: Layout, num_kept: int, is_full: bool, drop_last: bool) -> list[int]:
         """Ends of the batches over the part of the order that is left to the present layout.
 
-        A full epoch keeps the stock Trainer's batches, a last one of one sample included; once it is dealt out anew
-        there is no such run to be equal to.
+        A full epoch keeps the stock Trainer's batches, also a last one of one sample. After it is dealt out anew, there
+        is no stock run that it could equal.
         """
         return layout.ends(num_kept - self.dealt, drop_last, spare_single=not is_full or self.dealt > 0)
 

@@ -1,11 +1,11 @@
 """Random choices shared by the methods: a fixed count without replacement, and cuts that break ties by lot.
 
-Lots are `[N]`, one uniform number per sample of the whole data set. A sample's luck then depends on nobody else's
-score: where a score differs in its last bit between machines, at most that one sample changes sides. They have 32 bits,
-so two may be equal; a tie at a cut is broken by further lots, as any other tie is.
+Lots are `[N]`, one uniform number per sample of the whole data set. So a sample's lot does not depend on any other
+sample's score: where a score differs in its last bit between machines, at most that one sample changes sides. Lots have
+32 bits, so two may be equal; a tie at a cut is broken by further lots, as any other tie is.
 
 Groups and choices are masks `[N]`, an eighth of the memory of index lists, and cuts are found by `np.partition` of
-values, many times faster than that of their indices.
+values, many times faster than by partitioning their indices.
 """
 
 from __future__ import annotations
@@ -41,14 +41,9 @@ def draw_lots(size: int, rng: np.random.Generator) -> NDArray[np.uint32]:
 
 
 def keep_by_lot(group: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """`count` samples of `group`, each subset equally likely: those with the largest lots.
+    """`count` samples of `group` (bool `[N]`), each subset equally likely: those with the largest lots.
 
-    The lots are alike for all samples, and so is what happens to a tie among them, so no sample is preferred.
-
-    Args:
-        group: bool `[N]`.
-        count: how many to keep.
-        rng: draws the lots.
+    Lots, and the breaking of ties among them, have the same distribution for all samples, so no sample is preferred.
     """
     return keep_largest(group, count, draw_lots(len(group), rng), rng)
 

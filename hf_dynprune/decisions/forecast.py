@@ -1,4 +1,4 @@
-"""What a run can save at most and why, in the one line that is said before it begins."""
+"""What a run can save at most and why, in the one line that is logged before it begins."""
 
 from __future__ import annotations
 
@@ -95,13 +95,7 @@ def _count_epochs(policy: PruningPolicy, num_epochs: float, warmup_epochs: int) 
 
 
 def _reasons(policy: PruningPolicy, epochs: _Epochs, is_limited: bool) -> list[str]:
-    """Why not every epoch prunes as much as the method can.
-
-    Args:
-        policy: of the run.
-        epochs: counted.
-        is_limited: whether a limit on the epochs without a visit keeps the prunable ones from it.
-    """
+    """Why not every epoch prunes as much as the method can; `is_limited`: also by a limit on unseen epochs."""
     reasons = []
     if epochs.warm_up:
         reasons.append(f"{epochs.warm_up:g} full for `prune_warmup_epochs`")
@@ -118,7 +112,7 @@ def _reasons(policy: PruningPolicy, epochs: _Epochs, is_limited: bool) -> list[s
 
 
 def _advice(policy: PruningPolicy, epochs: _Epochs) -> str:
-    """What to change for a larger saving."""
+    """What the user can change for a larger saving."""
     if policy.max_ratio < LOW_SAVING:
         return "raise `prune_ratio`" + (" or lower the floor" if "class_floor" in policy.parameters() else "")
     if epochs.warm_up:

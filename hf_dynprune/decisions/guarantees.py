@@ -31,14 +31,14 @@ from .scores import LastVisit, ScoreView, Statistic
 P = TypeVar("P", bound="_Wrapper")
 
 
-def _of_base(name: str, doc: str = "The base's.") -> Any:
-    """A property that gives the base's attribute or method of that name."""
-    return property(lambda wrapper: getattr(wrapper.base, name), doc=doc)
+def _of_base(name: str, doc: str | None = None) -> Any:
+    """A property that hands through the base's attribute or method of that name."""
+    return property(lambda wrapper: getattr(wrapper.base, name), doc=doc or f"The wrapped policy's `{name}`.")
 
 
 @dataclass(frozen=True)
 class _Wrapper(PruningPolicy):
-    """What both wrappers hand through from the policy they wrap."""
+    """A policy around another one. Whatever it does not define itself is the wrapped policy's (`_of_base`)."""
 
     base: PruningPolicy
 
@@ -46,7 +46,7 @@ class _Wrapper(PruningPolicy):
         POLICIES.check_object(self.base, f"`base` of {type(self).__name__}")
 
     def _joined(self, **own: Any) -> dict[str, Any]:
-        """The base's parameters and the wrapper's, side by side, so that messages find both."""
+        """The base's parameters and the wrapper's in one mapping, so that messages find both."""
         parameters = self.base.parameters()
         for name in own:
             if name in parameters:
@@ -57,14 +57,13 @@ class _Wrapper(PruningPolicy):
         return parameters | own
 
     def identity(self) -> dict[str, Any]:
-        """The base's and all of this one's own."""
         dropped = self.base.parameters().keys() - self.base.identity().keys()
         return {key: value for key, value in self.parameters().items() if key not in dropped}
 
     reads_scores = _of_base("reads_scores")
     closed_form = _of_base("closed_form")
     reference = _of_base("reference")
-    unbiased = _of_base("unbiased", "If the base is: the weights follow the probabilities.")
+    unbiased = _of_base("unbiased", "Where the wrapped policy is: the weights follow the probabilities.")
     period = _of_base("period")
     period_start = _of_base("period_start")
     statistics = _of_base("statistics")
@@ -73,14 +72,13 @@ class _Wrapper(PruningPolicy):
     check_data = _of_base("check_data")
     prunes_in = _of_base("prunes_in")
     max_ratio = _of_base("max_ratio")
-    ratio_range = _of_base("ratio_range", "The base's: `with_ratio` sets its ratio.")
+    ratio_range = _of_base("ratio_range", "The wrapped policy's: `with_ratio` sets its ratio.")
 
     def max_saved_epochs(self, epochs: float) -> float:
-        """What the base saves, and what this one's own `max_ratio` allows."""
+        """The smaller of what the base saves and what this one's own `max_ratio` allows."""
         return float(min(self.base.max_saved_epochs(epochs), self.max_ratio * epochs))
 
     def with_ratio(self: P, ratio: float) -> P:
-        """A copy around the base with another ratio."""
         return dataclasses.replace(self, base=self.base.with_ratio(ratio))
 
 
@@ -88,9 +86,9 @@ class _Wrapper(PruningPolicy):
 class CoverEvery(_Wrapper):
     """Keeps every sample that the base's plan would leave unvisited for more than k epochs in a row.
 
-    Where the base holds a plan for several epochs (`period`), a sample that would pass k before the next selection is
-    kept from this one on. A sample counts as visited in an epoch that recorded a loss of it, finite or not. One that
-    never records any, such as one without a label, is not known to be visited and kept from epoch k on.
+    Where the base holds a plan for several epochs (`period`), a sample that would exceed k before the next selection is
+    kept from this selection on. A sample counts as visited in an epoch that recorded a loss of it, finite or not. A
+    sample that never has a loss, such as one without a label, is not known to be visited and is kept from epoch k on.
 
     Args:
         base: any policy.
@@ -123,22 +121,20 @@ class CoverEvery(_Wrapper):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """The base's and this one's."""
+        """The base's name and this wrapper's."""
         return f"{self.base.name}+cover_every"
 
     def parameters(self) -> dict[str, Any]:
-        """The base's and `max_unseen_epochs`."""
         return self._joined(max_unseen_epochs=int(self.max_unseen_epochs))
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:
-        """The base's, and when each sample was last visited."""
         return (*self.base.statistics, LastVisit())
 
     def max_saved_epochs(self, epochs: float) -> float:
-        """After at most k epochs without a sample comes one with it.
+        """At most k epochs without a sample are followed by one with it, so k of k + 1 epochs can leave it out.
 
-        Not a whole period, where everything is due at once: a run does not hold a full plan, it selects again.
+        This holds for single epochs, not for whole periods: a run does not hold a full plan, it selects again.
         """
         k = self.max_unseen_epochs
         whole, rest = divmod(epochs, k + 1)
@@ -156,7 +152,7 @@ class CoverEvery(_Wrapper):
         return np.where(self._due(view, epoch), 1.0, self.base.inclusion_probability(view, epoch))
 
     def _due(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.bool_]:
-        """`[N]`: whose epochs without a visit, with those that this selection holds, would be more than k."""
+        """`[N]`: samples whose epochs without a visit, and those that this selection holds, exceed k together."""
         start, held = self.period_start(epoch.epoch), 1
         while self.period_start(epoch.epoch + held) == start:
             held += 1
@@ -164,10 +160,9 @@ class CoverEvery(_Wrapper):
 
 
 class ClassLabels:
-    """Class labels of all samples, checked, read-only and grouped once for all copies of a policy.
+    """Class labels, int `[N]`, checked, read-only and grouped once for all copies of a policy.
 
-    Args:
-        values: int `[N]`. Those below 0 (such as -100, the label that losses ignore) belong to no class.
+    Labels below 0 (such as -100, which losses ignore) belong to no class.
     """
 
     def __init__(self, values: ArrayLike) -> None:
@@ -210,8 +205,8 @@ class ClassLabels:
 class ClassFloor(_Wrapper):
     """Keeps at least f_c = max(1, ceil(floor n_c)) samples of each class c, drawn anew with every plan.
 
-    They are drawn whatever the base keeps, and joined to its plan; so more than the floor is kept of a class of which
-    the base keeps some, and the share of it that is pruned is at most (1 - f_c / n_c) times the base's.
+    They are drawn independently of what the base keeps, and joined to its plan. So more than the floor is kept of a
+    class if the base keeps some of it, and the share pruned of a class is at most (1 - f_c / n_c) times the base's.
 
     Args:
         base: any policy.
@@ -236,12 +231,12 @@ class ClassFloor(_Wrapper):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """The base's and this one's."""
+        """The base's name and this wrapper's."""
         return f"{self.base.name}+class_floor"
 
     @property
     def classes(self) -> ClassLabels:
-        """The labels, grouped."""
+        """The `labels` as they are held: checked and grouped by class."""
         return cast(ClassLabels, self.labels)
 
     @property
@@ -251,24 +246,21 @@ class ClassFloor(_Wrapper):
         return [max(1, int(np.ceil(self.floor * len(group) - 1e-9))) for group in self.classes.groups]
 
     def parameters(self) -> dict[str, Any]:
-        """The base's, `class_floor`, and a digest of the labels."""
         return self._joined(class_floor=float(self.floor), class_labels=self.classes.digest)
 
     def check_data(self, num_samples: int, fingerprint: str) -> None:
-        """The number of labels, then the base's own check."""
         self._check_length(num_samples)
         super().check_data(num_samples, fingerprint)
 
     def prunes_in(self, epoch: EpochInfo) -> bool:
-        """As the base, unless the floor keeps everything."""
         return self.max_ratio > 0 and super().prunes_in(epoch)
 
     @property
     def max_ratio(self) -> float:
-        """Expected share: at most that where the base prunes what the floor reserves least of.
+        """Expected share pruned, at most: the base prunes where the floor takes back the least.
 
-        The base leaves out r N samples, of which a class's floor takes back the share f_c / n_c. So the bound fills the
-        classes up to r N in ascending order of that share, samples without a class first.
+        The base leaves out r N samples, and the floor takes back the share f_c / n_c of those in class c. So the bound
+        fills the classes up to r N in ascending order of that share, samples without a class first.
         """
         size = np.array([len(group) for group in self.classes.groups])
         back = np.array(self.counts) / size

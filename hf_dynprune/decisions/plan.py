@@ -17,8 +17,8 @@ from .chunks import count_true, index_dtype, true_positions
 class PrunePlan:
     """The samples one epoch keeps and the weight of each one's loss.
 
-    Validated on construction, then read-only. The order of visiting is the sampler's business, so the indices are
-    simply sorted.
+    Validated on construction, then read-only. The sampler decides the order of visiting, so the indices are simply
+    sorted.
 
     Args:
         kept_indices: int `[K]`, strictly increasing, in `[0, num_samples)`, `K >= 1`. Held as int32, or as int64 from
@@ -71,7 +71,7 @@ class PrunePlan:
         return plan
 
     def _hold(self, kept: NDArray[np.signedinteger[Any]], weight: NDArray[np.float32], num_samples: int) -> None:
-        """Take arrays that are checked and nobody else's."""
+        """Hold arrays that are checked and that nobody else holds."""
         kept.flags.writeable = False
         weight.flags.writeable = False
         object.__setattr__(self, "kept_indices", kept)
@@ -126,12 +126,12 @@ class PrunePlan:
 
     @property
     def num_kept(self) -> int:
-        """K."""
+        """K, the number of samples that the plan keeps."""
         return len(self.kept_indices)
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing is pruned."""
+        """Whether the plan keeps every sample."""
         return self.num_kept == self.num_samples
 
     @property

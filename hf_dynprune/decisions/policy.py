@@ -18,26 +18,41 @@ if TYPE_CHECKING:
     from .scores import ScoreView, Statistic
 
 
-class PruningPolicy(ABC):
-    """Scores and an epoch in, a plan out. Pure: it mutates nothing and draws only from the generator it is given.
-
-    A method is a frozen dataclass below this class, one file in `hf_dynprune/methods/`, its fields being the paper's
-    parameters. What other code has to know about it is a class fact here; nothing tests a policy's name.
-    """
+class Named(ABC):
+    """What policies and selectors have in common: a name, a paper, and parameters that are the dataclass's fields."""
 
     name: ClassVar[str]
-    """Registered name, set by `register_policy`; until then the class's own."""
+    """Registered name, set by `register_policy` or `register_selector`; until then the class's own."""
     reference: ClassVar[str] = ""
     """The paper: authors, title, venue or arXiv number."""
-    reads_scores: ClassVar[bool] = True
-    """Whether plans depend on scores. Such a policy keeps every sample that has none."""
-    closed_form: ClassVar[bool] = True
-    """Whether `inclusion_probability` is exact. False forces `unbiased = False` and a test by simulation only."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "name" not in vars(cls):
             cls.name = cls.__name__
+
+    def parameters(self) -> dict[str, Any]:
+        """Field values, JSON-serialisable: numpy's scalars become Python's."""
+        fields = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return {key: value.item() if isinstance(value, np.generic) else value for key, value in fields.items()}
+
+    def __str__(self) -> str:
+        inside = ", ".join(f"{key}={value!r}" for key, value in self.parameters().items())
+        return f"{self.name}({inside})"
+
+
+class PruningPolicy(Named):
+    """Scores and an epoch in, a plan out. Pure: it mutates nothing and draws only from the generator it is given.
+
+    A method is a frozen dataclass below this class, in one file in `hf_dynprune/methods/`; its fields are the paper's
+    parameters. What other code has to know about it is a class attribute or property here; no code tests a policy's
+    name.
+    """
+
+    reads_scores: ClassVar[bool] = True
+    """Whether plans depend on scores. Such a policy keeps every sample that has none."""
+    closed_form: ClassVar[bool] = True
+    """Whether `inclusion_probability` is exact. False forces `unbiased = False` and a test by simulation only."""
 
     @property
     def unbiased(self) -> bool:
@@ -81,10 +96,10 @@ class PruningPolicy(ABC):
 
     @property
     def scoring_seconds(self) -> float:
-        """Wall time of the same."""
+        """Wall time of these forward passes, in seconds."""
         return 0.0
 
-    def check_data(self, num_samples: int, fingerprint: str) -> None:  # noqa: B027 - most policies fit any data
+    def check_data(self, num_samples: int, fingerprint: str) -> None:
         """Raise a ValueError if the policy was made for another data set than the one a run begins with."""
 
     @abstractmethod
@@ -105,9 +120,9 @@ class PruningPolicy(ABC):
         """Upper bound of the share of the data that one epoch prunes, in `[0, 1)`."""
 
     def max_saved_epochs(self, epochs: float) -> float:
-        """Upper bound of the epochs' worth of samples that so many epochs in a row, all of which may prune, leave out.
+        """Upper bound of what `epochs` epochs in a row, all of which may prune, leave out, in epochs' worth of samples.
 
-        To be overridden where not all of them can prune `max_ratio`.
+        To be overridden where not every epoch can prune `max_ratio`.
         """
         return self.max_ratio * epochs
 
@@ -115,7 +130,7 @@ class PruningPolicy(ABC):
     def ratio_range(self) -> tuple[float, float]:
         """Lowest and highest ratio that `with_ratio` is to be given when a run's saving is controlled.
 
-        The highest leaves a twentieth of an epoch, lest the last epochs of a run train on next to nothing.
+        The highest leaves a twentieth of an epoch, so that the last epochs of a run do not train on almost nothing.
         """
         return 0.0, 0.95
 
@@ -123,18 +138,9 @@ class PruningPolicy(ABC):
         """A copy that prunes the share `ratio` of what the method prunes from; its other parameters stay."""
         return dataclasses.replace(self, ratio=ratio)  # type: ignore[type-var]
 
-    def parameters(self) -> dict[str, Any]:
-        """Field values, JSON-serialisable: numpy's scalars become Python's."""
-        fields = dataclasses.asdict(self)  # type: ignore[call-overload]
-        return {key: value.item() if isinstance(value, np.generic) else value for key, value in fields.items()}
-
     def identity(self) -> dict[str, Any]:
-        """Those of `parameters` that a run is resumed with: left out is what does not change plans, such as a path."""
+        """The `parameters` that must be the same on a resume: without those that change no plan, such as a path."""
         return self.parameters()
-
-    def __str__(self) -> str:
-        inside = ", ".join(f"{key}={value!r}" for key, value in self.parameters().items())
-        return f"{self.name}({inside})"
 
 
 def check_range(
@@ -172,5 +178,5 @@ def check_numbers(owner: object, field: str) -> tuple[float, ...]:
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a real number, Python's or numpy's; True and False are none."""
+    """Whether the value is a real number, Python's or numpy's; True and False are not."""
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)

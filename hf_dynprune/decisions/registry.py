@@ -24,13 +24,13 @@ class Registry(Generic[T]):
     """Names for the classes of one kind, each a frozen dataclass whose fields are its parameters.
 
     Args:
-        base: what every registered class is below.
+        base: class that every registered class derives from.
         noun: what one object is called, also the trainer's argument: "policy".
         kind: what messages call it: "pruning method".
-        folder: of this package; each of its files registers some. Also what messages call all of them: "methods".
+        folder: of this package; its files register classes. Also what messages call all of them: "methods".
         flag: for the parameters: "prune_kwargs".
         example: of an object: "InfoBatch()".
-        wants_name: what a name that is no text is answered with; `{!r}` stands for what was given.
+        wants_name: the message for a name that is not a string; `{!r}` stands for what was given.
         found_in: where an unknown name was given, if the message is to say so: " in `prune_selector`".
         flag_of: flags for single parameters by name.
     """
@@ -56,8 +56,6 @@ class Registry(Generic[T]):
     # ---- Names ----
 
     def register(self, name: str) -> Callable[[C], C]:
-        """Class decorator: makes a class known under `name`."""
-
         def add(cls: C) -> C:
             if not name.isidentifier() or name != name.lower():
                 raise ValueError(
@@ -84,7 +82,6 @@ class Registry(Generic[T]):
         return add
 
     def names(self) -> list[str]:
-        """Registered names, sorted."""
         self._scan()
         return sorted(self.classes)
 
@@ -200,7 +197,7 @@ def register_policy(name: str) -> Callable[[P], P]:
 
 
 def list_policies() -> list[str]:
-    """Registered names, sorted."""
+    """The names of all registered policies, sorted."""
     return POLICIES.names()
 
 
@@ -230,7 +227,7 @@ def build_policy(
 
     Args:
         name: a registered name.
-        ratio: shorthand for the share to prune, applied with `with_ratio`.
+        ratio: the share to prune, applied with `with_ratio`.
         parameters: the method's own parameters, as a mapping or a JSON object.
 
     Raises:

@@ -137,7 +137,7 @@ class RunClock:
         return lambda scheduler_steps: function(self.lr_position(scheduler_steps))
 
     def extra_scheduler_steps(self, step: int) -> int:
-        """How often to step the scheduler beside the Trainer's own step that led to `step`; 0 where it is warped."""
+        """Scheduler steps to make beside the Trainer's own step that led to `step`; 0 where it is warped."""
         now = self.current
         if now is None or self.is_warped or now.nominal == now.planned:
             return 0
@@ -145,11 +145,11 @@ class RunClock:
         return max(0, math.floor(now.nominal_after(done)) - math.floor(now.nominal_after(done - 1)) - 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-serialisable; floats survive JSON exactly."""
+        """The state as JSON can hold it; floats survive JSON exactly."""
         return {"length": asdict(self.length), "current": None if self.current is None else asdict(self.current)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the running epoch and refit it to this run, which may be longer, or have other steps per epoch."""
+        """Restore the epoch under way and fit it to this run, which may be longer or have other steps per epoch."""
         if state["current"] is None:
             self.current = None
             return
@@ -169,13 +169,9 @@ class RunClock:
         return (now.epoch + 1, 0) if done >= now.planned else (now.epoch, done)
 
     def redeal(self, step: int, updates: int, skipped: int, scheduler_steps: int) -> None:
-        """Give the running epoch other optimizer steps, at the same place on the nominal axis.
+        """Give the epoch under way `updates` optimizer steps, at the same place on the nominal axis.
 
-        Args:
-            step: global step now.
-            updates: optimizer steps of the whole epoch from now on.
-            skipped: how many of them stand for what has been done.
-            scheduler_steps: the scheduler's step count now.
+        `skipped` of them stand for what was done before global step `step`.
         """
         now = self.current
         if now is None:

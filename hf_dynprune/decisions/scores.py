@@ -52,13 +52,13 @@ class ExponentialMean:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """See `Statistic.names`."""
+        """The only key: `name`."""
         return (self.name,)
 
     def update(
         self, state: Sequence[NDArray[np.float32]], score: NDArray[np.float32], first: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], ...]:
-        """See `Statistic.update`."""
+        """The new mean of each visited sample; what the arguments are says `Statistic.update`."""
         alpha = np.float32(self.alpha)
         return (np.where(first, score, (1 - alpha) * state[0] + alpha * score).astype(np.float32),)
 
@@ -80,7 +80,7 @@ class ExponentialMoments:
     def update(
         self, state: Sequence[NDArray[np.float32]], score: NDArray[np.float32], first: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], ...]:
-        """See `Statistic.update`."""
+        """The new mean and variance of each visited sample; what the arguments are says `Statistic.update`."""
         mean, variance = (old.astype(np.float64) for old in state)
         variance = (1 - self.alpha) * variance + self.alpha * (score - mean) ** 2
         variance = np.where(first, 0.0, np.minimum(variance, np.finfo(np.float32).max))
@@ -91,8 +91,8 @@ class ExponentialMoments:
 class LastVisit:
     """How many epochs had begun when the sample was last visited: 1 after a visit in epoch 0; 0 if it never was.
 
-    It follows visits, not scores: one whose score was not finite counts too. The epoch is written down rather than the
-    epochs since then counted, so that folding one epoch in two parts changes nothing.
+    It follows visits, not scores: a visit whose score was not finite counts too. It stores the epoch and does not count
+    the epochs since then, so that folding one epoch in two parts changes nothing.
     """
 
     names = ("last_visit",)
@@ -100,7 +100,7 @@ class LastVisit:
     def update(
         self, state: Sequence[NDArray[np.float32]], score: NDArray[np.float32], first: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], ...]:
-        """Scores leave it as it is: the store writes the epoch."""
+        """Scores change nothing here: the store writes the epoch."""
         return tuple(state)
 
 

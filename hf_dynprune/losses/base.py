@@ -68,7 +68,7 @@ class PerSampleLoss(ABC):
             model: unwrapped, in evaluation mode; no gradients are kept.
             inputs: the first batch.
             terms: its losses.
-            rel_tol: for comparisons, by the precision of the run.
+            rel_tol: relative tolerance for comparisons, by the precision of the run.
         """
 
 
@@ -85,11 +85,9 @@ class FunctionLoss(PerSampleLoss):
         self.function = function
 
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
-        """1 for each sample, however the batch is laid out."""
         return torch.ones_like(inputs[INDEX_KEY])
 
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
-        """The function's losses, which are their own scores."""
         result = self.function(model, inputs, outputs)
         if isinstance(result, LossTerms):
             return result

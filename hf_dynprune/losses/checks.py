@@ -1,4 +1,4 @@
-"""What a per-sample loss must give, checked on each batch, and on the first one against the model's own loss."""
+"""What a per-sample loss must give: checked on each batch, and on the first one against the model's own loss."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _shape_message(verb: str, got: torch.Tensor, index: torch.Tensor) -> str:
 
 
 def refuse_mismatch(loss: PerSampleLoss, model: torch.nn.Module, got: float, expected: float, rel_tol: float) -> None:
-    """Raise a ValueError unless the two agree. A stock loss that is not finite says nothing and is passed over."""
+    """Raise a ValueError unless the two losses agree; a stock loss that is not finite is passed over."""
     if math.isfinite(expected) and not math.isclose(got, expected, rel_tol=rel_tol, abs_tol=1e-5):
         raise ValueError(
             f"{type(loss).__name__} gives {got:.6g} on the first batch where {type(model).__name__}'s own loss is "
@@ -59,9 +59,9 @@ def refuse_mismatch(loss: PerSampleLoss, model: torch.nn.Module, got: float, exp
 
 
 def loss_tolerance(model: torch.nn.Module) -> float:
-    """How far, relatively, two reductions of one loss may be apart.
+    """Relative difference that two reductions of one loss may have.
 
-    Under autocast losses are reduced in float32; a model whose weights are halves may reduce its own in them.
+    Under autocast losses are reduced in float32; a model with half-precision weights may reduce its own loss in them.
     """
     is_half = any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters())
     return 1e-2 if is_half else 1e-4

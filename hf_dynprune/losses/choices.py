@@ -3,9 +3,9 @@
     span:    S_i = (CE(start logits, s_i) + CE(end logits, e_i)), n_i = the positions inside the text, 0 to 2
     choice:  S_i = -log softmax(z_i)[y_i] over the choices, with label smoothing as the Trainer's, n_i = 1
 
-The model's own span loss is the mean of two means, over starts and over ends. Where as many of either lie inside the
-text, as with every usual preprocessing, this is the sum above over their number. Where not, each is divided by its own
-number in the batch, as in the model.
+The model's own span loss is the mean of two means, over starts and over ends. Where equally many starts and ends lie
+inside the text, as with every usual preprocessing, this is the sum above over their number. Otherwise each mean is
+divided by its own number in the batch, as in the model.
 """
 
 from __future__ import annotations
@@ -50,7 +50,6 @@ class MultipleChoiceLoss(PerSampleLoss):
         return labels.ne(IGNORE).long()
 
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
-        """Losses from the logits `[B, choices]`."""
         logits = at_least_single(logits_of(outputs))
         labels = labels_of(inputs).to(logits.device)
         total = functional.cross_entropy(
@@ -60,7 +59,7 @@ class MultipleChoiceLoss(PerSampleLoss):
 
 
 def _marks_spans(model: torch.nn.Module) -> bool:
-    """Whether it answers with a span of the text; models that answer about images choose from a list instead."""
+    """Whether the model answers with a span of the text; models for questions on images choose from a list."""
     return is_named(model, "ForQuestionAnswering") and "start_positions" in signature(model.forward).parameters
 
 
@@ -79,7 +78,7 @@ class SpanLoss(PerSampleLoss):
             )
 
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
-        """0 to 2: start and end, where they lie inside the text."""
+        """0 to 2: how many of start and end lie inside the text."""
         length = _second_size(inputs)
         starts, ends = (_positions(inputs, key) for key in self.withheld)
         if length is None:
@@ -87,7 +86,6 @@ class SpanLoss(PerSampleLoss):
         return starts.lt(length).long() + ends.lt(length).long()
 
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
-        """Losses from the two kinds of logits `[B, T]`."""
         if not isinstance(outputs, Mapping) or "start_logits" not in outputs or "end_logits" not in outputs:
             raise ValueError(
                 f"{type(model).__name__} gives no `start_logits` and `end_logits` `[B, T]` in training: pass the loss "
@@ -108,7 +106,7 @@ class SpanLoss(PerSampleLoss):
 
 
 def _second_size(inputs: Mapping[str, Any]) -> int | None:
-    """Choices, or tokens, of a batch of texts; None where it holds something else."""
+    """The number of choices, or of tokens, in a batch of texts; None for other batches."""
     return next((int(inputs[key].shape[1]) for key in ("input_ids", "inputs_embeds") if key in inputs), None)
 
 

@@ -66,7 +66,6 @@ class ClassificationLoss(PerSampleLoss):
         return torch.ones(len(labels), dtype=torch.int64, device=labels.device)
 
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
-        """Losses from the logits `[B, C]`."""
         logits = at_least_single(logits_of(outputs))
         labels = labels_of(inputs).to(logits.device)
         problem = self._problem_type(labels)

@@ -1,4 +1,4 @@
-"""Whether a tensor's values can be looked at without waiting: the one question by which losses take a shorter way."""
+"""Whether a tensor's values can be read without waiting for a device: losses then take a shorter way."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from torch import Tensor
 
 
 def is_on_host(tensor: Tensor) -> bool:
-    """Whether reading a value makes no device wait."""
+    """Whether the tensor is in the CPU's memory, where reading a value waits for no device."""
     return tensor.is_cpu

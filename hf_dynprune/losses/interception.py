@@ -1,10 +1,10 @@
 """For models without a loss of their own here: the model's reductions, kept apart by sample.
 
 While the model runs, the loss functions of torch that it calls give, instead of one number, two numbers per sample:
-what the sample adds to that number (times B, so that their mean is it), and what the number would be for the sample
-alone. The model's own arithmetic, such as the sum of two losses or a factor, then acts on these `[2, B]`. With L the
-model's loss of the batch, c_i the part of sample i, and n_i its labels that are not -100, or 1 where it has only one
-(and for CTC):
+what the sample adds to that number (times B, so that the mean over the samples is that number), and what the number
+would be for the sample alone. The model's own arithmetic, such as the sum of two losses or a factor, then acts on these
+`[2, B]`. With L the model's loss of the batch, c_i the part of sample i, and n_i its labels that are not -100, or 1
+where it has only one (and for CTC):
 
     S_i = c_i * sum_j n_j, so that sum_i S_i / sum_i n_i = L
 
@@ -33,9 +33,8 @@ from .labels import IGNORE, is_named, refuse_own_loss_function
 class InterceptedLoss(PerSampleLoss):
     """Any model whose loss is a sum or mean over samples that torch's loss functions reduce.
 
-    Args:
-        model: returns a loss as `outputs["loss"]`, or first in a tuple.
-        label_smoothing: must be 0: the Trainer smooths logits of its own choice, not the model's loss.
+    The model returns its loss as `outputs["loss"]`, or first in a tuple. `label_smoothing` must be 0: the Trainer
+    smooths logits of its own choice, not the model's loss.
     """
 
     def __init__(self, model: torch.nn.Module, label_smoothing: float = 0.0) -> None:
@@ -81,7 +80,6 @@ class InterceptedLoss(PerSampleLoss):
         return outputs
 
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
-        """The losses that `forward` kept apart."""
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs[0]
         batch = _batch_size(inputs)
         if not isinstance(loss, Tensor) or loss.shape != (2, batch):
@@ -93,7 +91,7 @@ class InterceptedLoss(PerSampleLoss):
         return LossTerms(total=loss[0] / batch * self.count(inputs).sum(), score=loss[1].detach())
 
     def verify(self, model: torch.nn.Module, inputs: Mapping[str, Any], terms: LossTerms, rel_tol: float) -> None:
-        """Compare the first and the last sample that have labels with what they give alone."""
+        """Compare the first and the last sample that have labels with their losses alone."""
         labelled = self.count(inputs).nonzero().flatten().tolist() if _batch_size(inputs) > 1 else []
         for index in sorted({*labelled[:1], *labelled[-1:]}):
             one = {key: value[index : index + 1] if _is_batched(value) else value for key, value in inputs.items()}

@@ -1,4 +1,4 @@
-"""What losses share: how models are told by name, labels and whether there is a class for each, logits, a refusal."""
+"""What losses share: telling models by name, reading labels and logits, checking the range of labels, refusals."""
 
 from __future__ import annotations
 
@@ -15,16 +15,12 @@ IGNORE = -100
 
 
 def is_named(model: torch.nn.Module, *endings: str) -> bool:
-    """Whether the model's class, or one it derives from, has a name that ends so: transformers names heads by task."""
+    """Whether the model's class, or one of its bases, has such a name: transformers names heads by task."""
     return any(base.__name__.endswith(endings) for base in type(model).__mro__)
 
 
 def labels_of(inputs: Mapping[str, Any]) -> Tensor:
-    """The batch's `labels`.
-
-    Raises:
-        ValueError: there is no such tensor; names what there is.
-    """
+    """The batch's `labels`; a ValueError that names the batch's keys if there is no such tensor."""
     labels = inputs.get("labels")
     if not isinstance(labels, Tensor):
         has = ", ".join(key for key in inputs if not key.startswith("__"))
@@ -49,7 +45,7 @@ def at_least_single(logits: Tensor) -> Tensor:
 
 
 def refuse_own_loss_function(model: torch.nn.Module) -> None:
-    """Raise a ValueError where the model was given a loss, as with class weights, which a first batch may not show."""
+    """Raise a ValueError where the model was given its own loss, as with class weights: a first batch may hide it."""
     if hasattr(model, "_loss_function"):
         raise ValueError(
             f"{type(model).__name__} was given a `loss_function` of its own. Pass the same loss per sample to the "
@@ -58,12 +54,9 @@ def refuse_own_loss_function(model: torch.nn.Module) -> None:
 
 
 class RangeCheck:
-    """A clear error instead of CUDA's assertion; on a device, only the first batch waits for it.
+    """A clear error for labels outside [0, classes), before CUDA's assertion; a device waits on the first batch only.
 
-    Args:
-        classes: labels must lie in [0, classes).
-        ignore_index: the label that stands for none.
-        advice: what to look at, the end of the message.
+    `ignore_index` is the label for none; `advice` ends the message and says what to look at.
     """
 
     def __init__(self, classes: int, ignore_index: int, advice: str) -> None:
@@ -73,7 +66,6 @@ class RangeCheck:
         self._done = False
 
     def __call__(self, labels: Tensor) -> None:
-        """Raise a ValueError naming the first label out of range."""
         if not labels.numel() or (self._done and not host.is_on_host(labels)):
             return
         self._done = True

@@ -16,13 +16,8 @@ def weighted_loss(terms: LossTerms, weight: Tensor, denominator: Tensor | int, m
 
     Divided by the number of items D of the whole accumulation window, not by the weights: then an epoch's expected
     gradient sum is that of the full data (InfoBatch, Sec. 2.3). Samples of weight 0 and non-finite losses are selected
-    out before weighting, because 0 * NaN is NaN.
-
-    Args:
-        terms: S_i and extra.
-        weight: `[B]`; 0 for a padding sample.
-        denominator: D > 0.
-        micro_batches: of the window, so that `extra` counts once on average.
+    out before weighting, because 0 * NaN is NaN. `extra` is divided by the window's micro-batches, so that it counts
+    once.
 
     Example:
         >>> terms = LossTerms(total=torch.tensor([1.0, float("nan"), 3.0]), score=torch.zeros(3))
@@ -38,8 +33,8 @@ def weighted_loss(terms: LossTerms, weight: Tensor, denominator: Tensor | int, m
 def _finite_sum(total: Tensor, factor: Tensor) -> Tensor:
     """sum_i f_i S_i over the finite S_i with f_i > 0."""
     if host.is_on_host(total):
-        # Where the sum is finite all S_i are, and selecting them would not change their gradients, only cost a small
-        # step more than all else that this package does in it.
+        # Where the sum is finite, all S_i are finite, and selecting them would not change their gradients. It would
+        # cost a small step more than the rest of this package does.
         plain = torch.dot(factor, total)
         if math.isfinite(plain.item()):
             return plain

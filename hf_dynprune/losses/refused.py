@@ -1,4 +1,4 @@
-"""Models whose losses are no sum over samples are refused, with the reason and what to do instead."""
+"""Models whose loss is not a sum over samples: refused, with the reason and what to do instead."""
 
 from __future__ import annotations
 

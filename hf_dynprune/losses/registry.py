@@ -1,4 +1,4 @@
-"""Which loss belongs to a model, or to a trainer class with one of its own: what the files of this folder register."""
+"""Which loss belongs to a model, or to a trainer class with its own loss; the files of this folder register them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def register_trainer_loss(
 
 
 def find_trainer_loss(trainer_class: type) -> TrainerLoss | None:
-    """What is registered for a trainer class, the one in which `compute_loss` is defined; None: it is not known."""
+    """The registered loss of the class in which `compute_loss` is defined; None where it is not known."""
     scan_losses()
     return next((found for found in _TRAINER_LOSSES if found.matches(trainer_class)), None)
 
@@ -84,15 +84,10 @@ def scan_losses() -> None:
 def find_loss(
     model: torch.nn.Module, label_smoothing: float = 0.0, options: Mapping[str, Any] | None = None
 ) -> PerSampleLoss:
-    """The registered loss for this model.
+    """The registered loss for this unwrapped model, with `options` as the loss's own parameters.
 
     Without one, and where a subclass has a `forward` of its own, the loss is made of the model's own reductions
     (`InterceptedLoss`).
-
-    Args:
-        model: unwrapped.
-        label_smoothing: epsilon in [0, 1).
-        options: the loss's own parameters.
 
     Raises:
         ValueError: the loss is refused for this model, or does not have one of the parameters.
@@ -108,9 +103,9 @@ def find_loss(
 
 
 def _is_forward_known(model: torch.nn.Module) -> bool:
-    """Whether its forward pass, and so its loss, is one this package was written for.
+    """Whether this package was written for the model's forward pass, and so for its loss.
 
-    A subclass may compute another loss, such as one with class weights, that a first batch need not show.
+    A subclass may compute another loss, such as one with class weights, which a first batch need not show.
     """
     owner = next(base for base in type(model).__mro__ if "forward" in vars(base))
     return owner.__module__.partition(".")[0] in ("transformers", "hf_dynprune")

@@ -119,7 +119,6 @@ class SegmentationLoss(PerSampleLoss):
             self._tap.is_open = False
 
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
-        """Losses from the logits `[B, C, h, w]`."""
         logits = logits_of(outputs)
         labels = labels_of(inputs).to(logits.device)
         losses = pixel_losses(logits, labels, self.ignore_index)
@@ -154,7 +153,7 @@ class SegmentationLoss(PerSampleLoss):
 
 
 class _Tap:
-    """A forward hook that keeps what its module gave, while it is open: no output of the models holds those logits."""
+    """A forward hook that keeps its module's output while it is open: the models' outputs do not hold those logits."""
 
     def __init__(self) -> None:
         self.output: Tensor | None = None
@@ -165,7 +164,7 @@ class _Tap:
             self.output = output
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Tap:
-        """On a copy of the model nobody listens."""
+        """A closed tap: nobody reads the one in a copy of the model."""
         return _Tap()
 
 
@@ -175,14 +174,10 @@ class _Tap:
 def pixel_losses(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
     """`[B, H, W]`: each pixel's cross-entropy, at least in float32; 0 where the label is `ignore_index`.
 
-    Logits smaller than the labels are upsampled and reduced to losses image by image, and again for the backward pass:
-    at full size they are never held for the whole batch. Small batches, and logits that come at full size, where this
-    would save little, are taken at once.
-
-    Args:
-        logits: `[B, C, h, w]` of any size; C = 1 is one label against none, with labels 0 and 1.
-        labels: int64 `[B, H, W]`.
-        ignore_index: the label of pixels that count nothing.
+    The logits are `[B, C, h, w]` of any size; C = 1 is one label against none, with labels 0 and 1. Logits smaller than
+    the labels are upsampled and reduced to losses image by image, and again for the backward pass: at full size they
+    are never held for the whole batch. Small batches, and logits that come at full size, are taken at once: little
+    would be saved.
     """
     reduce = partial(_upsampled_losses, ignore_index=ignore_index)
     comes_at_full_size = logits.shape[-2:] == labels.shape[-2:]
@@ -211,16 +206,11 @@ def _upsampled_losses(logits: Tensor, labels: Tensor, ignore_index: int) -> Tens
 def share_of_pixels(losses: Tensor, valid: Tensor, share: float) -> Tensor:
     """`[B]`: the mean of each image's `ceil(share * valid pixels)` largest pixel losses; 0 without a valid pixel.
 
-    Args:
-        losses: `[B, H, W]`.
-        valid: bool `[B, H, W]`, the pixels that count.
-        share: in (0, 1].
-
     Example:
         >>> share_of_pixels(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.ones(1, 2, 2, dtype=torch.bool), 0.5)
         tensor([3.5000])
     """
-    # In double precision and less a hair: 0.6 of 25 are 15.
+    # In double precision and minus a small slack: 0.6 of 25 must give 15.
     taken = torch.ceil(valid.flatten(1).sum(1, keepdim=True).double() * share - 1e-9)
     largest = torch.where(valid, losses, -torch.inf).flatten(1).sort(1, descending=True).values
     is_taken = torch.arange(largest.shape[1], device=losses.device) < taken
@@ -230,17 +220,14 @@ def share_of_pixels(losses: Tensor, valid: Tensor, share: float) -> Tensor:
 def share_of_classes(losses: Tensor, labels: Tensor, classes: int) -> Tensor:
     """`[B]`: the mean over the classes in each image of the class's mean pixel loss; 0 without a valid pixel.
 
-    Args:
-        losses: `[B, H, W]`.
-        labels: int64 `[B, H, W]` in [0, classes), or -1 for pixels that do not count.
-        classes: their number.
+    Labels lie in [0, classes), or are -1 for pixels that do not count.
 
     Example:
         >>> share_of_classes(torch.tensor([[[1.0, 2.0], [3.0, 6.0]]]), torch.tensor([[[0, 0], [0, 1]]]), 2)
         tensor([4.])
     """
     batch = len(losses)
-    # One flat axis, so that `torch.use_deterministic_algorithms` has a way; the last place is of what does not count.
+    # One flat axis, as `torch.use_deterministic_algorithms` needs it; the last place takes pixels that do not count.
     image = torch.arange(batch, device=losses.device).view(-1, 1, 1)
     place = torch.where(labels < 0, batch * classes, image * classes + labels).flatten()
     sums, pixels = (losses.new_zeros(batch * classes + 1) for _ in range(2))
@@ -275,7 +262,7 @@ def _check_parameters(denominator: str | None, score: str, top_share: float) -> 
 
 
 def _check_model(model: torch.nn.Module) -> None:
-    """Raise a ValueError for what the model cannot compute a loss of, in training or in evaluation."""
+    """Raise a ValueError for a model that cannot compute its own loss, in training or in evaluation."""
     name = type(model).__name__
     config: Any = model.config
     refuse_own_loss_function(model)

@@ -4,7 +4,7 @@
     n_i = the sample's scored tokens            score_i = -sum_t log p_it / n_i
 
 p_it is the probability of sample i's scored token t, sg stops the gradient. The score is the plain loss in both cases:
-Dynamic Fine-Tuning's own is small where p is small, which would prune what has not been learned.
+the loss of Dynamic Fine-Tuning is small where p is small, so pruning by it would remove what has not been learned.
 """
 
 from __future__ import annotations
@@ -26,11 +26,9 @@ def is_sft(trainer_class: type) -> bool:
 
 
 def refuse_sft_settings(name: str, arguments: Any) -> None:
-    """Raise a ValueError where rows are no samples, or the loss is not that of `SFTLoss`.
+    """Raise a ValueError where rows are no samples, or where SFTTrainer's loss differs from `SFTLoss`.
 
-    Args:
-        name: of the trainer class.
-        arguments: an `SFTConfig`; None, or another class, for its defaults.
+    `arguments` are an `SFTConfig`; None, or another class, stands for its defaults.
     """
     for flag in ("packing", "padding_free"):
         if getattr(arguments, flag, False):
@@ -49,10 +47,7 @@ def refuse_sft_settings(name: str, arguments: Any) -> None:
 
 @register_trainer_loss(is_sft, refuse_sft_settings)
 class SFTLoss(PerSampleLoss):
-    """What `SFTTrainer.compute_loss` sums up over a batch, by sample.
-
-    Args:
-        trainer: an SFTTrainer that is built: its type of loss, and the term of its mixture-of-experts router.
+    """What `SFTTrainer.compute_loss` sums over a batch, by sample; made from a built SFTTrainer.
 
     Raises:
         ValueError: this version of TRL has no log-probabilities to make it of.
@@ -75,7 +70,7 @@ class SFTLoss(PerSampleLoss):
         self.router_weight: float | None = trainer.router_aux_loss_coef if trainer.aux_loss_enabled else None
 
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
-        """The tokens that are scored: those with a label, but for the first, which nothing predicts."""
+        """The tokens that are scored: those with a label, except the first token, which nothing predicts."""
         labels = inputs.get("labels")
         if not isinstance(labels, Tensor) or labels.dim() != 2:
             has = ", ".join(key for key in inputs if not key.startswith("__"))
@@ -91,7 +86,6 @@ class SFTLoss(PerSampleLoss):
         return model(**{**inputs, "use_cache": False, **routed}, fused_lm_head=True)
 
     def __call__(self, model: Any, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
-        """Losses from the log-probabilities `[B, tokens - 1]`, which are zero where nothing is scored."""
         each = -outputs.log_probs
         total = (each * outputs.log_probs.exp().detach() if self.is_dft else each).sum(1)
         score = each.detach().sum(1) / self.count(inputs).clamp(min=1)

@@ -1,4 +1,4 @@
-"""The part of a batch in the training loss: what it is divided by, its weighted sum, and the check of the first one."""
+"""A batch's part in the training loss: what it is divided by, its weighted sum, and the check of the first batch."""
 
 from __future__ import annotations
 
@@ -55,13 +55,7 @@ class StepResult:
 
 
 class LossStep:
-    """Counts, checks and weighs the per-sample losses of one training.
-
-    Args:
-        loss: gives S_i and n_i of each sample.
-        accelerator: Accelerate's.
-        owner: name of the trainer class, for messages.
-    """
+    """Counts, checks and weighs the per-sample losses of one training; messages name the trainer class, `owner`."""
 
     def __init__(self, loss: PerSampleLoss, accelerator: Any, owner: str) -> None:
         self.loss = loss
@@ -99,7 +93,7 @@ class LossStep:
         """Context of a training step.
 
         Raises:
-            RuntimeError: the step ended without a forward pass here, so that pruning had no part in it.
+            RuntimeError: the step ended without a forward pass here, so pruning had no effect on it.
         """
         before = self.forwarded
         yield
@@ -110,13 +104,7 @@ class LossStep:
             )
 
     def forward(self, model: Any, inputs: Mapping[str, Any], denominator: Any, micro_batches: int) -> StepResult:
-        """Forward a batch and weigh its losses.
-
-        Args:
-            model: as the Trainer wrapped it.
-            inputs: the batch, with index, weight and count.
-            denominator: D.
-            micro_batches: of the window.
+        """Forward a batch, which has index, weight and count, and weigh its losses by the window's denominator D.
 
         Raises:
             RuntimeError: the batch was not counted.
@@ -132,7 +120,7 @@ class LossStep:
         terms = self.loss(model, batch, outputs)
         check_terms(terms, index)
         processes = self._accelerator.num_processes
-        if processes > 1:  # whose gradients are averaged, where a sum is meant
+        if processes > 1:  # gradients are averaged over processes, but their sum is meant
             denominator = denominator / processes
         value = weighted_loss(terms, weight, denominator, micro_batches)
         forwarded = index.shape[0] * processes
@@ -140,17 +128,13 @@ class LossStep:
         return StepResult(value, outputs, index, count, terms, forwarded)
 
     def check(self, model: torch.nn.Module, inputs: dict[str, Any], stock_loss: Callable[..., Any]) -> None:
-        """Compare with the loss that the stock Trainer would have used, on the first batch.
+        """Compare the first batch's loss with the stock Trainer's, which `stock_loss` makes from model and batch.
 
-        A stock loss that is not finite, as where no sample has a label, says nothing; the next batch is asked then.
-
-        Args:
-            model: unwrapped; left in training mode.
-            inputs: the batch without index, weight and count.
-            stock_loss: from model and batch to the loss.
+        A stock loss that is not finite, as where no sample has a label, tells nothing; the next batch is checked then.
+        The model is unwrapped, and is left in training mode.
 
         Raises:
-            ValueError: they differ, or the loss sees by itself that it is wrong.
+            ValueError: they differ, or the loss itself detects that it is wrong.
         """
         rel_tol = loss_tolerance(model)
         model.eval()

@@ -32,10 +32,7 @@ _UNSHIFTED = (
 class TokenLoss(PerSampleLoss):
     """The loss of models that give logits `[B, T, C]` for labels `[B, T]`.
 
-    Args:
-        model: its config gives the number of classes, or the size of the vocabulary.
-        label_smoothing: epsilon in [0, 1).
-        shifted: whether the logits at a place are for the label of the next one.
+    `shifted` says whether the logits at a place are for the label of the next place.
     """
 
     withheld: tuple[str, ...] = ("labels", "shift_labels")
@@ -60,7 +57,6 @@ class TokenLoss(PerSampleLoss):
         return targets.ne(IGNORE).sum(1)
 
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
-        """Losses from the logits `[B, T, C]`."""
         logits = at_least_single(logits_of(outputs))
         targets = self._targets(inputs).to(logits.device)
         if logits.shape[:2] != targets.shape:
@@ -81,7 +77,7 @@ class TokenLoss(PerSampleLoss):
         return LossTerms(total=total, score=score, extra=self._router_loss(outputs))
 
     def _targets(self, inputs: Mapping[str, Any]) -> Tensor:
-        """int64 `[B, T]`: the label each place's logits are for."""
+        """int64 `[B, T]`: the label that the logits at each place are for."""
         shifted = inputs.get("shift_labels") if self.shifted else None
         labels: Tensor = labels_of(inputs) if shifted is None else shifted
         if labels.dim() != 2 or labels.dtype != torch.int64:
@@ -109,9 +105,7 @@ class TokenLoss(PerSampleLoss):
 class SequenceToSequenceLoss(TokenLoss):
     """The loss of T5, BART and models of their form, whose decoder starts from the labels moved by one place.
 
-    Args:
-        model: makes `decoder_input_ids` from the labels, where the collator did not.
-        label_smoothing: epsilon in [0, 1).
+    The model makes `decoder_input_ids` from the labels where the collator did not.
     """
 
     withheld = ("labels",)
@@ -121,7 +115,6 @@ class SequenceToSequenceLoss(TokenLoss):
         self._decoder_inputs: Callable[..., Tensor] = model.prepare_decoder_input_ids_from_labels  # type: ignore[assignment]
 
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
-        """int64 `[B]`: the number of tokens of each sample whose label is not -100."""
         if self.label_smoothing and not _has_decoder_inputs(inputs):
             raise ValueError(
                 f"`label_smoothing_factor` {self.label_smoothing} needs `decoder_input_ids` in the batch, since the "
@@ -131,7 +124,7 @@ class SequenceToSequenceLoss(TokenLoss):
         return super().count(inputs)
 
     def forward(self, model: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
-        """The outputs; without its labels the model would not know where the decoder starts."""
+        """The outputs; the batch gets decoder inputs, since without labels the model could not make them."""
         if not _has_decoder_inputs(inputs):
             inputs = {**inputs, "decoder_input_ids": self._decoder_inputs(labels=labels_of(inputs))}
         return super().forward(model, {"use_cache": False, **inputs})
@@ -142,7 +135,7 @@ def _has_decoder_inputs(inputs: Mapping[str, Any]) -> bool:
 
 
 def _router_weight(model: torch.nn.Module) -> float | None:
-    """What the loss of a mixture's router weighs in the model's; None where nothing says so."""
+    """The weight of a mixture's router loss in the model's loss; None where nothing gives it."""
     for owner in (model, model.config, model.config.get_text_config()):  # type: ignore[union-attr, operator]
         for name in ("router_aux_loss_coef", "aux_loss_coef"):
             if getattr(owner, name, None) is not None:
@@ -151,7 +144,7 @@ def _router_weight(model: torch.nn.Module) -> float | None:
 
 
 def _is_plain_language_model(model: torch.nn.Module) -> bool:
-    """Not those that, named alike, take labels as they are: their own reductions are intercepted."""
+    """Whether the model is causal and shifts its labels; other losses of such names are intercepted."""
     if is_named(model, *_UNSHIFTED):
         return False
     config = getattr(model, "config", None)

@@ -66,21 +66,19 @@ class EpsilonGreedy(PruningPolicy):
 
     @property
     def unbiased(self) -> bool:
-        """Large losses are favoured by design; they are kept more often, and every kept sample weighs 1."""
+        """Large losses are favoured by design: they are kept more often, and every kept sample weighs 1."""
         return False
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:
-        """The exponential mean of the loss."""
         return (ExponentialMean(self.alpha),)
 
     @property
     def max_ratio(self) -> float:
-        """`ratio`."""
         return self.ratio
 
     def prunes_in(self, epoch: EpochInfo) -> bool:
-        """In every epoch: there is no annealing."""
+        """In every epoch: this method has no annealing."""
         return self.ratio > 0
 
     def sizes(self, n: int) -> tuple[int, int]:

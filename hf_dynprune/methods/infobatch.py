@@ -108,12 +108,12 @@ class InfoBatch(PruningPolicy):
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:
-        """The smoothed loss, if asked for."""
+        """The exponential mean of the loss, if `momentum` is below 1."""
         return () if self.momentum == 1.0 else (ExponentialMean(self.momentum),)
 
     @property
     def max_ratio(self) -> float:
-        """The mean rule's bound is r, never reached: the largest score is not below the mean."""
+        """Under the mean rule r, which is never reached: the largest score is not below the mean."""
         if self.percentiles is None or self.keep_ratios is None:
             return self.ratio
         shares = np.diff(np.array([0.0, *self.percentiles])) / 100
@@ -121,11 +121,10 @@ class InfoBatch(PruningPolicy):
 
     @property
     def ratio_range(self) -> tuple[float, float]:
-        """At least a tenth of the samples below the mean is kept, as in the authors' package: weights stay up to 10."""
+        """A tenth or more of the samples below the mean is kept, as in the authors' package: weights stay up to 10."""
         return 0.0, 0.9
 
     def prunes_in(self, epoch: EpochInfo) -> bool:
-        """Until the annealing phase."""
         return self.max_ratio > 0 and epoch.prunes_before(self.delta)
 
     def with_ratio(self, ratio: float) -> InfoBatch:
@@ -152,7 +151,7 @@ class InfoBatch(PruningPolicy):
                 each = size / kept if self.exact_weights else 1 / keep_ratio
             else:
                 drawn, each = group & (lots < keep_ratio), 1 / keep_ratio
-            for part in chunks(n):  # sums: to assign through a mask without a pattern takes many times as long
+            for part in chunks(n):  # sums: assigning through an irregular mask takes many times as long
                 weight[part] -= group[part]
                 weight[part] += drawn[part] * np.float32(each)
         if self.exact_weights and self.percentiles is not None:
@@ -187,7 +186,7 @@ class InfoBatch(PruningPolicy):
         return p
 
     def _share(self, keep_ratio: float, size: int) -> float:
-        """What is kept of a group on average."""
+        """The expected share that is kept of a group."""
         return keep_ratio if self.draw == "bernoulli" or size == 0 else count_kept(1 - keep_ratio, size) / size
 
     def _score(self, view: ScoreView) -> NDArray[np.float32]:

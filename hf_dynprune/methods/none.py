@@ -37,23 +37,20 @@ class NoPruning(PruningPolicy):
 
     @property
     def unbiased(self) -> bool:
-        """Nothing is left out."""
+        """Nothing is left out, and every sample weighs 1."""
         return True
 
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
-        """All N samples at weight 1."""
         return PrunePlan.full(len(view))
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
-        """1 everywhere."""
         return np.ones(len(view))
 
     def prunes_in(self, epoch: EpochInfo) -> bool:
-        """Never."""
         return False
 
     def with_ratio(self, ratio: float) -> NoPruning:
-        """Only 0 can be asked of it."""
+        """The only possible ratio is 0."""
         if ratio != 0:
             raise ValueError(f"Pruning method 'none' prunes nothing, got a ratio of {ratio}: choose another method.")
         return self

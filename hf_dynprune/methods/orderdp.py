@@ -9,8 +9,8 @@ Cost: O(N) per epoch, O(N log N) with `weighting="ipw"`; no extra forward pass.
     L_q = (1/q) sum_j gamma_j L_(j),   L_(1) >= ... >= L_(n)                      the surrogate it optimises
     gamma_j = P(rank j is kept) = (s/n) P(X <= q - 1),  X ~ Hypergeometric(n - 1, j - 1, s - 1)
 
-gamma_j: the sample is in the pool (s/n), and of the j - 1 samples ranked above it at most q - 1 are. How far L_q can be
-from the mean loss says `worst_case_gap`; which s and q keep it below a bound says `ratios_for`.
+gamma_j: the sample is in the pool (s/n), and of the j - 1 samples ranked above it at most q - 1 are. `worst_case_gap`
+says how far L_q can be from the mean loss, `ratios_for` which s and q keep this difference below a bound.
 
 `weighting="ipw"` is ours, not the paper's: the kept sample of rank j weighs min(1 / gamma_j, max_weight), tied ranks
 sharing their average gamma, so that
@@ -18,8 +18,8 @@ sharing their average gamma, so that
     E[sum over kept of w_i L_i] = sum_j min(1, max_weight gamma_j) L_(j),   at most sum_j L_(j) for losses of at least 0
 
 The weights are not normalised further: inverse probabilities alone make the sum over the kept an estimate of the sum
-over all. Where q < s it stays biased, since no weight makes up for the last s - q ranks, which have gamma 0, nor for
-those whose weight is capped: what is missing are the smallest losses. With q = s each weight is n / s, if the cap lets
+over all. Where q < s it stays biased: no weight makes up for the last s - q ranks, which have gamma 0, or for ranks
+whose weight is capped. The smallest losses are missing. With q = s each weight is n / s, if the cap lets
 it; `unbiased` is False for that case too, which is cautious.
 
 Source: Jin et al., "OrderDP", ICLR 2026, arXiv 2606.08574; selection per epoch and on stored losses as in the authors'
@@ -84,22 +84,18 @@ def worst_case_gap(n: int, s: int, q: int, bound: float = 1.0) -> float:
     """The most that the surrogate can exceed the mean loss, over all losses in `[0, bound]`. O(n).
 
     With L sorted to descend, L_q - mean(L) = sum_j (gamma_j / q - 1/n) L_(j). That is linear in L, so its extremes lie
-    at vertices of {B >= L_(1) >= ... >= L_(n) >= 0}: the first m losses B, the others 0. There it is
-    B sum_{j <= m} (gamma_j / q - 1/n). Since gamma_j does not increase with j, its terms are first at least 0 and then
-    at most 0, and sum to 0: no vertex is below 0 (the surrogate is never below the mean), and the largest one takes
-    exactly the terms above 0,
+    at vertices of {B >= L_(1) >= ... >= L_(n) >= 0}: the first m losses B, the others 0. There it is B sum_{j <= m}
+    (gamma_j / q - 1/n). Since gamma_j does not increase with j, its terms are first at least 0 and then at most 0, and
+    sum to 0: no vertex is below 0 (the surrogate is never below the mean), and the largest one takes exactly the terms
+    above 0,
 
         gap = B sum_j max(0, gamma_j / q - 1/n) = B * total-variation distance of gamma / q and the uniform distribution
 
-    It is at most B (1 - q/s): of the first m ranks at most min(q, m s/n) are kept on average (Jensen), so the vertex
-    is at most B (min(1, m s / (n q)) - m/n), which is largest at m = n q / s. For s = n the two are equal; otherwise
-    they approach each other as n grows. Stale scores are not covered: the ranking is taken to be that of the losses.
+    It is at most B (1 - q/s): of the first m ranks at most min(q, m s/n) are kept on average (Jensen), so the vertex is
+    at most B (min(1, m s / (n q)) - m/n), which is largest at m = n q / s. For s = n the two are equal; otherwise they
+    approach each other as n grows. Stale scores are not covered: the ranking is taken to be that of the losses.
 
-    Args:
-        n: samples in the ranking.
-        s: pool size, `1 <= s <= n`.
-        q: samples kept, `1 <= q <= s`.
-        bound: B > 0, the largest possible loss.
+    n, s and q are those of `surrogate_weights`; B > 0 is `bound`, the largest possible loss.
 
     Example:
         >>> worst_case_gap(3, 3, 1)  # the largest loss instead of the mean of three
@@ -188,16 +184,14 @@ class OrderDP(PruningPolicy):
 
     @property
     def max_ratio(self) -> float:
-        """1 - a b."""
         return 1 - self.pool_ratio * self.top_ratio
 
     def prunes_in(self, epoch: EpochInfo) -> bool:
-        """Until the annealing phase, if there is one."""
         return self.max_ratio > 0 and epoch.prunes_before(self.delta)
 
     @property
     def ratio_range(self) -> tuple[float, float]:
-        """The pool alone leaves out 1 - a."""
+        """The lowest is 1 - a, which the pool alone leaves out."""
         low = max(0.0, 1 - self.pool_ratio)
         return low, max(low, super().ratio_range[1])
 

@@ -55,21 +55,17 @@ class RandomPruning(PruningPolicy):
 
     @property
     def max_ratio(self) -> float:
-        """`ratio`."""
         return self.ratio
 
     def prunes_in(self, epoch: EpochInfo) -> bool:
-        """In every epoch."""
         return self.ratio > 0
 
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
-        """k of N uniformly without replacement."""
         n = len(view)
         k = count_kept(self.ratio, n)
         keep = keep_by_lot(np.ones(n, bool), k, rng)
         return PrunePlan.from_weights(keep * np.float32(n / k) if self.rescale else keep)
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
-        """k / N everywhere."""
         n = len(view)
         return np.full(n, count_kept(self.ratio, n) / n)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..decisions.draws import count_kept, keep_largest
+from ..decisions.draws import count_kept, keep_largest, largest_probability
 from ..decisions.plan import EpochInfo, PrunePlan
 from ..decisions.policy import PruningPolicy, check_range
 from ..decisions.registry import register_policy
@@ -87,12 +87,12 @@ class StaticPruning(PruningPolicy):
 
     @property
     def unbiased(self) -> bool:
-        """What was not chosen is never trained on, and the rest weighs 1."""
+        """A sample that was not chosen is never trained on, and the chosen ones weigh 1."""
         return False
 
     @cached_property
     def stored(self) -> StaticScores:
-        """The scores, read once; an array comes with no facts."""
+        """The scores, read once; for an array, without a description of how they were made."""
         if isinstance(self.scores, StaticScores):
             return self.scores
         if not isinstance(self.scores, str):
@@ -112,16 +112,16 @@ class StaticPruning(PruningPolicy):
         return hash((self.digest, self.ratio, self.keep))
 
     def parameters(self) -> dict[str, Any]:
-        """Field values; for scores not given as a path the word 'array'."""
+        """Field values; where the scores were not given as a path, 'array' stands for them."""
         scores = self.scores if isinstance(self.scores, str) else ARRAY
         return {"scores": scores, "ratio": float(self.ratio), "keep": self.keep, "digest": self.digest}
 
     def identity(self) -> dict[str, Any]:
-        """Without where the scores lie: `digest` says which they are."""
+        """The parameters without the scores' place: `digest` says which scores they are."""
         return {key: value for key, value in self.parameters().items() if key != "scores"}
 
     def with_ratio(self, ratio: float) -> StaticPruning:
-        """A copy that prunes another share, of the same scores: a file is not read again."""
+        """A copy with the same scores that prunes another share; a file is not read again."""
         twin = copy.copy(self)
         object.__setattr__(twin, "ratio", ratio)
         check_range(twin, "ratio", 0, 1, high_open=True)
@@ -129,17 +129,15 @@ class StaticPruning(PruningPolicy):
 
     @property
     def max_ratio(self) -> float:
-        """`ratio`."""
         return self.ratio
 
     @property
     def scoring_forward_passes(self) -> int:
-        """As the scores' facts say; 0 for an array, whose cost is not known here."""
+        """From the description stored with the scores; 0 for an array, whose cost is not known here."""
         return int(self.stored.facts.get("forward_passes", 0))
 
     @property
     def scoring_seconds(self) -> float:
-        """As the scores' facts say."""
         return float(self.stored.facts.get("seconds", 0.0))
 
     def check_data(self, num_samples: int, fingerprint: str) -> None:
@@ -156,7 +154,6 @@ class StaticPruning(PruningPolicy):
             )
 
     def prunes_in(self, epoch: EpochInfo) -> bool:
-        """In every epoch."""
         return self.ratio > 0
 
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
@@ -167,13 +164,9 @@ class StaticPruning(PruningPolicy):
         return PrunePlan.from_weights(keep_largest(np.ones(n, bool), k, self._ranked, rng))
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
-        """1 beyond the cut, 0 short of it, the tied samples' common share at it."""
+        """1 beyond the cut, 0 below it; samples tied at the cut share the places that are left."""
         self._check_length(len(view))
-        k, score = count_kept(self.ratio, len(view)), self._ranked
-        cut = np.partition(score, len(score) - k)[len(score) - k]
-        above, tied = score > cut, score == cut
-        p: NDArray[np.float64] = np.where(tied, (k - above.sum()) / tied.sum(), above.astype(np.float64))
-        return p
+        return largest_probability(self._ranked, count_kept(self.ratio, len(view)))
 
     @property
     def _ranked(self) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """UCB: train on the samples whose loss is large or unsettled: exponential mean plus c times exponential variance.
 
-Every few epochs it keeps the samples with the largest upper bound of their loss, so that a sample is also looked at
-when its loss has been jumping. No weights and nothing random but ties: what falls below the cut is not seen until the
+Every few epochs it keeps the samples with the largest upper bound of their loss, so that a sample whose loss
+varies is looked at too. It sets no weights, and only ties are random: a sample below the cut is not seen until the
 bounds of others have fallen.
 When to use: to prune hard at a fixed ratio, where many epochs follow.
 Cost: O(N) per selection, two numbers per sample; no extra forward pass.
@@ -34,7 +34,7 @@ from ..decisions.scores import ExponentialMoments, ScoreView, Statistic
 
 
 def _upper_bound(mean: NDArray[np.float32], variance: NDArray[np.float32], c: float) -> NDArray[np.float64]:
-    """m + c v."""
+    """The upper bound m + c v of each sample's loss."""
     bound = variance.astype(np.float64)
     bound *= c
     bound += mean
@@ -75,21 +75,19 @@ class UCB(PruningPolicy):
 
     @property
     def unbiased(self) -> bool:
-        """Large losses are favoured by design; what lies below the cut is not kept, and the rest weighs 1."""
+        """Large losses are favoured by design: a sample below the cut is not kept, and kept samples weigh 1."""
         return False
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:
-        """Exponential mean and variance of the loss."""
         return (ExponentialMoments(self.alpha),)
 
     @property
     def max_ratio(self) -> float:
-        """`ratio`."""
         return self.ratio
 
     def prunes_in(self, epoch: EpochInfo) -> bool:
-        """In every epoch: there is no annealing."""
+        """In every epoch: this method has no annealing."""
         return self.ratio > 0
 
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:

@@ -8,15 +8,15 @@ more forward pass of everything, so it pays only where few rows are chosen.
 
 from __future__ import annotations
 
-import dataclasses
 import numbers
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..decisions.policy import Named
 from ..decisions.registry import Registry
 
 State = Mapping[str, NDArray[Any]]
@@ -24,7 +24,7 @@ Rows = NDArray[np.intp]
 Weights = NDArray[np.float32]
 
 
-class BatchSelector(ABC):
+class BatchSelector(Named):
     """Losses of a batch of candidates in; the rows to train, and their weights, out.
 
     A selector is a frozen dataclass below this class, its fields being its parameters. It remembers nothing itself:
@@ -35,17 +35,8 @@ class BatchSelector(ABC):
     are not trained.
     """
 
-    name: ClassVar[str]
-    """Registered name, set by `register_selector`; until then the class's own."""
-    reference: ClassVar[str] = ""
-    """The paper: authors, title, venue or arXiv number."""
     unbiased: ClassVar[bool] = False
     """Whether the chosen rows' weighted mean loss has the candidates' mean loss as its expectation."""
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "name" not in vars(cls):
-            cls.name = cls.__name__
 
     @property
     @abstractmethod
@@ -57,7 +48,7 @@ class BatchSelector(ABC):
         return {}
 
     def observe(self, losses: NDArray[np.float32], state: State) -> State:
-        """The state with a batch's losses `[M]` in it; called before `select` on the same losses. Changes no array."""
+        """The state after a batch's losses `[M]`; called before `select` on the same losses. It changes no array."""
         return state
 
     @abstractmethod
@@ -75,15 +66,6 @@ class BatchSelector(ABC):
             int `[K]`, strictly increasing, in [0, M), K >= 1; and `[K]` finite weights above 0. The training loss is
             divided by the items of the chosen rows, so weights of 1 give the mean over them.
         """
-
-    def parameters(self) -> dict[str, Any]:
-        """Field values, JSON-serialisable: numpy's scalars become Python's."""
-        fields = dataclasses.asdict(self)  # type: ignore[call-overload]
-        return {key: value.item() if isinstance(value, np.generic) else value for key, value in fields.items()}
-
-    def __str__(self) -> str:
-        inside = ", ".join(f"{key}={value!r}" for key, value in self.parameters().items())
-        return f"{self.name}({inside})"
 
 
 # ---- Names ----
@@ -113,7 +95,7 @@ def register_selector(name: str) -> Callable[[S], S]:
 
 
 def list_selectors() -> list[str]:
-    """Registered names, sorted."""
+    """The names of all registered selectors, sorted."""
     return SELECTORS.names()
 
 
@@ -154,7 +136,7 @@ def check_selector(selector: Any) -> None:
 
 
 def check_state(selector: BatchSelector, method: str, state: Any) -> State:
-    """What `start` or `observe` gave, numpy's scalars as 0-dimensional arrays, which is how a checkpoint returns them.
+    """What `start` or `observe` gave, with numpy's scalars as 0-dimensional arrays, as a checkpoint returns them.
 
     Raises:
         ValueError: naming the selector, the method and the offending entry.

@@ -17,8 +17,8 @@ from .contract import BatchSelector, Rows, State, Weights, at_weight_one, regist
 class OrderDPSelector(BatchSelector):
     """OrderDP on fresh losses: of a random pool of the candidates, the rows with the largest losses, at weight 1.
 
-    As the paper's figure has it, selecting in every iteration; the method `orderdp` selects once per epoch and on
-    stored losses, as the authors' code does. s = round(a M) of M candidates enter the pool, the q = max(1, round(b s))
+    It selects in every iteration, as in the paper's figure; the method `orderdp` selects once per epoch and on stored
+    losses, as the authors' code does. s = round(a M) of M candidates enter the pool, the q = max(1, round(b s))
     largest losses of it are trained; ties at the cut are drawn by lot. It minimises the surrogate that
     `methods/orderdp.py` states, with n = M and losses that are never stale.
 
@@ -43,7 +43,6 @@ class OrderDPSelector(BatchSelector):
 
     @property
     def share(self) -> float:
-        """a b."""
         return self.pool_ratio * self.top_ratio
 
     def select(self, losses: NDArray[np.float32], state: State, rng: np.random.Generator) -> tuple[Rows, Weights]:

@@ -35,7 +35,6 @@ class RandomSelector(BatchSelector):
 
     @property
     def share(self) -> float:
-        """What is not left out."""
         return 1 - self.ratio
 
     def select(self, losses: NDArray[np.float32], state: State, rng: np.random.Generator) -> tuple[Rows, Weights]:

@@ -53,21 +53,19 @@ class SelectiveBackprop(BatchSelector):
         return 1 / (self.beta + 1)
 
     def start(self) -> State:
-        """No losses yet."""
         return {"losses": np.empty(0, np.float32)}
 
     def observe(self, losses: NDArray[np.float32], state: State) -> State:
-        """The last R losses."""
         return {"losses": np.concatenate([state["losses"], losses])[-int(self.history) :]}
 
     def probability(self, losses: NDArray[np.float32], state: State) -> NDArray[np.float64]:
-        """`[M]`: CDF_R(L)^beta."""
+        """`[M]`: the probability CDF_R(L)^beta with which each candidate is trained."""
         recent = np.sort(state["losses"])
         cdf = np.searchsorted(recent, losses, side="right") / len(recent)
         return np.asarray(cdf**self.beta)
 
     def select(self, losses: NDArray[np.float32], state: State, rng: np.random.Generator) -> tuple[Rows, Weights]:
-        """Independent lots in [0, 1), one per candidate."""
+        """A row is chosen where its probability exceeds its lot, which is uniform in [0, 1)."""
         ahead = self.probability(losses, state) - rng.random(len(losses))
         chosen = np.flatnonzero(ahead > 0)
         return at_weight_one(chosen if len(chosen) else np.array([np.argmax(ahead)]))

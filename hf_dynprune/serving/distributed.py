@@ -19,7 +19,7 @@ BATCHES_PER_BLOCK = 256
 
 
 class ScoreBuffer:
-    """(index, score) tensors as the steps left them on the device; read out once per epoch or checkpoint.
+    """(index, score) tensors as the steps left them on the device; read once per epoch or checkpoint.
 
     No step waits for the device here. Indices stay integers and scores float32, so neither is rounded.
     """
@@ -29,12 +29,9 @@ class ScoreBuffer:
         self._blocks: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def add(self, index: torch.Tensor, score: torch.Tensor, count: torch.Tensor) -> None:
-        """Keep a batch's scores.
+        """Keep a batch's scores, from detached tensors `[B]`; `index` is int64.
 
-        Args:
-            index: int64 `[B]`.
-            score: `[B]`, detached.
-            count: `[B]`, not changed afterwards; 0 where nothing is to be recorded, as for a ghost.
+        `count` must not be changed afterwards. A score is not recorded where it is 0, as for a ghost.
         """
         if score.dtype != torch.float32 or score.device != index.device:
             score = score.to(index.device, torch.float32)
@@ -58,14 +55,12 @@ class ScoreBuffer:
         return index, score
 
     def drain(self, accelerator: Any) -> tuple[NDArray[np.signedinteger[Any]], NDArray[np.float32]]:
-        """What all processes added since the last call and is recorded; the same arrays on every process.
+        """Indices (int32 or int64) and float32 scores that all processes added since the last call; the same on each.
 
-        To be called by all of them at the same step. `gather_for_metrics` would cut off what it takes for padding by
-        the length of the whole data set, so the plain gather is used: of pieces, so that the device never holds all
-        processes' entries at once, and with int32 for indices wherever all of them fit.
-
-        Returns:
-            Indices, int32 or int64, and float32 scores, piece by piece and in each by rank.
+        All processes must call it at the same step. `gather_for_metrics` would cut off what it takes for padding by the
+        length of the whole data set, so the plain gather is used. It gathers pieces, so that the device never holds the
+        entries of all processes at once, with int32 indices wherever they fit. Entries are ordered by piece, then by
+        rank.
         """
         index, score = self._take(accelerator.device)
         own = torch.tensor([len(index), int(index.max()) if len(index) else -1])
@@ -88,7 +83,9 @@ class ScoreBuffer:
 
 
 def _packed(index: torch.Tensor, score: torch.Tensor, size: int, is_narrow: bool) -> torch.Tensor:
-    """Both as int32 words, to the bit, filled up to `size` entries with -1: `[2 * size]`, or `[3 * size]` for int64."""
+    """Both as int32 words, without rounding, filled up to `size` entries with -1: `[2 * size]`, or `[3 * size]` for
+    int64.
+    """
     gap = size - len(index)
     if gap:
         index, score = (torch.cat([part, part.new_full((gap,), -1)]) for part in (index, score))
@@ -108,18 +105,13 @@ def sum_over_processes(accelerator: Any, value: torch.Tensor) -> torch.Tensor:
 
 
 def collect(accelerator: Any, item: T | None) -> list[T]:
-    """What all processes hold, in the order of their ranks, without None."""
+    """The items of all processes that have one, in the order of their ranks."""
     items = [item] if accelerator.num_processes == 1 else gather_object([item])
     return [item for item in items if item is not None]
 
 
 def from_first_process(args: Any, find: Callable[[], T]) -> T:
-    """What the first process finds, on all of them, also where only that one sees the files.
-
-    Args:
-        args: training arguments.
-        find: called there alone; what it raises is raised on all.
-    """
+    """What `find` returns or raises on the first process, on all processes; only the first one calls it."""
     if args.world_size == 1:
         return find()
     found: list[Any] = [None, None]
@@ -137,11 +129,10 @@ def from_first_process(args: Any, find: Callable[[], T]) -> T:
 def agree(
     accelerator: Any, state_checksum: Callable[[], int], decide: Callable[[], T], checksum: Callable[[T], int]
 ) -> T:
-    """Let every process decide for itself, and see that all began with the same and came to the same.
+    """Let every process decide for itself, and check that all had the same state and made the same decision.
 
-    A process that fails does not leave the others waiting: all raise.
-
-    `state_checksum` is of what the decision is made from, `checksum` of the decision.
+    `state_checksum` is of what the decision is made from, `checksum` of the decision. A process that fails does not
+    leave the others waiting: all raise.
 
     Raises:
         RuntimeError: on every process, if the states or the decisions differ, naming the processes, or if another

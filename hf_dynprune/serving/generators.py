@@ -1,7 +1,7 @@
-"""Global random generators, Python's, numpy's and torch's: as they were afterwards, whatever was drawn meanwhile.
+"""Global random generators (Python's, numpy's and torch's): saved, and put back after others drew from them.
 
 The package draws from generators of its own. But models, data sets and collators draw from the global ones, and in some
-places what they draw must leave no trace, or be a function of a seed. States are saved and put back only here.
+places these draws must leave no trace, or be a function of a seed. Only this file saves states and puts them back.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def untouched_generators(device: torch.device = CPU) -> Iterator[None]:
 
 @contextmanager
 def private_generators(device: torch.device, source: np.random.SeedSequence) -> Iterator[None]:
-    """As `untouched_generators`; inside, all these generators start from `source`."""
+    """As `untouched_generators`, with all these generators started from `source`."""
     words = source.generate_state(4)
     with untouched_generators(device):
         random.seed(int(words[0]))

@@ -38,7 +38,7 @@ class Slot(NamedTuple):
 class Slots(Sequence[Slot]):
     """The slots of a batch, as arrays: making a `Slot` of each would cost a small step more than its collator.
 
-    A sequence of `Slot`, as which Accelerate's samplers treat a batch.
+    It is a sequence of `Slot`, since Accelerate's samplers treat a batch as a sequence.
 
     Args:
         samples: int64 `[B]`, positions in the training set.
@@ -52,7 +52,7 @@ class Slots(Sequence[Slot]):
 
     @classmethod
     def of(cls, slots: Sequence[Slot]) -> Slots:
-        """From at least one slot, all of one epoch.
+        """The batch of at least one slot, all of one epoch.
 
         Example:
             >>> Slots.of([Slot(3, 1.0), Slot(5, 2.0)])[1]
@@ -75,7 +75,7 @@ class Slots(Sequence[Slot]):
 
 
 class IndexedItems(NamedTuple):
-    """What the wrapped data set hands to the wrapped collator."""
+    """What the wrapped data set passes to the wrapped collator."""
 
     slots: Slots
     items: list[Any]
@@ -97,12 +97,9 @@ def _generators(seed: int | None, slots: Slots, stream: int) -> AbstractContextM
 class IndexedDataset(Dataset[Any]):
     """A map-style data set that is asked for slots and returns them beside the items.
 
-    The tuple form cannot collide with a collator that pads or rebuilds every key, and HF data sets keep their batched
-    `__getitems__` path. Nothing else is delegated to the inner data set.
-
-    Args:
-        dataset: the user's.
-        seed: if given, what the data set draws from global generators is a function of it, the epoch and the batch.
+    A tuple cannot collide with a collator that pads or rebuilds every key, and HF data sets keep their batched
+    `__getitems__` path. Nothing else is delegated to the user's data set. With a `seed`, what the data set draws from
+    global generators is a function of the seed, the epoch and the batch.
     """
 
     def __init__(self, dataset: Any, seed: int | None = None) -> None:
@@ -122,18 +119,13 @@ class IndexedDataset(Dataset[Any]):
         return self.__getitems__(Slots.of([slot]))
 
     def set_epoch(self, epoch: int) -> None:
-        """Passed on where the data set has it, as Accelerate's loader does."""
+        """Passed on where the data set has this method, as in Accelerate's loader."""
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch)
 
 
 class IndexedCollator:
-    """The user's collator on the items; index and weight are added to the batch it returns.
-
-    Args:
-        collator: the user's.
-        seed: as for `IndexedDataset`.
-    """
+    """The user's collator on the items, with index and weight added to its batch; `seed` as for `IndexedDataset`."""
 
     def __init__(self, collator: Callable[[list[Any]], Any], seed: int | None = None) -> None:
         self.collator = collator
@@ -161,7 +153,7 @@ class IndexedCollator:
 
 
 def _why_not_collated(item: Any) -> str | None:
-    """What the default collator cannot take and only says obscurely; None where the error must speak for itself."""
+    """What the default collator cannot take but reports obscurely; None where its own error must do."""
     if not isinstance(item, Mapping):
         return (
             f"the data set's items are of type {type(item).__name__}. Let them be dictionaries with the names of the "

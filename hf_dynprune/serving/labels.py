@@ -1,4 +1,4 @@
-"""What tells a data set and its classes without decoding a sample: its fingerprint, its labels, their names."""
+"""What identifies a data set and its classes without decoding a sample: its fingerprint, its labels, their names."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ GAP = np.iinfo(np.int64).min
 
 
 def dataset_fingerprint(dataset: Any, label_names: Sequence[str] = ("labels", "label")) -> str:
-    """A short digest that changes when the data set is another one or is ordered otherwise, as far as can be told.
+    """A short digest that changes with the data set or its order, as far as can be told without decoding samples.
 
-    Length and column names, and what can be read without decoding samples: all integer columns of `datasets`, the
-    integer labels of another data set, and of a `Subset` its indices and the data set below it. Where none of these is
-    there, data sets of one length are equal to it. The `datasets` library's own fingerprint is not used: it changes
-    between processes wherever a transform cannot be hashed.
+    It covers length and column names, all integer columns of `datasets`, the integer labels of another data set, and of
+    a `Subset` its indices and the data set below it. Where none of these is there, data sets of one length have the
+    same digest. The `datasets` library's own fingerprint is not used: it changes between processes wherever a transform
+    cannot be hashed.
     """
     digest = hashlib.sha256((str(len(dataset)) if isinstance(dataset, Sized) else "").encode())
     if isinstance(dataset, datasets.Dataset):
@@ -74,7 +74,7 @@ def _without_gaps(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _position(index: Any) -> Any:
-    """A `Subset`'s index as a Python number, whatever holds it; what is no number as it is."""
+    """A `Subset`'s index as a Python number, whatever type holds it; other values unchanged."""
     return int(index) if hasattr(index, "__index__") else index
 
 
@@ -111,7 +111,7 @@ def _own_labels(dataset: Any, label_names: Sequence[str]) -> Iterator[NDArray[np
 def class_labels(dataset: Any, label_names: Sequence[str] = ("labels", "label")) -> NDArray[Any]:
     """`[N]`: the class number of each sample, from the first integer column or attribute of these names.
 
-    That of a `Subset` comes from the data set below it, unless it has such an attribute of its own.
+    A `Subset` without such an attribute takes the labels of the data set below it.
 
     Raises:
         ValueError: if there are none, or they are not one whole number per sample; says what is there instead.
@@ -134,11 +134,7 @@ def class_labels(dataset: Any, label_names: Sequence[str] = ("labels", "label"))
 
 
 def labels_and_names(dataset: Any) -> tuple[NDArray[Any] | None, list[str] | None]:
-    """The class number of each sample, -1 for an empty cell, and the names of the classes; None for what is not said.
-
-    Args:
-        dataset: of `datasets`, or any other with an attribute of labels.
-    """
+    """The class number of each sample, -1 for an empty cell, and the names of the classes; None for what is unknown."""
     labels = next((each for each in _integer_labels(dataset, ("labels", "label")) if each.ndim == 1), None)
     if labels is None or len(labels) != len(dataset):
         return None, None

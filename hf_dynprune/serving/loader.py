@@ -17,14 +17,9 @@ from .sampler import PlanBatchSampler
 
 
 class PlanLoader:
-    """One training's loader.
+    """One training's loader over the user's map-style data set.
 
-    Args:
-        dataset: the user's, map-style.
-        collator: the user's.
-        args: training arguments.
-        layout: batch size and number of processes.
-        augmentation_seed: if given, what data set and collator draw is a function of it, the epoch and the batch.
+    With an `augmentation_seed`, what data set and collator draw is a function of it, the epoch and the batch.
     """
 
     def __init__(
@@ -63,7 +58,7 @@ class PlanLoader:
     def seed_workers(self) -> None:
         """Let persistent workers draw from a private generator, which starts where the stock loader would draw.
 
-        They draw their base seed once, when they start, from the global generator, and a resumed run starts them again.
+        They draw their base seed once, when they start, from the global generator. A resumed run starts them again.
         """
         if self._worker_generator is not None:
             self._worker_generator.set_state(torch.get_rng_state())
@@ -71,11 +66,7 @@ class PlanLoader:
 
 
 def plan_sampler(dataloader: Any) -> PlanBatchSampler:
-    """The sampler inside Accelerate's wrappers.
-
-    Raises:
-        ValueError: the loader is another one.
-    """
+    """The sampler inside Accelerate's wrappers; a ValueError if the loader has another one."""
     sampler = dataloader
     while sampler is not None and not isinstance(sampler, PlanBatchSampler):
         sampler = getattr(sampler, "batch_sampler", None)
@@ -97,7 +88,7 @@ def skipped_too_little(dataloader: Any, layout: Layout, done: int) -> int:
 
 
 def check_served(epoch: int, got: int, planned: int) -> None:
-    """Raise unless the loader served what the sampler dealt out: nothing else would notice lost samples."""
+    """Raise unless the loader served what the sampler dealt out: no other check would notice lost samples."""
     if got != planned:
         raise RuntimeError(
             f"Epoch {epoch} trained {got} samples (padding included) where {planned} were dealt out: the data loader "

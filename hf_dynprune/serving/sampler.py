@@ -55,17 +55,15 @@ def visiting_order(
 class PlanBatchSampler(Sampler[Slots]):
     """Batches of slots from the installed plan, for all processes in turn; Accelerate gives each process its own.
 
-    Its length and contents change only through `install`. It knows no epoch and is no iterator of itself: asking for
-    an iterator has no effect. It depends on nothing that `set_epoch` would have to reach.
+    Its length and contents change only through `install`. It knows no epoch and is no iterator of itself: asking for an
+    iterator has no effect. It depends on nothing that `set_epoch` would have to reach.
 
     With several processes all batches are full and their number is a multiple of what the processes take at a time, so
     that Accelerate neither repeats nor drops a sample. The gaps are filled with ghosts: the first kept samples of the
     order again, with weight 0.
 
-    Args:
-        num_samples: N; before the first `install` it stands for the full data, so that lengths read early are nominal.
-        layout: batch size and number of processes.
-        drop_last: whether a short last batch is dropped; never the only batch.
+    Before the first `install` it stands for the full data of N samples, so that lengths read early are nominal.
+    `drop_last` drops a short last batch, but never the only one.
     """
 
     def __init__(self, num_samples: int, layout: Layout, drop_last: bool) -> None:
@@ -103,14 +101,13 @@ class PlanBatchSampler(Sampler[Slots]):
 
     @property
     def has_ghosts(self) -> bool:
-        """Whether any batch that is loaded may have one."""
+        """Whether a loaded batch may hold a ghost."""
         return self.layout.world_size > 1 or self._is_alone
 
     def num_slots(self, done: int) -> int:
-        """Slots, ghosts included, that all processes together are served after `done` of the steps that `len` counts.
+        """Slots, ghosts included, that are served to all processes after `done` steps of the loader.
 
-        Args:
-            done: steps of the loader, in each of which every process takes a batch.
+        In each step every process takes a batch; `len` counts the same steps.
         """
         first = max(done - self._skipped, 0)
         if first >= len(self._ends):
@@ -150,7 +147,7 @@ class PlanBatchSampler(Sampler[Slots]):
                 yield slots[at : at + size]
 
     def _slots(self, start: int, stop: int) -> Slots:
-        """Those of the samples at these places of the order."""
+        """The slots of the samples at these places of the order."""
         places = self._order[start:stop]
         samples = self._plan.kept_indices[places].astype(np.int64, copy=False)
         return Slots(samples, self._plan.weights[places], self._epoch)

@@ -1,4 +1,4 @@
-"""What every per-sample loss promises."""
+"""The checks behind `check_loss`: what every per-sample loss must do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..losses import FunctionLoss, LossTerms, PerSampleLoss
 from ..losses.checks import check_counts, check_terms, loss_tolerance
 from ..serving.generators import private_generators
 from ..serving.indexed import INDEX_KEY
-from ..training.candidates import evaluation_mode, number_rows, take_rows
+from ..training.candidates import evaluation_mode, number_rows, rows_of
 from .rules import call, from_own_check, require
 
 Batch = Mapping[str, Any]
@@ -153,13 +153,15 @@ def _check_sum(
 def _check_rows(
     name: str, loss: PerSampleLoss, model: torch.nn.Module, batch: Batch, terms: LossTerms, rel_tol: float
 ) -> None:
-    """Each sample's loss and score are the same alone, and in the batch turned round."""
+    """Each sample's loss and score are the same alone, and in the batch in reverse order."""
     size = len(batch[INDEX_KEY])
     turned = list(range(size))[::-1]
     places = [("in the batch in reverse order", turned)] + [(f"alone (sample {row})", [row]) for row in range(size)]
     whole = {key: getattr(terms, key).detach().double().cpu() for key in ("total", "score")}
     for where, rows in places:
-        part = _without_index(_rows(batch, rows)) | {INDEX_KEY: torch.arange(len(rows), device=batch[INDEX_KEY].device)}
+        part = _without_index(rows_of(batch, np.array(rows, np.intp))) | {
+            INDEX_KEY: torch.arange(len(rows), device=batch[INDEX_KEY].device)
+        }
         found = _terms(name, loss, model, part, where)
         for key, values in whole.items():
             here, there = getattr(found, key).detach().double().cpu(), values[rows]
@@ -172,17 +174,3 @@ def _check_rows(
                 f"{float(there[worst]):.6g} for sample {rows[worst]} in the batch and {float(here[worst]):.6g} {where}",
                 "Reduce over a sample's own items only: no mean, maximum or normalisation over the batch.",
             )
-
-
-def _rows(batch: Batch, rows: list[int]) -> Batch:
-    if len(rows) < len(batch[INDEX_KEY]):
-        return take_rows(batch, np.array(rows, np.intp), np.ones(len(rows), np.float32))
-    where = torch.tensor(rows, device=batch[INDEX_KEY].device)
-    return {
-        key: value.index_select(0, where)
-        if isinstance(value, Tensor) and value.dim()
-        else [value[row] for row in rows]
-        if isinstance(value, (list, tuple))
-        else value
-        for key, value in batch.items()
-    }

@@ -14,15 +14,7 @@ from .rules import call, global_generators, require
 
 
 def check_plan(policy: PruningPolicy, view: ScoreView, epoch: EpochInfo, seed: int = 0, where: str = "") -> None:
-    """Every rule that can be seen on one plan.
-
-    Args:
-        policy: plans.
-        view: the scores.
-        epoch: of the plan.
-        seed: of the generator.
-        where: the case in words, for messages.
-    """
+    """Check every rule that one plan shows; `where` is the case in words, for messages."""
     plan, probability = check_pure(policy, view, epoch, seed, where)
     _check_kept(policy, view, plan, where)
     _check_probability(policy, view, probability, where)
@@ -33,7 +25,7 @@ def check_plan(policy: PruningPolicy, view: ScoreView, epoch: EpochInfo, seed: i
 def check_pure(
     policy: PruningPolicy, view: ScoreView, epoch: EpochInfo, seed: int, where: str
 ) -> tuple[PrunePlan, NDArray[np.float64]]:
-    """The plan and the probabilities, made twice: alike, with nothing changed and no global generator touched."""
+    """The plan and the probabilities, made twice: they must be equal, change nothing and touch no global generator."""
     name, found = type(policy).__name__, []
     for global_seed in (1, 2):
         copy = _writable(view)
@@ -152,7 +144,7 @@ def _check_agreement(policy: PruningPolicy, plan: PrunePlan, p: NDArray[np.float
 def _check_ratio(
     policy: PruningPolicy, view: ScoreView, epoch: EpochInfo, plan: PrunePlan, p: NDArray[np.float64], where: str
 ) -> None:
-    """A fixed count is held to the bound in each plan, one drawn by coins in expectation."""
+    """A fixed count must keep to the bound in each plan, a count drawn by coins in expectation."""
     # Counts are integers: each of at most two groups may lose one sample more than its share.
     most = policy.max_ratio * len(view) + 2 + 1e-6
     pruned: float = len(view) - plan.num_kept

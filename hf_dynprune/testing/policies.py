@@ -40,7 +40,7 @@ def check_policy(policy: PruningPolicy, *, num_samples: int | None = None, seed:
         >>> from hf_dynprune import InfoBatch
         >>> check_policy(InfoBatch(ratio=0.7))
     """
-    check_facts(policy)
+    check_claims(policy)
     check_period(policy)
     epoch = pruning_epoch(policy)
     for size in SIZES if num_samples is None else (num_samples,):
@@ -67,11 +67,11 @@ def pruning_epoch(policy: PruningPolicy) -> EpochInfo:
     return next((epoch for epoch in where if policy.prunes_in(epoch)), where[0])
 
 
-# ---- Facts ----
+# ---- Claims ----
 
 
-def check_facts(policy: PruningPolicy) -> None:
-    """A frozen dataclass that a checkpoint can name, and class facts that fit together."""
+def check_claims(policy: PruningPolicy) -> None:
+    """Check that it is a frozen dataclass that a checkpoint can name, and that its claims agree with each other."""
     from_own_check(lambda: check_object(policy))
     name = type(policy).__name__
     ratio = call(f"`max_ratio` of {name}", "", lambda: policy.max_ratio)
@@ -79,10 +79,10 @@ def check_facts(policy: PruningPolicy) -> None:
     require(
         is_share, f"`max_ratio` of {name}", "be a number in [0, 1)", repr(ratio), "At least one sample is always kept."
     )
-    for fact in ("unbiased", "reads_scores", "closed_form"):
-        value = getattr(policy, fact)
+    for claim in ("unbiased", "reads_scores", "closed_form"):
+        value = getattr(policy, claim)
         is_flag = isinstance(value, (bool, np.bool_))
-        require(is_flag, f"`{fact}` of {name}", "be True or False", repr(value), "Other code decides by it.")
+        require(is_flag, f"`{claim}` of {name}", "be True or False", repr(value), "Other code decides by it.")
     require(
         policy.closed_form or not policy.unbiased,
         f"{name}, whose `inclusion_probability` is not exact (`closed_form` False),",
@@ -143,14 +143,9 @@ def check_epochs(policy: PruningPolicy, size: int) -> None:
 
 
 def check_frequency(policy: PruningPolicy, samples: Sequence[Visits], seed: int, draws: int, alike: bool) -> None:
-    """Samples with equal scores are kept equally often, and all as often as the policy says.
+    """Check that samples with equal scores are kept equally often, and all as often as the policy says.
 
-    Args:
-        policy: plans.
-        samples: with ties.
-        seed: of the generator, which goes on from plan to plan.
-        draws: plans to make.
-        alike: whether the policy has to treat samples with equal scores alike.
+    `alike` says whether the policy has to treat samples with equal scores alike.
     """
     epoch, view = pruning_epoch(policy), view_of(samples, policy.statistics)
     rng, name = np.random.default_rng(seed + 20), type(policy).__name__

@@ -1,4 +1,4 @@
-"""What all checks share: how a broken rule is reported, and that global generators stay untouched."""
+"""What all checks share: the report of a broken rule, and a test that global generators are not used."""
 
 from __future__ import annotations
 
@@ -15,26 +15,16 @@ T = TypeVar("T")
 
 
 def require(holds: bool | np.bool_, what: str, rule: str, got: Any, advice: str) -> None:
-    """Raise an AssertionError unless the rule holds.
-
-    Args:
-        holds: whether it does.
-        what: broke it, such as "`plan` of Mine".
-        rule: what it must do, completing "must".
-        got: what it did instead.
-        advice: a sentence saying what to do.
-    """
+    """Raise an AssertionError unless the rule holds: "{what} must {rule}, got {got}. {advice}"."""
     if not holds:
         raise AssertionError(f"{what} must {rule}, got {got}. {advice}")
 
 
 def call(what: str, where: str, function: Callable[[], T]) -> T:
-    """What the function returns; whatever it raises becomes an AssertionError that says what was called, and for what.
+    """What the function returns; whatever it raises becomes an AssertionError.
 
-    Args:
-        what: is called, such as "`plan` of Mine".
-        where: the case, such as "for 3 samples with equal scores".
-        function: without arguments.
+    The message names `what` is called, such as "`plan` of Mine", and `where`, such as "for 3 samples with equal
+    scores".
     """
     try:
         return function()
@@ -45,7 +35,7 @@ def call(what: str, where: str, function: Callable[[], T]) -> T:
 
 
 def from_own_check(check: Callable[[], T]) -> T:
-    """What one of the package's own checks returns; its message says all there is to say, as an AssertionError."""
+    """What one of the package's own checks returns; its error becomes an AssertionError with the same message."""
     try:
         return check()
     except (TypeError, ValueError) as error:
@@ -76,7 +66,7 @@ def _states() -> bytes:
 def largest_deviation(measured: Any, probability: Any, draws: int) -> tuple[float, int]:
     """By how many standard errors a measured frequency misses its probability at most, and where.
 
-    An outcome of probability 1 that did not always come about, and one of probability 0 that did, are infinitely far.
+    An outcome of probability 1 that failed once, or of probability 0 that happened once, counts as infinitely far.
     """
     measured, probability = np.asarray(measured, np.float64), np.asarray(probability, np.float64)
     certain = (probability <= 0) | (probability >= 1)
@@ -88,8 +78,8 @@ def largest_deviation(measured: Any, probability: Any, draws: int) -> tuple[floa
 
 
 def standard_errors(comparisons: int = 1) -> float:
-    """How far the farthest of so many measured means may be from what is expected: 5 for 24, slowly more for more.
+    """Allowed distance of the farthest of so many measured means from its expectation: 5 for 24, slowly more for more.
 
-    Farther by chance is less than one of 20,000 checks.
+    By chance, fewer than one of 20,000 checks exceeds it.
     """
     return math.sqrt(2 * math.log(1e4 * comparisons))

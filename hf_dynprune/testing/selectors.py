@@ -1,4 +1,4 @@
-"""What every selector promises, whatever its rule."""
+"""The checks behind `check_selector`: what every selector must do, whatever its rule."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check_selector(
 
 
 def batches(seed: int) -> list[tuple[str, Losses]]:
-    """Losses `[M]` that have been trouble to some selector, each with words for messages."""
+    """Losses `[M]` with which some selectors have failed, each with words for messages."""
     rng = np.random.default_rng(seed)
     return [
         (f"for {size} losses, {name}", losses.astype(np.float32))
@@ -62,7 +62,7 @@ def batches(seed: int) -> list[tuple[str, Losses]]:
 
 
 def start(selector: BatchSelector) -> State:
-    """The state before the first batch, which a checkpoint can hold."""
+    """The state before the first batch, checked to be one that a checkpoint can hold."""
     made = call(f"`start` of {type(selector).__name__}", "before the first batch", selector.start)
     return from_own_check(lambda: check_state(selector, "start", made))
 
@@ -70,15 +70,7 @@ def start(selector: BatchSelector) -> State:
 def check_batch(
     selector: BatchSelector, losses: Losses, state: State, seed: int = 0, where: str = ""
 ) -> tuple[State, Rows, Weights]:
-    """Every rule that can be seen on one batch, which is served twice; the state after it, the rows and the weights.
-
-    Args:
-        selector: chooses.
-        losses: float32 `[M]`, finite.
-        state: before the batch.
-        seed: of the generator.
-        where: the case in words, for messages.
-    """
+    """Check every rule that one batch, served twice, shows; returns the state after it, rows and weights."""
     name, found = type(selector).__name__, []
     for global_seed in (1, 2):
         copy, before = losses.copy(), _copied(state)

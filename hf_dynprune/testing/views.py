@@ -32,7 +32,7 @@ def view_of(samples: Sequence[Visits], statistics: Iterable[Statistic] = ()) -> 
 
 
 class Case(NamedTuple):
-    """A data set and what messages call it."""
+    """A data set and its name in messages."""
 
     name: str
     samples: list[Visits]
@@ -45,7 +45,7 @@ def tied(size: int) -> list[Visits]:
 
 
 def cases(size: int, seed: int) -> list[Case]:
-    """Data sets of that size that have been trouble to some method."""
+    """Data sets of that size with which some methods have failed."""
     rng = np.random.default_rng(seed)
     skewed: list[Visits] = rng.gamma(2.0, size=size).astype(np.float32).tolist()
     extreme = [3.4e38, 1e-45, 0.0, -0.0, -3.4e38, 1.0, float(np.nextafter(np.float32(1), np.float32(2)))]

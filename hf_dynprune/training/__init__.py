@@ -1,1 +1,1 @@
-"""One training: what the trainer asks at each of its steps."""
+"""One training: the objects that the trainer asks at each of its steps."""

@@ -27,10 +27,7 @@ _PACKAGES = ("torch", "transformers", "accelerate")
 def describe_run(context: TrainerContext, training: Training, is_given: bool) -> AboutRun:
     """The run that a trainer is about to begin.
 
-    Args:
-        context: the Trainer.
-        training: chooses its samples.
-        is_given: whether the user passed the policy or selector as an object, and did not set flags.
+    `is_given` says whether the user passed the policy or selector as an object and did not set flags.
     """
     # Guarantees around a policy are flags; it is called by its own name.
     chooser, args = training.chooser, context.args
@@ -76,7 +73,7 @@ def _flags(flags: DynPruneArguments) -> dict[str, Any]:
 
 
 def _without_folders(value: Any) -> Any:
-    """Where something lies on this machine is of no use elsewhere, and nobody's business."""
+    """The value with paths cut to their last part: a folder of this machine is private, and of no use elsewhere."""
     if isinstance(value, Mapping):
         return {str(key): _without_folders(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,6 +1,6 @@
 """What backends of the Trainer's log show beside single figures: histograms of scores and weights, and one picture.
 
-They are sent through the backend's own client, found among the trainer's callbacks, and made only where one is there.
+They are sent through the backend's own client, found among the trainer's callbacks, and made only where there is one.
 Single figures go through `Trainer.log`.
 """
 
@@ -88,7 +88,7 @@ class _Module:
 
 
 def find_backends(callbacks: Iterable[Any]) -> list[Backend]:
-    """Those that are at work among a trainer's callbacks on its first process."""
+    """The backends that are active among a trainer's callbacks; on the first process only."""
     found: list[Backend] = []
     for callback in callbacks:
         kind = type(callback).__mro__
@@ -103,13 +103,7 @@ def find_backends(callbacks: Iterable[Any]) -> list[Backend]:
 
 
 def send_histograms(callbacks: Iterable[Any], step: int, arrays: Callable[[], Mapping[str, NDArray[Any]]]) -> None:
-    """Send the distribution of each array, without its values that are not finite.
-
-    Args:
-        callbacks: of the trainer.
-        step: global step.
-        arrays: makes them, by the name they are shown under; called only where a backend is there.
-    """
+    """Send the distribution of each array's finite values; `arrays` is called only where there is a backend."""
     backends = find_backends(callbacks)
     if not backends:
         return
@@ -163,7 +157,7 @@ def history_picture(records: Sequence[EpochRecord]) -> NDArray[np.uint8]:
 
 
 def _send(calls: list[Callable[[], None]]) -> None:
-    """One for each backend; what one of them does not take is no reason to stop training."""
+    """Make one call for each backend; a backend that fails is no reason to stop training."""
     for call in calls:
         try:
             call()

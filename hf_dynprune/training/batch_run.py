@@ -28,10 +28,11 @@ class BatchRun:
     Args:
         selector: chooses.
         identity: of the run.
-        layout: batches, accumulation and processes; position and draws are by batch, so a resume needs the same.
-        rank: of this process, which has draws and selector state of its own.
-        spare_single: whether a row that is chosen alone gets another one beside it, with weight 0: batch normalisation
-            fails on one.
+        layout: batches, accumulation and processes. A resume needs the same, since position and draws are counted by
+            batch.
+        rank: of this process, which has its own draws and its own state of the selector.
+        spare_single: whether a row that is chosen alone gets a second row of weight 0: batch normalisation fails on
+            one.
     """
 
     def __init__(
@@ -61,13 +62,9 @@ class BatchRun:
     # ---- Passes over the data ----
 
     def begin_pass(self, epoch: int, step: int, batches_in_pass: int, done: int) -> None:
-        """Open the record of a pass; one that was interrupted goes on with its own.
+        """Open the record of pass number `epoch`; a pass that was interrupted goes on with its own record.
 
-        Args:
-            epoch: number of the pass.
-            step: optimizer steps made.
-            batches_in_pass: as the Trainer counts them, an upper bound for a stream.
-            done: batches that a resume skips.
+        `batches_in_pass` is the Trainer's count, an upper bound for a stream; a resume skips `done` of them.
         """
         self.batches, self.pass_ended, self._batches_in_pass = done, False, batches_in_pass
         if self.record is None:
@@ -75,13 +72,13 @@ class BatchRun:
             self.record = EpochRecord(epoch, 0, 0, 0, 0, 0, 0.0, None, [], None)
 
     def fetched(self, got: int, wanted: int) -> bool:
-        """Take note of an accumulation window; False if it is one that the data's end has cut short.
+        """Take note of an accumulation window; False if the end of the data cut it short.
 
-        Such a window gets no optimizer step in the stock loop, whose gradient of it would leak into the next pass; so
-        its batches are left out.
+        The stock loop makes no optimizer step for such a window, and its gradient would leak into the next pass. So its
+        batches are left out.
 
         Raises:
-            ValueError: if that is all there is in the first pass, so that no pass would ever train anything.
+            ValueError: if there is no other window in the first pass, so that no pass would ever train anything.
         """
         self.pass_ended = got < wanted
         if self.pass_ended and got and self.is_untouched:
@@ -109,7 +106,7 @@ class BatchRun:
         return is_stopped or self.pass_ended or self.batches >= self._batches_in_pass
 
     def close_pass(self, step: int) -> EpochRecord:
-        """Finish the open record."""
+        """Finish the open record at optimizer step `step` and add it to the history."""
         record, self.record = self.record, None
         if record is None:
             raise RuntimeError("No pass over the data is open.")
@@ -125,18 +122,18 @@ class BatchRun:
         return (step, self.rank, stream, *(() if batch is None else (batch,)))
 
     def seed_sequence(self, step: int, batch: int | None = None) -> np.random.SeedSequence:
-        """Source of those draws."""
+        """Source of the draws for a batch, or for the whole window, by `generator_key`."""
         return np.random.SeedSequence(int(self.identity.seed) % 2**64, spawn_key=self.generator_key(step, batch))
 
     def choose(
         self, step: int, losses: Sequence[NDArray[np.float32]], has_items: Sequence[NDArray[np.bool_]]
     ) -> list[tuple[Rows, Weights]]:
-        """Rows and weights for each batch of a window.
+        """Rows and weights for each batch of the window that follows optimizer step `step`.
 
         Args:
             step: optimizer steps made before this window.
             losses: of each batch, float32 `[M]`.
-            has_items: bool `[M]`, whether a sample has an item that carries loss, such as a label.
+            has_items: bool `[M]` each, whether a sample has an item that carries loss, such as a label.
 
         Raises:
             FloatingPointError: if no loss of a batch is finite.
@@ -190,7 +187,7 @@ class BatchRun:
         return counts
 
     def book(self, counts: Sequence[int], step: int) -> None:
-        """Add such counts, summed over the processes, to the open record."""
+        """Add counts as `take_counts` gives them, summed over the processes, to the open record."""
         candidates, trained, forwarded, nonfinite = map(int, counts)
         self.trained += trained
         record = self.record
@@ -214,11 +211,9 @@ class BatchRun:
     def state_dict(
         self, states: Sequence[Mapping[str, NDArray[Any]]], is_stopped: bool
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """(arrays, JSON-serialisable facts) from which `load_state_dict` continues exactly.
+        """(arrays, JSON-serialisable state) from which `load_state_dict` continues exactly.
 
-        Args:
-            states: the selector states of all processes, by rank.
-            is_stopped: whether a callback has ended the pass.
+        `states` are the selector's of all processes, by rank; `is_stopped` says whether a callback has ended the pass.
         """
         arrays = {f"selector.{rank}.{key}": array for rank, state in enumerate(states) for key, array in state.items()}
         return arrays, {
@@ -235,37 +230,34 @@ class BatchRun:
             "warned": [self._warned_nonfinite, self._warned_short],
         }
 
-    def load_state_dict(self, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> tuple[int, int]:
-        """Continue from a saved state.
-
-        Returns:
-            (pass to run next, batches of it already done).
+    def load_state_dict(self, arrays: Mapping[str, NDArray[Any]], saved: Mapping[str, Any]) -> tuple[int, int]:
+        """Continue from a saved state; returns (pass to run next, batches of it already done).
 
         Raises:
             CheckpointError: naming everything that differs between the saved run and this one.
         """
-        require(facts, self.state_dict([], False)[1])
         own = self.state_dict([], False)[1]
-        refuse_another_run("another run with in-batch selection", _identity(facts), _identity(own))
+        require(saved, own)
+        refuse_another_run("another run with in-batch selection", _identity(saved), _identity(own))
         prefix = f"selector.{self.rank}."
         self.state = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
-        self.record = None if facts["open_record"] is None else EpochRecord(**facts["open_record"])
-        self.history = PruningHistory([EpochRecord(**row) for row in facts["history"]])
-        self._warned_nonfinite, self._warned_short = facts["warned"]
-        position = facts["position"]
+        self.record = None if saved["open_record"] is None else EpochRecord(**saved["open_record"])
+        self.history = PruningHistory([EpochRecord(**row) for row in saved["history"]])
+        self._warned_nonfinite, self._warned_short = saved["warned"]
+        position = saved["position"]
         self._first_step = position["first_step"]
         last = self.record or (self.history[-1] if len(self.history) else None)
         epoch = 0 if last is None else last.epoch
         return (epoch + 1, 0) if position["is_pass_over"] else (epoch, position["batches"])
 
 
-def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be the same on a resume, by the names that a message has for it."""
+def _identity(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be the same on a resume, by its name in messages; from the JSON part of a checkpoint's state."""
     return {
-        "selector": facts["selector"]["name"],
-        "its parameters": facts["selector"]["parameters"],
-        "batches": str(Layout(**facts["layout"])),
-        **facts["run"],
+        "selector": saved["selector"]["name"],
+        "its parameters": saved["selector"]["parameters"],
+        "batches": str(Layout(**saved["layout"])),
+        **saved["run"],
     }
 
 

@@ -72,16 +72,18 @@ def number_rows(batch: Any) -> dict[str, Any]:
 def take_rows(batch: Mapping[str, Any], rows: NDArray[np.intp], weights: NDArray[np.float32]) -> dict[str, Any]:
     """The chosen rows of every tensor and list, with their weights; what has no rows stays as it is.
 
-    A batch of which all rows are chosen keeps its tensors.
+    Where all rows are chosen, the batch keeps its tensors.
     """
     index = batch[INDEX_KEY]
-    device = index.device
-    taken = dict(batch)
-    if len(rows) < len(index):
-        where = torch.from_numpy(rows).to(device, non_blocking=True)
-        taken = {name: _take(value, where, rows) for name, value in batch.items()}
-    taken[WEIGHT_KEY] = torch.from_numpy(weights).to(device, non_blocking=True)
+    taken = rows_of(batch, rows) if len(rows) < len(index) else dict(batch)
+    taken[WEIGHT_KEY] = torch.from_numpy(weights).to(index.device, non_blocking=True)
     return taken
+
+
+def rows_of(batch: Mapping[str, Any], rows: NDArray[np.intp]) -> dict[str, Any]:
+    """The rows of every tensor and list in this order, of a batch with rows numbered."""
+    where = torch.from_numpy(rows).to(batch[INDEX_KEY].device, non_blocking=True)
+    return {name: _take(value, where, rows) for name, value in batch.items()}
 
 
 def _take(value: Any, where: torch.Tensor, rows: NDArray[np.intp]) -> Any:
@@ -105,10 +107,10 @@ def candidate_losses(
 
     Args:
         batches: with rows numbered, on the device.
-        model: whose modes and generators the caller looks after.
+        model: the caller sets its mode and the random generators, and puts them back.
         loss: gives the scores.
         autocast: as in the training step.
-        rel_tol: verify the loss on the first batch, to this tolerance: chosen rows alone need not show a mistake.
+        rel_tol: verify the loss on the first batch, to this tolerance; the chosen rows alone need not show a mistake.
     """
     found: list[torch.Tensor] = []
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What a trainer is made of: the objects that the user gave, else what flags, model and task say."""
+"""What a trainer is made of: the objects that the user gave; without them, what flags, model and task say."""
 
 from __future__ import annotations
 
@@ -39,12 +39,7 @@ def choose_training(context: TrainerContext, policy: PruningPolicy | None, selec
 
 
 def make_loss_step(trainer: Any, context: TrainerContext, given: Given) -> LossStep:
-    """What counts and weighs the losses of a run: by the loss that was given, the trainer's class, or the model.
-
-    Args:
-        trainer: from which the loss of a class with a `compute_loss` of its own is made.
-        context: the same.
-        given: the user's loss, if any.
+    """The object that counts and weighs losses: with the given loss, or that of the trainer's class or the model.
 
     Raises:
         ValueError: there is none, or what was given is no loss.
@@ -66,7 +61,7 @@ def resolve_loss(
 ) -> PerSampleLoss:
     """The user's loss if there is one, else the registered one for the model, with `options` as its parameters.
 
-    A PEFT model's is that of the model inside, whose class and config say which.
+    For a PEFT model it is the loss of the model inside.
 
     Raises:
         ValueError: if there is none, or what was given is neither a `PerSampleLoss` nor a function.
@@ -141,15 +136,7 @@ def _check_signature(function: Callable[..., Any]) -> None:
 def check_first_batch(
     step: LossStep, context: TrainerContext, model: Any, inputs: Mapping[str, Any], stock_loss: Callable[..., Any]
 ) -> None:
-    """Compare with the loss the stock Trainer would have used: without dropout, gradient, or a trace in torch's RNGs.
-
-    Args:
-        step: whose loss is checked; notes that it was.
-        context: the Trainer.
-        model: as the Trainer wrapped it.
-        inputs: the batch.
-        stock_loss: `compute_loss` of the Trainer.
-    """
+    """Compare with the stock Trainer's loss, without dropout or gradient; torch's generators are put back."""
     if not step.loss.equals_model_loss:
         step.is_checked = True
         return

@@ -1,7 +1,7 @@
 """Which trainer classes pruning can be combined with: a rule on what they override, asked before they are built.
 
 The pruning trainer comes first in the order of inheritance. Methods that it wraps reach the other class through
-`super()`; those that it replaces in training do not, and what they did would vanish without a word.
+`super()`. Methods that it replaces in training do not, and what they did would be lost without a message.
 """
 
 from __future__ import annotations
@@ -21,13 +21,9 @@ def owner_of(method: str, trainer_class: type, mixin: type) -> type:
 
 
 def refuse_trainer(trainer_class: type, mixin: type, arguments: Any, has_loss: bool) -> None:
-    """Raise a ValueError where the class computes a loss that pruning would replace, with what to do instead.
+    """Raise a ValueError, with what to do instead, where the class computes a loss that pruning would replace.
 
-    Args:
-        trainer_class: of the trainer to be built.
-        mixin: the pruning class in it.
-        arguments: training arguments; None for the class's own.
-        has_loss: whether the trainer is given a `per_sample_loss`.
+    `arguments` are the training arguments, None for the class's own; `has_loss`: a `per_sample_loss` is given.
     """
     owner = owner_of("compute_loss", trainer_class, mixin)
     name = trainer_class.__name__
@@ -85,7 +81,7 @@ def _package(found: type) -> str:
 
 
 def _config_name(trainer_class: type) -> str:
-    """SFTConfig for SFTTrainer."""
+    """Name of TRL's arguments for the class, such as SFTConfig for SFTTrainer."""
     theirs = next(base.__name__ for base in trainer_class.__mro__ if _package(base) == "trl")
     return theirs.removesuffix("Trainer") + "Config"
 

@@ -23,14 +23,16 @@ from .gpu_meter import find_meter
 from .schedulers import set_progress_total
 
 
+def _of_trainer(name: str) -> Any:
+    """A property that gives the Trainer's attribute of that name."""
+    return property(lambda context: getattr(context._trainer, name), doc=f"The Trainer's `{name}`.")
+
+
 class TrainerContext:
-    """The Trainer as a training sees it.
+    """The Trainer, a built `DynPruneMixin`, as a training sees it.
 
-    Everything is read when it is asked for, since the Trainer replaces model, optimizer and state during a run.
-
-    Args:
-        trainer: a `DynPruneMixin` that is built.
-        mixin: the pruning class in it; what stands behind it is the Trainer that is combined with pruning.
+    Everything is read when it is asked for, since the Trainer replaces model, optimizer and state during a run. Behind
+    `mixin`, the pruning class, stands the Trainer class that is combined with pruning.
     """
 
     def __init__(self, trainer: Any, mixin: type) -> None:
@@ -45,6 +47,18 @@ class TrainerContext:
         self.run_folder = str(args.output_dir)
         """Where the run under way, or the last one, writes its files: a trial of a search has its own."""
 
+    # ---- The Trainer's own attributes ----
+
+    args = _of_trainer("args")
+    train_dataset = _of_trainer("train_dataset")
+    processing_class = _of_trainer("processing_class")
+    compute_loss_func = _of_trainer("compute_loss_func")
+    accelerator = _of_trainer("accelerator")
+    optimizer = _of_trainer("optimizer")
+    state = _of_trainer("state")
+    control = _of_trainer("control")
+    hub_model_id = _of_trainer("hub_model_id")
+
     def begin(self, trial: Any) -> None:
         """A new run: its folder, its clock, and the GPUs' meter of energy on the first process."""
         here = int(os.environ.get("LOCAL_WORLD_SIZE", self.args.n_gpu))
@@ -54,47 +68,21 @@ class TrainerContext:
     # ---- Arguments and data ----
 
     @property
-    def args(self) -> Any:
-        """The training arguments."""
-        return self._trainer.args
-
-    @property
     def seeds(self) -> tuple[int, int]:
-        """(of the pruning draws, of the stock Trainer's order)."""
+        """(seed of the pruning draws, seed of the order in which the stock Trainer visits the data)."""
         stock = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return (stock if self.flags.prune_seed is None else self.flags.prune_seed), stock
 
     @property
-    def train_dataset(self) -> Any:
-        """The user's training set; None where there is none."""
-        return self._trainer.train_dataset
-
-    @property
     def train_data_and_collator(self) -> tuple[Any, Any]:
-        """Training set and collator, without the columns that the model does not take, as the stock loader has them."""
+        """Training set and collator without the columns that the model does not take, as in the stock loader."""
         return without_unused_columns(self._trainer, self.train_dataset)
 
     @property
-    def processing_class(self) -> Any:
-        """Tokenizer or processor, if the Trainer has one."""
-        return self._trainer.processing_class
-
-    @property
-    def compute_loss_func(self) -> Any:
-        """The loss function that the Trainer was given, if any."""
-        return self._trainer.compute_loss_func
-
-    @property
     def trainer_class(self) -> type:
-        """The class of the Trainer."""
         return type(self._trainer)
 
     # ---- Processes and batches ----
-
-    @property
-    def accelerator(self) -> Any:
-        """Accelerate's."""
-        return self._trainer.accelerator
 
     @property
     def is_first(self) -> bool:
@@ -152,40 +140,24 @@ class TrainerContext:
     def model_to_evaluate(self) -> Any:
         """The model for a forward pass of one process alone.
 
-        A wrapper for several processes would exchange buffers; one that holds the weights in shards is needed.
+        A wrapper for several processes would exchange buffers. It stays only where it holds the weights in shards.
         """
         return self._trainer.model_wrapped if self.is_sharded else self.plain_model
 
     @property
-    def optimizer(self) -> Any:
-        """The optimizer."""
-        return self._trainer.optimizer
-
-    @property
     def scheduler_steps(self) -> int:
-        """Steps that the scheduler has counted; skipped optimizer steps are none."""
+        """Steps that the scheduler has counted; a skipped optimizer step does not count."""
         return int(getattr(self._trainer.lr_scheduler, "last_epoch", self.state.global_step))
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The precision of the forward pass."""
+        """Context of a forward pass in the Trainer's precision."""
         manager: AbstractContextManager[Any] = self._trainer.compute_loss_context_manager()
         return manager
 
     # ---- State, logs and folders ----
 
     @property
-    def state(self) -> Any:
-        """The Trainer's state."""
-        return self._trainer.state
-
-    @property
-    def control(self) -> Any:
-        """What callbacks have asked for."""
-        return self._trainer.control
-
-    @property
     def callbacks(self) -> list[Any]:
-        """The Trainer's callbacks."""
         return list(self._trainer.callback_handler.callbacks)
 
     @property
@@ -215,7 +187,7 @@ class TrainerContext:
 
     @contextmanager
     def metrics_set_aside(self) -> Iterator[None]:
-        """Keeps what TRL's trainers gather for their next log out of a row, or a loss, that is pruning's own."""
+        """Context that hides the metrics TRL's trainers gather for their log from pruning's own rows and losses."""
         trainer = self._trainer
         gathered = getattr(trainer, "_metrics", None)
         if gathered is None or not is_of_trl(type(trainer)):
@@ -230,12 +202,6 @@ class TrainerContext:
     # ---- Hub ----
 
     @property
-    def hub_model_id(self) -> str | None:
-        """The repository's name."""
-        name: str | None = self._trainer.hub_model_id
-        return name
-
-    @property
     def uploads(self) -> list[Future[Any]]:
         """Uploads of the last push, under way or done."""
         progress = getattr(self._trainer, "push_in_progress", None)
@@ -245,7 +211,7 @@ class TrainerContext:
 def without_unused_columns(trainer: Any, dataset: Any) -> tuple[Any, Any]:
     """(data set, collator) of a Trainer, without columns that its model does not take, as its own loaders have them.
 
-    Of a data set of `datasets` the columns are removed, else the collator passes over them.
+    Columns of a `datasets.Dataset` are removed; for other data sets the collator ignores them.
     """
     if isinstance(dataset, datasets.Dataset):
         return trainer._remove_unused_columns(dataset, description="training"), trainer.data_collator

@@ -63,7 +63,7 @@ class EpochRun:
     def make_plan(self, info: EpochInfo) -> PrunePlan:
         """Plan the epoch from the folded scores, or hold the plan in force, and open the epoch's record.
 
-        The epoch's length is told to `begin_epoch`.
+        How many optimizer steps the epoch has is told to the clock afterwards.
         """
         began = time.perf_counter()
         view = self.store.view()
@@ -106,7 +106,7 @@ class EpochRun:
         return sum(1 - record.forward_passes / record.num_samples for record in self.history) - spent
 
     def _select(self, view: ScoreView, info: EpochInfo) -> PrunePlan:
-        """The plan in force inside a period, else the policy's."""
+        """The plan in force inside a period; at its start, the policy's new plan."""
         start, is_warm = self.policy.period_start(info.epoch), info.epoch >= self.identity.warmup_epochs
         # Inside a period the plan in force is that of the epoch before. A full one was no selection: it came from
         # warm-up or annealing, or there was nothing to choose from.
@@ -123,7 +123,6 @@ class EpochRun:
 
         Raises:
             FloatingPointError: if scores were recorded in the epoch and none is finite.
-            RuntimeError: if no epoch is open.
         """
         record, self.record = self.record, None
         if record is None or self.clock.current is None:
@@ -168,11 +167,11 @@ class EpochRun:
         """(epoch to run next, optimizer steps of it that count as done) for a checkpoint at global step `step`.
 
         Args:
-            step: global step of the checkpoint.
+            step: of the checkpoint.
             restart_epoch: run the epoch again from its first batch (`ignore_data_skip`). What was done of it stays on
                 the nominal axis and in its record, so the run ends as many nominal steps later as the stock Trainer's.
             scheduler_steps: the scheduler's step count at the checkpoint.
-            is_epoch_over: whether a callback had ended the epoch there, before its planned end.
+            is_epoch_over: whether a callback had ended the epoch before its planned end.
         """
         before, saved, plan = self.clock.current, self._saved_layout, self.plan
         epoch, done = self.clock.position_at(step)
@@ -199,7 +198,7 @@ class EpochRun:
         return epoch, self.dealing.skipped
 
     def _deal_rest_anew(self, plan: PrunePlan, epoch: int, step: int, done: int, scheduler_steps: int) -> None:
-        """Go on inside an epoch whose batches, accumulation or processes are not those it was begun with."""
+        """Continue an epoch with other batches, accumulation or processes than it began with."""
         saved = self._saved_layout
         self.dealing = self.dealing.anew(saved, self.layout, done, plan.num_kept, plan.is_full, self.identity.drop_last)
         self.clock.redeal(step, self._updates(plan), self.dealing.skipped, scheduler_steps)
@@ -228,13 +227,13 @@ class EpochRun:
         return saved / total
 
     def state_dict(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """(arrays, JSON-serialisable facts) from which `load_state_dict` continues exactly."""
+        """(arrays, JSON-serialisable state) from which `load_state_dict` continues exactly."""
         arrays = pack_scores(self.store.state_dict(), self.identity.num_samples)
         if self.plan is not None:
             arrays |= pack_plan(self.plan)
-        return arrays, self._state_facts()
+        return arrays, self._json_state()
 
-    def _state_facts(self) -> dict[str, Any]:
+    def _json_state(self) -> dict[str, Any]:
         return {
             "policy": {"name": self.policy.name, "parameters": self.policy.parameters()},
             "run": vars(self.identity),
@@ -248,43 +247,43 @@ class EpochRun:
             "warned_budget": self.target is not None and self.target.has_warned,
         }
 
-    def load_state_dict(self, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
+    def load_state_dict(self, arrays: Mapping[str, NDArray[Any]], saved: Mapping[str, Any]) -> None:
         """Continue from a saved state.
 
         Raises:
             CheckpointError: naming everything that differs between the saved run and this one.
         """
-        require(facts, self._state_facts())
-        refuse_another_run("another run", *self._identities(facts))
+        require(saved, self._json_state())
+        refuse_another_run("another run", *self._identities(saved))
         self.store.load_state_dict(unpack_scores(arrays, self.store.state_dict(), self.identity.num_samples))
         self.plan = unpack_plan(arrays, self.identity.num_samples) if "plan.weights" in arrays else None
-        self.clock.load_state_dict(facts["clock"])
-        self._saved_layout = Layout(**facts["layout"])
-        self._saved_updates = facts["clock"]["length"]["updates_per_epoch"]
-        self.dealing = Dealing(**facts["dealing"])
-        self.record = None if facts["open_record"] is None else EpochRecord(**facts["open_record"])
-        self.history = PruningHistory([EpochRecord(**row) for row in facts["history"]])
-        self._last_pruned_ratio = facts["last_pruned_ratio"]
-        self._warned_nonfinite = facts["warned_nonfinite"]
+        self.clock.load_state_dict(saved["clock"])
+        self._saved_layout = Layout(**saved["layout"])
+        self._saved_updates = saved["clock"]["length"]["updates_per_epoch"]
+        self.dealing = Dealing(**saved["dealing"])
+        self.record = None if saved["open_record"] is None else EpochRecord(**saved["open_record"])
+        self.history = PruningHistory([EpochRecord(**row) for row in saved["history"]])
+        self._last_pruned_ratio = saved["last_pruned_ratio"]
+        self._warned_nonfinite = saved["warned_nonfinite"]
         if self.target is not None:
-            self.target.has_warned = facts["warned_budget"]
+            self.target.has_warned = saved["warned_budget"]
 
-    def _identities(self, facts: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What must be the same on a resume, by its names in a message: (of the saved run, of this one)."""
+    def _identities(self, saved: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What must be the same on a resume, by its name in a message: (saved run, this run)."""
         identity = self.policy.identity()
         free = self.policy.parameters().keys() - identity.keys()
-        records = [*facts["history"], *([] if facts["open_record"] is None else [facts["open_record"]])]
+        records = [*saved["history"], *([] if saved["open_record"] is None else [saved["open_record"]])]
         own = self.policy.scoring_forward_passes
         # The saved run was charged with them in its first record, if it got that far.
         charged = int(records[0].get("scoring_forward_passes", 0)) if records else own
-        saved = {
-            "pruning method": facts["policy"]["name"],
-            "parameters": {key: value for key, value in facts["policy"]["parameters"].items() if key not in free},
+        then = {
+            "pruning method": saved["policy"]["name"],
+            "parameters": {key: value for key, value in saved["policy"]["parameters"].items() if key not in free},
             "forward passes of scoring": charged,
-            "run fixed by `max_steps`": facts["clock"]["length"]["fixed_steps"],
-            **facts["run"],
+            "run fixed by `max_steps`": saved["clock"]["length"]["fixed_steps"],
+            **saved["run"],
         }
-        return saved, {
+        return then, {
             "pruning method": self.policy.name,
             "parameters": identity,
             "forward passes of scoring": own,

@@ -48,12 +48,8 @@ from .schedulers import warp_scheduler
 class EpochPruning:
     """A training in which a policy plans each epoch. What each method is for: `Training`.
 
-    Args:
-        context: the Trainer.
-        policy: plans.
-
     Raises:
-        ValueError: it is no policy object that a checkpoint can name.
+        ValueError: the policy is no policy object that a checkpoint can name.
     """
 
     selector = None
@@ -74,17 +70,14 @@ class EpochPruning:
 
     @property
     def prunes(self) -> bool:
-        """Whether the policy ever leaves anything out."""
         return bool(self.policy.max_ratio > 0)  # numpy's truth values do not fit JSON
 
     @property
     def history(self) -> PruningHistory:
-        """The finished epochs of the last run."""
         return PruningHistory() if self.run is None else self.run.history
 
     @property
     def plan(self) -> PrunePlan | None:
-        """The plan in force, or the last one."""
         return None if self.run is None else self.run.plan
 
     @property
@@ -96,7 +89,7 @@ class EpochPruning:
     # ---- Begin ----
 
     def check(self) -> None:
-        """Data and trainer class first, then what the flags promise of them."""
+        """Check data and trainer class first, then what the flags promise about them."""
         context, flags = self.context, self.context.flags
         dataset = context.train_dataset
         if dataset is not None:
@@ -131,7 +124,6 @@ class EpochPruning:
         return max(stock_epochs, self.context.args.max_steps) if self.context.args.max_steps > 0 else stock_epochs
 
     def begin(self, step: LossStep, length: StockLength, checkpoint: str | None, trial: Any) -> tuple[int, int]:
-        """A new run, also for a second `train()` and for each attempt of `auto_find_batch_size`."""
         context, args = self.context, self.context.args
         if self.run is not None and self.run.record is not None:
             logger.info("Starting over with batch size %d: scores, plans and history restart.", context.batch_size)
@@ -162,7 +154,7 @@ class EpochPruning:
             self._sample_logging.begin(folder, context.train_dataset, run)
 
     def identity(self, step: LossStep) -> EpochRunIdentity:
-        """What this run is known by when it is resumed."""
+        """What must be the same when this run is resumed."""
         context, args = self.context, self.context.args
         return EpochRunIdentity(
             num_samples=len(context.train_dataset),
@@ -180,18 +172,18 @@ class EpochPruning:
     def _take_up(self, folder: str, length: StockLength) -> tuple[int, int]:
         """(epoch to run next, optimizer steps of it already done), from a checkpoint's state."""
         context, run = self.context, self._active
-        arrays, facts = self.context.states.load(folder)
-        refuse_other_kind(facts, None)
-        require(facts, ("global_step", "scheduler_steps", "in_order", "epoch_stopped"))
-        run.load_state_dict(arrays, facts)
-        step, skips, is_over = context.state.global_step, not context.args.ignore_data_skip, facts["epoch_stopped"]
-        if skips and not facts["in_order"] and not is_over and run.clock.position_at(step)[1]:
+        arrays, saved = self.context.states.load(folder)
+        refuse_other_kind(saved, None)
+        require(saved, ("global_step", "scheduler_steps", "in_order", "epoch_stopped"))
+        run.load_state_dict(arrays, saved)
+        step, skips, is_over = context.state.global_step, not context.args.ignore_data_skip, saved["epoch_stopped"]
+        if skips and not saved["in_order"] and not is_over and run.clock.position_at(step)[1]:
             raise CheckpointError(
                 f"{folder} lies inside an epoch and was written with `dataloader_in_order=False`: "
                 "which batches were trained is not known. Resume from the end of an epoch, or pass "
                 "`ignore_data_skip=True` to run the epoch again."
             )
-        epoch, done = run.take_up(step, not skips, facts["scheduler_steps"], is_over)
+        epoch, done = run.take_up(step, not skips, saved["scheduler_steps"], is_over)
         # In other units a finished run's end may come out before its last step.
         context.state.max_steps = max(run.clock.max_steps, step)
         if 0 < context.args.max_steps <= step:
@@ -204,7 +196,7 @@ class EpochPruning:
     def epoch(
         self, number: int, dataloader: Any, length: tuple[int, int], done: int, trial: Any
     ) -> Iterator[tuple[int, int]]:
-        """Plan the epoch, or take up the one that was interrupted, and see that all that was planned is served."""
+        """Plan the epoch, or continue the one that was interrupted, and check that all that was planned is served."""
         context, run, step = self.context, self._active, self._loss_step
         is_resumed = run.record is not None and run.clock.current is not None and run.clock.current.epoch == number
         if not is_resumed:
@@ -252,7 +244,7 @@ class EpochPruning:
         return bool(context.control.should_epoch_stop or context.control.should_training_stop)
 
     def _close_epoch(self, trial: Any) -> None:
-        """Fold the epoch's scores and write its record; does nothing where that is done."""
+        """Fold the epoch's scores and write its record, if one is open."""
         context, run = self.context, self._active
         if run.record is None:
             return
@@ -269,7 +261,6 @@ class EpochPruning:
             context.log(epoch_scalars(record))
 
     def finish(self, trial: Any) -> int:
-        """Close the last epoch: the samples that were forwarded, over all processes."""
         self._close_epoch(trial)
         return self._loss_step.forwarded
 
@@ -290,14 +281,13 @@ class EpochPruning:
         return batches, items
 
     def record(self, result: StepResult) -> None:
-        """Keep the scores where they are until the epoch ends."""
+        """Keep the scores on the device until the epoch ends."""
         self._scores.add(result.index, result.terms.score.detach(), result.count)
         record = self._active.record
         if record is not None:
             record.forward_passes += result.forwarded
 
     def merge(self) -> None:
-        """Give the scores of all processes to the store; the time counts as merging, not as training."""
         began, run = time.perf_counter(), self.run
         if run is None:
             return
@@ -311,33 +301,29 @@ class EpochPruning:
     # ---- Learning rate ----
 
     def adapt(self, scheduler: Any, is_own: bool) -> None:
-        """Make the stock schedule a function of the position on the full-data run's axis."""
         if self.run is not None:
             warp_scheduler(self.run.clock, scheduler, is_own, self.run.steps_changed)
 
     def extra_scheduler_steps(self, step: int) -> int:
-        """For a scheduler that cannot be warped: what it lacks on the full-data run's axis."""
         return 0 if self.run is None else self.run.clock.extra_scheduler_steps(step)
 
     # ---- Checkpoints and the Hub ----
 
     def save(self, folder: str, trial: Any) -> None:
-        """Write scores, plan, clock and history beside the Trainer's files."""
         context, run = self.context, self.run
         if run is None:
             return
-        arrays, facts = run.state_dict()
+        arrays, state = run.state_dict()
         if context.args.should_save:
-            facts |= {
+            state |= {
                 "global_step": context.state.global_step,
                 "scheduler_steps": context.scheduler_steps,
                 "in_order": loads_in_order(context.args),
                 "epoch_stopped": bool(context.control.should_epoch_stop),
             }
-            save_state(folder, arrays, facts)
+            save_state(folder, arrays, state)
 
     def scores_for_hub(self, is_last: bool) -> RunScores | None:
-        """The scores as they are; None where nothing was ever pruned by them."""
         run = self.run
         if run is None or not self.prunes:
             return None

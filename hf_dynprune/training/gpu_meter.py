@@ -8,10 +8,9 @@ from ..records.energy import EnergyMeter
 
 
 def find_meter(devices: int | None = None) -> EnergyMeter | None:
-    """A meter of this machine's first GPUs, or None without GPU, without `pynvml`, or where the GPU has no counter.
+    """A meter of this machine's first `devices` visible GPUs (default: all).
 
-    Args:
-        devices: how many of the visible GPUs train; default: all.
+    None without GPU, without `pynvml`, or where the GPU has no counter.
     """
     if not torch.cuda.is_available():
         return None

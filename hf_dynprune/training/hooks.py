@@ -55,7 +55,7 @@ TRAINER_HOOKS: dict[str, tuple[str, ...]] = {
 
 
 def check_hooks(trainer_class: type) -> None:
-    """Raise unless every hook is there with the parameters we use; further ones must have defaults.
+    """Raise unless every hook is there with the parameters used here; further parameters must have defaults.
 
     Raises:
         ImportError: naming the method, what was expected and what was found, and the supported versions.

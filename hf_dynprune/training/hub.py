@@ -1,8 +1,8 @@
 """Pushes to the Hub: what is put into the output folder before one, and what happens when one fails.
 
-The Trainer uploads in a thread and looks at no result, so a failed push of a checkpoint would go unnoticed. Here it is
-logged once and made up for when training ends. A push that is asked for by `push_to_hub` or `save_model` raises, as in
-the stock Trainer.
+The Trainer uploads in a thread and looks at no result, so a failed push of a checkpoint would go unnoticed. Here the
+failure is logged once and the push is repeated when training ends. A push by `push_to_hub` or `save_model` raises, as
+in the stock Trainer.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ from .context import TrainerContext
 class HubPushes:
     """The pushes of one trainer; used on its first process.
 
-    Args:
-        context: the Trainer.
-        scores: what a push carries of the samples' scores; called with whether it is the last one.
+    `scores`, called with whether the push is the last one, gives the samples' scores for it; None: there are none.
     """
 
     def __init__(self, context: TrainerContext, scores: Callable[[bool], RunScores | None]) -> None:
@@ -69,12 +67,7 @@ class HubPushes:
     # ---- Pushes of checkpoints ----
 
     def push(self, folder: str, stock: Callable[[str], None]) -> None:
-        """Push as the Trainer does, and watch the uploads; nothing that fails in it reaches the training loop.
-
-        Args:
-            folder: of the checkpoint.
-            stock: the Trainer's own method.
-        """
+        """Push as the Trainer does (`stock`), and watch the uploads; a failure never reaches the training loop."""
         self._newest = folder
         before = self._context.uploads
         try:
@@ -91,11 +84,9 @@ class HubPushes:
             job.add_done_callback(self._say_failure)
 
     def make_up(self, stock_push: Callable[[str], None], stock_wait: Callable[[], None]) -> None:
-        """Once more, what failed; to be called at the end of training, with no upload under way.
+        """Push once more what failed, at the end of training, when no upload is under way.
 
-        Args:
-            stock_push: the Trainer's `_push_from_checkpoint`.
-            stock_wait: its `_finish_current_push`.
+        `stock_push` and `stock_wait` are the Trainer's `_push_from_checkpoint` and `_finish_current_push`.
         """
         if not self._missing():
             return
@@ -117,7 +108,7 @@ class HubPushes:
         self._has_said = False
 
     def _missing(self) -> list[str]:
-        """Checkpoint folders to push again; the newest one stands for those before, if only one is kept on the Hub."""
+        """Checkpoint folders to push again; if the Hub keeps one checkpoint only, at most the newest of them."""
         failed = [folder for folder, jobs in self._jobs.items() if any(job.exception() for job in jobs)]
         if self._context.args.hub_strategy != "all_checkpoints":
             failed = [self._newest] if next(reversed(self._jobs), None) in failed else []
@@ -137,7 +128,7 @@ class HubPushes:
 
 
 def add_to_card(context: TrainerContext) -> None:
-    """The section on data pruning, in the card that the Trainer has just written."""
+    """Write the section on data pruning into the card that the Trainer has just written."""
     output_dir = context.args.output_dir
     if not context.is_first or context.run_folder != str(output_dir):
         return  # a trial of a hyperparameter search has a folder of its own

@@ -1,4 +1,4 @@
-"""What a run is known by when it is resumed, and the one message for a checkpoint of another run."""
+"""The settings that a resumed run shares with the saved one, and the one message for a checkpoint of another run."""
 
 from __future__ import annotations
 
@@ -43,13 +43,7 @@ class EpochRunIdentity:
 class BatchRunIdentity:
     """What must be the same where a selector's run is resumed, as it appears in the checkpoint.
 
-    Args:
-        data: fingerprint of the data set, or "stream".
-        seed: of the selector's draws.
-        stock_seed: of the order in which the stock Trainer visits the data.
-        drop_last: whether a short last batch is dropped.
-        sampling: the Trainer's strategy.
-        loss_options: parameters of the per-sample loss that are not at their defaults.
+    `data` is the fingerprint of the data set, or "stream"; the other fields are those of `EpochRunIdentity`.
     """
 
     data: str
@@ -78,10 +72,7 @@ _SAID_AS = {
 def refuse_another_run(kind: str, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Raise a CheckpointError that names everything in which the saved run differs from this one.
 
-    Args:
-        kind: of run, as the message calls it.
-        saved: values by name, as JSON gave them back.
-        own: of this run; what is missing in `saved` counts as None there.
+    `kind` is what the message calls the run. A value that `saved` lacks counts as None.
     """
     differs = [
         f"{_SAID_AS.get(name, name)}: {saved.get(name)!r} then, {now!r} now"
@@ -96,15 +87,15 @@ def refuse_another_run(kind: str, saved: Mapping[str, Any], own: Mapping[str, An
         )
 
 
-def refuse_other_kind(facts: Mapping[str, Any], selector: BatchSelector | None) -> None:
+def refuse_other_kind(saved: Mapping[str, Any], selector: BatchSelector | None) -> None:
     """Raise a CheckpointError where a run with a selector resumes one with a policy, or the other way round."""
-    if (selector is not None) == ("selector" in facts):
+    if (selector is not None) == ("selector" in saved):
         return
-    named = facts.get("selector") or facts.get("policy") or {}
-    saved = f"{'the selector' if 'selector' in facts else 'the pruning method'} {named.get('name')!r}"
+    named = saved.get("selector") or saved.get("policy") or {}
+    then = f"{'the selector' if 'selector' in saved else 'the pruning method'} {named.get('name')!r}"
     now = "no selector" if selector is None else f"the selector {selector.name!r}"
     raise CheckpointError(
-        f"The checkpoint was written with {saved}, this run has {now}: one chooses inside the batch, the other before "
+        f"The checkpoint was written with {then}, this run has {now}: one chooses inside the batch, the other before "
         "an epoch. Resume with what it was written with, or start a new run from its weights."
     )
 

@@ -36,13 +36,8 @@ class InBatchSelection:
 
     Data, steps and learning rate are the stock Trainer's.
 
-    Args:
-        context: the Trainer.
-        selector: chooses.
-        policy: that the user gave too, which is refused.
-
     Raises:
-        ValueError: for what a selector does not go with.
+        ValueError: for what a selector cannot be combined with, such as a `policy`.
     """
 
     plan = None
@@ -64,12 +59,10 @@ class InBatchSelection:
 
     @property
     def prunes(self) -> bool:
-        """Whether the selector ever leaves a row out."""
         return bool(self.selector.share < 1)
 
     @property
     def history(self) -> PruningHistory:
-        """The passes of the last run."""
         return PruningHistory() if self.run is None else self.run.history
 
     @property
@@ -81,7 +74,6 @@ class InBatchSelection:
     # ---- Before a run ----
 
     def check(self) -> None:
-        """Raise a ValueError where a batch is too small to choose from, or a resume would go wrong."""
         context = self.context
         if context.train_dataset is None:
             return
@@ -90,17 +82,14 @@ class InBatchSelection:
         refuse_dispatch(context.train_dataset, context.layout, bool(context.accelerator.dispatch_batches))
 
     def train_dataloader(self, stock: Callable[[], DataLoader[Any]]) -> DataLoader[Any]:
-        """The Trainer's own."""
         return stock()
 
     def epoch_limit(self, stock_epochs: int) -> int:
-        """The Trainer's own."""
         return stock_epochs
 
     # ---- Begin ----
 
     def begin(self, step: LossStep, length: StockLength, checkpoint: str | None, trial: Any) -> tuple[int, int]:
-        """A new run for each `train()`."""
         context, args = self.context, self.context.args
         dataset, (seed, stock_seed) = context.train_dataset, context.seeds
         identity = BatchRunIdentity(
@@ -134,7 +123,7 @@ class InBatchSelection:
     def epoch(
         self, number: int, dataloader: Any, length: tuple[int, int], done: int, trial: Any
     ) -> Iterator[tuple[int, int]]:
-        """A pass over the data, which has a record of its own; one that was interrupted goes on with its."""
+        """A pass over the data, which has its own record; an interrupted pass goes on with its record."""
         run, _ = self._active
         is_resumed = run.record is not None and run.record.epoch == number
         if not is_resumed:
@@ -146,7 +135,7 @@ class InBatchSelection:
         self._close_pass(trial)
 
     def _close_pass(self, trial: Any) -> None:
-        """Write the open pass's record; does nothing where that is done."""
+        """Write the open pass's record, if one is open."""
         (run, _), context = self._active, self.context
         if run.record is None:
             return
@@ -164,7 +153,6 @@ class InBatchSelection:
             )
 
     def finish(self, trial: Any) -> int:
-        """Close the last pass: the samples that were trained."""
         self._close_pass(trial)
         return self._active[0].trained
 
@@ -182,12 +170,7 @@ class InBatchSelection:
         return chosen, count(chosen)
 
     def choose(self, batches: list[Any], wanted: int) -> list[dict[str, Any]]:
-        """The chosen rows of batches of candidates, with their weights.
-
-        Args:
-            batches: as the loader gave them.
-            wanted: batches that the window was to have.
-        """
+        """The chosen rows of batches of candidates, with their weights; `wanted`: batches of a full window."""
         (run, loss_step), context = self._active, self.context
         if not run.fetched(len(batches), wanted):
             return []
@@ -214,7 +197,7 @@ class InBatchSelection:
         return [take_rows(batch, rows, weights) for batch, (rows, weights) in zip(batches, chosen, strict=True)]
 
     def record(self, result: StepResult) -> None:
-        """Nothing: what the trained rows' losses are was known when they were chosen."""
+        """Nothing: the losses were known when the rows were chosen."""
 
     def merge(self) -> None:
         """Add the counts of all processes to the pass's record."""
@@ -227,10 +210,9 @@ class InBatchSelection:
     # ---- Learning rate ----
 
     def adapt(self, scheduler: Any, is_own: bool) -> None:
-        """Nothing: it is the stock Trainer's."""
+        """Nothing: the learning rate is the stock Trainer's."""
 
     def extra_scheduler_steps(self, step: int) -> int:
-        """None: it is the stock Trainer's."""
         return 0
 
     # ---- Checkpoints and the Hub ----
@@ -242,20 +224,20 @@ class InBatchSelection:
             return
         states = collect(context.accelerator, run.state)
         if context.args.should_save:
-            arrays, facts = run.state_dict(states, bool(context.control.should_epoch_stop))
-            save_state(folder, arrays, {**facts, "global_step": context.state.global_step})
+            arrays, state = run.state_dict(states, bool(context.control.should_epoch_stop))
+            save_state(folder, arrays, {**state, "global_step": context.state.global_step})
         if context.is_first:
             run.history_so_far.save(context.folder(trial))
 
     def scores_for_hub(self, is_last: bool) -> None:
-        """None: no sample's score is remembered."""
+        """None: no score of a sample is stored."""
         return None
 
 
 def _take_training_weights(optimizer: Any) -> None:
-    """Let a schedule-free optimizer put its training weights back, which an evaluation has replaced by averaged ones.
+    """Let a schedule-free optimizer put its training weights back, which an evaluation replaced by averaged ones.
 
-    The Trainer does so in `training_step`, after the candidates' pass.
+    The Trainer does so in `training_step`, which comes after the candidates' pass.
     """
     train = getattr(optimizer, "train", None)
     if callable(train):

@@ -17,13 +17,10 @@ ADAM = ("optim", "adam_beta1", "adam_beta2", "adam_epsilon")
 
 
 def large_batch_optimizer(name: str | None, args: Any) -> tuple[Any, dict[str, Any]] | None:
-    """The optimizer and its parameters, as the trainer's `optimizer_cls_and_kwargs`; None for no name.
+    """The optimizer "lars" or "lamb" and its parameters, for `optimizer_cls_and_kwargs`; None where `name` is None.
 
-    The Trainer keeps weight decay off biases and layer norms.
-
-    Args:
-        name: "lars" or "lamb".
-        args: training arguments; `optim_args` such as "trust_coefficient=0.01, nesterov=true" holds parameters.
+    Parameters come from the training arguments' `optim_args`, such as "trust_coefficient=0.01, nesterov=true". The
+    Trainer keeps weight decay off biases and layer norms.
 
     Raises:
         ValueError: a flag is set that would have no effect, or a parameter is misspelt or of another kind.

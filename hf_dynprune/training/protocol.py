@@ -64,7 +64,7 @@ class Training(Protocol):
 
     @property
     def is_fetching(self) -> bool:
-        """Whether batches are on their way that will be counted later, once rows are chosen from them."""
+        """Whether batches are being fetched whose items are counted later, once rows are chosen from them."""
 
     def check(self) -> None:
         """Raise a ValueError for data, flags or a trainer class that it cannot serve; may be asked at any time."""
@@ -106,8 +106,8 @@ class Training(Protocol):
 
         Args:
             fetch: the Trainer's own way to (batches, D).
-            wanted: batches that it is to have.
-            count: D of batches.
+            wanted: batches of a full window.
+            count: D of given batches.
         """
 
     def record(self, result: StepResult) -> None:
@@ -123,12 +123,7 @@ class Training(Protocol):
         """Close the last epoch: the samples that the run trained on, over all processes."""
 
     def adapt(self, scheduler: Any, is_own: bool) -> None:
-        """Let the learning rate follow the run's progress over the data.
-
-        Args:
-            scheduler: the Trainer's.
-            is_own: whether the Trainer made it, of its arguments.
-        """
+        """Let the learning rate follow the run's progress over the data; `is_own`: the Trainer made the scheduler."""
 
     def extra_scheduler_steps(self, step: int) -> int:
         """Scheduler steps to make beside the Trainer's own one that led to optimizer step `step`."""

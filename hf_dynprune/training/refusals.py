@@ -1,4 +1,4 @@
-"""What the trainer accepts: clear refusals of the rest, the loss to use, the lengths to group by."""
+"""Data, flags and batches that a training cannot serve: each refusal says why; and the lengths to group by."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..serving.labels import class_labels
 def add_guarantees(
     policy: PruningPolicy, class_floor: float | None, max_unseen_epochs: int | None, dataset: Any
 ) -> PruningPolicy:
-    """The policy with the guarantees that the flags ask for; as it is where they ask for none."""
+    """The policy with the guarantees that the flags ask for; the policy itself where they ask for none."""
     if class_floor is not None:
         policy = ClassFloor(policy, class_labels(dataset), class_floor)
     if max_unseen_epochs is not None:
@@ -48,11 +48,7 @@ def check_batch_size(selector: BatchSelector, batch_size: int) -> None:
 def check_first_batch(selector: BatchSelector, rows: int, layout: Layout, dataset: Any) -> None:
     """Raise a ValueError where a run's first batch has one row that should have several, such as a packed one.
 
-    Args:
-        selector: chooses.
-        rows: of the batch.
-        layout: says how many it should have.
-        dataset: map-style data too small for that is passed over; of a stream the size is not known.
+    Map-style data too small for several rows is passed over; the size of a stream is not known.
     """
     wanted = layout.batch_size // (layout.world_size if layout.split_batches else 1)
     if is_map_style(dataset):

@@ -1,4 +1,4 @@
-"""The log of single samples while a run goes on. It serves reports alone, so what fails in it never stops training."""
+"""The log of single samples during a run. Only reports read it, so a failure in it never stops training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SampleLogging:
         self._log: SampleLog | None = None
 
     def begin(self, folder: str, dataset: Any, run: EpochRun) -> None:
-        """Begin the log of a run, or go on with that of the run that it resumes."""
+        """Begin the log of a run, or continue the log of the run that it resumes."""
         log = SampleLog(folder)
         self._log = None
         try:

@@ -13,13 +13,12 @@ from ..records.state_files import CheckpointError
 
 
 class NominalStepping(TrainerCallback):
-    """Steps a user's own scheduler along the full-data axis: a staircase, at most one nominal step behind, and one more
-    for each time that `ignore_data_skip` began an epoch again.
+    """Steps a user's own scheduler along the full-data axis.
 
-    Args:
-        extra_steps: from the global step to the number of scheduler steps to make beside the Trainer's own; 0 where the
-            scheduler is warped instead.
-        step_was_skipped: whether a grad scaler skipped the step; the scheduler then stands still, as in stock.
+    It is a staircase, at most one nominal step behind, and one more for each time that `ignore_data_skip` began an
+    epoch again. `extra_steps` gives, for a global step, the scheduler steps to make beside the Trainer's own: 0 where
+    the scheduler is warped instead. `step_was_skipped`: a grad scaler skipped the step; then the scheduler stands
+    still, as in the stock Trainer.
     """
 
     def __init__(self, extra_steps: Callable[[int], int], step_was_skipped: Callable[[], bool]) -> None:
@@ -35,7 +34,7 @@ class NominalStepping(TrainerCallback):
 
 
 def is_stepped_by_metric(scheduler: Any) -> bool:
-    """Whether it is stepped at evaluations, and so is not on a step axis."""
+    """Whether the scheduler is stepped at evaluations, so that steps of training do not concern it."""
     return isinstance(scheduler, ReduceLROnPlateau) or type(scheduler).__name__ == "GreedyLR"
 
 
@@ -52,13 +51,9 @@ def set_progress_total(callbacks: Iterable[Any], total: int) -> None:
 def warp_scheduler(clock: RunClock, scheduler: Any, is_own: bool, steps_changed: bool) -> None:
     """Make the Trainer's schedule a function of the position on the full-data run's axis.
 
-    The clock keeps whether that was done, since DeepSpeed's integration creates schedulers on a copy of the trainer.
-
-    Args:
-        clock: of the run.
-        scheduler: of any class; only a `LambdaLR` can be warped.
-        is_own: whether the Trainer made it, of its arguments; one of the user's is stepped along the axis instead.
-        steps_changed: whether a resumed run makes other optimizer steps per full epoch than the saved one.
+    Only a `LambdaLR` that the Trainer made (`is_own`) is warped; a scheduler of the user's is stepped along the axis.
+    The clock stores whether it was warped, since DeepSpeed's integration creates schedulers on a copy of the trainer.
+    `steps_changed`: a resumed run makes other optimizer steps per full epoch than the saved one.
 
     Raises:
         CheckpointError: a user's scheduler counts optimizer steps, and they changed.

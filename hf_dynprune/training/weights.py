@@ -21,13 +21,8 @@ def restore_strictly(model: torch.nn.Module, folder: str, missing: list[str], un
 
     `save_pretrained` writes the hub's names, which for ViT, Swin, DeiT, DINOv2, BEiT and Segformer are not those of the
     module, and the Trainer loads the file without converting back (transformers issue 43701, open in 5.23). With a
-    release that restores them, this function is no longer reached.
-
-    Args:
-        model: its weights are replaced; it may have been changed since it was built, such as by a head of its own.
-        folder: the checkpoint.
-        missing: keys of the model that the plain load did not find.
-        unexpected: keys in the file that the model does not have.
+    release that restores them, this function is no longer reached. `missing` and `unexpected` are the keys that the
+    plain load did not find in the file and in the model; the model may have been changed since it was built.
 
     Raises:
         RuntimeError: if some weight cannot be restored.
@@ -52,11 +47,9 @@ def restore_strictly(model: torch.nn.Module, folder: str, missing: list[str], un
 
 
 def check_adapters(model: Any, folder: str) -> None:
-    """Raise a RuntimeError unless the checkpoint holds just the adapters' weights, of which PEFT loads what it finds.
+    """Raise a RuntimeError unless the checkpoint holds exactly the weights of a PEFT model's adapters.
 
-    Args:
-        model: a PEFT model into which the checkpoint was loaded; any other model is passed over.
-        folder: the checkpoint.
+    PEFT itself loads what it finds and misses nothing. Other models are passed over.
     """
     found = _active_adapter(model, folder)
     if found is None:
@@ -73,11 +66,9 @@ def check_adapters(model: Any, folder: str) -> None:
 
 
 def load_named_adapter(model: Any, folder: str) -> None:
-    """Load the best checkpoint's adapter where its name is not PEFT's default: the Trainer looks in the folder only.
+    """Load the best checkpoint's adapter where it has its own folder: the Trainer looks in `folder` only.
 
-    Args:
-        model: any; one without PEFT's adapters is passed over.
-        folder: the checkpoint, with a folder for each such adapter.
+    Models without PEFT's adapters are passed over.
     """
     found = _active_adapter(model, folder)
     if found is not None and found[1].parent != Path(folder):
@@ -86,7 +77,7 @@ def load_named_adapter(model: Any, folder: str) -> None:
 
 
 def _active_adapter(model: Any, folder: str) -> tuple[str, Path] | None:
-    """The name of a PEFT model's active adapter and its file in the checkpoint; None where there is no such thing.
+    """The name of a PEFT model's active adapter and its file in the checkpoint; None where there is no such file.
 
     PEFT writes the adapter `default` into the folder itself, others into folders of their names.
     """
