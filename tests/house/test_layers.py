@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from hf_dynprune.docs_pages.floors import FLOOR_OF, FLOORS, NUMPY_ONLY, PLUG_IN_SCANS
+from hf_dynprune.docs_pages.floors import FLOOR_OF, FLOORS, NUMPY_ONLY
 from hf_dynprune.docs_pages.source import FILES, PACKAGE, imports, imports_of, room_of, tree_of
 
 READS_PRIVATE_ATTRIBUTES = {"training.context", "trainer"}
