@@ -11,7 +11,7 @@ import pytest
 from hf_dynprune.decisions.registry import get_policy, list_policies
 
 DECISIONS = [f"decisions.{name}" for name in ("plan", "draws", "policy", "registry", "scores")]
-MODULES = [*DECISIONS, "docs_pages.methods", "common.tables"] + [
+MODULES = [*DECISIONS, "docs_pages.floors", "docs_pages.methods", "docs_pages.source", "common.tables"] + [
     get_policy(name).__module__.removeprefix("hf_dynprune.") for name in list_policies()
 ]
 
