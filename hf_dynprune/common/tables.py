@@ -59,12 +59,9 @@ def page_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         |---|---|
         | `a` | b\|c |
     """
-    lines = [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in (head, *rows)]
+    escaped = ([cell.replace("|", r"\|") for cell in row] for row in (head, *rows))
+    lines = [f"| {' | '.join(row)} |" for row in escaped]
     return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("|", r"\|")
 
 
 def with_links(text: str) -> str:

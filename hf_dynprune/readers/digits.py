@@ -100,12 +100,10 @@ def load_digits_task(train_size: int | None = None, test_size: int | None = None
 
 
 def load_parquet_task(folder: Path, train_size: int | None = None, test_size: int | None = None) -> ImageTask:
-    """Images and labels of `train.parquet` and `test.parquet`, as the `datasets` library writes them.
+    """Images and labels of `train.parquet` and `test.parquet` in a folder, as the `datasets` library writes them.
 
-    Args:
-        folder: holds the two files, each with a column `image` or `img` of encoded images of one size and a column
-            `label` or `labels` of class numbers.
-        train_size: rows of the training file to use, drawn without replacement; None: all. `test_size` likewise.
+    Each has a column `image` or `img` of encoded images of one size, and a column `label` or `labels` of class numbers.
+    The sizes are numbers of rows to use of each file, drawn without replacement; None: all.
     """
     train = _read_parquet(folder / "train.parquet", train_size)
     test = _read_parquet(folder / "test.parquet", test_size)

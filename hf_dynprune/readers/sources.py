@@ -141,9 +141,8 @@ def named_columns(
 ) -> datasets.Dataset:
     """Only these columns, renamed, and a column `file` with the row's place, "`where`[row]".
 
-    Args:
-        wanted: column by new name; the flag that chooses it is the new name with `_column` behind it.
-        pictures: the new columns that hold pictures, and how a row gives them.
+    `wanted` has the column by new name; the flag that chooses it is the new name with `_column` behind it. `pictures`
+    has the new columns that hold pictures, and how a row gives them.
 
     Raises:
         ValueError: a column is missing, two are one, one holds no pictures, or there are no rows.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .record import EpochRecord
 
@@ -86,6 +87,13 @@ class SavingsAccount:
         return None if self.full_seconds is None else self.full_seconds - self.spent_seconds
 
 
+_SUMMED = (
+    *("steps", "seconds_data", "seconds_evaluation", "seconds_checkpoint"),
+    *("seconds_plan", "seconds_merge", "seconds_scoring"),
+)
+"""Fields of the account that are sums of the records' fields of that name."""
+
+
 def account_of(records: Sequence[EpochRecord], num_epochs: float | None = None) -> SavingsAccount:
     """The account of a run, finished or not, over `num_epochs` epochs; None: over what was run of each epoch."""
     done = sum(record.share for record in records)
@@ -95,24 +103,19 @@ def account_of(records: Sequence[EpochRecord], num_epochs: float | None = None) 
     # Of selectors no epoch is full, and thinned-out batches say nothing of the pace of whole ones.
     has_candidates = any(record.candidate_forward_passes for record in records)
     per_pass, measured_on = (None, ()) if has_candidates else _seconds_per_pass(records)
+    sums: dict[str, Any] = {name: sum(getattr(record, name) for record in records) for name in _SUMMED}
     return SavingsAccount(
         full=full,
         training=training,
         scoring=sum(record.scoring_forward_passes for record in records),
         candidates=sum(record.candidate_forward_passes for record in records),
         seconds_train=sum(map(_training_seconds, records)),
-        seconds_scoring=sum(record.seconds_scoring for record in records),
-        steps=sum(record.steps for record in records),
         full_steps=round(sum(record.full_steps * record.share for record in records) * scale),
-        seconds_data=sum(record.seconds_data for record in records),
-        seconds_evaluation=sum(record.seconds_evaluation for record in records),
-        seconds_checkpoint=sum(record.seconds_checkpoint for record in records),
-        seconds_plan=sum(record.seconds_plan for record in records),
-        seconds_merge=sum(record.seconds_merge for record in records),
         full_seconds=None if per_pass is None else full * per_pass,
         measured_on=measured_on,
         break_even=None if per_pass is None else _break_even(records, per_pass),
         energy=_energy(records),
+        **sums,
     )
 
 

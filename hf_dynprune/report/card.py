@@ -200,7 +200,8 @@ def _savings(content: CardContent) -> str:
 def _reproduction(about: AboutRun) -> str:
     name = "prune_selector" if about.selector else "prune_method"
     given = {name: DEFAULT_METHOD, **about.flags}
-    flags = " ".join(f"--{flag} {shlex.quote(_on_command_line(value))}" for flag, value in given.items())
+    texts = {flag: value if isinstance(value, str) else json.dumps(value) for flag, value in given.items()}
+    flags = " ".join(f"--{flag} {shlex.quote(text)}" for flag, text in texts.items())
     if about.expression is None:
         text = f"The script's pruning flags, beside the hyperparameters above:\n\n```bash\n{flags}\n```"
     else:
@@ -210,10 +211,6 @@ def _reproduction(about: AboutRun) -> str:
     versions = ", ".join(f"{package} {version}" for package, version in about.versions.items())
     length = "" if about.num_epochs is None else f", {about.num_epochs:g} epochs"
     return f"{text}\n\nSeed of pruning {about.seed}{length}; {versions}."
-
-
-def _on_command_line(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _files(content: CardContent) -> str:
