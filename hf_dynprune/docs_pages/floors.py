@@ -30,16 +30,14 @@ NUMPY_ONLY = frozenset({"decisions", "methods", "selectors"})
 """Rooms that import numpy and the standard library, and no other package."""
 WITHOUT_TORCH = frozenset({"common", "compare", "records", "report"})
 """Rooms that can be imported where torch is not installed: they work on what a run left on disk."""
-PLUG_IN_SCANS = frozenset({("decisions.registry", "methods"), ("decisions.registry", "selectors")})
-"""The one kind of exception: a registry imports the folders whose files register themselves."""
 
 
 def imported_rooms() -> dict[str, frozenset[str]]:
-    """By room, the other rooms that its files import, without the scans for plug-ins."""
+    """By room, the other rooms that its files import; scans for plug-ins are no imports."""
     found: dict[str, set[str]] = {room: set() for room in FLOOR_OF}
     for module in FILES:
         if module:
-            others = {room_of(other) for other in imports(module).inside if (module, other) not in PLUG_IN_SCANS}
+            others = {room_of(other) for other in imports(module).inside}
             found[room_of(module)] |= others - {room_of(module)}
     return {room: frozenset(others) for room, others in found.items()}
 
