@@ -36,7 +36,12 @@ def chunks(size: int, step: int | None = None) -> Iterator[slice]:
 
 
 def count_true(mask: NDArray[np.bool_]) -> int:
-    """The number of true values. A plain int, unlike numpy's count."""
+    """The number of true values, as Python's int.
+
+    Example:
+        >>> count_true(np.array([True, False, True]))
+        2
+    """
     return int(np.count_nonzero(mask))
 
 

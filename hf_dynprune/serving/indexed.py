@@ -81,17 +81,15 @@ class IndexedItems(NamedTuple):
     items: list[Any]
 
 
-def seeded_generators(seed: int, slots: Slots, stream: int) -> AbstractContextManager[None]:
+def seeded_generators(seed: int | None, slots: Slots, stream: int) -> AbstractContextManager[None]:
     """Context in which Python's, numpy's and torch's global CPU generators start from (seed, epoch, indices, stream).
 
-    For `prune_reproducible_augmentation` only.
+    For `prune_reproducible_augmentation`; without a seed nothing is changed.
     """
+    if seed is None:
+        return nullcontext()
     key = (slots.epoch if slots else 0, stream, *slots.samples.tolist())
     return private_generators(CPU, np.random.SeedSequence(seed % 2**64, spawn_key=key))
-
-
-def _generators(seed: int | None, slots: Slots, stream: int) -> AbstractContextManager[None]:
-    return nullcontext() if seed is None else seeded_generators(seed, slots, stream)
 
 
 class IndexedDataset(Dataset[Any]):
@@ -112,7 +110,7 @@ class IndexedDataset(Dataset[Any]):
     def __getitems__(self, slots: Slots) -> IndexedItems:
         indices = slots.samples.tolist()
         batched = getattr(self.dataset, "__getitems__", None)
-        with _generators(self.seed, slots, stream=0):
+        with seeded_generators(self.seed, slots, stream=0):
             return IndexedItems(slots, batched(indices) if batched else [self.dataset[index] for index in indices])
 
     def __getitem__(self, slot: Slot) -> IndexedItems:
@@ -132,7 +130,7 @@ class IndexedCollator:
         self.seed = seed
 
     def __call__(self, indexed: Any) -> MutableMapping[str, Any]:
-        with _generators(self.seed, indexed.slots, stream=1):
+        with seeded_generators(self.seed, indexed.slots, stream=1):
             try:
                 batch: Any = self.collator(indexed.items)
             except (TypeError, ValueError) as error:
