@@ -19,7 +19,7 @@ import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from hf_dynprune import NoPruning, PruningHistory
+from hf_dynprune import PruningHistory
 from hf_dynprune.records.about import AboutRun
 from hf_dynprune.records.run_scores import RunScores
 from hf_dynprune.records.sample_log import SampleLog
@@ -317,14 +317,13 @@ class TestFailingHub:
         def refuses(folder):
             raise ConnectionError("nobody there")
 
-        trainer = SimpleNamespace(
-            _run=None,
-            _run_folder=str(tmp_path),
+        context = SimpleNamespace(
+            run_folder=str(tmp_path),
             args=SimpleNamespace(output_dir=str(tmp_path), hub_strategy="every_save"),
-            policy=NoPruning(),
-            push_in_progress=None,
+            is_first=True,
+            uploads=[],
         )
-        pushes = HubPushes(trainer)
+        pushes = HubPushes(context, lambda is_last: None)
         for name in ("checkpoint-1", "checkpoint-2"):
             (tmp_path / name).mkdir()
             pushes.push(str(tmp_path / name), refuses)
@@ -335,7 +334,7 @@ class TestFailingHub:
             again.append(Path(folder).name)
             uploaded = Future()
             uploaded.set_result(None)
-            trainer.push_in_progress = SimpleNamespace(jobs=[uploaded])
+            context.uploads = [uploaded]
 
         pushes.make_up(accepts, lambda: None)
         assert again == ["checkpoint-2"]
