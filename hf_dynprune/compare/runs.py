@@ -13,7 +13,7 @@ from ..common.files import write_atomically
 from .results import Run, RunResult
 
 RESULT_FILE, SETTINGS_FILE = "result.json", "settings.json"
-"""In the folder of each run: what it measured, and what it was made with."""
+"""Files in the folder of each run: what it measured, and the settings that it was made with."""
 R = TypeVar("R", bound=Run)
 R_contra = TypeVar("R_contra", bound=Run, contravariant=True)
 Look = Callable[[], RunResult | None]

@@ -15,7 +15,7 @@ ENDINGS = (
     *(".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".jp2", ".avif"),
 )
-"""Of files that are taken for pictures, in any case."""
+"""Endings of the files that are read as pictures, in upper or lower case."""
 
 ANNOTATIONS = "val_annotations.txt"
 """Tiny ImageNet's list of validation files, each with its class."""

@@ -25,7 +25,7 @@ MASK_VALUES = 2**16
 """Mask values are below this."""
 
 MASK_MODES = ("1", "L", "P", "I", "I;16")
-"""Of one channel; that of a palette image is its index."""
+"""Modes of pictures with one channel; for a palette picture the channel is the index."""
 
 
 @dataclass(frozen=True)

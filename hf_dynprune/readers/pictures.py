@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 PICTURE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
-"""Of 8 bits a channel: those that become RGB without a choice of range."""
+"""Modes with 8 bits a channel, which become RGB without a choice of range."""
 
 _ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}
 """Marks of the end by a file's first two bytes."""

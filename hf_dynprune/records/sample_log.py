@@ -128,7 +128,7 @@ class SampleLog:
 
     @property
     def class_names(self) -> list[str] | None:
-        """By class number, where the data set names its classes."""
+        """Names of the classes by class number; None where the data set does not name them."""
         return self._about()["class_names"]  # type: ignore[no-any-return]
 
     @property

@@ -68,7 +68,7 @@ class SavingsAccount:
 
     @property
     def saved(self) -> float:
-        """The same, less what scoring and choosing cost: below 0 where that was more than training saved."""
+        """Share of the full data's forward passes saved, net of scoring and choosing; below 0 where these cost more."""
         return 1 - (self.training + self.scoring + self.candidates) / self.full if self.full else 0.0
 
     @property

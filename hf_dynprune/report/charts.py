@@ -29,7 +29,7 @@ LOG_KEYS = {
 }
 """What is drawn of the Trainer's log: label, number of the style, and kind of line."""
 MOST_NAMED_CLASSES = 30
-"""With more, classes are shown as a curve, without names."""
+"""Up to this number, classes are shown as bars with names; with more, as a curve without names."""
 _WIDTH = 5.6
 _LONGEST_NAME = 20
 
