@@ -7,7 +7,6 @@ abort after success.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import os
 import sys
 import traceback
@@ -22,7 +21,6 @@ from tests.distributed.scenarios import run
 
 
 def main(folder: Path, names: list[str]) -> None:
-    gc.freeze()  # each run collects garbage: not among all that was imported
     state = PartialState(cpu=True)
     assert state.num_processes == int(os.environ["WORLD_SIZE"]) > 1
     for name in names or CASES:

@@ -230,7 +230,7 @@ class TestHyperparameterSearch:
         last = logs.steps[-len(alone_logs.steps) :]
         assert [step["lr"] for step in last] == [step["lr"] for step in alone_logs.steps]
         assert [row.kept for row in histories[1]] == [row.kept for row in alone.pruning_history]
-        assert trainer._training.run is None
+        assert trainer.pruning_plan is None
 
     @pytest.mark.parametrize(
         ("values", "message"),
