@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+from ..decisions.plan import PrunePlan
+from ..decisions.scores import ScoreView
+from .figures import effective_size, pruned_range, score_quantiles
+
 HISTORY_FILE = "dynprune_history.jsonl"
-
-
 RUN_FILE = "dynprune_run.json"
 """What was run; see `about.py`."""
 
@@ -77,6 +79,27 @@ class EpochRecord:
     seconds_evaluation: float = 0.0
     seconds_checkpoint: float = 0.0
     energy: float | None = None
+
+    @classmethod
+    def opened(
+        cls, epoch: int, plan: PrunePlan, view: ScoreView, full_steps: int, projected_saving: float | None
+    ) -> EpochRecord:
+        """The record of an epoch that is about to begin: all that is known from its plan and the scores behind it."""
+        return cls(
+            epoch=epoch,
+            num_samples=plan.num_samples,
+            kept=plan.num_kept,
+            forward_passes=0,
+            steps=0,
+            nonfinite=0,
+            ratio=plan.ratio,
+            score_quantiles=score_quantiles(view),
+            weight_range=[float(plan.weights.min()), float(plan.weights.max())],
+            projected_saving=projected_saving,
+            full_steps=full_steps,
+            effective_samples=effective_size(plan.weights),
+            pruned_scores=pruned_range(view, plan),
+        )
 
     @property
     def pruned(self) -> int:

@@ -21,7 +21,6 @@ from ..decisions.plan import EpochInfo, PrunePlan
 from ..decisions.policy import PruningPolicy
 from ..decisions.schedule import RunClock, RunLength
 from ..decisions.scores import ScoreStore, ScoreView
-from ..records.figures import effective_size, pruned_range, score_quantiles
 from ..records.history import PruningHistory
 from ..records.packing import pack_plan, pack_scores, unpack_plan, unpack_scores
 from ..records.record import EpochRecord
@@ -79,22 +78,9 @@ class EpochRun:
         self.dealing = Dealing(self.layout.window)
         if not plan.is_full:
             self._last_pruned_ratio = plan.ratio
-        self.record = EpochRecord(
-            epoch=info.epoch,
-            num_samples=plan.num_samples,
-            kept=plan.num_kept,
-            forward_passes=0,
-            steps=0,
-            nonfinite=0,
-            ratio=plan.ratio,
-            score_quantiles=score_quantiles(view),
-            weight_range=[float(plan.weights.min()), float(plan.weights.max())],
-            projected_saving=self._project(info, plan),
-            seconds_plan=time.perf_counter() - began,
-            full_steps=self.clock.length.updates_per_epoch,
-            effective_samples=effective_size(plan.weights),
-            pruned_scores=pruned_range(view, plan),
-        )
+        full_steps = self.clock.length.updates_per_epoch
+        self.record = EpochRecord.opened(info.epoch, plan, view, full_steps, self._project(info, plan))
+        self.record.seconds_plan = time.perf_counter() - began
         if not self.history.records:
             self.record.scoring_forward_passes = self.policy.scoring_forward_passes
             self.record.seconds_scoring = self.policy.scoring_seconds
