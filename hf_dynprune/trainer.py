@@ -10,14 +10,12 @@ Three objects do the work (`training/`, `losses/step.py`): the *context* says wh
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 from transformers import Seq2SeqTrainer, Trainer
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .decisions.plan import PrunePlan
 from .decisions.policy import PruningPolicy
@@ -25,7 +23,6 @@ from .losses import PerSampleLoss
 from .losses.step import LossStep, is_indexed, without_own_keys
 from .records.history import PruningHistory
 from .records.savings import SavingsAccount
-from .records.usable_checkpoint import remove_markers
 from .selectors.contract import BatchSelector
 from .serving.indexed import INDEX_KEY, WEIGHT_KEY
 from .training.about import describe_run
@@ -67,18 +64,13 @@ class DynPruneMixin(Trainer):
         super().__init__(*args, **kwargs)
         self._given = policy, selector, per_sample_loss
         self._context = TrainerContext(self, DynPruneMixin)
-        self._training = choose_training(self._context, policy, selector)
-        self._hub = HubPushes(self._context, lambda is_last: self._training.scores_for_hub(is_last))
+        self._training = self._context.training = choose_training(self._context, policy, selector)
+        self._hub = HubPushes(self._context)
         self._in_training_step, self._weights_folder = False, ""
         self._training.check()
         if self.train_dataset is not None:
             self._loss_step = make_loss_step(self, self._context, self._given[2])
-        self.add_callback(
-            NominalStepping(
-                lambda step: self._training.extra_scheduler_steps(step),
-                lambda: self.accelerator.optimizer_step_was_skipped,
-            )
-        )
+        self.add_callback(NominalStepping(self._context))
 
     # ---- What a user may ask ----
 
@@ -125,16 +117,20 @@ class DynPruneMixin(Trainer):
         Raises:
             CheckpointError: the checkpoint, or each one in the output folder, cannot be resumed; says why.
         """
+        self._context.refuse_copy(self)
         if resume_from_checkpoint:
             resume_from_checkpoint = self._context.choose_checkpoint(resume_from_checkpoint)
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            self._context.states.clear()  # left there where the run failed before it was taken up
 
     def _hp_search_setup(self, trial: Any) -> None:
         """A trial of `hyperparameter_search` may set pruning flags too."""
         super()._hp_search_setup(trial)
         if self.hp_search_backend is not None and trial is not None:
             self.prune_flags.validate_pruning()
-            self._training = choose_training(self._context, *self._given[:2])
+            self._training = self._context.training = choose_training(self._context, *self._given[:2])
             self._training.check()
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -205,7 +201,7 @@ class DynPruneMixin(Trainer):
         return self._training.window(
             partial(super().get_batch_samples, epoch_iterator, num_batches, device),
             num_batches,
-            partial(self._get_num_items_in_batch, device=device),
+            lambda batches: self._get_num_items_in_batch(batches, device),
         )
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
@@ -263,16 +259,14 @@ class DynPruneMixin(Trainer):
     def _finalize_training(self, trial: Any, num_train_samples: float, start_time: float) -> Any:
         """Close the last epoch, and let the throughput figures count the samples that were really forwarded."""
         num_train_samples = self._training.finish(trial) * self._context.share_undone
-        report_savings(self._context, self._training)
+        report_savings(self._context)
         return super()._finalize_training(trial, num_train_samples, start_time)  # type: ignore[no-untyped-call]
 
     # ---- Checkpoints ----
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The pruning state first, so that a push to the hub and the rotation inside the stock method see it."""
-        folder = os.path.join(self._context.folder(trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
-        if self.args.should_save:
-            remove_markers(folder)  # before the merge below, which no process leaves before all have entered it
+        folder = self._context.begin_checkpoint(trial)
         self._training.merge()
         self._context.times.book()
         with self._context.times.spent_on("checkpoint"):

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from ..common.files import write_atomically
+from ..common.files import json_digest, write_atomically
 from .results import Run, RunResult
 
 RESULT_FILE, SETTINGS_FILE = "result.json", "settings.json"
@@ -98,6 +98,22 @@ def other_settings(folder: Path, settings: Mapping[str, Any]) -> list[str]:
     then, now = json.loads(file.read_text(encoding="utf-8")), json.loads(json.dumps(dict(settings), default=str))
     differs = sorted(key for key in {*then, *now} if key not in then or key not in now or then[key] != now[key])
     return [f"{key}: {_said(then, key)} then, {_said(now, key)} now" for key in differs]
+
+
+def keep_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make room for a run: one with other settings is kept beside its folder, one with these settings is put back.
+
+    A folder that is kept has the first digits of a digest of its settings behind its name.
+    """
+    if other_settings(folder, settings):
+        folder.rename(_kept(folder, json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))))
+    kept = _kept(folder, json.loads(json.dumps(dict(settings), default=str)))
+    if kept.is_dir() and not folder.exists():
+        kept.rename(folder)
+
+
+def _kept(folder: Path, settings: Mapping[str, Any]) -> Path:
+    return folder.with_name(f"{folder.name}.{json_digest(settings)[:8]}")
 
 
 def _said(settings: Mapping[str, Any], key: str) -> str:

@@ -103,17 +103,21 @@ class LossStep:
                 "weighted nor recorded. Pass the loss as `per_sample_loss=fn`, or call `super().compute_loss`."
             )
 
+    def refuse_uncounted(self, inputs: Mapping[str, Any]) -> None:
+        """Raise a RuntimeError where the batch was not counted."""
+        if COUNT_KEY not in inputs:
+            raise RuntimeError(
+                f"`_get_num_items_in_batch` of {self.owner} did not reach the pruning trainer's, which counts what the "
+                "loss is divided by: call `super()` in it."
+            )
+
     def forward(self, model: Any, inputs: Mapping[str, Any], denominator: Any, micro_batches: int) -> StepResult:
         """Forward a batch, which has index, weight and count, and weigh its losses by the window's denominator D.
 
         Raises:
             RuntimeError: the batch was not counted.
         """
-        if COUNT_KEY not in inputs:
-            raise RuntimeError(
-                f"`_get_num_items_in_batch` of {self.owner} did not reach the pruning trainer's, which counts what the "
-                "loss is divided by: call `super()` in it."
-            )
+        self.refuse_uncounted(inputs)
         batch = without_own_keys(inputs)
         index, weight, count = (inputs[key] for key in _OWN_KEYS)
         outputs = self.loss.forward(model, batch)

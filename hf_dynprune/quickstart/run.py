@@ -19,7 +19,7 @@ from transformers.trainer_callback import ProgressCallback
 
 from .._version import __version__
 from ..compare.results import RANDOM, Arm, RunResult, write_lines
-from ..compare.runs import RESULT_FILE, RunLoop, other_settings
+from ..compare.runs import RESULT_FILE, RunLoop, keep_other_settings
 from ..decisions.plan import EpochInfo
 from ..decisions.policy import PruningPolicy
 from ..decisions.registry import build_policy, get_policy
@@ -234,7 +234,8 @@ def run_quickstart(settings: QuickstartSettings) -> list[RunResult]:
     print(f"{task.describe()}; {settings.model}, {settings.epochs} epochs, {len(arms)} runs", flush=True)
     loop = RunLoop(len(arms), runner, f"read back from {folder}, not trained again (--fresh trains)")
     for arm in arms:
-        if settings.fresh or other_settings(arm.folder, runner.settings(arm)):
+        keep_other_settings(arm.folder, runner.settings(arm))
+        if settings.fresh:
             (arm.folder / RESULT_FILE).unlink(missing_ok=True)
         loop.make(arm)
     conditions = {name: run_conditions(settings, name, task) for name in settings.methods}

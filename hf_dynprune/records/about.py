@@ -11,9 +11,6 @@ from typing import Any
 from ..common.files import write_atomically
 from .record import RUN_FILE
 
-LONGEST = 200
-_PACKAGES = ("torch", "transformers", "accelerate")
-
 
 @dataclass(frozen=True)
 class AboutRun:

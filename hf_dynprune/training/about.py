@@ -38,7 +38,7 @@ def describe_run(context: TrainerContext, training: Training, is_given: bool) ->
         selector=None if training.selector is None else training.selector.name,
         class_name=type(chooser).__name__,
         rule=" ".join(inspect.cleandoc(type(chooser).__doc__ or "").partition("\n\n")[0].split()),
-        unbiased=bool((training.selector or training.policy).unbiased),
+        unbiased=bool(training.chooser.unbiased if training.selector is not None else training.policy.unbiased),
         prunes=training.prunes,
         expression=_expression(chooser) if is_given else None,
         reference=chooser.reference,

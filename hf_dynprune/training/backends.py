@@ -18,7 +18,6 @@ from ..common.logs import logger
 from ..records.record import EpochRecord
 from ..records.savings import describe_account
 from .context import TrainerContext
-from .protocol import Training
 
 BINS = 64
 
@@ -38,8 +37,9 @@ def epoch_scalars(record: EpochRecord) -> dict[str, float]:
     return {f"dynprune/{name}": value for name, value in figures.items() if value is not None}
 
 
-def report_savings(context: TrainerContext, training: Training) -> None:
+def report_savings(context: TrainerContext) -> None:
     """One line at a run's end, a picture for the backends that show one, and one figure in the log."""
+    training = context.training
     if not training.prunes:
         return
     account = training.history.account()

@@ -137,6 +137,7 @@ def check_first_batch(
     step: LossStep, context: TrainerContext, model: Any, inputs: Mapping[str, Any], stock_loss: Callable[..., Any]
 ) -> None:
     """Compare with the stock Trainer's loss, without dropout or gradient; torch's generators are put back."""
+    step.refuse_uncounted(inputs)
     if not step.loss.equals_model_loss:
         step.is_checked = True
         return

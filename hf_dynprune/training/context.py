@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
 import datasets
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..decisions.dealing import Layout
 from ..records.state_files import StateCache
 from ..records.timing import EpochTimes
-from ..records.usable_checkpoint import choose_checkpoint
+from ..records.usable_checkpoint import choose_checkpoint, remove_markers
 from ..serving.distributed import collect
 from ..training_args import DynPruneArguments
 from .combining import is_of_trl
 from .gpu_meter import find_meter
-from .schedulers import set_progress_total
+from .protocol import Training
 
 
 def _of_trainer(name: str) -> Any:
@@ -34,6 +35,9 @@ class TrainerContext:
     Everything is read when it is asked for, since the Trainer replaces model, optimizer and state during a run. Behind
     `mixin`, the pruning class, stands the Trainer class that is combined with pruning.
     """
+
+    training: Training
+    """Chooses the samples; set by the Trainer, anew for each trial of a search."""
 
     def __init__(self, trainer: Any, mixin: type) -> None:
         self._trainer = trainer
@@ -114,6 +118,24 @@ class TrainerContext:
         first = self.args.process_index - self.args.local_process_index
         return range(first, first + int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
+    def refuse_copy(self, trainer: Any) -> None:
+        """Raise a RuntimeError where a shallow copy of the Trainer asks, whose data and state are not its own here."""
+        if trainer is not self._trainer:
+            raise RuntimeError(
+                f"This {type(trainer).__name__} is a copy (`copy.copy`) of another one and shares its state of "
+                "pruning: it would train on the other one's data. Build a new trainer."
+            )
+
+    def begin_checkpoint(self, trial: Any) -> str:
+        """The folder of the checkpoint that is due; what marks an older one in it as complete is removed.
+
+        To be called before scores are merged, which no process leaves before all have entered it.
+        """
+        folder = os.path.join(self.folder(trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        if self.args.should_save:
+            remove_markers(folder)
+        return folder
+
     def choose_checkpoint(self, wanted: str | bool) -> str:
         """The checkpoint to resume from, the same on every process; its pruning state is kept in `states`."""
         return choose_checkpoint(
@@ -174,7 +196,7 @@ class TrainerContext:
     def set_max_steps(self, steps: int) -> None:
         """Correct the length of the run, in the state and in the progress bars."""
         self.state.max_steps = steps
-        set_progress_total(self.callbacks, steps)
+        _set_progress_total(self.callbacks, steps)
 
     def folder(self, trial: Any) -> str:
         """The output folder of a trial of a search; the run's own without one."""
@@ -216,3 +238,13 @@ def without_unused_columns(trainer: Any, dataset: Any) -> tuple[Any, Any]:
     if isinstance(dataset, datasets.Dataset):
         return trainer._remove_unused_columns(dataset, description="training"), trainer.data_collator
     return dataset, trainer._get_collator_with_removed_columns(trainer.data_collator, description="training")
+
+
+def _set_progress_total(callbacks: Iterable[Any], total: int) -> None:
+    """Correct the bars of console and notebook, which are created with the nominal number of steps."""
+    for callback in callbacks:
+        bar = getattr(callback, "training_bar", None) or getattr(callback, "training_tracker", None)
+        if bar is not None and getattr(bar, "total", total) != total:
+            bar.total = total
+            if hasattr(bar, "refresh"):
+                bar.refresh()

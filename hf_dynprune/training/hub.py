@@ -15,20 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from ..common.logs import logger
-from ..records.run_scores import RunScores
 from ..report.card import evaluation_of, update_card
 from .context import TrainerContext
 
 
 class HubPushes:
-    """The pushes of one trainer; used on its first process.
+    """The pushes of one trainer; used on its first process."""
 
-    `scores`, called with whether the push is the last one, gives the samples' scores for it; None: there are none.
-    """
-
-    def __init__(self, context: TrainerContext, scores: Callable[[bool], RunScores | None]) -> None:
+    def __init__(self, context: TrainerContext) -> None:
         self._context = context
-        self._scores = scores
         self._jobs: dict[str, list[Future[Any]]] = {}
         """Uploads by the checkpoint folder they were begun with."""
         self._newest = ""
@@ -43,7 +38,7 @@ class HubPushes:
             return
         folder = self._context.run_folder
         try:
-            scores = self._scores(is_last)
+            scores = self._context.training.scores_for_hub(is_last)
             if scores is None:
                 return
             scores.save(folder)

@@ -204,8 +204,10 @@ class InBatchSelection:
         run, context = self.run, self.context
         if run is None:
             return
+        began = time.perf_counter()
         counts = torch.from_numpy(run.take_counts()).to(context.accelerator.device)
         run.book(sum_over_processes(context.accelerator, counts).tolist(), context.state.global_step)
+        context.times.leave_out(time.perf_counter() - began)  # waiting for the other processes is no training
 
     # ---- Learning rate ----
 

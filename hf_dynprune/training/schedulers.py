@@ -1,8 +1,7 @@
-"""The learning rate along the full-data run's axis, with schedulers that can be warped and others; progress totals."""
+"""The learning rate along the full-data run's axis, with schedulers that can be warped and others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
@@ -10,25 +9,24 @@ from transformers import TrainerCallback
 
 from ..decisions.schedule import RunClock
 from ..records.state_files import CheckpointError
+from .context import TrainerContext
 
 
 class NominalStepping(TrainerCallback):
     """Steps a user's own scheduler along the full-data axis.
 
     It is a staircase, at most one nominal step behind, and one more for each time that `ignore_data_skip` began an
-    epoch again. `extra_steps` gives, for a global step, the scheduler steps to make beside the Trainer's own: 0 where
-    the scheduler is warped instead. `step_was_skipped`: a grad scaler skipped the step; then the scheduler stands
-    still, as in the stock Trainer.
+    epoch again. Where a grad scaler skipped the step the scheduler stands still, as in the stock Trainer.
     """
 
-    def __init__(self, extra_steps: Callable[[int], int], step_was_skipped: Callable[[], bool]) -> None:
-        self.extra_steps = extra_steps
-        self.step_was_skipped = step_was_skipped
+    def __init__(self, context: TrainerContext) -> None:
+        self._context = context
 
     def on_step_end(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
         """Called after the Trainer's own step of the scheduler."""
-        steps = self.extra_steps(state.global_step)  # nearly always 0, and the cheapest to ask
-        if steps and not is_stepped_by_metric(lr_scheduler) and not self.step_was_skipped():
+        steps = self._context.training.extra_scheduler_steps(state.global_step)  # nearly always 0: asked first
+        was_skipped = steps and self._context.accelerator.optimizer_step_was_skipped
+        if steps and not was_skipped and not is_stepped_by_metric(lr_scheduler):
             for _ in range(steps):
                 lr_scheduler.step()
 
@@ -36,16 +34,6 @@ class NominalStepping(TrainerCallback):
 def is_stepped_by_metric(scheduler: Any) -> bool:
     """Whether the scheduler is stepped at evaluations, so that steps of training do not concern it."""
     return isinstance(scheduler, ReduceLROnPlateau) or type(scheduler).__name__ == "GreedyLR"
-
-
-def set_progress_total(callbacks: Iterable[Any], total: int) -> None:
-    """Correct the bars of console and notebook, which are created with the nominal number of steps."""
-    for callback in callbacks:
-        bar = getattr(callback, "training_bar", None) or getattr(callback, "training_tracker", None)
-        if bar is not None and getattr(bar, "total", total) != total:
-            bar.total = total
-            if hasattr(bar, "refresh"):
-                bar.refresh()
 
 
 def warp_scheduler(clock: RunClock, scheduler: Any, is_own: bool, steps_changed: bool) -> None:

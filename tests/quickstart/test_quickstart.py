@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from hf_dynprune import PruningHistory
+from hf_dynprune.compare.folders import read_runs
 from hf_dynprune.compare.results import RunResult
 from hf_dynprune.quickstart.results import format_table, read_curve
 from hf_dynprune.quickstart.run import QuickstartSettings, run_conditions, run_quickstart
@@ -134,6 +135,16 @@ def test_finished_runs_are_read_back(finished, monkeypatch, capsys):
         run_quickstart(settings(out, seeds=(0, 1), batch_size=20))
     lines = (out / "results.jsonl").read_text().splitlines()
     assert [RunResult(**json.loads(line)) for line in lines] == results
+
+
+def test_results_of_other_settings_are_kept(tmp_path, monkeypatch):
+    few, more = (settings(tmp_path, methods=("none",), epochs=epochs) for epochs in (2, 3))
+    first = run_quickstart(few)
+    run_quickstart(more)
+    monkeypatch.setattr("hf_dynprune.quickstart.run.run_once", lambda *_: pytest.fail("trained again"))
+    assert run_quickstart(few) == first
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    assert [run.full_passes for run in read_runs(tmp_path / "runs")] == [first[0].full_passes]
 
 
 def test_a_broken_results_file_is_named(tmp_path):

@@ -109,7 +109,7 @@ def test_a_plan_without_ghosts_says_nothing_of_a_selector_after_it(tmp_path):
     trainer = build(tmp_path, None, Images(), save_strategy="no", num_train_epochs=1)
     trainer.train()
     assert not trainer._loss_step.has_ghosts
-    trainer._training = InBatchSelection(trainer._context, RandomSelector(0.5), None)
+    trainer._training = trainer._context.training = InBatchSelection(trainer._context, RandomSelector(0.5), None)
     trainer.train()
     assert trainer._loss_step.has_ghosts
 

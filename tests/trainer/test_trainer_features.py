@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from transformers import EarlyStoppingCallback, integrations
 from transformers import trainer as transformers_trainer
 from transformers.trainer_utils import BestRun, HPSearchBackend
@@ -243,3 +245,30 @@ class TestHyperparameterSearch:
     def test_a_trial_that_cannot_prune_is_refused(self, search, values, message):
         with pytest.raises(ValueError, match=message):
             search(values)
+
+
+class TestCopies:
+    def build(self, place):
+        model = vit()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2)
+        policy = RandomPruning(0.5)
+        return pruning_trainer(
+            model, Images(SIZE), place, policy=policy, optimizers=(optimizer, schedule), num_train_epochs=3
+        )
+
+    @pytest.mark.filterwarnings("ignore:Seems like `optimizer.step..` has been overridden:UserWarning")  # torch, of copies
+    def test_a_deep_copy_is_a_trainer_of_its_own(self, tmp_path):
+        first = self.build(tmp_path)
+        second = copy.deepcopy(first)
+        for trainer in (first, second):
+            trainer.train()
+        assert second.lr_scheduler.last_epoch == first.lr_scheduler.last_epoch > first.state.global_step
+        assert untimed(second.pruning_history) == untimed(first.pruning_history)
+        assert_same_bits(weights_of(second), weights_of(first))
+
+    def test_a_shallow_copy_is_refused(self, tmp_path):
+        other = copy.copy(self.build(tmp_path))
+        other.train_dataset = Images(2 * SIZE)
+        with pytest.raises(RuntimeError, match=r"is a copy .* of another one .* Build a new trainer"):
+            other.train()

@@ -322,8 +322,9 @@ class TestFailingHub:
             args=SimpleNamespace(output_dir=str(tmp_path), hub_strategy="every_save"),
             is_first=True,
             uploads=[],
+            training=SimpleNamespace(scores_for_hub=lambda is_last: None),
         )
-        pushes = HubPushes(context, lambda is_last: None)
+        pushes = HubPushes(context)
         for name in ("checkpoint-1", "checkpoint-2"):
             (tmp_path / name).mkdir()
             pushes.push(str(tmp_path / name), refuses)
