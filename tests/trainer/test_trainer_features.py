@@ -257,7 +257,7 @@ class TestCopies:
             model, Images(SIZE), place, policy=policy, optimizers=(optimizer, schedule), num_train_epochs=3
         )
 
-    @pytest.mark.filterwarnings("ignore:Seems like `optimizer.step..` has been overridden:UserWarning")  # torch, of copies
+    @pytest.mark.filterwarnings("ignore:Seems like `optimizer.step..` has been overridden:UserWarning")  # in copies
     def test_a_deep_copy_is_a_trainer_of_its_own(self, tmp_path):
         first = self.build(tmp_path)
         second = copy.deepcopy(first)
