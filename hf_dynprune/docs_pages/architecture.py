@@ -66,7 +66,7 @@ def architecture_picture() -> str:
 
 def _floors(rooms: Sequence[Sequence[str]], arrows: Mapping[str, frozenset[str]]) -> list[list[Place]]:
     """Places by floor, from the ground up; an arrow has one on each floor between its ends."""
-    floors = [[Place(room, max(76.0, 9.6 * len(room) + 16)) for room in floor] for floor in rooms]
+    floors = [[Place(room, max(80.0, 9.6 * len(room) + 26)) for room in floor] for floor in rooms]
     at = {place.room: (number, place) for number, floor in enumerate(floors) for place in floor}
     for start, ends in arrows.items():
         for end in sorted(ends):
