@@ -19,7 +19,7 @@ class LossTerms:
 
     Args:
         total: `[B]`, S_i: sample i's loss summed over its items (tokens, pixels; one item in classification).
-        score: `[B]`, what the policy sees; S_i / n_i unless the loss says otherwise. Detached when recorded.
+        score: `[B]`, what the policy sees; the losses of this package give S_i / n_i. Detached when recorded.
         extra: scalar added unweighted, such as a mixture-of-experts term.
     """
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import doctest
 import functools
 import importlib
+import pkgutil
 
 import pytest
 
+from hf_dynprune import decisions
 from hf_dynprune.decisions.registry import get_policy, list_policies
 
-DECISIONS = [f"decisions.{name}" for name in ("plan", "draws", "policy", "registry", "scores")]
+DECISIONS = [f"decisions.{module.name}" for module in pkgutil.iter_modules(decisions.__path__)]
 MODULES = [*DECISIONS, "docs_pages.floors", "docs_pages.methods", "docs_pages.source", "common.tables"] + [
     get_policy(name).__module__.removeprefix("hf_dynprune.") for name in list_policies()
 ]
