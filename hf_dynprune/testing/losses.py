@@ -52,10 +52,7 @@ def check_loss(
     is_usable = isinstance(loss, PerSampleLoss) or (callable(loss) and not isinstance(loss, type))
     require(is_usable, "The loss", "be a PerSampleLoss or a function", repr(loss), "Pass an object, not a class.")
     own = loss if isinstance(loss, PerSampleLoss) else FunctionLoss(loss)
-    what = "`inputs` of `check_loss`"
-    require(isinstance(inputs, Mapping), what, "be a mapping of names to tensors", type(inputs).__name__, "Collate it.")
-    given = {key: value for key, value in inputs.items() if key != INDEX_KEY}
-    batch = from_own_check(lambda: number_rows(given), what)
+    batch = _numbered(inputs)
     size = len(batch[INDEX_KEY])
     require(size > 1, "The batch", "have at least two samples", size, "One cannot tell whether samples mix.")
     tolerance = loss_tolerance(model) if tolerance is None else tolerance
@@ -66,6 +63,13 @@ def check_loss(
         _check_rows(name, own, model, batch, terms, tolerance)
         _check_sum(name, own, model, batch, terms, count, tolerance)
         _check_gradient(name, own, model, terms)
+
+
+def _numbered(inputs: Batch) -> dict[str, Any]:
+    what = "`inputs` of `check_loss`"
+    require(isinstance(inputs, Mapping), what, "be a mapping of names to tensors", type(inputs).__name__, "Collate it.")
+    given = {key: value for key, value in inputs.items() if key != INDEX_KEY}
+    return from_own_check(lambda: number_rows(given), what)
 
 
 def _without_index(batch: Batch) -> dict[str, Any]:
