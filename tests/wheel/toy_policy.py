@@ -107,10 +107,11 @@ class GlobalGenerator(ToyPolicy):
 
 
 class TorchGenerator(ToyPolicy):
-    """Torch is loaded where the script runs."""
+    """Seeds torch's generator, so its plans are the same each time. Torch is loaded where the script runs."""
 
     def plan(self, view, epoch, rng):
         torch = sys.modules["torch"]
+        torch.manual_seed(int(rng.integers(2**31)))
         return super().plan(view, epoch, np.random.default_rng(int(torch.randint(2**31, ()))))
 
 
@@ -148,7 +149,12 @@ class NotInClosedForm(ToyPolicy):
     closed_form = False
 
 
-class KeepsOneFromEpoch3(ToyPolicy):
+class WithoutRatio(ToyPolicy):
+    def with_ratio(self, ratio):
+        raise ValueError("has no ratio")
+
+
+class KeepsOneFromEpoch3(WithoutRatio):
     """Its plans are right in the first epochs only."""
 
     unbiased = False
@@ -170,11 +176,11 @@ class PlainWeightsFromEpoch3(ToyPolicy):
         return plan if epoch.epoch < 3 else PrunePlan(plan.kept_indices, np.ones(plan.num_kept), len(view))
 
 
-class SaysThatItPrunesNothing(ToyPolicy):
+class SaysThatItPrunesNothing(WithoutRatio):
     max_ratio = 0.0
 
 
-class PrunesALittleMore(ToyPolicy):
+class PrunesALittleMore(WithoutRatio):
     max_ratio = 0.05
 
 
