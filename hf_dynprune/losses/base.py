@@ -35,6 +35,8 @@ class PerSampleLoss(ABC):
     """Batch keys the training forward does not get: without labels the model computes no loss of its own."""
     equals_model_loss = True
     """Whether the first batch is to be checked against the loss the stock Trainer would have used."""
+    label_smoothing: float = 0.0
+    """The smoothing of the labels that the loss includes: above 0 it equals the Trainer's smoothed loss."""
     options: Mapping[str, Any] | None = None
     """Parameters that are not at their defaults, if any, as JSON takes them: a resumed run must have the same."""
     trainer_gathers_metrics = False

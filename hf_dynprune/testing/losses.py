@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.trainer_pt_utils import LabelSmoother
 
 from ..losses import FunctionLoss, LossTerms, PerSampleLoss
 from ..losses.checks import check_counts, check_terms, loss_tolerance
@@ -30,8 +33,9 @@ def check_loss(
     """Raise an AssertionError unless the loss gives each sample its own share of the batch's loss.
 
     Checked is that `count` gives int64 `[B]` from the batch alone; that there is one loss per sample, through which
-    gradients reach the model; that the score is detached; that their sum is the model's own loss, unless
-    `equals_model_loss` is False or the loss is a function; and that a sample has the same loss alone, and in a batch in
+    gradients reach the model; that the score is detached; that their sum is the model's own loss, or the
+    Trainer's smoothed one where `label_smoothing` is above 0, unless `equals_model_loss` is False or the loss is a
+    function; and that a sample has the same loss alone, and in a batch in
     another order. The model is run in evaluation mode; its modes and the global generators are as before afterwards.
 
     Args:
@@ -48,7 +52,7 @@ def check_loss(
     is_usable = isinstance(loss, PerSampleLoss) or (callable(loss) and not isinstance(loss, type))
     require(is_usable, "The loss", "be a PerSampleLoss or a function", repr(loss), "Pass an object, not a class.")
     own = loss if isinstance(loss, PerSampleLoss) else FunctionLoss(loss)
-    batch = number_rows({key: value for key, value in inputs.items() if key != INDEX_KEY})
+    batch = _numbered(inputs)
     size = len(batch[INDEX_KEY])
     require(size > 1, "The batch", "have at least two samples", size, "One cannot tell whether samples mix.")
     tolerance = loss_tolerance(model) if tolerance is None else tolerance
@@ -59,6 +63,13 @@ def check_loss(
         _check_rows(name, own, model, batch, terms, tolerance)
         _check_sum(name, own, model, batch, terms, count, tolerance)
         _check_gradient(name, own, model, terms)
+
+
+def _numbered(inputs: Batch) -> dict[str, Any]:
+    what = "`inputs` of `check_loss`"
+    require(isinstance(inputs, Mapping), what, "be a mapping of names to tensors", type(inputs).__name__, "Collate it.")
+    given = {key: value for key, value in inputs.items() if key != INDEX_KEY}
+    return from_own_check(lambda: number_rows(given), what)
 
 
 def _without_index(batch: Batch) -> dict[str, Any]:
@@ -78,7 +89,7 @@ def _check_counts(name: str, loss: PerSampleLoss, batch: Batch) -> Tensor:
     held = [key for key, value in before.items() if value.data_ptr() and batch[key].data_ptr() == count.data_ptr()]
     advice = "It is kept until the scores are read out: make a new tensor."
     require(not held, what, "be a tensor of its own", f"that of the batch's {', '.join(held)!r}", advice)
-    again = loss.count(batch)
+    again = call(what, "when asked twice", lambda: loss.count(batch))
     require(
         torch.equal(count, again), what, "be the same when asked twice", again.tolist(), "Take it from the batch alone."
     )
@@ -111,7 +122,11 @@ def _check_gradient(name: str, loss: PerSampleLoss, model: torch.nn.Module, term
     parameters = [each for each in model.parameters() if each.requires_grad]
     finite = torch.isfinite(terms.total)
     total = torch.where(finite, terms.total, torch.zeros_like(terms.total)).sum()
-    gradients = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
+    gradients = call(
+        f"The gradient of {name}",
+        "for the whole batch",
+        lambda: torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True),
+    )
     reached = [each for each in gradients if each is not None and bool(each.any())]
     advice = "Compute the losses from the model's outputs without `detach`, `item` or numpy."
     require(bool(reached), f"The gradient of {name}", "reach the model's parameters", "0 for all of them", advice)
@@ -131,9 +146,7 @@ def _check_sum(
 ) -> None:
     if not loss.equals_model_loss:
         return
-    with torch.no_grad():
-        outputs = call(f"{type(model).__name__}", "for the whole batch", lambda: model(**_without_index(batch)))
-    stock: Any = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
+    stock, whose = _stock_loss(loss, model, _without_index(batch))
     advice = "Put labels into the batch, or set `equals_model_loss = False` if the model computes no loss."
     require(stock is not None, type(model).__name__, "return a loss to compare with", "none", advice)
     expected = float(stock)
@@ -141,13 +154,29 @@ def _check_sum(
     require(
         math.isclose(got, expected, rel_tol=rel_tol, abs_tol=1e-5),
         f"The sum of {name}, divided by the sum of `count`,",
-        f"equal the own loss of {type(model).__name__}, {expected:.6g}",
+        f"equal the {whose} loss of {type(model).__name__}, {expected:.6g}",
         f"{got:.6g}",
         "Sum over each sample's items and do not average, count what carries loss; or set `equals_model_loss = False` "
         "if another loss is meant.",
     )
     with torch.no_grad():
-        from_own_check(lambda: loss.verify(model, _without_index(batch), terms, rel_tol))
+        from_own_check(lambda: loss.verify(model, _without_index(batch), terms, rel_tol), f"`verify` of {name}")
+
+
+def _stock_loss(loss: PerSampleLoss, model: torch.nn.Module, inputs: Batch) -> tuple[Any, str]:
+    """The loss that the stock Trainer uses for the batch, and whose it is in words; None if the model gives none."""
+    name = type(model).__name__
+    if loss.label_smoothing and "labels" in inputs:  # the Trainer takes the labels out and smooths by itself
+        unlabelled = {key: value for key, value in inputs.items() if key != "labels"}
+        smoother = LabelSmoother(epsilon=loss.label_smoothing)
+        is_causal = name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+        with torch.no_grad():
+            outputs = call(name, "for the whole batch", lambda: model(**unlabelled))
+            smoothed = partial(smoother, outputs, inputs["labels"], shift_labels=is_causal)
+            return call("The Trainer's label smoothing", f"of {name}", smoothed), "smoothed"
+    with torch.no_grad():
+        outputs = call(name, "for the whole batch", lambda: model(**inputs))
+    return (outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)), "own"
 
 
 def _check_rows(

@@ -40,7 +40,7 @@ def check_pure(
                 untouched(),
                 f"{name}",
                 "draw from the generator it is given alone",
-                f"another state of Python's or numpy's global generator {where}",
+                f"another state of Python's, numpy's or torch's global generator {where}",
                 "Use `rng`, the third argument of `plan`.",
             )
         require(
@@ -115,6 +115,8 @@ def _check_probability(policy: PruningPolicy, view: ScoreView, p: Any, where: st
 
 
 def _check_agreement(policy: PruningPolicy, plan: PrunePlan, p: NDArray[np.float64], where: str) -> None:
+    if not policy.closed_form:  # then the probabilities are estimates, and weights are no inverses of them
+        return
     name, kept = type(policy).__name__, plan.kept_indices
     impossible, certain = kept[p[kept] == 0], np.setdiff1d(np.flatnonzero(p == 1), kept)
     advice = "One of the two is wrong: state the probability by which `plan` draws."
@@ -144,13 +146,17 @@ def _check_agreement(policy: PruningPolicy, plan: PrunePlan, p: NDArray[np.float
 def _check_ratio(
     policy: PruningPolicy, view: ScoreView, epoch: EpochInfo, plan: PrunePlan, p: NDArray[np.float64], where: str
 ) -> None:
-    """A fixed count must keep to the bound in each plan, a count drawn by coins in expectation."""
-    # Counts are integers: each of at most two groups may lose one sample more than its share.
-    most = policy.max_ratio * len(view) + 2 + 1e-6
+    """A fixed count must keep to the bound in each plan, a count drawn by coins in expectation.
+
+    Where the expectation is not known in closed form, `check_frequency` measures it.
+    """
+    # Counts are integers: each of at most two groups may lose one sample more than its share, but none where it is 0.
+    most = policy.max_ratio * len(view) + (2 if policy.max_ratio > 0 else 0) + 1e-6
     pruned: float = len(view) - plan.num_kept
-    if pruned > most and policy.closed_form:
+    if pruned > most and policy.max_ratio > 0:
         counts = {policy.plan(view, epoch, np.random.default_rng(seed)).num_kept for seed in range(16)}
-        pruned = pruned if len(counts) == 1 else len(view) - float(p.sum())
+        expected = len(view) - float(p.sum()) if policy.closed_form else 0.0
+        pruned = pruned if len(counts) == 1 else expected
     require(
         pruned <= most,
         f"`plan` of {type(policy).__name__}",

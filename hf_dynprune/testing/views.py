@@ -13,6 +13,7 @@ from ..decisions.scores import ScoreStore, ScoreView, Statistic
 Visits = float | tuple[float, ...] | None
 """A sample's scores: one, one for each of the first epochs, or none."""
 NAN, INF = math.nan, math.inf
+TIES = "few different scores"
 
 
 def view_of(samples: Sequence[Visits], statistics: Iterable[Statistic] = ()) -> ScoreView:
@@ -56,7 +57,7 @@ def cases(size: int, seed: int) -> list[Case]:
     return [
         Case("scores drawn at random", skewed),
         Case("all scores equal", [1.0] * size),
-        Case("few different scores", tied(size)),
+        Case(TIES, tied(size)),
         Case("no sample with a score", nothing),
         Case("one sample with a score", lone),
         Case("every other sample unseen", [score if i % 2 else None for i, score in enumerate(skewed)]),

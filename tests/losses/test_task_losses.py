@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from hf_dynprune import RandomSelector
-from hf_dynprune.losses import LossTerms, find_loss, weighted_loss
+from hf_dynprune.losses import LossTerms, PerSampleLoss, find_loss, weighted_loss
 from hf_dynprune.losses.choices import SpanLoss
 from hf_dynprune.losses.classification import ClassificationLoss
 from hf_dynprune.losses.interception import InterceptedLoss
@@ -109,6 +109,20 @@ def test_accumulation_is_one_large_batch(tmp_path):
         torch.testing.assert_close(after[1][name], tensor, rtol=1e-5, atol=1e-6)
 
 
+class SmoothedMore(PerSampleLoss):
+    """Says that its smoothing is another than it is."""
+
+    def __init__(self, loss):
+        self.loss, self.label_smoothing = loss, 2 * loss.label_smoothing
+        self.count, self.forward = loss.count, loss.forward
+
+    def count(self, inputs):
+        raise NotImplementedError
+
+    def __call__(self, model, inputs, outputs):
+        return self.loss(model, inputs, outputs)
+
+
 @pytest.mark.parametrize(
     "task",
     [
@@ -131,6 +145,9 @@ def test_label_smoothing_is_the_trainers(task):
     ours = weighted_loss(loss(model, batch, outputs), torch.ones(B), loss.count(batch).sum())
     expected = smoother({"logits": outputs.logits}, batch["labels"], shift_labels=task.startswith("causal"))
     assert ours.item() == pytest.approx(expected.item(), rel=1e-6)
+    check_loss(loss, model, batch, tolerance=1e-6)
+    with pytest.raises(AssertionError, match=r"must equal the smoothed loss of .*, got"):
+        check_loss(SmoothedMore(loss), model, batch)
 
 
 def test_label_smoothing_is_refused_where_the_trainer_has_none():

@@ -57,6 +57,9 @@ def main(arguments):
     for ratio in (0.0, 0.25, 0.9):
         check_policy(toy_policy.ToyPolicy(ratio))
     check_policy(toy_policy.ToyPolicy(), num_samples=30, seed=1)
+    for policy in (toy_policy.Simulated(0.5), toy_policy.Simulated(0.9), toy_policy.SimulatedCoins(0.5)):
+        check_policy(policy)
+    check_selector(toy_selector.StateFromTheFirstBatch())
     for largest, chance in ((0.25, 0.5), (0.0, 0.9), (1.0, 1.0)):
         check_selector(toy_selector.ToySelector(largest, chance))
     check_loss(toy_loss.ToyLoss(), model, toy_loss.batch())
@@ -67,6 +70,7 @@ def main(arguments):
     refused(check_policy, toy_policy.BROKEN)
     refused(check_selector, toy_selector.BROKEN)
     refused(lambda loss: check_loss(loss, model, toy_loss.batch()), toy_loss.BROKEN)
+    refused(lambda name: check_loss(toy_loss.ToyLoss(), model, toy_loss.BAD_BATCHES[name][0]), toy_loss.BAD_MESSAGES)
     print(f"hf_dynprune {hf_dynprune.__version__} of {where.parent}")
 
 

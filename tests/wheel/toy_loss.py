@@ -138,3 +138,10 @@ BROKEN = {
     ToyLoss: "The loss must be a PerSampleLoss or a function, got <class .*ToyLoss'>. Pass an object, not a class",
 }
 """What is wrong with each, as the message says it."""
+
+BAD_BATCHES = {
+    "a list": ([1, 2], "`inputs` of `check_loss` must be a mapping of names to tensors, got list"),
+    "of other sizes": (batch() | {"extra": torch.zeros(3)}, "The training batch has 4 rows, but 'extra' 3"),
+    "without tensors": ({"labels": "none"}, "The training batch has no tensor with rows, only: labels"),
+}
+BAD_MESSAGES = {name: message for name, (_, message) in BAD_BATCHES.items()}

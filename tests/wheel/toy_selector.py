@@ -45,6 +45,16 @@ class ToySelector(BatchSelector):
         return rows, np.where(top[rows], 1.0, 1 / self.chance).astype(np.float32)
 
 
+class StateFromTheFirstBatch(ToySelector):
+    """Has no state before the first batch."""
+
+    def start(self):
+        return {}
+
+    def observe(self, losses, state):
+        return {"batches": state.get("batches", np.array(0)) + 1}
+
+
 # ---- The same with one mistake each ----
 
 
@@ -91,6 +101,12 @@ class AnotherShare(ToySelector):
     share = 0.2
 
 
+class NoShare(ToySelector):
+    @property
+    def share(self):
+        raise RuntimeError("not known")
+
+
 class Fails(ToySelector):
     def select(self, losses, state, rng):
         return super().select(losses.reshape(4, -1), state, rng)
@@ -105,6 +121,7 @@ BROKEN = {
     ChangesTheLosses(): "`select` of ChangesTheLosses must change no array that it is given, got another `losses`",
     StateOfNumbers(): "`observe` of StateOfNumbers must return a mapping .* got 'batches' as int: `np.asarray`",
     AnotherShare(): r"`share` of AnotherShare must be about .*, got 0\.2 where 0\.6\d+ of 200 batches of 64",
+    NoShare(): "The check of NoShare raised RuntimeError: not known",
     Fails(): "`select` of Fails raised .* for 1 losses, drawn at random: ",
     "not_a_selector": "`selector` must be a BatchSelector object such as OrderDPSelector.., a frozen dataclass, got",
 }
