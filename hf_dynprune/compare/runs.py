@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -82,7 +83,7 @@ def finished_result(folder: Path, settings: Mapping[str, Any]) -> RunResult | No
             f"{folder} holds a run with other settings ({'; '.join(differences[:3])}{more}): use another "
             "`output_dir`, or move it away."
         )
-    write_atomically(folder / SETTINGS_FILE, json.dumps(dict(settings), indent=1, default=str).encode())
+    write_atomically(folder / SETTINGS_FILE, _as_json(settings).encode())
     return RunResult.read(folder / RESULT_FILE)
 
 
@@ -95,7 +96,7 @@ def other_settings(folder: Path, settings: Mapping[str, Any]) -> list[str]:
     is_begun = (folder / RESULT_FILE).is_file() or any(folder.glob("checkpoint-*"))
     if not file.is_file() or not is_begun:
         return []
-    then, now = json.loads(file.read_text(encoding="utf-8")), json.loads(json.dumps(dict(settings), default=str))
+    then, now = json.loads(file.read_text(encoding="utf-8")), json.loads(_as_json(settings))
     differs = sorted(key for key in {*then, *now} if key not in then or key not in now or then[key] != now[key])
     return [f"{key}: {_said(then, key)} then, {_said(now, key)} now" for key in differs]
 
@@ -103,17 +104,24 @@ def other_settings(folder: Path, settings: Mapping[str, Any]) -> list[str]:
 def keep_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Make room for a run: one with other settings is kept beside its folder, one with these settings is put back.
 
-    A folder that is kept has the first digits of a digest of its settings behind its name.
+    A folder that is kept has the first digits of a digest of its settings behind its name. What a run that did not
+    finish left in the folder gives way to a finished one.
     """
     if other_settings(folder, settings):
-        folder.rename(_kept(folder, json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))))
-    kept = _kept(folder, json.loads(json.dumps(dict(settings), default=str)))
-    if kept.is_dir() and not folder.exists():
+        folder.rename(_kept(folder, (folder / SETTINGS_FILE).read_text(encoding="utf-8")))
+    kept = _kept(folder, _as_json(settings))
+    if kept.is_dir() and not (folder / RESULT_FILE).is_file():
+        if folder.is_dir():
+            shutil.rmtree(folder)
         kept.rename(folder)
 
 
-def _kept(folder: Path, settings: Mapping[str, Any]) -> Path:
-    return folder.with_name(f"{folder.name}.{json_digest(settings)[:8]}")
+def _kept(folder: Path, settings: str) -> Path:
+    return folder.with_name(f"{folder.name}.{json_digest(json.loads(settings))[:8]}")
+
+
+def _as_json(settings: Mapping[str, Any]) -> str:
+    return json.dumps(dict(settings), indent=1, default=str)
 
 
 def _said(settings: Mapping[str, Any], key: str) -> str:

@@ -119,7 +119,7 @@ class LossStep:
         """
         self.refuse_uncounted(inputs)
         batch = without_own_keys(inputs)
-        index, weight, count = (inputs[key] for key in _OWN_KEYS)
+        index, weight, count = inputs[INDEX_KEY], inputs[WEIGHT_KEY], inputs[COUNT_KEY]
         outputs = self.loss.forward(model, batch)
         terms = self.loss(model, batch, outputs)
         check_terms(terms, index)

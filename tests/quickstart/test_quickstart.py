@@ -6,6 +6,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import datasets
 import evaluate
@@ -145,6 +146,21 @@ def test_results_of_other_settings_are_kept(tmp_path, monkeypatch):
     assert run_quickstart(few) == first
     assert len(list((tmp_path / "runs").iterdir())) == 2
     assert [run.full_passes for run in read_runs(tmp_path / "runs")] == [first[0].full_passes]
+
+
+def test_a_run_that_was_not_finished_is_in_nobodys_way(tmp_path, monkeypatch):
+    """Neither what is kept beside its folder nor what is to be kept there next."""
+    few, more = (settings(tmp_path, methods=("none",), epochs=epochs) for epochs in (2, 3))
+    first = run_quickstart(few)
+    with monkeypatch.context() as patch:
+        patch.setattr("hf_dynprune.quickstart.run.run_once", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_quickstart(more)
+    with monkeypatch.context() as patch:
+        patch.setattr("hf_dynprune.quickstart.run.run_once", lambda *_: pytest.fail("trained again"))
+        assert run_quickstart(few) == first
+    run_quickstart(more)
+    assert run_quickstart(few) == first
 
 
 def test_a_broken_results_file_is_named(tmp_path):
