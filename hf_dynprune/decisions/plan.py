@@ -152,6 +152,23 @@ def _check_weights(weight: NDArray[np.float32]) -> None:
 
 
 @dataclass(frozen=True)
+class PastEpoch:
+    """What a policy may know of a finished epoch beside the scores.
+
+    Args:
+        ratio: share of the data that it pruned.
+        concentration: PR of the scores at its end (`worth.py`); None where the loss has no proxy of a gradient.
+        staleness: R of the epoch (`worth.py`); None also where it is not known.
+        held_out: figure of the evaluation at its end, lower is better; None where there was no evaluation.
+    """
+
+    ratio: float
+    concentration: float | None = None
+    staleness: float | None = None
+    held_out: float | None = None
+
+
+@dataclass(frozen=True)
 class EpochInfo:
     """Where in the run an epoch stands, and the source of its randomness.
 
@@ -160,12 +177,14 @@ class EpochInfo:
         num_epochs: length of the run in epochs over the full data; fractional where the run ends inside one.
         progress: share of the run done when this epoch begins, in `[0, 1]`.
         seed: of the run; every draw is a function of (seed, epoch or key, stream).
+        past: the run's finished epochs, in order.
     """
 
     epoch: int
     num_epochs: float
     progress: float
     seed: int
+    past: tuple[PastEpoch, ...] = ()
 
     def prunes_before(self, delta: float) -> bool:
         """Whether this epoch lies before the annealing phase, the last `1 - delta` of the run.

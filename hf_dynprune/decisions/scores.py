@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
@@ -11,9 +11,12 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .chunks import chunks, count_true, index_dtype
+from .chunks import index_dtype, true_positions
 
 T = TypeVar("T", bound=np.generic)
+
+Watch = Callable[[NDArray[np.signedinteger[Any]], NDArray[np.float32], NDArray[np.float32]], None]
+"""Called with indices, old scores and new scores `[M]`, all scores finite."""
 
 
 class Statistic(Protocol):
@@ -201,41 +204,36 @@ class ScoreStore:
             raise ValueError(f"`indices` recorded in epoch {epoch} must lie in [0, {self.num_samples}), got {bad}.")
         self._pending.append((index.astype(index_dtype(self.num_samples)), score))
 
-    def end_epoch(self, epoch: int | None = None) -> FoldSummary:
+    def end_epoch(self, epoch: int | None = None, watch: Watch | None = None) -> FoldSummary:
         """Fold what was recorded into the scores. Of several scores of one sample the last one counts.
 
         Args:
             epoch: the one that ends; only `LastVisit` needs it.
+            watch: is shown the samples that had a score before and have a new one, a part at a time.
         """
-        index, score = self.pending()
         visits = [self._state[name] for each in self._statistics if isinstance(each, LastVisit) for name in each.names]
         if visits and epoch is None:
             raise ValueError(
                 "`end_epoch` needs the number of the epoch that ends, since `LastVisit` is kept, got None."
             )
-        for last_visit in visits:
-            last_visit[index] = 1 + (epoch or 0)
-        self._pending = []
-        last = self._last_visits(index)
-        if last is not None:
-            index, score = index[last], score[last]
-        bad = [self._fold(index[part], score[part]) for part in chunks(len(index))]
-        return FoldSummary(recorded=len(index), nonfinite=np.sort(np.concatenate([np.empty(0, np.int64), *bad])))
-
-    def _last_visits(self, index: NDArray[np.signedinteger[Any]]) -> NDArray[np.bool_] | None:
-        """Which visit is its sample's last; None where no sample has several."""
-        visited = np.zeros(self.num_samples, bool)
+        latest, visited = np.empty(self.num_samples, np.float32), np.zeros(self.num_samples, bool)
+        index, score = self.pending()
+        latest[index] = score  # numpy lets the last one win
         visited[index] = True
-        if count_true(visited) == len(index):
-            return None
-        at = np.arange(len(index), dtype=np.int64)
-        last = np.zeros(self.num_samples, np.int64)
-        np.maximum.at(last, index, at)
-        is_last: NDArray[np.bool_] = last[index] == at
-        return is_last
+        self._pending = []
+        del index, score
+        for last_visit in visits:
+            last_visit[visited] = 1 + (epoch or 0)
+        recorded, bad = 0, [np.empty(0, np.int64)]
+        # In the order of the samples, whatever the order of the visits: sums over them come out the same to the bit
+        # where a run was resumed or had other processes.
+        for part, found, _ in true_positions(visited):
+            recorded += len(found)
+            bad.append(self._fold(found + part.start, latest[part][found], watch))
+        return FoldSummary(recorded, np.concatenate(bad))
 
     def _fold(
-        self, index: NDArray[np.signedinteger[Any]], score: NDArray[np.float32]
+        self, index: NDArray[np.signedinteger[Any]], score: NDArray[np.float32], watch: Watch | None
     ) -> NDArray[np.signedinteger[Any]]:
         """Take in scores of different samples; returns the indices of those that are not finite."""
         finite = np.isfinite(score)
@@ -246,6 +244,9 @@ class ScoreStore:
             old = [self._state[name][index] for name in statistic.names]
             for name, new in zip(statistic.names, statistic.update(old, score, first), strict=True):
                 self._state[name][index] = new
+        if watch is not None:
+            again = ~first
+            watch(index[again], self._score[index[again]], score[again])
         self._score[index] = score
         self._seen[index] = True
         return bad

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..decisions.worth import GradientProxy
 from ..serving.indexed import INDEX_KEY
 
 
@@ -39,6 +40,11 @@ class PerSampleLoss(ABC):
     """The smoothing of the labels that the loss includes: above 0 it equals the Trainer's smoothed loss."""
     options: Mapping[str, Any] | None = None
     """Parameters that are not at their defaults, if any, as JSON takes them: a resumed run must have the same."""
+    gradient_proxy: GradientProxy | None = None
+    """How the norm of a sample's gradient follows from its score; None where it does not. Asked after the first batch.
+
+    The figures that say whether choosing samples can pay are made of it (`decisions/worth.py`).
+    """
     trainer_gathers_metrics = False
     """Whether the trainer class's own `compute_loss` also gathers metrics for its logs, such as the accuracy of tokens.
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..decisions.worth import GradientProxy
 from .base import LossTerms, PerSampleLoss
 from .labels import IGNORE, RangeCheck, at_least_single, is_named, labels_of, logits_of, refuse_own_loss_function
 from .registry import register_loss
@@ -32,6 +33,8 @@ class MultipleChoiceLoss(PerSampleLoss):
     def __init__(self, model: torch.nn.Module, label_smoothing: float = 0.0) -> None:
         refuse_own_loss_function(model)
         self.label_smoothing = label_smoothing
+        # How low a smoothed loss can be depends on the number of choices, which may differ between samples.
+        self.gradient_proxy = None if label_smoothing else GradientProxy("cross_entropy")
         self._check_range: RangeCheck | None = None
 
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
@@ -68,6 +71,7 @@ class SpanLoss(PerSampleLoss):
     """The loss of `AutoModelForQuestionAnswering` models: start and end logits `[B, T]`, a position `[B]` of each."""
 
     withheld = ("start_positions", "end_positions")
+    gradient_proxy = GradientProxy("cross_entropy")
 
     def __init__(self, model: torch.nn.Module, label_smoothing: float = 0.0) -> None:
         refuse_own_loss_function(model)

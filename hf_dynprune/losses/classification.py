@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..decisions.worth import GradientProxy, smoothed_entropy
 from .base import LossTerms, PerSampleLoss
 from .labels import IGNORE, RangeCheck, at_least_single, labels_of, logits_of, refuse_own_loss_function
 from .registry import register_loss
@@ -51,6 +52,13 @@ class ClassificationLoss(PerSampleLoss):
         self._has_checked = False
         self.label_smoothing = label_smoothing
         self._check_range = RangeCheck(self.classes, IGNORE, "Check `num_labels` of the model's config.")
+
+    @property
+    def gradient_proxy(self) -> GradientProxy | None:  # type: ignore[override]
+        """None for several labels: a mean over classes does not say how large each one's error is."""
+        if self._problem == _SINGLE:
+            return GradientProxy("cross_entropy", smoothed_entropy(self.label_smoothing, self.classes))
+        return GradientProxy("squared_error") if self._problem == _REGRESSION else None
 
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
         """1 for each sample; 0 where its only label is -100."""

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from ..decisions.worth import GradientProxy
 from .base import LossTerms, PerSampleLoss
 from .labels import RangeCheck, at_least_single, is_named, labels_of, logits_of, refuse_own_loss_function
 from .registry import register_loss
@@ -72,6 +73,7 @@ class SegmentationLoss(PerSampleLoss):
         self.denominator = own if denominator is None else denominator
         self.equals_model_loss = self.denominator == own
         self.score = score
+        self.gradient_proxy = GradientProxy("cross_entropy") if score == "mean" else None
         self.top_share = top_share
         self._averages_all = denominator == "all"
         self.options = self._set_options(own)

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..decisions.worth import GradientProxy
 from .base import LossTerms, PerSampleLoss
 from .labels import IGNORE
 from .registry import register_trainer_loss
@@ -67,6 +68,7 @@ class SFTLoss(PerSampleLoss):
                 "per-sample loss of SFTTrainer takes no parameters."
             )
         self.is_dft = trainer.args.loss_type == "dft"
+        self.gradient_proxy = None if self.is_dft else GradientProxy("cross_entropy")
         self.router_weight: float | None = trainer.router_aux_loss_coef if trainer.aux_loss_enabled else None
 
     def count(self, inputs: Mapping[str, Any]) -> Tensor:

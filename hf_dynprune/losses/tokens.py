@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..decisions.worth import GradientProxy, smoothed_entropy
 from .base import LossTerms, PerSampleLoss
 from .labels import IGNORE, RangeCheck, at_least_single, is_named, labels_of, logits_of, refuse_own_loss_function
 from .registry import register_loss
@@ -45,6 +46,8 @@ class TokenLoss(PerSampleLoss):
         advice = "`num_labels` of the model's config" if is_labelled else "the tokenizer against the model's vocabulary"
         self._check_range = None if classes is None else RangeCheck(classes, IGNORE, f"Check {advice}.")
         self.label_smoothing = label_smoothing
+        if classes is not None or not label_smoothing:
+            self.gradient_proxy = GradientProxy("cross_entropy", smoothed_entropy(label_smoothing, classes or 1))
         self.shifted = shifted
         # The Trainer's smoothing leaves the router's loss out.
         self.router_weight = 0.0 if label_smoothing else _router_weight(model)

@@ -4,13 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..decisions.plan import PrunePlan
+from ..decisions.plan import PastEpoch, PrunePlan
 from ..decisions.scores import ScoreView
 from .figures import effective_size, pruned_range, score_quantiles
 
 HISTORY_FILE = "dynprune_history.jsonl"
 RUN_FILE = "dynprune_run.json"
 """What was run; see `about.py`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """One figure of an evaluation during the run.
+
+    Args:
+        name: its key, such as "eval_loss".
+        value: finite.
+        greater_is_better: whether a greater value is the better one.
+    """
+
+    name: str
+    value: float
+    greater_is_better: bool
+
+    @property
+    def cost(self) -> float:
+        """The value, negated where greater is better: lower is better throughout."""
+        return -self.value if self.greater_is_better else self.value
 
 
 @dataclasses.dataclass
@@ -49,6 +69,12 @@ class EpochRecord:
         seconds_checkpoint: within `seconds_train`, writing checkpoints and pushing them.
         energy: joules drawn by the GPUs of the first machine during `seconds_train`; None without GPU or meter
             (`pynvml`).
+        concentration: PR of the scores at its end, in (0, 1]: the share of the data that holds the gradient
+            (`decisions/worth.py`). None where the loss has no proxy of a gradient, and with a selector.
+        staleness: R of the epoch: below 1 where the scores from before it predict its losses. None also where no
+            visited sample had a score, or where it is not known how probable each visit was.
+        held_out: the evaluation that the run is judged by, the last one in the epoch: `metric_for_best_model`, without
+            it the evaluation's loss. None where there was none.
 
     With a selector a record is one pass over the data, so far where it is not over: `num_samples` counts candidates,
     `kept` and `forward_passes` the trained samples, `ratio` is the share of the candidates that was not trained,
@@ -79,6 +105,13 @@ class EpochRecord:
     seconds_evaluation: float = 0.0
     seconds_checkpoint: float = 0.0
     energy: float | None = None
+    concentration: float | None = None
+    staleness: float | None = None
+    held_out: HeldOut | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.held_out, dict):  # read from a file
+            self.held_out = HeldOut(**self.held_out)
 
     @classmethod
     def opened(
@@ -100,6 +133,12 @@ class EpochRecord:
             effective_samples=effective_size(plan.weights),
             pruned_scores=pruned_range(view, plan),
         )
+
+    @property
+    def past(self) -> PastEpoch:
+        """What a policy may know of the epoch once it is finished."""
+        held_out = None if self.held_out is None else self.held_out.cost
+        return PastEpoch(self.ratio, self.concentration, self.staleness, held_out)
 
     @property
     def pruned(self) -> int:

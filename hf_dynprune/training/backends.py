@@ -34,6 +34,15 @@ def epoch_scalars(record: EpochRecord) -> dict[str, float]:
         "projected_saving": record.projected_saving,
         "pruning_runtime": record.seconds_plan + record.seconds_merge,
     }
+    shown = {f"dynprune/{name}": value for name, value in figures.items() if value is not None}
+    return shown | worth_scalars(record)
+
+
+def worth_scalars(record: EpochRecord) -> dict[str, float]:
+    """What `Trainer.log` is given at the end of an epoch with any policy: whether choosing could pay."""
+    figures = {"concentration": record.concentration, "staleness": record.staleness}
+    if record.concentration is not None:
+        figures["kappa"] = 1 / record.concentration
     return {f"dynprune/{name}": value for name, value in figures.items() if value is not None}
 
 

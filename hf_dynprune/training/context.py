@@ -14,6 +14,7 @@ import datasets
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..decisions.dealing import Layout
+from ..records.record import HeldOut
 from ..records.state_files import StateCache
 from ..records.timing import EpochTimes
 from ..records.usable_checkpoint import choose_checkpoint, remove_markers
@@ -21,6 +22,7 @@ from ..serving.distributed import collect
 from ..training_args import DynPruneArguments
 from .combining import is_of_trl
 from .gpu_meter import find_meter
+from .measures import held_out_figure
 from .protocol import Training
 
 
@@ -177,6 +179,10 @@ class TrainerContext:
         return manager
 
     # ---- State, logs and folders ----
+
+    def held_out(self, after_step: int) -> HeldOut | None:
+        """The figure of the last evaluation after a step, by which the run is judged."""
+        return held_out_figure(self.args, self.state.log_history, after_step)
 
     @property
     def callbacks(self) -> list[Any]:

@@ -21,11 +21,13 @@ from ..decisions.plan import EpochInfo, PrunePlan
 from ..decisions.policy import PruningPolicy
 from ..decisions.schedule import RunClock, RunLength
 from ..decisions.scores import ScoreStore, ScoreView
+from ..decisions.worth import GradientProxy, StalenessMeter, proxy_sums
 from ..records.history import PruningHistory
 from ..records.packing import pack_plan, pack_scores, unpack_plan, unpack_scores
-from ..records.record import EpochRecord
+from ..records.record import EpochRecord, HeldOut
 from ..records.state_files import require
 from .identity import EpochRunIdentity, refuse_another_run
+from .measures import staleness_meter
 
 _NOT_EXACT = (
     "Scores and plan are those of the checkpoint, the learning rate goes on at the same share of the run; the result "
@@ -50,6 +52,8 @@ class EpochRun:
         self.history = PruningHistory()
         self.plan: PrunePlan | None = None
         self.record: EpochRecord | None = None
+        self.proxy: GradientProxy | None = None
+        """Of the gradient's norm, once the loss has said so; without one there are no figures of worth."""
         self._saved_layout = layout
         self._saved_updates: int | None = None
         self._last_pruned_ratio = 0.0
@@ -57,7 +61,9 @@ class EpochRun:
 
     def epoch_info(self, epoch: int, step: int) -> EpochInfo:
         """Epoch `epoch`, beginning at global step `step`."""
-        return EpochInfo(epoch, self.clock.length.num_epochs, self.clock.progress(epoch, step), self.identity.seed)
+        past = tuple(record.past for record in self.history)
+        length = self.clock.length.num_epochs
+        return EpochInfo(epoch, length, self.clock.progress(epoch, step), self.identity.seed, past)
 
     def make_plan(self, info: EpochInfo) -> PrunePlan:
         """Plan the epoch from the folded scores, or hold the plan in force, and open the epoch's record.
@@ -104,8 +110,12 @@ class EpochRun:
             return PrunePlan.full(self.identity.num_samples)
         return held if held is not None else self.policy.plan(view, info, info.generator("plan", key=start))
 
-    def close_epoch(self, step: int) -> EpochRecord:
+    def close_epoch(self, step: int, held_out: HeldOut | None = None) -> EpochRecord:
         """Fold the open epoch's scores and finish its record.
+
+        Args:
+            step: global step at its end.
+            held_out: the evaluation at its end.
 
         Raises:
             FloatingPointError: if scores were recorded in the epoch and none is finite.
@@ -114,7 +124,12 @@ class EpochRun:
         if record is None or self.clock.current is None:
             raise RuntimeError("No epoch is open.")
         began = time.perf_counter()
-        summary = self.store.end_epoch(record.epoch)
+        meter = None if self.proxy is None else self._staleness_meter(record.epoch, self.proxy)
+        summary = self.store.end_epoch(record.epoch, None if meter is None else meter.add)
+        if self.proxy is not None:
+            record.concentration = proxy_sums(self.store.view(), self.proxy).concentration
+            record.staleness = None if meter is None else meter.staleness
+        record.held_out = held_out
         record.seconds_merge += time.perf_counter() - began
         record.nonfinite += len(summary.nonfinite)
         record.steps += step - self.clock.current.start_step
@@ -136,6 +151,17 @@ class EpochRun:
                 some,
             )
         return record
+
+    def _staleness_meter(self, epoch: int, proxy: GradientProxy) -> StalenessMeter | None:
+        if self.plan is None or self.clock.current is None:
+            return None
+        planner = self.policy
+        if self.target is not None and not self.plan.is_full:
+            if not self.target.ratio:  # not in a checkpoint of an older version
+                return None
+            planner = planner.with_ratio(self.target.ratio)
+        info = self.epoch_info(epoch, self.clock.current.start_step)
+        return staleness_meter(planner, self.plan, self.store.view(), info, proxy)
 
     def distributions(self) -> dict[str, NDArray[np.float32]]:
         """For histograms: the scores after the last finished epoch, NaN where there is none, and its plan's weights."""
@@ -217,7 +243,14 @@ class EpochRun:
         arrays = pack_scores(self.store.state_dict(), self.identity.num_samples)
         if self.plan is not None:
             arrays |= pack_plan(self.plan)
-        return arrays, self._json_state()
+        return arrays, self._json_state() | self._added_state()
+
+    def _added_state(self) -> dict[str, Any]:
+        """What checkpoints of older versions lack."""
+        return {
+            "planned_ratio": 0.0 if self.target is None else self.target.ratio,
+            "proxy": None if self.proxy is None else asdict(self.proxy),
+        }
 
     def _json_state(self) -> dict[str, Any]:
         return {
@@ -226,7 +259,7 @@ class EpochRun:
             "layout": asdict(self.layout),
             "dealing": asdict(self.dealing),
             "clock": self.clock.state_dict(),
-            "open_record": None if self.record is None else vars(self.record),
+            "open_record": None if self.record is None else asdict(self.record),
             "history": self.history.as_dicts(),
             "last_pruned_ratio": self._last_pruned_ratio,
             "warned_nonfinite": self._warned_nonfinite,
@@ -251,8 +284,10 @@ class EpochRun:
         self.history = PruningHistory([EpochRecord(**row) for row in saved["history"]])
         self._last_pruned_ratio = saved["last_pruned_ratio"]
         self._warned_nonfinite = saved["warned_nonfinite"]
+        self.proxy = GradientProxy(**saved["proxy"]) if saved.get("proxy") else None
         if self.target is not None:
             self.target.has_warned = saved["warned_budget"]
+            self.target.ratio = saved.get("planned_ratio", 0.0)
 
     def _identities(self, saved: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """What must be the same on a resume, by its name in a message: (saved run, this run)."""

@@ -27,7 +27,7 @@ from ..serving.indexed import WEIGHT_KEY
 from ..serving.labels import dataset_fingerprint
 from ..serving.loader import PlanLoader, check_served, plan_sampler, skipped_too_little
 from ..serving.sampler import PlanBatchSampler, visiting_order
-from .backends import epoch_scalars, send_histograms
+from .backends import epoch_scalars, send_histograms, worth_scalars
 from .combining import refuse_own_data
 from .context import TrainerContext
 from .epoch_run import EpochRun
@@ -251,14 +251,16 @@ class EpochPruning:
         self.merge()
         self._sample_logging.write(run)
         try:
-            record = run.close_epoch(context.state.global_step)
+            held_out = None if run.clock.current is None else context.held_out(run.clock.current.start_step)
+            record = run.close_epoch(context.state.global_step, held_out)
         finally:
             if context.is_first:
                 run.history.save(context.folder(trial))
-        if self.prunes:
-            if context.is_first:
-                send_histograms(context.callbacks, context.state.global_step, run.distributions)
-            context.log(epoch_scalars(record))
+        if self.prunes and context.is_first:
+            send_histograms(context.callbacks, context.state.global_step, run.distributions)
+        scalars = epoch_scalars(record) if self.prunes else worth_scalars(record)
+        if scalars:
+            context.log(scalars)
 
     def finish(self, trial: Any) -> int:
         self._close_epoch(trial)
@@ -291,6 +293,7 @@ class EpochPruning:
         began, run = time.perf_counter(), self.run
         if run is None:
             return
+        run.proxy = self._loss_step.loss.gradient_proxy or run.proxy  # a resumed run's loss has seen no batch yet
         index, score = self._scores.drain(self.context.accelerator)
         run.store.record(index, score, epoch=-1 if run.record is None else run.record.epoch)
         seconds = time.perf_counter() - began

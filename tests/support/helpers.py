@@ -161,6 +161,14 @@ def pruning_trainer(
     )
 
 
+WORTH = {"dynprune/concentration", "dynprune/kappa", "dynprune/staleness"}
+
+
+def without_worth(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the Trainer's log less those of `none`, which say what choosing samples would be worth."""
+    return [row for row in rows if not {key for key in row if "dynprune" in key} & WORTH or "dynprune/kept" in row]
+
+
 def weights_of(trainer: Trainer) -> dict[str, torch.Tensor]:
     """A copy of all parameters and buffers."""
     return {name: tensor.detach().clone() for name, tensor in trainer.model.state_dict().items()}

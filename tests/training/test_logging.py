@@ -19,7 +19,7 @@ import pytest
 from hf_dynprune.records.record import EpochRecord
 from hf_dynprune.training import backends as logging_backends
 from hf_dynprune.training.backends import epoch_scalars, find_backends, send_histograms, send_picture
-from tests.support.helpers import Images, pruning_trainer, vit
+from tests.support.helpers import Images, pruning_trainer, vit, without_worth
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, SIZE = 4, 48
@@ -186,10 +186,13 @@ def test_what_is_unknown_is_not_logged():
     assert "dynprune/score_median" not in epoch_scalars(RECORD_WITHOUT)
 
 
-def test_a_run_without_pruning_logs_nothing_of_ours(tmp_path):
-    trainer = pruning_trainer(vit(), Images(8), tmp_path, num_train_epochs=1)
+def test_a_run_without_pruning_logs_what_choosing_would_be_worth_and_nothing_else(tmp_path):
+    trainer = pruning_trainer(vit(), Images(8), tmp_path, num_train_epochs=2)
     trainer.train()
-    assert not [key for row in trainer.state.log_history for key in row if "dynprune" in key]
+    ours = [{key for key in row if "dynprune" in key} for row in trainer.state.log_history]
+    figures = {"dynprune/concentration", "dynprune/kappa"}
+    assert [keys for keys in ours if keys] == [figures, figures | {"dynprune/staleness"}]
+    assert not [key for row in without_worth(trainer.state.log_history) for key in row if "dynprune" in key]
 
 
 def test_a_broken_matplotlib_is_a_warning(monkeypatch, caplog):
