@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .chunks import count_true, index_dtype, true_positions
+from .proxy import GradientProxy
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,12 +158,14 @@ class PastEpoch:
 
     Args:
         ratio: share of the data that it pruned.
+        length: its optimizer steps, as a share of those of a full epoch.
         concentration: PR of the scores at its end (`worth.py`); None where the loss has no proxy of a gradient.
         staleness: R of the epoch (`worth.py`); None also where it is not known.
         held_out: figure of the evaluation at its end, lower is better; None where there was no evaluation.
     """
 
     ratio: float
+    length: float = 1.0
     concentration: float | None = None
     staleness: float | None = None
     held_out: float | None = None
@@ -178,6 +181,7 @@ class EpochInfo:
         progress: share of the run done when this epoch begins, in `[0, 1]`.
         seed: of the run; every draw is a function of (seed, epoch or key, stream).
         past: the run's finished epochs, in order.
+        proxy: how the norm of a sample's gradient follows from its score; None where it does not.
     """
 
     epoch: int
@@ -185,6 +189,7 @@ class EpochInfo:
     progress: float
     seed: int
     past: tuple[PastEpoch, ...] = ()
+    proxy: GradientProxy | None = None
 
     def prunes_before(self, delta: float) -> bool:
         """Whether this epoch lies before the annealing phase, the last `1 - delta` of the run.

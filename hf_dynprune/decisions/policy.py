@@ -54,6 +54,11 @@ class PruningPolicy(Named):
     closed_form: ClassVar[bool] = True
     """Whether `inclusion_probability` is exact. False forces `unbiased = False` and a test by simulation only."""
 
+    reads_worth: ClassVar[bool] = False
+    """Whether plans depend on concentration and staleness (`worth.py`): the loss must have a proxy of the gradient."""
+    reads_evaluations: ClassVar[bool] = False
+    """Whether plans depend on evaluations during the run."""
+
     @property
     def unbiased(self) -> bool:
         """Whether weight x inclusion probability = 1, with probability > 0, for every sample of every plan."""
@@ -101,6 +106,14 @@ class PruningPolicy(Named):
 
     def check_data(self, num_samples: int, fingerprint: str) -> None:
         """Raise a ValueError if the policy was made for another data set than the one a run begins with."""
+
+    def reason(self, epoch: EpochInfo) -> str | None:
+        """Why this epoch is planned as it is, in a few words, for log and history; None: there is nothing to say."""
+        return None
+
+    def wants_evaluation(self, epoch: EpochInfo) -> bool:
+        """Whether an evaluation is to be made before this epoch, which the run is then charged for."""
+        return False
 
     @abstractmethod
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:

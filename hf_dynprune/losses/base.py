@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..decisions.worth import GradientProxy
+from ..decisions.proxy import GradientProxy
 from ..serving.indexed import INDEX_KEY
 
 

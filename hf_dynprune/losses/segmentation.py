@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from ..decisions.worth import GradientProxy
+from ..decisions.proxy import GradientProxy
 from .base import LossTerms, PerSampleLoss
 from .labels import RangeCheck, at_least_single, is_named, labels_of, logits_of, refuse_own_loss_function
 from .registry import register_loss

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..decisions.worth import GradientProxy
+from ..decisions.proxy import GradientProxy
 from .base import LossTerms, PerSampleLoss
 from .labels import IGNORE
 from .registry import register_trainer_loss

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..decisions.worth import GradientProxy, smoothed_entropy
+from ..decisions.proxy import GradientProxy, smoothed_entropy
 from .base import LossTerms, PerSampleLoss
 from .labels import IGNORE, RangeCheck, at_least_single, is_named, labels_of, logits_of, refuse_own_loss_function
 from .registry import register_loss

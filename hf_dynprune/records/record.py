@@ -75,6 +75,8 @@ class EpochRecord:
             visited sample had a score, or where it is not known how probable each visit was.
         held_out: the evaluation that the run is judged by, the last one in the epoch: `metric_for_best_model`, without
             it the evaluation's loss. None where there was none.
+        evaluation_forward_passes: samples of evaluations that the method asked for, without gradient.
+        reason: why the method pruned as it did in this epoch, where it says so.
 
     With a selector a record is one pass over the data, so far where it is not over: `num_samples` counts candidates,
     `kept` and `forward_passes` the trained samples, `ratio` is the share of the candidates that was not trained,
@@ -108,6 +110,8 @@ class EpochRecord:
     concentration: float | None = None
     staleness: float | None = None
     held_out: HeldOut | None = None
+    evaluation_forward_passes: int = 0
+    reason: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.held_out, dict):  # read from a file
@@ -138,7 +142,7 @@ class EpochRecord:
     def past(self) -> PastEpoch:
         """What a policy may know of the epoch once it is finished."""
         held_out = None if self.held_out is None else self.held_out.cost
-        return PastEpoch(self.ratio, self.concentration, self.staleness, held_out)
+        return PastEpoch(self.ratio, self.steps / self.full_steps, self.concentration, self.staleness, held_out)
 
     @property
     def pruned(self) -> int:

@@ -19,9 +19,10 @@ from ..decisions.budget import TargetSaving
 from ..decisions.dealing import Dealing, Layout
 from ..decisions.plan import EpochInfo, PrunePlan
 from ..decisions.policy import PruningPolicy
+from ..decisions.proxy import GradientProxy
 from ..decisions.schedule import RunClock, RunLength
 from ..decisions.scores import ScoreStore, ScoreView
-from ..decisions.worth import GradientProxy, StalenessMeter, proxy_sums
+from ..decisions.worth import StalenessMeter, proxy_sums
 from ..records.history import PruningHistory
 from ..records.packing import pack_plan, pack_scores, unpack_plan, unpack_scores
 from ..records.record import EpochRecord, HeldOut
@@ -63,7 +64,7 @@ class EpochRun:
         """Epoch `epoch`, beginning at global step `step`."""
         past = tuple(record.past for record in self.history)
         length = self.clock.length.num_epochs
-        return EpochInfo(epoch, length, self.clock.progress(epoch, step), self.identity.seed, past)
+        return EpochInfo(epoch, length, self.clock.progress(epoch, step), self.identity.seed, past, self.proxy)
 
     def make_plan(self, info: EpochInfo) -> PrunePlan:
         """Plan the epoch from the folded scores, or hold the plan in force, and open the epoch's record.
@@ -87,6 +88,7 @@ class EpochRun:
         full_steps = self.clock.length.updates_per_epoch
         self.record = EpochRecord.opened(info.epoch, plan, view, full_steps, self._project(info, plan))
         self.record.seconds_plan = time.perf_counter() - began
+        self.record.reason = self.policy.reason(info)
         if not self.history.records:
             self.record.scoring_forward_passes = self.policy.scoring_forward_passes
             self.record.seconds_scoring = self.policy.scoring_seconds

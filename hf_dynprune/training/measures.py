@@ -8,8 +8,9 @@ from typing import Any
 
 from ..decisions.plan import EpochInfo, PrunePlan
 from ..decisions.policy import PruningPolicy
+from ..decisions.proxy import GradientProxy
 from ..decisions.scores import ScoreView
-from ..decisions.worth import GradientProxy, StalenessMeter, proxy_sums
+from ..decisions.worth import StalenessMeter, proxy_sums
 from ..records.record import HeldOut
 
 

@@ -1,0 +1,225 @@
+"""auto: the shorter run, and inside it samples drawn by their error where the run's own figures say that this pays.
+
+The number of optimizer steps comes first: `prune_target_saving` s fixes those of full data on (1 - s) of the epochs.
+Epochs are full, so that the run is the stock Trainer's shorter run to the bit, until three things hold at an epoch's
+start; then the epoch draws samples by their error:
+
+    e_i = 1 - exp(-L_i)  (cross-entropy; the root of L_i for squared error), L_i the sample's last loss
+    R   < gate                 the scores from before the last epoch predicted it         (staleness, `worth.py`)
+    PR  < SPREAD               the errors lie on part of the data                         (concentration, `worth.py`)
+    held-out figure            an evaluation set is there, and the best of its figures is not older than PATIENCE
+                               evaluations: more fitting still helps
+
+    K   = max(least, PR) N                                                    samples of the epoch
+    p_i = min(1, c (floor + (1 - floor) e_i / mean(e))),   sum_i p_i = K      inclusion probability
+    w_i = K / (N p_i)                                                         weight
+
+Draws are systematic in random order: exactly K samples (rounded), with these probabilities. The weighted mean loss of a
+step estimates the mean loss of the full data without bias, at its scale, so that the learning rate keeps its meaning;
+only the variance changes, by about R. Once held-out figures stopped getting better, epochs are full to the end.
+
+When to use: to save a share of the passes without knowing whether choosing pays: many easy samples beside few that
+matter (rare positives, near-duplicates) are drawn from, anything else is trained on as a whole, only shorter.
+Cost: O(N log N) per epoch that prunes; an evaluation about every tenth of the run while it does, charged to the run.
+
+Source: this project. Draws by bounds of the gradient's norm with inverse-probability weights: Katharopoulos and
+Fleuret, ICML 2018, arXiv 1803.00942, within a batch; gate and stopping rule are ours. What was tried and measured:
+docs/choosing.md.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..decisions.draws import random_order
+from ..decisions.plan import EpochInfo, PastEpoch, PrunePlan
+from ..decisions.policy import PruningPolicy, check_range
+from ..decisions.registry import register_policy
+from ..decisions.scores import ScoreView
+from ..decisions.worth import FLOOR
+
+FULL_EPOCHS = 2
+"""Full epochs at the start: the second one shows whether the scores of the first predict it."""
+SPREAD = 0.8
+"""PR from which on so much of the data matters that leaving the rest out would win next to nothing."""
+PATIENCE = 3
+"""Evaluations in a row without a new best figure after which pruning ends."""
+SPACING = 0.1
+"""Share of the run between two evaluations that are made for this method; at least a full epoch's steps."""
+
+
+def inclusion_probabilities(error: NDArray[np.float64], kept: float, floor: float) -> NDArray[np.float64]:
+    """p_i = min(1, c (f + (1 - f) e_i / mean(e))) with sum_i p_i = K, `[M]`.
+
+    Those that would be above 1 are kept surely, and c is found for the rest, until none is left above 1.
+
+    Args:
+        error: e `[M]`, at least 0; all equal where they are all 0.
+        kept: K in (0, M].
+        floor: f in (0, 1].
+
+    Example:
+        >>> inclusion_probabilities(np.array([0.0, 0.0, 1.0]), kept=1.5, floor=0.5)
+        array([0.25, 0.25, 1.  ])
+    """
+    mean = float(error.mean())
+    share = floor + (1 - floor) * (error / mean if mean > 0 else np.ones_like(error))
+    p: NDArray[np.float64] = np.minimum(1.0, share * (kept / share.sum()))
+    while True:
+        sure = p >= 1.0
+        rest = kept - np.count_nonzero(sure)
+        if rest <= 0 or sure.all():
+            return p
+        scaled = share * (rest / share[~sure].sum())
+        if not (scaled[~sure] > 1.0).any():
+            return np.where(sure, 1.0, scaled)
+        p = np.where(sure, 1.0, np.minimum(1.0, scaled))
+
+
+def systematic_draw(probability: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """bool `[M]`: each sample is kept with its probability, and their number is the sum, rounded up or down.
+
+    The probabilities are laid end to end in random order; kept are those in which one of the points u, u + 1, u + 2,
+    ... falls, u uniform in [0, 1).
+
+    Source: Madow, "On the theory of systematic sampling, II", Annals of Mathematical Statistics 20 (1949).
+    """
+    keep = probability >= 1.0  # apart, since the sums of the others are rounded
+    unsure = np.flatnonzero(~keep)
+    order = unsure[random_order(len(unsure), rng)]
+    ends = np.floor(np.cumsum(probability[order]) + rng.random())
+    keep[order] = np.diff(ends, prepend=0.0) > 0
+    return keep
+
+
+@register_policy("auto")
+@dataclass(frozen=True)
+class Auto(PruningPolicy):
+    """Full data on the shorter schedule; draws by error, with inverse weights, while the run shows that this pays.
+
+    Args:
+        floor: f, share of the draws that is uniform, in (0, 1].
+        gate: R below which choosing is taken to pay, in [0, 1]; 0 never prunes.
+        least: smallest share of the data that an epoch keeps, in (0, 1].
+
+    Example:
+        >>> Auto(least=0.25).max_ratio
+        0.75
+    """
+
+    floor: float = FLOOR
+    gate: float = 0.7
+    least: float = 0.15
+
+    reference = (
+        "hf_dynprune; draws by Katharopoulos, Fleuret: Not All Samples Are Created Equal, ICML 2018, arXiv 1803.00942"
+    )
+    needs_steps = True
+    reads_worth = True
+    reads_evaluations = True
+
+    def __post_init__(self) -> None:
+        check_range(self, "floor", 0, 1, low_open=True)
+        check_range(self, "gate", 0, 1)
+        check_range(self, "least", 0, 1, low_open=True)
+
+    @property
+    def max_ratio(self) -> float:
+        return 1 - self.least if self.gate > 0 else 0.0
+
+    def prunes_in(self, epoch: EpochInfo) -> bool:
+        return self.max_ratio > 0 and epoch.epoch >= FULL_EPOCHS
+
+    def with_ratio(self, ratio: float) -> Auto:
+        """Refused: the ratio follows from the concentration of the errors."""
+        raise ValueError(
+            f"auto has no ratio that can be set, got {ratio!r}: its ratio follows from the run's own figures. Say with "
+            "`prune_target_saving` how much to save, or choose another method."
+        )
+
+    # ---- The decision ----
+
+    def reason(self, epoch: EpochInfo) -> str:
+        return self._obstacle(epoch) or f"draws by error: {_figures(epoch.past[-1])}"
+
+    def wants_evaluation(self, epoch: EpochInfo) -> bool:
+        """Where nothing but a recent held-out figure speaks against pruning."""
+        if not self.prunes_in(epoch) or self._worthless(epoch) or _is_levelled_off(epoch.past):
+            return False
+        since = 0.0
+        for past in reversed(epoch.past):
+            if past.held_out is not None:
+                return since >= max(1.0, SPACING * epoch.num_epochs) - 1e-9
+            since += past.length
+        return True
+
+    def _obstacle(self, epoch: EpochInfo) -> str | None:
+        """Why the epoch is full; None where it draws by error."""
+        if not self.prunes_in(epoch):
+            return "full: the run has no figures yet"
+        worthless = self._worthless(epoch)
+        if worthless:
+            return worthless
+        if all(past.held_out is None for past in epoch.past):
+            return f"full: {_figures(epoch.past[-1])}, but there is no held-out figure"
+        if _is_levelled_off(epoch.past):
+            return f"full: {PATIENCE} evaluations without a new best figure"
+        return None
+
+    def _worthless(self, epoch: EpochInfo) -> str | None:
+        last = next((past for past in reversed(epoch.past) if past.staleness is not None), None)
+        if epoch.proxy is None or last is None or last.concentration is None or last.staleness is None:
+            return "full: the scores say nothing of gradients"
+        if last.staleness >= self.gate:
+            return f"full: R {last.staleness:.2f} is not below {self.gate:g}, scores do not predict the next epoch"
+        if last.concentration >= SPREAD:
+            return f"full: PR {last.concentration:.2f} is not below {SPREAD:g}, the errors lie on all of the data"
+        return None
+
+    # ---- The plan ----
+
+    def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
+        """Systematic draws with the inclusion probabilities, which also give the weights."""
+        n = len(view)
+        if self._obstacle(epoch) is not None or not view.scored.any():
+            return PrunePlan.full(n)
+        p = self.inclusion_probability(view, epoch)
+        keep = systematic_draw(p, rng)
+        return PrunePlan.from_weights((keep * (p.sum() / n / p)).astype(np.float32))
+
+    def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
+        """p_i of scored samples; 1 without a score, and where the epoch is full."""
+        p, scored = np.ones(len(view)), view.scored
+        if self._obstacle(epoch) is not None or epoch.proxy is None or not scored.any():
+            return p
+        error = epoch.proxy(view.score[scored])
+        squares = float(np.dot(error, error))
+        concentration = float(error.sum()) ** 2 / (len(error) * squares) if squares > 0 else 1.0
+        kept = max(1.0, np.round(max(self.least, concentration) * len(error)))
+        p[scored] = inclusion_probabilities(error, kept, self.floor)
+        return p
+
+
+def _figures(past: PastEpoch) -> str:
+    return f"R {past.staleness or 0:.2f}, PR {past.concentration or 0:.2f}"
+
+
+def _is_levelled_off(past: tuple[PastEpoch, ...]) -> bool:
+    """Whether, since pruning began, PATIENCE held-out figures in a row did not better the best one before them.
+
+    Once that is so it stays so: more fitting of the hard samples does not help what is held out.
+    """
+    best, waited, pruned = math.inf, 0, False
+    for each in past:
+        pruned = pruned or each.ratio > 0
+        if each.held_out is None:
+            continue
+        waited = 0 if each.held_out < best or not pruned else waited + 1
+        best = min(best, each.held_out)
+        if waited >= PATIENCE:
+            return True
+    return False
