@@ -62,6 +62,7 @@ class _Wrapper(PruningPolicy):
 
     reads_scores = _of_base("reads_scores")
     closed_form = _of_base("closed_form")
+    needs_steps = _of_base("needs_steps")
     reference = _of_base("reference")
     unbiased = _of_base("unbiased", "Where the wrapped policy is: the weights follow the probabilities.")
     period = _of_base("period")

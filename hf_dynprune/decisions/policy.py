@@ -53,6 +53,8 @@ class PruningPolicy(Named):
     """Whether plans depend on scores. Such a policy keeps every sample that has none."""
     closed_form: ClassVar[bool] = True
     """Whether `inclusion_probability` is exact. False forces `unbiased = False` and a test by simulation only."""
+    needs_steps: ClassVar[bool] = False
+    """Whether the policy decides itself how much to prune, so that only a number of steps fixes what its run costs."""
 
     @property
     def unbiased(self) -> bool:

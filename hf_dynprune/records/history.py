@@ -60,7 +60,7 @@ class PruningHistory:
 
         Args:
             num_epochs: length of the run, to compare with full data over another one; default: what was run of each
-                epoch.
+                epoch, or, with `prune_budget="steps"` and a target, the share of the full run that its steps stand for.
         """
         return account_of(self.records, num_epochs)
 

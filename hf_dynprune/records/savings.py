@@ -14,6 +14,8 @@ from .record import EpochRecord
 class SavingsAccount:
     """The cost of a run against that of the full data over the same epochs, with everything it spent on choosing.
 
+    With `prune_budget="steps"` and a target, these are the epochs of the run that it saves a share of.
+
     Args:
         full: forward passes of the full data.
         training: of the samples that were trained on.
@@ -95,10 +97,10 @@ _SUMMED = (
 
 
 def account_of(records: Sequence[EpochRecord], num_epochs: float | None = None) -> SavingsAccount:
-    """The account of a run, finished or not, over `num_epochs` epochs; None: over what was run of each epoch."""
-    done = sum(record.share for record in records)
+    """The account of a run, finished or not, over `num_epochs` epochs; None: over what its epochs are compared with."""
+    done = sum(record.compared for record in records)
     scale = 1.0 if num_epochs is None or not done else num_epochs / done
-    full = round(sum(record.num_samples * record.share for record in records) * scale)
+    full = round(sum(record.num_samples * record.compared for record in records) * scale)
     training = sum(record.forward_passes for record in records)
     # Of selectors no epoch is full, and thinned-out batches say nothing of the pace of whole ones.
     has_candidates = any(record.candidate_forward_passes for record in records)
@@ -110,7 +112,7 @@ def account_of(records: Sequence[EpochRecord], num_epochs: float | None = None) 
         scoring=sum(record.scoring_forward_passes for record in records),
         candidates=sum(record.candidate_forward_passes for record in records),
         seconds_train=sum(map(_training_seconds, records)),
-        full_steps=round(sum(record.full_steps * record.share for record in records) * scale),
+        full_steps=round(sum(record.full_steps * record.compared for record in records) * scale),
         full_seconds=None if per_pass is None else full * per_pass,
         measured_on=measured_on,
         break_even=None if per_pass is None else _break_even(records, per_pass),
@@ -137,7 +139,7 @@ def _break_even(records: Sequence[EpochRecord], per_pass: float) -> int | None:
     balance, number = 0.0, None
     for done, record in enumerate(records, 1):
         spent = _training_seconds(record) + record.seconds_data + record.seconds_plan + record.seconds_merge
-        balance += record.num_samples * record.share * per_pass - spent - record.seconds_scoring
+        balance += record.num_samples * record.compared * per_pass - spent - record.seconds_scoring
         if balance <= 0:
             number = None
         elif number is None and record.pruned:

@@ -41,7 +41,7 @@ class EpochRun:
         self.policy = policy
         self.identity = identity
         self.target: TargetSaving | None = None
-        if identity.target_saving is not None:
+        if identity.target_saving is not None and identity.budget is None:
             self.target = TargetSaving(policy, identity.target_saving, length.num_epochs, identity.warmup_epochs)
         self.layout = layout
         self.dealing = Dealing(layout.window)
@@ -119,6 +119,9 @@ class EpochRun:
         record.nonfinite += len(summary.nonfinite)
         record.steps += step - self.clock.current.start_step
         record.share = (step - self.clock.current.start_step) / self.clock.current.updates
+        length = self.clock.length
+        if length.full_epochs is not None:
+            record.stands_for = record.steps * length.full_epochs / length.max_steps
         self.history.records.append(record)
         if summary.recorded and len(summary.nonfinite) == summary.recorded:
             raise FloatingPointError(
@@ -198,6 +201,10 @@ class EpochRun:
 
     def _project(self, info: EpochInfo, plan: PrunePlan) -> float | None:
         length = self.clock.length
+        if length.full_epochs is not None:
+            left = (1 - info.progress) * length.max_steps / length.updates_per_epoch
+            done = self.policy.scoring_forward_passes + sum(record.forward_passes for record in self.history)
+            return 1 - (done / plan.num_samples + left) / length.full_epochs
         if length.fixed_steps:
             return None
         if self.target is not None:
@@ -262,17 +269,22 @@ class EpochRun:
         own = self.policy.scoring_forward_passes
         # The saved run was charged with them in its first record, if it got that far.
         charged = int(records[0].get("scoring_forward_passes", 0)) if records else own
+        by_budget, before, now = self.identity.budget is not None, saved["clock"]["length"], self.clock.length
+        was_by_budget = saved["run"].get("budget") is not None
         then = {
             "pruning method": saved["policy"]["name"],
             "parameters": {key: value for key, value in saved["policy"]["parameters"].items() if key not in free},
             "forward passes of scoring": charged,
-            "run fixed by `max_steps`": saved["clock"]["length"]["fixed_steps"],
+            "run fixed by `max_steps`": before["fixed_steps"] and not was_by_budget,
+            # The steps already made are a part of the budget, in the saved run's size.
+            "optimizer steps of a full epoch": before["updates_per_epoch"] if by_budget and was_by_budget else None,
             **saved["run"],
         }
         return then, {
             "pruning method": self.policy.name,
             "parameters": identity,
             "forward passes of scoring": own,
-            "run fixed by `max_steps`": self.clock.length.fixed_steps,
+            "run fixed by `max_steps`": now.fixed_steps and not by_budget,
+            "optimizer steps of a full epoch": now.updates_per_epoch if by_budget and was_by_budget else None,
             **vars(self.identity),
         }
