@@ -17,6 +17,7 @@ from tests.distributed.scenarios import SIZE, Scenario, run
 from tests.support.helpers import Images, pruning_trainer, vit, weights_of
 
 STEPWISE = {"save_strategy": "steps", "save_steps": 1}
+BUDGET = {"prune_budget": "steps", "prune_target_saving": 0.4}
 DISPATCH = {"accelerator_config": {"dispatch_batches": True}}
 SPLIT = {"accelerator_config": {"split_batches": True}}
 FSDP = {
@@ -45,6 +46,8 @@ SAME_AS_ONE_PROCESS = {
     "one-per-process": Scenario("none", batch=2, flags={"num_train_epochs": 2}),
     "fewer-than-a-batch": Scenario("random", batch=64, flags={"num_train_epochs": 2}),
     "max_steps": Scenario("orderdp", flags={"max_steps": 13}),
+    "budget of steps": Scenario("none", flags={**BUDGET, "warmup_steps": 5}),
+    "budget of steps, pruned": Scenario("orderdp", flags={**BUDGET, "gradient_accumulation_steps": 3}),
     "sequential": Scenario("random", flags={"train_sampling_strategy": "sequential"}),
     "fractional-epochs": Scenario("random", flags={"num_train_epochs": 2.5}),
 }

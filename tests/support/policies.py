@@ -66,7 +66,7 @@ class NeedsSteps(PruningPolicy):
 
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
         kept = len(view) - int(self.ratio * len(view) / (1 + epoch.epoch))
-        return PrunePlan(rng.permutation(len(view))[:kept], np.ones(kept), len(view))
+        return PrunePlan(np.sort(rng.permutation(len(view))[:kept]), np.ones(kept), len(view))
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> np.ndarray:
         return np.full(len(view), 1 - int(self.ratio * len(view) / (1 + epoch.epoch)) / len(view))
