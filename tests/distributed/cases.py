@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from hf_dynprune import RandomPruning, SelectiveBackprop
 from tests.distributed.scenarios import SIZE, Scenario, run
-from tests.support.helpers import Images, pruning_trainer, vit, weights_of
+from tests.support.helpers import Images, StepLog, pruning_trainer, stock_trainer, vit, weights_of
 
 STEPWISE = {"save_strategy": "steps", "save_steps": 1}
 BUDGET = {"prune_budget": "steps", "prune_target_saving": 0.4}
@@ -174,6 +174,20 @@ def selected(name: str, folder: Path, world_size: int, resume: str | None = None
     }
 
 
+def shorter(build: Callable[..., Any], name: str, folder: Path, world_size: int, **flags: Any) -> dict[str, np.ndarray]:
+    """A run on full data with dropout and warm-up, by the stock Trainer or ours."""
+    log = StepLog()
+    shared = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "ddp_find_unused_parameters": False}
+    trainer = build(vit(dropout=0.2), Images(SIZE), folder / name, [log], **shared, **flags)
+    trainer.train()
+    return {
+        "world_size": np.array(world_size),
+        "rates": np.array([row["lr"] for row in log.steps]),
+        "state": np.array([trainer.state.epoch, trainer.state.global_step, trainer.state.max_steps]),
+        **{f"model.{key}": value.numpy() for key, value in weights_of(trainer).items()},
+    }
+
+
 CASES: dict[str, Callable[[Path, int], dict[str, np.ndarray]]] = {
     **{name: partial(train, scenario, name) for name, scenario in SAME_AS_ONE_PROCESS.items()},
     **{f"whole-{name}": partial(train, scenario, f"whole-{name}") for name, scenario in RESUMED.items()},
@@ -191,6 +205,8 @@ CASES: dict[str, Callable[[Path, int], dict[str, np.ndarray]]] = {
         Scenario(), "differs", folder, world_size, policy=DiffersByRank()
     ),
     "half-written": half_written,
+    "shorter": partial(shorter, stock_trainer, "shorter", num_train_epochs=2.4, warmup_steps=3),
+    "budget": partial(shorter, pruning_trainer, "budget", num_train_epochs=4, warmup_steps=5, **BUDGET),
     "selector": partial(selected, "selector"),
     "selector-resumed": partial(selected, "selector-resumed", resume="selector/checkpoint-4"),
 }

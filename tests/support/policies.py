@@ -55,7 +55,7 @@ class FixedKeep(PruningPolicy):
 
 @dataclass(frozen=True)
 class NeedsSteps(PruningPolicy):
-    """Leaves out a drawn share that falls from epoch to epoch, so that only a number of steps fixes what a run costs."""
+    """Leaves out a drawn share that falls from epoch to epoch; its runs are as long as their number of steps says."""
 
     ratio: float = 0.5
 
