@@ -45,11 +45,7 @@ def describe_savings(
     if policy.max_ratio == 0:
         return f"Data pruning ({policy}) is off: every epoch trains on all samples.", False
     if length.fixed_steps:
-        return (
-            f"Data pruning ({policy}): `max_steps` fixes {length.max_steps} optimizer steps, so pruning does not "
-            f"shorten the run; it passes over the data more often, at up to {policy.max_ratio:.1%} less per epoch.",
-            False,
-        )
+        return _by_max_steps(policy, length), False
     total = length.num_epochs
     epochs = _count_epochs(policy, total, warmup_epochs)
     best = policy.max_saved_epochs(epochs.pruned) / total
@@ -65,6 +61,13 @@ def describe_savings(
         return text, False
     advice = _advice(policy, epochs)
     return f"{text} That is little: {advice}, or train without pruning (`prune_method='none'`).", True
+
+
+def _by_max_steps(policy: PruningPolicy, length: RunLength) -> str:
+    return (
+        f"Data pruning ({policy}): `max_steps` fixes {length.max_steps} optimizer steps, so pruning does not "
+        f"shorten the run; it passes over the data more often, at up to {policy.max_ratio:.1%} less per epoch."
+    )
 
 
 def _by_steps(policy: PruningPolicy, length: RunLength, full_epochs: float, num_samples: int | None) -> str:

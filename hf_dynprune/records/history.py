@@ -105,8 +105,11 @@ class PruningHistory:
         write_atomically(Path(folder) / HISTORY_FILE, rows.encode(), is_lasting=False)
 
     def as_dicts(self) -> list[dict[str, Any]]:
-        """The records as JSON-serialisable dictionaries."""
-        return [dataclasses.asdict(record) for record in self.records]
+        """The records as JSON-serialisable dictionaries; `stands_for` is in those alone that have it."""
+        rows = map(dataclasses.asdict, self.records)
+        return [
+            {name: value for name, value in row.items() if name != "stands_for" or value is not None} for row in rows
+        ]
 
 
 _COUNTS = tuple(field.name for field in dataclasses.fields(EpochRecord) if field.type == "int")

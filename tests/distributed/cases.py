@@ -178,7 +178,8 @@ def shorter(build: Callable[..., Any], name: str, folder: Path, world_size: int,
     """A run on full data with dropout and warm-up, by the stock Trainer or ours."""
     log = StepLog()
     shared = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "ddp_find_unused_parameters": False}
-    trainer = build(vit(dropout=0.2), Images(SIZE), folder / name, [log], **shared, **flags)
+    images = Images(40)  # whole batches: the stock loader would fill up others with samples of its first ones
+    trainer = build(vit(dropout=0.2), images, folder / name, [log], **shared, **flags)
     trainer.train()
     return {
         "world_size": np.array(world_size),
