@@ -47,6 +47,7 @@ from hf_dynprune.compare.equal_savings import SETTINGS, Setting, arm_name, draw_
 from hf_dynprune.compare.plan import ComparisonArguments, PlannedRun, planned_run, with_recipes
 from hf_dynprune.compare.results import FULL, SHORTER, RunResult, group_by_name, write_lines
 from hf_dynprune.decisions.budget import check_target
+from hf_dynprune.decisions.length import check_length, counts_steps
 from hf_dynprune.decisions.registry import as_mapping
 from hf_dynprune.metrics import TopKAccuracy
 from hf_dynprune.models import CifarResNetConfig
@@ -199,10 +200,12 @@ def plan_runs(settings: BenchmarkArguments, training: DynPruneTrainingArguments)
                 way = ways[name](saving, epochs) if name in ways else Setting(name, target=saving)
                 run = planned_run(training, way.method, seed, arm_name(name, saving), way.length * epochs)
                 run.args.prune_kwargs, run.args.prune_target_saving = dict(way.kwargs), way.target
+                run.args.prune_budget = way.budget
                 runs.append(run)
     for run in runs:
         policy, target = run.args.build_policy(), run.args.prune_target_saving
-        if target is not None:
+        check_length(policy, run.args.prune_budget, target, run.args.max_steps)
+        if target is not None and not counts_steps(policy, run.args.prune_budget):
             check_target(policy, target, run.args.num_train_epochs, run.args.prune_warmup_epochs)
     return runs
 

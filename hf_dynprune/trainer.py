@@ -33,6 +33,7 @@ from .training.context import TrainerContext
 from .training.hooks import check_hooks
 from .training.hub import HubPushes, add_to_card
 from .training.protocol import StockLength
+from .training.run_length import other_args
 from .training.schedulers import NominalStepping
 from .training.weights import check_adapters, load_named_adapter, restore_strictly
 from .training_args import DynPruneArguments
@@ -106,7 +107,7 @@ class DynPruneMixin(Trainer):
 
     @property
     def savings(self) -> SavingsAccount:
-        """What the last `train()` spent and saved in its finished epochs, compared with full data in these epochs."""
+        """What the last `train()` spent and saved in its finished epochs, compared with full data; see `account`."""
         return self.pruning_history.account()
 
     # ---- Begin ----
@@ -141,10 +142,10 @@ class DynPruneMixin(Trainer):
         return self._training.train_dataloader(super().get_train_dataloader)
 
     def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
-        """The stock values for full epochs; with `max_steps`, room for as many epochs as there are steps."""
-        values = super().set_initial_training_values(args, dataloader)
+        """The stock values for full epochs; where the steps are fixed, room for as many epochs as there are steps."""
+        values = super().set_initial_training_values(self._training.as_long(args), dataloader)
         self._stock_epochs = values[0]
-        return (self._training.epoch_limit(values[0]), *values[1:])
+        return (self._training.epoch_limit(values[0], values[-1]), *values[1:])
 
     def _init_training_state(
         self,
@@ -169,7 +170,8 @@ class DynPruneMixin(Trainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The stock schedule as a function of the position on the full-data run's axis."""
         is_own = self.lr_scheduler is None
-        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        with other_args(self, self._training.as_long(self.args)):  # a shorter run has fewer warm-up steps
+            scheduler = super().create_scheduler(num_training_steps, optimizer)
         self._training.adapt(scheduler, is_own)
         return scheduler
 

@@ -9,8 +9,9 @@ from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
 from .common.checks import is_whole
 from .decisions.budget import check_share
+from .decisions.length import check_budget, check_length, counts_steps
 from .decisions.policy import PruningPolicy, is_number
-from .decisions.registry import DEFAULT_METHOD, as_mapping, build_policy, list_policies, needs_ratio
+from .decisions.registry import DEFAULT_METHOD, as_mapping, build_policy, get_policy, list_policies, needs_ratio
 from .selectors.contract import BatchSelector, build_selector, list_selectors
 
 
@@ -36,6 +37,15 @@ class DynPruneArguments:
         metadata={
             "help": "Share of the whole run's forward passes to save, instead of a ratio; the epochs that may prune "
             "are steered to it. Not with `max_steps`, which fixes the forward passes."
+        },
+    )
+    prune_budget: str | None = field(
+        default=None,
+        metadata={
+            "help": "What `prune_target_saving` fixes. 'passes': the run's forward passes, through the ratio. 'steps': "
+            "the optimizer steps, those of a run on full data that is shorter by this share; the method prunes by its "
+            "own ratio, in as many epochs as the steps need. Default: the method's own, which is 'passes' unless it "
+            "needs steps."
         },
     )
     prune_warmup_epochs: int = field(default=0, metadata={"help": "Full epochs at the start, before any pruning."})
@@ -124,6 +134,7 @@ class DynPruneArguments:
             "prune_ratio": None,
             "prune_kwargs": None,
             "prune_target_saving": None,
+            "prune_budget": None,
             "prune_warmup_epochs": 0,
             "prune_max_unseen_epochs": None,
             "prune_class_floor": None,
@@ -146,7 +157,7 @@ class DynPruneArguments:
         Raises:
             ValueError: naming the flag, its value, and what is allowed.
         """
-        if self.prune_target_saving is None:
+        if self.prune_target_saving is None or counts_steps(get_policy(self.prune_method), self.prune_budget):
             return build_policy(self.prune_method, self.prune_ratio, self.prune_kwargs)
         if self.prune_ratio is not None:
             raise ValueError(
@@ -172,14 +183,17 @@ class DynPruneArguments:
                 f"`prune_target_saving` ({self.prune_target_saving}) with `max_steps` ({max_steps}): a fixed number of "
                 "steps fixes the forward passes. Set `num_train_epochs` instead, or prune with `prune_ratio`."
             )
+        check_budget(self.prune_budget)
         self._validate_guarantees()
         as_mapping(self.prune_loss_kwargs, "prune_loss_kwargs")
         for name in ("prune_reproducible_augmentation", "prune_sample_log"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"`{name}` must be True or False, got {getattr(self, name)!r}.")
-        self.build_policy()
+        policy = self.build_policy()
         if self.build_selector() is not None:
             self.refuse_beside_selector()
+        elif hasattr(self, "max_steps"):  # alone, the flags do not say how long the run is
+            check_length(policy, self.prune_budget, self.prune_target_saving, max_steps)
 
     def _validate_guarantees(self) -> None:
         unseen, floor = self.prune_max_unseen_epochs, self.prune_class_floor

@@ -9,6 +9,7 @@ import difflib
 import importlib
 import importlib.metadata
 import importlib.util
+import math
 import platform
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -208,6 +209,7 @@ def _examine_run(args: Any, num_samples: int | None) -> Iterator[Finding]:
     from ..decisions.budget import check_epochs, check_target
     from ..decisions.forecast import describe_savings
     from ..decisions.guarantees import CoverEvery
+    from ..decisions.length import counts_steps, shorter_epochs
     from ..decisions.schedule import RunLength
     from ..training.batch_run import describe_selection
     from ..training.refusals import check_batch_size, refuse_dropped_visits, refuse_unsupported
@@ -225,13 +227,17 @@ def _examine_run(args: Any, num_samples: int | None) -> Iterator[Finding]:
         if args.prune_max_unseen_epochs is not None:
             policy = CoverEvery(policy, args.prune_max_unseen_epochs)
         refuse_dropped_visits(policy, args.dataloader_drop_last)
-        if target is not None:
+        full = None
+        if target is not None and counts_steps(policy, args.prune_budget):
+            epochs, full = shorter_epochs(policy, target, epochs, num_samples), epochs
+        elif target is not None:
             check_target(policy, target, epochs, args.prune_warmup_epochs, num_samples)
     except ValueError as error:
         yield Finding("problem", str(error))
         return
     batch = args.train_batch_size * args.gradient_accumulation_steps
     updates = 1 if num_samples is None else max(1, -(-num_samples // batch))
-    length = RunLength(updates, args.max_steps, epochs, args.max_steps > 0)
+    steps = args.max_steps if full is None else math.ceil(epochs * updates)
+    length = RunLength(updates, steps, epochs, steps > 0, full)
     text, is_little = describe_savings(policy, length, args.prune_warmup_epochs, target, num_samples)
     yield Finding("note" if is_little else "ok", text)

@@ -36,12 +36,14 @@ class Setting:
         kwargs: of the method.
         target: `prune_target_saving`; None: the saving follows from `kwargs`.
         length: of the run, schedule included, as a share of the full run's epochs.
+        budget: `prune_budget`; None: the method's own.
     """
 
     method: str
     kwargs: dict[str, Any] = field(default_factory=dict)
     target: float | None = None
     length: float = 1.0
+    budget: str | None = None
 
 
 def split_saving(saving: float, by_pruning: float, epochs: float) -> tuple[float, float]:
@@ -82,6 +84,11 @@ def _infobatch_quantile(saving: float, epochs: float) -> Setting:
     return Setting("infobatch", kwargs)
 
 
+def _infobatch_steps(saving: float, epochs: float) -> Setting:
+    """The paper's rule at its highest ratio in all epochs, as many as the shorter run's optimizer steps allow."""
+    return Setting("infobatch", {"ratio": 0.9, "delta": 1.0}, saving, budget="steps")
+
+
 def _bandit(method: str, saving: float, epochs: float) -> Setting:
     """A selection holds for a twentieth of the run, as 10 of 200 epochs."""
     return Setting(method, {"ratio": saving, "period": max(1, round(epochs / 20))}, saving)
@@ -90,6 +97,7 @@ def _bandit(method: str, saving: float, epochs: float) -> Setting:
 SETTINGS: dict[str, Callable[[float, float], Setting]] = {
     "random": lambda saving, epochs: Setting("random", {"ratio": saving}),
     "infobatch": _infobatch,
+    "infobatch_steps": _infobatch_steps,
     "infobatch_quantile": _infobatch_quantile,
     "orderdp": lambda saving, epochs: Setting("orderdp", {"pool_ratio": 0.8, "top_ratio": 0.5}, saving),
     "epsilon_greedy": functools.partial(_bandit, "epsilon_greedy"),

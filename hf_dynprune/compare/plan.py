@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..decisions.length import rounded, shorter_warmup
 from .results import FULL
 
 # ---- Flags ----
@@ -101,7 +101,7 @@ class PlannedRun:
 def planned_runs(comparison: ComparisonArguments, training: Any) -> list[PlannedRun]:
     """Each run, seed by seed; mistakes in any of them show before the first begins.
 
-    Full data take no ratio and no target.
+    Full data take no ratio, target or budget.
 
     Raises:
         ValueError: naming the flag, its value, and what is allowed.
@@ -130,7 +130,7 @@ def planned_runs(comparison: ComparisonArguments, training: Any) -> list[Planned
 
 
 def planned_run(training: Any, method: str, seed: int, name: str = "", epochs: float | None = None) -> PlannedRun:
-    """One run of a method, with a copy of `training` as arguments; full data take no ratio and no target.
+    """One run of a method, with a copy of `training` as arguments; full data take no ratio, target or budget.
 
     Args:
         name: in tables; default: the method's, or the selector's.
@@ -139,11 +139,10 @@ def planned_run(training: Any, method: str, seed: int, name: str = "", epochs: f
     args = copy.copy(training)
     args.prune_method, args.seed = method, seed
     if method == FULL:
-        args.prune_ratio = args.prune_kwargs = args.prune_target_saving = None
+        args.prune_ratio = args.prune_kwargs = args.prune_target_saving = args.prune_budget = None
     if epochs is not None:
-        args.num_train_epochs = epochs = round(epochs, 9)  # 9.000000000000002 epochs would be one step more than 9
-        if args.warmup_steps >= 1:  # below 1 it is a share, which shortens by itself
-            args.warmup_steps = math.ceil(args.warmup_steps * epochs / training.num_train_epochs)
+        args.num_train_epochs = epochs = rounded(epochs)
+        args.warmup_steps = shorter_warmup(args.warmup_steps, epochs, training.num_train_epochs)
     name = name or (method if training.prune_selector is None else f"selector_{training.prune_selector}")
     folder = name.replace(" ", "_")
     args.output_dir = str(Path(training.output_dir) / f"{folder}-seed{seed}")

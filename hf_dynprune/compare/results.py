@@ -73,7 +73,8 @@ class RunResult:
         seed: of weights, order, augmentation and draws.
         metrics: on the validation data after the last epoch, by name without the Trainer's prefix.
         forward_passes: samples forwarded for training, and for scoring and choosing.
-        full_passes: what the full data would have taken in as many epochs; for the control, in as many as the others.
+        full_passes: what the full data would have taken in as many epochs; for the control and for runs by
+            `prune_budget="steps"`, in as many as the others.
         steps: optimizer steps.
         seconds: wall time of training, planning and scoring, evaluations during training included; of an epoch that
             was resumed, what came after.
@@ -89,7 +90,12 @@ class RunResult:
 
     @classmethod
     def of(cls, run: Run, metrics: Mapping[str, Any], history: PruningHistory, epochs: float) -> RunResult:
-        """The result of a run from the Trainer's metrics, with prefix `eval_`, its history, and the epochs it made."""
+        """The result of a run from the Trainer's metrics, with prefix `eval_`, its history, and the epochs it made.
+
+        A run whose steps a budget fixes is compared with the epochs that it saves a share of, however many it made.
+        """
+        compared = [record.stands_for for record in history if record.stands_for is not None]
+        epochs = sum(compared) if compared else epochs
         seconds = [r.seconds_train + r.seconds_plan + r.seconds_merge + r.seconds_scoring for r in history]
         own = {key.removeprefix("eval_"): value for key, value in metrics.items() if key.startswith("eval_")}
         return cls(

@@ -90,14 +90,15 @@ def finished_result(folder: Path, settings: Mapping[str, Any]) -> RunResult | No
 def other_settings(folder: Path, settings: Mapping[str, Any]) -> list[str]:
     """How a run in a folder was made otherwise, as "key: value then, value now".
 
-    Empty where it was made alike, or where no run has begun there.
+    Empty where it was made alike, or where no run has begun there. A setting that one of them lacks counts as None, so
+    that a flag that is new since then makes no difference until it is set.
     """
     file = folder / SETTINGS_FILE
     is_begun = (folder / RESULT_FILE).is_file() or any(folder.glob("checkpoint-*"))
     if not file.is_file() or not is_begun:
         return []
     then, now = json.loads(file.read_text(encoding="utf-8")), json.loads(_as_json(settings))
-    differs = sorted(key for key in {*then, *now} if key not in then or key not in now or then[key] != now[key])
+    differs = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
     return [f"{key}: {_said(then, key)} then, {_said(now, key)} now" for key in differs]
 
 

@@ -17,7 +17,7 @@ OWN_FLAGS = ("prune_method", "seed", "output_dir", "methods", "seeds", "control_
 """Flags that the comparison sets for each run, or that would make a script run several."""
 METHOD_FLAGS = (
     *("prune_ratio", "prune_kwargs", "prune_target_saving", "prune_warmup_epochs"),
-    *("prune_max_unseen_epochs", "prune_class_floor"),
+    *("prune_max_unseen_epochs", "prune_class_floor", "prune_budget"),
 )
 """Flags that say what the method prunes: the other arms do without them."""
 

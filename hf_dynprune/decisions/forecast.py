@@ -38,16 +38,14 @@ def describe_savings(
     """
     if not length.fixed_steps and (policy.max_ratio > 0 or target is not None):
         check_epochs(length.num_epochs)
+    if length.full_epochs is not None:
+        return _by_steps(policy, length, length.full_epochs, num_samples), False
     if target is not None:
         return _on_target(policy, length.num_epochs, warmup_epochs, target, num_samples), False
     if policy.max_ratio == 0:
         return f"Data pruning ({policy}) is off: every epoch trains on all samples.", False
     if length.fixed_steps:
-        return (
-            f"Data pruning ({policy}): `max_steps` fixes {length.max_steps} optimizer steps, so pruning does not "
-            f"shorten the run; it passes over the data more often, at up to {policy.max_ratio:.1%} less per epoch.",
-            False,
-        )
+        return _by_max_steps(policy, length), False
     total = length.num_epochs
     epochs = _count_epochs(policy, total, warmup_epochs)
     best = policy.max_saved_epochs(epochs.pruned) / total
@@ -63,6 +61,29 @@ def describe_savings(
         return text, False
     advice = _advice(policy, epochs)
     return f"{text} That is little: {advice}, or train without pruning (`prune_method='none'`).", True
+
+
+def _by_max_steps(policy: PruningPolicy, length: RunLength) -> str:
+    return (
+        f"Data pruning ({policy}): `max_steps` fixes {length.max_steps} optimizer steps, so pruning does not "
+        f"shorten the run; it passes over the data more often, at up to {policy.max_ratio:.1%} less per epoch."
+    )
+
+
+def _by_steps(policy: PruningPolicy, length: RunLength, full_epochs: float, num_samples: int | None) -> str:
+    scoring = policy.scoring_forward_passes / num_samples if num_samples else 0.0
+    return (
+        f"Data pruning ({policy}): `prune_budget='steps'` fixes "
+        + (f"{length.max_steps} optimizer steps" if num_samples else "the optimizer steps")
+        + f", those of {length.num_epochs:g} full epochs, to save "
+        f"{1 - (length.num_epochs + scoring) / full_epochs:.1%} of {full_epochs:g}"
+        + (f", after the {scoring:.3g} epochs' worth that scoring cost" if scoring else "")
+        + (
+            f"; these steps pass over the data more often, at up to {policy.max_ratio:.1%} less per epoch."
+            if policy.max_ratio
+            else "; every epoch trains on all samples."
+        )
+    )
 
 
 def _on_target(

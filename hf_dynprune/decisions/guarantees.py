@@ -62,6 +62,12 @@ class _Wrapper(PruningPolicy):
 
     reads_scores = _of_base("reads_scores")
     closed_form = _of_base("closed_form")
+    needs_steps = _of_base("needs_steps")
+    reads_worth = _of_base("reads_worth")
+    reads_evaluations = _of_base("reads_evaluations")
+    reason = _of_base("reason")
+    wants_evaluation = _of_base("wants_evaluation")
+    check_length = _of_base("check_length")
     reference = _of_base("reference")
     unbiased = _of_base("unbiased", "Where the wrapped policy is: the weights follow the probabilities.")
     period = _of_base("period")

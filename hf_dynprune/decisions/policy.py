@@ -53,6 +53,8 @@ class PruningPolicy(Named):
     """Whether plans depend on scores. Such a policy keeps every sample that has none."""
     closed_form: ClassVar[bool] = True
     """Whether `inclusion_probability` is exact. False forces `unbiased = False` and a test by simulation only."""
+    needs_steps: ClassVar[bool] = False
+    """Whether the policy decides itself how much to prune, so that only a number of steps fixes what its run costs."""
 
     reads_worth: ClassVar[bool] = False
     """Whether plans depend on concentration and staleness (`worth.py`): the loss must have a proxy of the gradient."""
@@ -114,6 +116,9 @@ class PruningPolicy(Named):
     def wants_evaluation(self, epoch: EpochInfo) -> bool:
         """Whether an evaluation is to be made before this epoch, which the run is then charged for."""
         return False
+
+    def check_length(self, num_epochs: float) -> None:
+        """Raise a ValueError if the policy cannot serve a run as short as so many full epochs."""
 
     @abstractmethod
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:

@@ -21,13 +21,17 @@ class RunLength:
         updates_per_epoch: optimizer steps of a full epoch.
         max_steps: optimizer steps of the whole run, as the stock Trainer counts them.
         num_epochs: epochs of the whole run, possibly fractional.
-        fixed_steps: whether the user fixed `max_steps`; the run then makes exactly these, however short its epochs.
+        fixed_steps: whether the user fixed `max_steps`, by themselves or by `prune_budget="steps"`; the run then makes
+            exactly these, however short its epochs.
+        full_epochs: with `prune_budget="steps"` and a target, epochs of the full data that the run is compared with;
+            `num_epochs` are then those that have as many steps as the run. None: the run's own.
     """
 
     updates_per_epoch: int
     max_steps: int
     num_epochs: float
     fixed_steps: bool
+    full_epochs: float | None = None
 
 
 @dataclass(frozen=True)

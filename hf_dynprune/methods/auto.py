@@ -141,6 +141,16 @@ class Auto(PruningPolicy):
             "`prune_target_saving` how much to save, or choose another method."
         )
 
+    def check_length(self, num_epochs: float) -> None:
+        """Refused where no epoch is left after those that give the first figures."""
+        if num_epochs <= FULL_EPOCHS and self.max_ratio > 0:
+            raise ValueError(
+                f"auto needs more than {FULL_EPOCHS} full epochs' steps, of which the first {FULL_EPOCHS} show whether "
+                f"choosing pays; this run has those of {num_epochs:g}. Raise `num_train_epochs` or lower "
+                "`prune_target_saving`; to train shorter on full data, use `prune_method='none'` with "
+                "`prune_budget='steps'`."
+            )
+
     # ---- The decision ----
 
     def reason(self, epoch: EpochInfo) -> str:

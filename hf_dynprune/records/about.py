@@ -28,7 +28,7 @@ class AboutRun:
         expression: policy or selector as Python makes it, where the trainer was given an object; else None.
         flags: the pruning flags that differ from their defaults.
         seed: of the pruning draws.
-        num_epochs: length of the run, as it was asked for; None where `max_steps` was.
+        num_epochs: length of the run, as it was asked for; None where the number of steps is fixed.
         num_samples: N; None for a stream.
         model: `class`, and `name_or_path` of its configuration where it has one.
         versions: of this package, torch, transformers and accelerate.

@@ -74,7 +74,9 @@ class RunFolder:
 
     @property
     def num_epochs(self) -> float | None:
-        """Number of epochs that the run was started with; None where it is not known."""
+        """Number of epochs that the run was started with; None where it is not known, or a budget of steps ends it."""
+        if any(record.stands_for is not None for record in self.history):
+            return None
         for source, key in ((self.about, "num_epochs"), (self.state, "num_train_epochs")):
             if isinstance(source.get(key), (int, float)) and source[key] > 0:
                 return float(source[key])

@@ -53,14 +53,15 @@ class PruningHistory:
     @property
     def charged_forward_passes(self) -> int:
         """What the run cost in all: training, scoring and choosing. Savings are to be stated from this."""
-        return self.forward_passes + self.scoring_forward_passes + self.candidate_forward_passes
+        evaluations = sum(record.evaluation_forward_passes for record in self.records)
+        return self.forward_passes + self.scoring_forward_passes + self.candidate_forward_passes + evaluations
 
     def account(self, num_epochs: float | None = None) -> SavingsAccount:
         """What was spent and saved, against full data over as many epochs.
 
         Args:
             num_epochs: length of the run, to compare with full data over another one; default: what was run of each
-                epoch.
+                epoch, or, with `prune_budget="steps"` and a target, the share of the full run that its steps stand for.
         """
         return account_of(self.records, num_epochs)
 
@@ -105,8 +106,11 @@ class PruningHistory:
         write_atomically(Path(folder) / HISTORY_FILE, rows.encode(), is_lasting=False)
 
     def as_dicts(self) -> list[dict[str, Any]]:
-        """The records as JSON-serialisable dictionaries."""
-        return [dataclasses.asdict(record) for record in self.records]
+        """The records as JSON-serialisable dictionaries; `stands_for` is in those alone that have it."""
+        rows = map(dataclasses.asdict, self.records)
+        return [
+            {name: value for name, value in row.items() if name != "stands_for" or value is not None} for row in rows
+        ]
 
 
 _COUNTS = tuple(field.name for field in dataclasses.fields(EpochRecord) if field.type == "int")

@@ -48,8 +48,8 @@ class EpochRecord:
         score_quantiles: minimum, quartiles and maximum of the scores at the epoch's start; None without scores.
         weight_range: smallest and largest weight.
         projected_saving: share of the whole run's forward passes that will have been saved if the prunable epochs to
-            come repeat the last pruned one, less those of scoring before the run; None where `max_steps` fixes the
-            steps.
+            come repeat the last pruned one, less those of scoring before the run; with `prune_budget="steps"`, if the
+            steps to come are as large as those of full epochs. None where `max_steps` fixes the steps.
         seconds_plan: planning the epoch.
         seconds_train: its training loop, data, evaluations and checkpoints in it included, planning and merging not. Of
             an epoch that was resumed, what led to the checkpoint and what came after.
@@ -60,6 +60,8 @@ class EpochRecord:
         candidate_forward_passes: with a selector, samples forwarded without gradient to choose from; 0 with a policy.
         full_steps: optimizer steps of an epoch on the full data.
         share: of the epoch that was run; below 1 where the run, or a callback, ended inside it.
+        stands_for: epochs of the full data that it is compared with, where that is not `share`: its part of the run's
+            steps times the full run's epochs, with `prune_budget="steps"` and a target. Else None.
         effective_samples: Kish's effective sample size of the weights, `(sum w)^2 / sum w^2`: `kept` where all are
             equal. None with a selector.
         pruned_scores: smallest and largest score among the pruned samples; None where nothing was pruned or scored. The
@@ -107,6 +109,7 @@ class EpochRecord:
     seconds_evaluation: float = 0.0
     seconds_checkpoint: float = 0.0
     energy: float | None = None
+    stands_for: float | None = None
     concentration: float | None = None
     staleness: float | None = None
     held_out: HeldOut | None = None
@@ -137,6 +140,11 @@ class EpochRecord:
             effective_samples=effective_size(plan.weights),
             pruned_scores=pruned_range(view, plan),
         )
+
+    @property
+    def compared(self) -> float:
+        """Epochs of the full data that what was run of this one is compared with."""
+        return self.share if self.stands_for is None else self.stands_for
 
     @property
     def past(self) -> PastEpoch:

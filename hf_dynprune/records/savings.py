@@ -14,11 +14,14 @@ from .record import EpochRecord
 class SavingsAccount:
     """The cost of a run against that of the full data over the same epochs, with everything it spent on choosing.
 
+    With `prune_budget="steps"` and a target, these are the epochs of the run that it saves a share of.
+
     Args:
         full: forward passes of the full data.
         training: of the samples that were trained on.
         scoring: before the run, to make the scores it prunes by; charged in full.
         candidates: without gradient, for a selector to choose from.
+        evaluations: without gradient, of evaluations that the method asked for.
         seconds_train: wall time of the training loop, less the three that follow.
         seconds_scoring: of scoring before the run.
         steps: optimizer steps.
@@ -47,6 +50,7 @@ class SavingsAccount:
     training: int
     scoring: int = 0
     candidates: int = 0
+    evaluations: int = 0
     seconds_train: float = 0.0
     seconds_scoring: float = 0.0
     steps: int = 0
@@ -62,6 +66,11 @@ class SavingsAccount:
     energy: float | None = None
 
     @property
+    def choosing(self) -> int:
+        """Forward passes that were made to choose by."""
+        return self.scoring + self.candidates + self.evaluations
+
+    @property
     def saved_in_training(self) -> float:
         """Share of the full data's forward passes that training did without."""
         return 1 - self.training / self.full if self.full else 0.0
@@ -69,7 +78,7 @@ class SavingsAccount:
     @property
     def saved(self) -> float:
         """Share of the full data's forward passes saved, net of scoring and choosing; below 0 where these cost more."""
-        return 1 - (self.training + self.scoring + self.candidates) / self.full if self.full else 0.0
+        return 1 - (self.training + self.choosing) / self.full if self.full else 0.0
 
     @property
     def overhead_seconds(self) -> float:
@@ -95,10 +104,10 @@ _SUMMED = (
 
 
 def account_of(records: Sequence[EpochRecord], num_epochs: float | None = None) -> SavingsAccount:
-    """The account of a run, finished or not, over `num_epochs` epochs; None: over what was run of each epoch."""
-    done = sum(record.share for record in records)
+    """The account of a run, finished or not, over `num_epochs` epochs; None: over what its epochs are compared with."""
+    done = sum(record.compared for record in records)
     scale = 1.0 if num_epochs is None or not done else num_epochs / done
-    full = round(sum(record.num_samples * record.share for record in records) * scale)
+    full = round(sum(record.num_samples * record.compared for record in records) * scale)
     training = sum(record.forward_passes for record in records)
     # Of selectors no epoch is full, and thinned-out batches say nothing of the pace of whole ones.
     has_candidates = any(record.candidate_forward_passes for record in records)
@@ -109,8 +118,9 @@ def account_of(records: Sequence[EpochRecord], num_epochs: float | None = None) 
         training=training,
         scoring=sum(record.scoring_forward_passes for record in records),
         candidates=sum(record.candidate_forward_passes for record in records),
+        evaluations=sum(record.evaluation_forward_passes for record in records),
         seconds_train=sum(map(_training_seconds, records)),
-        full_steps=round(sum(record.full_steps * record.share for record in records) * scale),
+        full_steps=round(sum(record.full_steps * record.compared for record in records) * scale),
         full_seconds=None if per_pass is None else full * per_pass,
         measured_on=measured_on,
         break_even=None if per_pass is None else _break_even(records, per_pass),
@@ -137,7 +147,7 @@ def _break_even(records: Sequence[EpochRecord], per_pass: float) -> int | None:
     balance, number = 0.0, None
     for done, record in enumerate(records, 1):
         spent = _training_seconds(record) + record.seconds_data + record.seconds_plan + record.seconds_merge
-        balance += record.num_samples * record.share * per_pass - spent - record.seconds_scoring
+        balance += record.num_samples * record.compared * per_pass - spent - record.seconds_scoring
         if balance <= 0:
             number = None
         elif number is None and record.pruned:
@@ -152,10 +162,10 @@ def _energy(records: Sequence[EpochRecord]) -> float | None:
 
 def describe_account(account: SavingsAccount) -> str:
     """One line that says what was saved, of how many forward passes, and what choosing and scoring cost."""
-    done = account.training + account.scoring + account.candidates
+    done = account.training + account.choosing
     text = f"{account.saved:.1%} of the forward passes saved ({done:,} of {account.full:,}"
-    if account.scoring or account.candidates:
-        text += f", {account.scoring + account.candidates:,} of them to choose by"
+    if account.choosing:
+        text += f", {account.choosing:,} of them to choose by"
     text += f"), {account.steps:,} of {account.full_steps:,} optimizer steps made"
     if account.saved_seconds is not None and account.full_seconds:
         basis = (

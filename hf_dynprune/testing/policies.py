@@ -9,8 +9,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ..decisions.plan import EpochInfo, PrunePlan
+from ..decisions.plan import EpochInfo, PastEpoch, PrunePlan
 from ..decisions.policy import PruningPolicy
+from ..decisions.proxy import GradientProxy
 from ..decisions.registry import check_policy as check_object
 from .plans import check_plan, check_pure
 from .rules import allowed_deviation, allowed_error, call, from_own_check, largest_deviation, require
@@ -66,8 +67,9 @@ def check_policy(policy: PruningPolicy, *, num_samples: int | None = None, seed:
 
 
 def epoch_at(epoch: int) -> EpochInfo:
-    """An epoch of a run of ten."""
-    return EpochInfo(epoch, EPOCHS, epoch / EPOCHS, 0)
+    """An epoch of a run of ten whose figures speak for choosing samples: a policy that goes by them may prune."""
+    past = tuple(PastEpoch(0.0, 1.0, 0.2, 0.3 if at else None, 1.0 / (1 + at)) for at in range(epoch))
+    return EpochInfo(epoch, EPOCHS, epoch / EPOCHS, 0, past, GradientProxy("cross_entropy"))
 
 
 def pruning_epoch(policy: PruningPolicy) -> EpochInfo:
@@ -95,7 +97,7 @@ def check_claims(policy: PruningPolicy) -> None:
     require(
         is_share, f"`max_ratio` of {name}", "be a number in [0, 1)", repr(ratio), "At least one sample is always kept."
     )
-    for claim in ("unbiased", "reads_scores", "closed_form"):
+    for claim in ("unbiased", "reads_scores", "closed_form", "needs_steps"):
         value = call(f"`{claim}` of {name}", "when asked", partial(getattr, policy, claim))
         is_flag = isinstance(value, (bool, np.bool_))
         require(is_flag, f"`{claim}` of {name}", "be True or False", repr(value), "Other code decides by it.")

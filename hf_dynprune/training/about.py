@@ -44,7 +44,7 @@ def describe_run(context: TrainerContext, training: Training, is_given: bool) ->
         reference=chooser.reference,
         flags=_flags(context.flags),
         seed=context.seeds[0],
-        num_epochs=None if args.max_steps > 0 else float(args.num_train_epochs),
+        num_epochs=None if training.has_fixed_steps else float(args.num_train_epochs),
         num_samples=_length(context.train_dataset),
         model=_model(context.plain_model),
         versions=_versions(),

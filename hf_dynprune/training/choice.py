@@ -18,6 +18,7 @@ from ..serving.generators import private_torch_rng
 from .combining import owner_of
 from .context import TrainerContext
 from .epochs import EpochPruning
+from .held_out import refuse_without_proxy
 from .in_batch import InBatchSelection
 from .protocol import Training
 
@@ -138,6 +139,7 @@ def check_first_batch(
 ) -> None:
     """Compare with the stock Trainer's loss, without dropout or gradient; torch's generators are put back."""
     step.refuse_uncounted(inputs)
+    refuse_without_proxy(context.training.policy, step.loss)
     if not step.loss.equals_model_loss:
         step.is_checked = True
         return

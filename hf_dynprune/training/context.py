@@ -11,10 +11,9 @@ from functools import partial
 from typing import Any
 
 import datasets
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 
 from ..decisions.dealing import Layout
-from ..records.record import HeldOut
 from ..records.state_files import StateCache
 from ..records.timing import EpochTimes
 from ..records.usable_checkpoint import choose_checkpoint, remove_markers
@@ -22,7 +21,6 @@ from ..serving.distributed import collect
 from ..training_args import DynPruneArguments
 from .combining import is_of_trl
 from .gpu_meter import find_meter
-from .measures import held_out_figure
 from .protocol import Training
 
 
@@ -180,9 +178,16 @@ class TrainerContext:
 
     # ---- State, logs and folders ----
 
-    def held_out(self, after_step: int) -> HeldOut | None:
-        """The figure of the last evaluation after a step, by which the run is judged."""
-        return held_out_figure(self.args, self.state.log_history, after_step)
+    @property
+    def evaluation_samples(self) -> int:
+        """Samples of the evaluation sets; 0 where there is none, or one has no length."""
+        sets = self._trainer.eval_dataset
+        sets = list(sets.values()) if isinstance(sets, dict) else [sets]
+        return sum(len(each) for each in sets) if all(has_length(each) for each in sets) else 0
+
+    def evaluate(self) -> None:
+        """An evaluation as the Trainer makes them during training; it is logged."""
+        self._trainer.evaluate()
 
     @property
     def callbacks(self) -> list[Any]:

@@ -25,7 +25,7 @@ from ..decisions.scores import ScoreStore, ScoreView
 from ..decisions.worth import StalenessMeter, proxy_sums
 from ..records.history import PruningHistory
 from ..records.packing import pack_plan, pack_scores, unpack_plan, unpack_scores
-from ..records.record import EpochRecord, HeldOut
+from ..records.record import EpochRecord
 from ..records.state_files import require
 from .identity import EpochRunIdentity, refuse_another_run
 from .measures import staleness_meter
@@ -44,7 +44,7 @@ class EpochRun:
         self.policy = policy
         self.identity = identity
         self.target: TargetSaving | None = None
-        if identity.target_saving is not None:
+        if identity.target_saving is not None and identity.budget is None:
             self.target = TargetSaving(policy, identity.target_saving, length.num_epochs, identity.warmup_epochs)
         self.layout = layout
         self.dealing = Dealing(layout.window)
@@ -88,7 +88,7 @@ class EpochRun:
         full_steps = self.clock.length.updates_per_epoch
         self.record = EpochRecord.opened(info.epoch, plan, view, full_steps, self._project(info, plan))
         self.record.seconds_plan = time.perf_counter() - began
-        self.record.reason = self.policy.reason(info)
+        self.record.reason = self.policy.reason(info) if info.epoch >= self.identity.warmup_epochs else None
         if not self.history.records:
             self.record.scoring_forward_passes = self.policy.scoring_forward_passes
             self.record.seconds_scoring = self.policy.scoring_seconds
@@ -112,12 +112,10 @@ class EpochRun:
             return PrunePlan.full(self.identity.num_samples)
         return held if held is not None else self.policy.plan(view, info, info.generator("plan", key=start))
 
-    def close_epoch(self, step: int, held_out: HeldOut | None = None) -> EpochRecord:
+    def close_epoch(self, step: int) -> EpochRecord:
         """Fold the open epoch's scores and finish its record.
 
-        Args:
-            step: global step at its end.
-            held_out: the evaluation at its end.
+        `step` is the global step at its end.
 
         Raises:
             FloatingPointError: if scores were recorded in the epoch and none is finite.
@@ -131,11 +129,13 @@ class EpochRun:
         if self.proxy is not None:
             record.concentration = proxy_sums(self.store.view(), self.proxy).concentration
             record.staleness = None if meter is None else meter.staleness
-        record.held_out = held_out
         record.seconds_merge += time.perf_counter() - began
         record.nonfinite += len(summary.nonfinite)
         record.steps += step - self.clock.current.start_step
         record.share = (step - self.clock.current.start_step) / self.clock.current.updates
+        length = self.clock.length
+        if length.full_epochs is not None:
+            record.stands_for = record.steps * length.full_epochs / length.max_steps
         self.history.records.append(record)
         if summary.recorded and len(summary.nonfinite) == summary.recorded:
             raise FloatingPointError(
@@ -226,6 +226,10 @@ class EpochRun:
 
     def _project(self, info: EpochInfo, plan: PrunePlan) -> float | None:
         length = self.clock.length
+        if length.full_epochs is not None:
+            left = (1 - info.progress) * length.max_steps / length.updates_per_epoch
+            done = self.policy.scoring_forward_passes + sum(record.forward_passes for record in self.history)
+            return 1 - (done / plan.num_samples + left) / length.full_epochs
         if length.fixed_steps:
             return None
         if self.target is not None:
@@ -299,17 +303,22 @@ class EpochRun:
         own = self.policy.scoring_forward_passes
         # The saved run was charged with them in its first record, if it got that far.
         charged = int(records[0].get("scoring_forward_passes", 0)) if records else own
+        by_budget, before, now = self.identity.budget is not None, saved["clock"]["length"], self.clock.length
+        was_by_budget = saved["run"].get("budget") is not None
         then = {
             "pruning method": saved["policy"]["name"],
             "parameters": {key: value for key, value in saved["policy"]["parameters"].items() if key not in free},
             "forward passes of scoring": charged,
-            "run fixed by `max_steps`": saved["clock"]["length"]["fixed_steps"],
+            "run fixed by `max_steps`": before["fixed_steps"] and not was_by_budget,
+            # The steps already made are a part of the budget, in the saved run's size.
+            "optimizer steps of a full epoch": before["updates_per_epoch"] if by_budget and was_by_budget else None,
             **saved["run"],
         }
         return then, {
             "pruning method": self.policy.name,
             "parameters": identity,
             "forward passes of scoring": own,
-            "run fixed by `max_steps`": self.clock.length.fixed_steps,
+            "run fixed by `max_steps`": now.fixed_steps and not by_budget,
+            "optimizer steps of a full epoch": now.updates_per_epoch if by_budget and was_by_budget else None,
             **vars(self.identity),
         }

@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 from ..common.logs import logger
 from ..decisions.budget import check_target
 from ..decisions.forecast import describe_savings
+from ..decisions.length import STEPS
 from ..decisions.plan import PrunePlan
 from ..decisions.policy import PruningPolicy
 from ..decisions.registry import check_policy
-from ..decisions.schedule import RunLength
 from ..losses.step import LossStep, StepResult, is_indexed
 from ..records.history import PruningHistory
 from ..records.run_scores import RunScores
@@ -31,6 +31,7 @@ from .backends import epoch_scalars, send_histograms, worth_scalars
 from .combining import refuse_own_data
 from .context import TrainerContext
 from .epoch_run import EpochRun
+from .held_out import announce_evaluations, hold_out
 from .identity import EpochRunIdentity, refuse_other_kind
 from .protocol import StockLength
 from .refusals import (
@@ -41,6 +42,7 @@ from .refusals import (
     refuse_unsupported,
     sample_lengths,
 )
+from .run_length import LengthOfRuns
 from .sample_logging import SampleLogging
 from .schedulers import warp_scheduler
 
@@ -62,6 +64,7 @@ class EpochPruning:
         self.chooser = policy
         self.policy = policy
         self.run: EpochRun | None = None
+        self._length = LengthOfRuns(context, policy)
         self._scores = ScoreBuffer()
         self._guaranteed_on: Any = None
         self._sample_logging = SampleLogging()
@@ -81,6 +84,10 @@ class EpochPruning:
         return None if self.run is None else self.run.plan
 
     @property
+    def has_fixed_steps(self) -> bool:
+        return self._length.has_fixed_steps
+
+    @property
     def _active(self) -> EpochRun:
         if self.run is None:
             raise RuntimeError("No training run is active: call `train()`.")
@@ -96,7 +103,8 @@ class EpochPruning:
             refuse_unsupported(dataset, context.args, context.compute_loss_func)
             refuse_own_data(context.trainer_class, context.mixin)
             self._add_guarantees()
-        if flags.prune_target_saving is not None:
+        self._length.check()
+        if flags.prune_target_saving is not None and not self._length.is_budget_of_steps:
             epochs = float(context.args.num_train_epochs)
             num_samples = None if dataset is None else len(dataset)
             check_target(self.policy, flags.prune_target_saving, epochs, flags.prune_warmup_epochs, num_samples)
@@ -119,20 +127,20 @@ class EpochPruning:
         self._loader = PlanLoader(dataset, collator, context.args, layout, seed)
         return self._loader.prepared(context.accelerator)
 
-    def epoch_limit(self, stock_epochs: int) -> int:
-        """With `max_steps`, room for as many epochs as there are steps."""
-        return max(stock_epochs, self.context.args.max_steps) if self.context.args.max_steps > 0 else stock_epochs
+    def as_long(self, args: Any) -> Any:
+        return self._length.as_long(args)
+
+    def epoch_limit(self, stock_epochs: int, max_steps: int) -> int:
+        """Where the steps are fixed, room for as many epochs as there are steps."""
+        return max(stock_epochs, max_steps) if self.has_fixed_steps else stock_epochs
 
     def begin(self, step: LossStep, length: StockLength, checkpoint: str | None, trial: Any) -> tuple[int, int]:
         context, args = self.context, self.context.args
         if self.run is not None and self.run.record is not None:
             logger.info("Starting over with batch size %d: scores, plans and history restart.", context.batch_size)
-        fixed, steps = args.max_steps > 0, length.max_steps
-        num_epochs = steps / length.updates_per_epoch if fixed else float(args.num_train_epochs)
         self._add_guarantees()
         self._loss_step, self._scores = step, ScoreBuffer()
-        full = RunLength(length.updates_per_epoch, steps, num_epochs, fixed)
-        self.run = EpochRun(self.policy, self.identity(step), context.layout, full)
+        self.run = EpochRun(self.policy, self.identity(step), context.layout, self._length.of(length))
         self._lengths = sample_lengths(context.train_dataset, args, context.processing_class)
         epoch = done = 0
         if checkpoint is not None:
@@ -148,6 +156,7 @@ class EpochPruning:
             self.policy, run.clock.length, identity.warmup_epochs, identity.target_saving, identity.num_samples
         )
         logger.log(logging.WARNING if is_little else logging.INFO, text)
+        announce_evaluations(context, self.policy)
         run.history.save(folder)
         self._sample_logging = SampleLogging()
         if context.flags.prune_sample_log and self.prunes:
@@ -167,6 +176,7 @@ class EpochPruning:
             reproducible_augmentation=context.flags.prune_reproducible_augmentation,
             target_saving=context.flags.prune_target_saving,
             loss_options=step.loss.options,
+            budget=STEPS if self._length.is_budget_of_steps else None,
         )
 
     def _take_up(self, folder: str, length: StockLength) -> tuple[int, int]:
@@ -186,8 +196,8 @@ class EpochPruning:
         epoch, done = run.take_up(step, not skips, saved["scheduler_steps"], is_over)
         # In other units a finished run's end may come out before its last step.
         context.state.max_steps = max(run.clock.max_steps, step)
-        if 0 < context.args.max_steps <= step:
-            epoch, done = self.epoch_limit(length.num_epochs), 0
+        if self.has_fixed_steps and length.max_steps <= step:
+            epoch, done = self.epoch_limit(length.num_epochs, length.max_steps), 0
         return epoch, done
 
     # ---- Epochs ----
@@ -251,8 +261,8 @@ class EpochPruning:
         self.merge()
         self._sample_logging.write(run)
         try:
-            held_out = None if run.clock.current is None else context.held_out(run.clock.current.start_step)
-            record = run.close_epoch(context.state.global_step, held_out)
+            record = run.close_epoch(context.state.global_step)
+            hold_out(context, run, record)
         finally:
             if context.is_first:
                 run.history.save(context.folder(trial))

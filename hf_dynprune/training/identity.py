@@ -25,6 +25,7 @@ class EpochRunIdentity:
         reproducible_augmentation: whether random augmentation is a function of seed, epoch and batch.
         target_saving: share of the forward passes that the run is to save, if one was asked for.
         loss_options: parameters of the per-sample loss that are not at their defaults.
+        budget: "steps" where `target_saving` fixes the run's steps, else None.
     """
 
     num_samples: int
@@ -37,6 +38,7 @@ class EpochRunIdentity:
     reproducible_augmentation: bool
     target_saving: float | None = None
     loss_options: Mapping[str, Any] | None = None
+    budget: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ _SAID_AS = {
     "sampling": "train_sampling_strategy",
     "reproducible_augmentation": "prune_reproducible_augmentation",
     "target_saving": "prune_target_saving",
+    "budget": "prune_budget",
     "loss_options": "parameters of the per-sample loss",
 }
 """How a message calls a field: by the flag's name where there is one."""

@@ -62,6 +62,10 @@ class InBatchSelection:
         return bool(self.selector.share < 1)
 
     @property
+    def has_fixed_steps(self) -> bool:
+        return bool(self.context.args.max_steps > 0)
+
+    @property
     def history(self) -> PruningHistory:
         return PruningHistory() if self.run is None else self.run.history
 
@@ -84,7 +88,10 @@ class InBatchSelection:
     def train_dataloader(self, stock: Callable[[], DataLoader[Any]]) -> DataLoader[Any]:
         return stock()
 
-    def epoch_limit(self, stock_epochs: int) -> int:
+    def as_long(self, args: Any) -> Any:
+        return args
+
+    def epoch_limit(self, stock_epochs: int, max_steps: int) -> int:
         return stock_epochs
 
     # ---- Begin ----

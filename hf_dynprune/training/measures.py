@@ -1,17 +1,12 @@
-"""What a finished epoch says of the worth of choosing samples, from the fold of its scores and its evaluation."""
+"""What a finished epoch says of the worth of choosing samples, from the fold of its scores."""
 
 from __future__ import annotations
-
-import math
-from collections.abc import Iterable, Mapping
-from typing import Any
 
 from ..decisions.plan import EpochInfo, PrunePlan
 from ..decisions.policy import PruningPolicy
 from ..decisions.proxy import GradientProxy
 from ..decisions.scores import ScoreView
 from ..decisions.worth import StalenessMeter, proxy_sums
-from ..records.record import HeldOut
 
 
 def staleness_meter(
@@ -30,16 +25,3 @@ def staleness_meter(
     if not policy.closed_form or policy.period_start(info.epoch) != info.epoch:
         return None
     return StalenessMeter(proxy, mean, plan, policy.inclusion_probability(view, info)[plan.kept_indices])
-
-
-def held_out_figure(args: Any, log: Iterable[Mapping[str, Any]], after_step: int) -> HeldOut | None:
-    """The last evaluation after a step in a Trainer's log; None where there is none, or its figure is not finite.
-
-    It is `metric_for_best_model`, without it the evaluation's loss.
-    """
-    metric = args.metric_for_best_model or "loss"
-    name = metric if metric.startswith("eval_") else f"eval_{metric}"
-    found = [row[name] for row in log if name in row and row.get("step", 0) > after_step]
-    if not found or not math.isfinite(found[-1]):
-        return None
-    return HeldOut(name, float(found[-1]), bool(args.greater_is_better))

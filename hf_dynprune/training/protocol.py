@@ -63,6 +63,10 @@ class Training(Protocol):
         """The plan of the epoch under way, or of the last one; None before a run and with a selector."""
 
     @property
+    def has_fixed_steps(self) -> bool:
+        """Whether a number of optimizer steps ends the run, by `max_steps` or a budget, and not one of epochs."""
+
+    @property
     def is_fetching(self) -> bool:
         """Whether batches are being fetched whose items are counted later, once rows are chosen from them."""
 
@@ -72,8 +76,11 @@ class Training(Protocol):
     def train_dataloader(self, stock: Callable[[], DataLoader[Any]]) -> DataLoader[Any]:
         """The loader over the training set; `stock` makes the Trainer's own."""
 
-    def epoch_limit(self, stock_epochs: int) -> int:
-        """Epochs after which the Trainer's loop is to end at the latest."""
+    def as_long(self, args: Any) -> Any:
+        """The training arguments, with those of a shorter run on full data where its steps are the budget."""
+
+    def epoch_limit(self, stock_epochs: int, max_steps: int) -> int:
+        """Epochs after which the Trainer's loop is to end at the latest; on full data it would be `stock_epochs`."""
 
     def begin(self, step: LossStep, length: StockLength, checkpoint: str | None, trial: Any) -> tuple[int, int]:
         """Begin a run, or take up that of a checkpoint.

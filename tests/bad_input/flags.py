@@ -175,6 +175,38 @@ FLAGS = {
         "orderdp",
         prune_kwargs={"pool_ratio": 0.4},
     ),
+    # prune_budget
+    "unknown budget": refused(
+        r"`prune_budget` must be 'passes' or 'steps', got 'epochs': leave it out for the method's own",
+        prune_budget="epochs",
+    ),
+    "budget as a number": refused("`prune_budget` must be 'passes' or 'steps', got 100", prune_budget=100),
+    "budget of steps without their number": refused(
+        r"`prune_budget` \('steps'\) without a number of steps: set `prune_target_saving` to .* or `max_steps`",
+        prune_budget="steps",
+    ),
+    "budget of steps, fixed twice": targeted(
+        r"`prune_target_saving` \(0\.3\) with `max_steps` \(10\): a fixed number",
+        max_steps=10,
+        prune_budget="steps",
+        prune_ratio=0.3,
+    ),
+    "budget of passes with fixed steps": refused(
+        r"`prune_budget` \('passes'\) with `max_steps` \(10\): a fixed number of steps leaves the passes open\. Remove",
+        prune_budget="passes",
+        max_steps=10,
+    ),
+    "budget of steps without a ratio": targeted(
+        "Pruning method 'random' needs a value for ratio: set `prune_ratio`", prune_budget="steps"
+    ),
+    "budget of passes with a target and a ratio": targeted(
+        r"`prune_target_saving` \(0\.3\) and `prune_ratio` \(0\.5\) both say how much to prune: give one",
+        prune_budget="passes",
+        prune_ratio=0.5,
+    ),
+    "budget of steps of no epochs": targeted(
+        r"`num_train_epochs` must be above 0, got 0", prune_budget="steps", prune_ratio=0.5, num_train_epochs=0
+    ),
     # prune_warmup_epochs
     "negative warm-up": refused(
         "`prune_warmup_epochs` must be a whole number of at least 0, got -1", prune_warmup_epochs=-1

@@ -130,6 +130,7 @@ SELECTORS = {
     "saving": beside(
         r"`prune_target_saving` \(0\.2\)", prune_target_saving=0.2, prune_method="infobatch", num_train_epochs=20
     ),
+    "budget": beside(r"`prune_budget` \('steps'\)", prune_budget="steps", max_steps=3),
     "warm-up": beside(r"`prune_warmup_epochs` \(1\)", prune_warmup_epochs=1),
     "augmentation": beside(r"`prune_reproducible_augmentation` \(True\)", prune_reproducible_augmentation=True),
     "one candidate": refused(

@@ -14,9 +14,10 @@ from transformers import TrainerCallback
 
 from hf_dynprune import RandomPruning, SelectiveBackprop
 from tests.distributed.scenarios import SIZE, Scenario, run
-from tests.support.helpers import Images, pruning_trainer, vit, weights_of
+from tests.support.helpers import Images, StepLog, pruning_trainer, stock_trainer, vit, weights_of
 
 STEPWISE = {"save_strategy": "steps", "save_steps": 1}
+BUDGET = {"prune_budget": "steps", "prune_target_saving": 0.4}
 DISPATCH = {"accelerator_config": {"dispatch_batches": True}}
 SPLIT = {"accelerator_config": {"split_batches": True}}
 FSDP = {
@@ -45,6 +46,8 @@ SAME_AS_ONE_PROCESS = {
     "one-per-process": Scenario("none", batch=2, flags={"num_train_epochs": 2}),
     "fewer-than-a-batch": Scenario("random", batch=64, flags={"num_train_epochs": 2}),
     "max_steps": Scenario("orderdp", flags={"max_steps": 13}),
+    "budget of steps": Scenario("none", flags={**BUDGET, "warmup_steps": 5}),
+    "budget of steps, pruned": Scenario("orderdp", flags={**BUDGET, "gradient_accumulation_steps": 3}),
     "sequential": Scenario("random", flags={"train_sampling_strategy": "sequential"}),
     "fractional-epochs": Scenario("random", flags={"num_train_epochs": 2.5}),
 }
@@ -171,6 +174,21 @@ def selected(name: str, folder: Path, world_size: int, resume: str | None = None
     }
 
 
+def shorter(build: Callable[..., Any], name: str, folder: Path, world_size: int, **flags: Any) -> dict[str, np.ndarray]:
+    """A run on full data with dropout and warm-up, by the stock Trainer or ours."""
+    log = StepLog()
+    shared = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "ddp_find_unused_parameters": False}
+    images = Images(40)  # whole batches: the stock loader would fill up others with samples of its first ones
+    trainer = build(vit(dropout=0.2), images, folder / name, [log], **shared, **flags)
+    trainer.train()
+    return {
+        "world_size": np.array(world_size),
+        "rates": np.array([row["lr"] for row in log.steps]),
+        "state": np.array([trainer.state.epoch, trainer.state.global_step, trainer.state.max_steps]),
+        **{f"model.{key}": value.numpy() for key, value in weights_of(trainer).items()},
+    }
+
+
 CASES: dict[str, Callable[[Path, int], dict[str, np.ndarray]]] = {
     **{name: partial(train, scenario, name) for name, scenario in SAME_AS_ONE_PROCESS.items()},
     **{f"whole-{name}": partial(train, scenario, f"whole-{name}") for name, scenario in RESUMED.items()},
@@ -188,6 +206,8 @@ CASES: dict[str, Callable[[Path, int], dict[str, np.ndarray]]] = {
         Scenario(), "differs", folder, world_size, policy=DiffersByRank()
     ),
     "half-written": half_written,
+    "shorter": partial(shorter, stock_trainer, "shorter", num_train_epochs=2.4, warmup_steps=3),
+    "budget": partial(shorter, pruning_trainer, "budget", num_train_epochs=4, warmup_steps=5, **BUDGET),
     "selector": partial(selected, "selector"),
     "selector-resumed": partial(selected, "selector-resumed", resume="selector/checkpoint-4"),
 }

@@ -120,7 +120,7 @@ def assert_same_run_as_one(scenario, two, folder):
             np.testing.assert_allclose(result[key], value, atol=1e-5, err_msg=key)
     np.testing.assert_allclose(served(two), served([one]), rtol=1e-6)
     if not scenario.flags.get("dataloader_drop_last") and "num_train_epochs" not in scenario.flags:
-        complete = range(epochs - ("max_steps" in scenario.flags))
+        complete = range(epochs - bool(scenario.flags.keys() & {"max_steps", "prune_budget"}))
         trained = served(two)
         for epoch in complete:
             assert sorted(trained[trained[:, 0] == epoch, 1]) == sorted(one[f"kept.{epoch}"].tolist())
@@ -291,3 +291,11 @@ def test_a_selector_on_a_stream_chooses_on_each_rank_and_resumes_exactly(ranks):
     for whole, again in zip((first, second), ranks("selector-resumed"), strict=True):
         for key in whole:
             np.testing.assert_array_equal(again[key], whole[key], err_msg=key)
+
+
+def test_a_budget_of_steps_is_the_stock_trainers_shorter_run_on_each_rank(ranks):
+    for ours, stock in zip(ranks("budget"), ranks("shorter"), strict=True):
+        assert ours.keys() == stock.keys()
+        for key in stock:
+            np.testing.assert_array_equal(ours[key], stock[key], err_msg=key)
+        assert stock["state"].tolist() == [2.8, 8, 8]  # 2.4 epochs of 3 steps, the last of 1 batch

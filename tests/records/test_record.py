@@ -31,6 +31,7 @@ def test_a_record_is_opened_with_what_plan_and_scores_say(view_of):
         "pruned_scores": [0.5, 1.0],
         "share": 1.0,
         "energy": None,
+        "stands_for": None,
         **dict.fromkeys(("scoring_forward_passes", "candidate_forward_passes"), 0),
         **dict.fromkeys((f"seconds_{name}" for name in ("plan", "train", "merge", "scoring", "data")), 0.0),
         **dict.fromkeys(("seconds_evaluation", "seconds_checkpoint"), 0.0),

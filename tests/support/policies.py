@@ -51,3 +51,25 @@ class FixedKeep(PruningPolicy):
 
     def prunes_in(self, epoch: EpochInfo) -> bool:
         return epoch.epoch > 0
+
+
+@dataclass(frozen=True)
+class NeedsSteps(PruningPolicy):
+    """Leaves out a drawn share that falls from epoch to epoch; its runs are as long as their number of steps says."""
+
+    ratio: float = 0.5
+
+    name = "needs_steps"
+    reads_scores = False
+    needs_steps = True
+    max_ratio = 0.99
+
+    def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
+        kept = len(view) - int(self.ratio * len(view) / (1 + epoch.epoch))
+        return PrunePlan(np.sort(rng.permutation(len(view))[:kept]), np.ones(kept), len(view))
+
+    def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> np.ndarray:
+        return np.full(len(view), 1 - int(self.ratio * len(view) / (1 + epoch.epoch)) / len(view))
+
+    def prunes_in(self, epoch: EpochInfo) -> bool:
+        return True

@@ -195,6 +195,20 @@ class TestHyperparameterSearch:
         assert best.hyperparameters in trials
         assert best.objective > 0
 
+    def test_a_trial_may_set_the_budget(self, search, tmp_path):
+        trials = (
+            {"prune_target_saving": 0.5, "prune_budget": "steps", "num_train_epochs": 4},
+            {"prune_target_saving": 0.25, "prune_budget": "passes", "num_train_epochs": 4},
+        )
+        _, _, histories = search(*trials, policy=RandomPruning(0.4))
+        assert sum(row.steps for row in histories[0]) == 2 * 6
+        assert [account.full for account in (history.account() for history in histories)] == [4 * SIZE, 4 * SIZE]
+        assert len(histories[1]) == 4
+        settings = {"policy": RandomPruning(0.4), **trials[0]}
+        alone = pruning_trainer(vit(), Images(SIZE), tmp_path / "alone", **settings)
+        alone.train()
+        assert untimed(histories[0]) == untimed(alone.pruning_history)
+
     def test_a_trial_is_the_run_of_its_settings_alone(self, search, tmp_path):
         settings = {"learning_rate": 0.02, "per_device_train_batch_size": 6}
         logs = StepLog()

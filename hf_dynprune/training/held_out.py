@@ -1,0 +1,75 @@
+"""Evaluations during a run: the figure that the run is judged by, and those that a policy asks for."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..common.logs import logger
+from ..decisions.policy import PruningPolicy
+from ..losses.base import PerSampleLoss
+from ..records.record import EpochRecord, HeldOut
+from ..serving.generators import untouched_generators
+from .context import TrainerContext
+from .epoch_run import EpochRun
+
+
+def held_out_figure(args: Any, log: Iterable[Mapping[str, Any]], after_step: int) -> HeldOut | None:
+    """The last evaluation after a step in a Trainer's log; None where there is none, or its figure is not finite.
+
+    It is `metric_for_best_model`, without it the evaluation's loss.
+    """
+    metric = args.metric_for_best_model or "loss"
+    name = metric if metric.startswith("eval_") else f"eval_{metric}"
+    found = [row[name] for row in log if name in row and row.get("step", 0) > after_step]
+    if not found or not math.isfinite(found[-1]):
+        return None
+    return HeldOut(name, float(found[-1]), bool(args.greater_is_better))
+
+
+def hold_out(context: TrainerContext, run: EpochRun, record: EpochRecord) -> None:
+    """Note the evaluation at the end of a finished epoch; make one where the policy wants it, charged to the record.
+
+    Random generators are left as they were, so that a run that is only looked at trains as if it was not.
+    """
+    state, start = context.state, state_before(run, record)
+    record.held_out = held_out_figure(context.args, state.log_history, start)
+    is_over = state.global_step >= run.clock.max_steps or context.control.should_training_stop
+    if is_over or record.held_out is not None or not context.evaluation_samples:
+        return
+    if not run.policy.wants_evaluation(run.epoch_info(record.epoch + 1, state.global_step)):
+        return
+    began = time.perf_counter()
+    with untouched_generators(context.args.device):
+        context.evaluate()
+    record.held_out = held_out_figure(context.args, state.log_history, start)
+    record.evaluation_forward_passes += context.evaluation_samples
+    record.seconds_plan += time.perf_counter() - began
+
+
+def state_before(run: EpochRun, record: EpochRecord) -> int:
+    """Global step at which a finished epoch began."""
+    return sum(each.steps for each in run.history) - record.steps
+
+
+def announce_evaluations(context: TrainerContext, policy: PruningPolicy) -> None:
+    """One line where a policy goes by evaluations and there is nothing to evaluate on."""
+    if policy.reads_evaluations and not context.evaluation_samples:
+        logger.warning(
+            "%s goes by evaluations during the run, and there is no `eval_dataset`: every epoch will be full. Give one "
+            "of a known length, and `metric_for_best_model` where the loss is not what counts.",
+            policy.name,
+        )
+
+
+def refuse_without_proxy(policy: PruningPolicy, loss: PerSampleLoss) -> None:
+    """Raise a ValueError where a policy goes by gradients and the loss says nothing of them; after its first batch."""
+    if policy.reads_worth and loss.gradient_proxy is None:
+        raise ValueError(
+            f"{policy.name} goes by the norm of each sample's gradient, of which {type(loss).__name__} says nothing: "
+            "the losses of classification with one label, regression, tokens and segmentation do. For a loss of your "
+            "own, pass a PerSampleLoss with `gradient_proxy=GradientProxy('cross_entropy')` or `'squared_error'`, or "
+            "choose another method."
+        )
