@@ -4,8 +4,8 @@
     python examples/where_it_pays.py --table                                   # the table, without training
     python examples/where_it_pays.py --tasks rare_positives --savings 0.6,0.8 --arms full,shorter,infobatch
 
-Each finished run is a line of `docs/results/<task>.jsonl` and is not repeated. Start the same command again, at once in a
-second process or later, and the rest is done: processes share the work. What the arms are is said in
+Each finished run is a line of `docs/results/<task>.jsonl` and is not repeated. Start the same command again, later or
+at once in a second process, and the rest is done: processes share the work. What the arms are is said in
 `hf_dynprune/compare/tasks.py`, the tasks in `examples/where_it_pays_tasks/`. One thread each, on the CPU.
 
 Needs `pip install "hf_dynprune[examples]"` and, by task, folders in `--data`: `cifar10`, `camvid_240x180`, `banking77`.
@@ -106,27 +106,26 @@ def claim_key(key: RunKey) -> RunKey:
     return dataclasses.replace(key, arm=SHORTER) if key.arm == LOGIT_ADJUSTED else key
 
 
-def run_task(task: Task, plans: Sequence[ArmPlan], lines: RunLines, places: Places) -> None:
-    """Make the runs of a task that are neither finished nor being made elsewhere, until all are finished."""
-    data: TaskData | None = None
+def run_all(plans: Sequence[ArmPlan], lines: RunLines, places: Places) -> None:
+    """Make the runs that are neither finished nor being made elsewhere, task by task, until all are finished."""
+    data: dict[str, TaskData] = {}
     while True:
-        finished = lines.read(task.name)
+        finished = read_all(lines, plans)
         due = [(plan, key) for plan in plans for key in plan.due(finished)]
         if not due:
             return
-        has_begun = False
         for plan, key in due:
             with lines.claimed(claim_key(key)) as is_ours:
-                if not is_ours or key in lines.read(task.name):
+                if not is_ours or key in lines.read(key.task):
                     continue
-                data = data or task.load(places)
-                runs = train(task, data, plan, key, places)
+                if key.task not in data:
+                    data[key.task] = plan.task.load(places)
+                runs = train(plan.task, data[key.task], plan, key, places)
                 for run in runs:
                     lines.append(run)
-                report(runs, plans, lines.read(task.name))
-                has_begun = True
+            report(runs, [each for each in plans if each.task == plan.task], lines.read(key.task))
             break  # the run may have decided a rate
-        if not has_begun:
+        else:
             time.sleep(WAIT)
 
 
@@ -146,10 +145,9 @@ def expected_seconds(plan: ArmPlan, finished: Finished) -> float:
     """Of a run, by the same arm's where there are some, else by all of the task's, in proportion to the length."""
     if plan.arm == LOGIT_ADJUSTED:
         return 0.0  # comes with the shorter run
-    own = [
-        run.facts["seconds"] for run in finished.values() if (run.key.arm, run.key.saving) == (plan.arm, plan.saving)
-    ]
-    whole = [run.facts["seconds"] / (1 - run.key.saving) for run in finished.values()]
+    runs = [run for run in finished.values() if run.key.task == plan.task.name]
+    own = [run.facts["seconds"] for run in runs if (run.key.arm, run.key.saving) == (plan.arm, plan.saving)]
+    whole = [run.facts["seconds"] / (1 - run.key.saving) for run in runs]
     return float(np.mean(own)) if own else float(np.mean(whole)) * (1 - plan.saving)
 
 
@@ -157,6 +155,7 @@ def quiet() -> None:
     """One thread, and no messages about each run."""
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     logging.getLogger("hf_dynprune").setLevel(logging.ERROR)
 
 
@@ -175,8 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> str:
     if not settings.table:
         quiet()
         places = Places(settings.data, settings.keel, settings.minilm)
-        for task in tasks:
-            run_task(task, [plan for plan in plans if plan.task == task], lines, places)
+        run_all(plans, lines, places)
     text = comparison_page(plans, read_all(lines, plans), refused, can_run)
     settings.results.mkdir(parents=True, exist_ok=True)
     (settings.results / "where_it_pays.md").write_text(f"# Where pruning pays\n\n{text}", encoding="utf-8")

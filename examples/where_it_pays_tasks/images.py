@@ -1,7 +1,7 @@
 """CIFAR-10 and tiles of CamVid, averaged down to 16 x 16, with a small ResNet.
 
-CIFAR-10 comes as `cifar10/train.parquet` and `test.parquet`, CamVid as `camvid_240x180/train.parquet`, `val.parquet` and
-`test.parquet`.
+CIFAR-10 comes as `cifar10/train.parquet` and `test.parquet`, CamVid as `camvid_240x180/train.parquet`, `val.parquet`
+and `test.parquet`.
 """
 
 from __future__ import annotations

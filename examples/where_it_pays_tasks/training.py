@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import torch
-from transformers import set_seed
+from transformers import PrinterCallback, set_seed
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments
 from hf_dynprune.compare.controls import ErrorWeighted
@@ -84,6 +84,7 @@ def train(task: Task, data: TaskData, plan: ArmPlan, key: RunKey, places: Places
             policy=ErrorWeighted(**setting.kwargs) if setting.method == ERROR_WEIGHTS else None,
             **task.measures(data),
         )
+        trainer.remove_callback(PrinterCallback)
         began, cpu = time.perf_counter(), time.process_time()
         has_diverged = False
         try:

@@ -47,7 +47,7 @@ def difference_cell(found: PairedDifference | None) -> str:
 
 
 def state_cell(plan: ArmPlan, finished: Finished) -> str:
-    """How far an arm is: "5 seeds", "3 of 5 seeds", "rates: 2 of 6 runs", or "not run".
+    """How far an arm is: "3 of 5 seeds", "rates: 2 of 6 runs", or "not run".
 
     The seeds are those at the chosen rate.
     """
@@ -56,7 +56,7 @@ def state_cell(plan: ArmPlan, finished: Finished) -> str:
         done = sum(key in finished for key in plan.selection)
         return f"rates: {done} of {len(plan.selection)} runs" if done else "not run"
     done = len(plan.compared(finished))
-    return f"{seeds} seeds" if done == seeds else f"{done} of {seeds} seeds"
+    return f"{done} of {seeds} seeds"
 
 
 # ---- Tables ----
@@ -78,10 +78,10 @@ def comparison_page(plans: Sequence[ArmPlan], finished: Finished, refused: Refus
 
 
 READING = (
-    "Points of the test metric, minus the shorter run of the same seed: mean over seeds, with the 95 % t interval; bold "
-    "where it leaves 0 out. Each arm has the learning rate of one grid that is best on the validation set, over two "
-    "seeds. No correction for the number of comparisons. `full` has all passes; all others have as many as `shorter`, "
-    "as nearly as whole epochs allow."
+    "Points of the test metric, minus the shorter run of the same seed: mean over seeds, with the 95 % t interval; bold"
+    " where it leaves 0 out. Each arm has the learning rate of one grid that is best on the validation set, over two "
+    "seeds. No correction for the number of comparisons. `full` has all passes; all others have as many as `shorter`,"
+    " as nearly as whole epochs allow."
 )
 
 Groups = Mapping[tuple[TaskSettings, float], Mapping[str, ArmPlan]]

@@ -26,7 +26,7 @@ def class_accuracies(logits: ArrayLike, labels: ArrayLike) -> dict[int, float]:
     array, truth = np.asarray(logits), np.asarray(labels)
     if array.ndim != 2 or truth.shape != array.shape[:1] or truth.dtype.kind not in "iu" or not len(truth):
         raise ValueError(
-            f"Accuracies by class need logits [N, C] and integer labels [N], got shapes {array.shape} and {truth.shape}."
+            f"Accuracies by class need logits [N, C] and integer labels [N], got {array.shape} and {truth.shape}."
         )
     right = array.argmax(1) == truth
     return {int(each): float(right[truth == each].mean()) for each in np.unique(truth)}
