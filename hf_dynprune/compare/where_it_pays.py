@@ -64,7 +64,7 @@ def state_cell(plan: ArmPlan, finished: Finished) -> str:
 
 def comparison_page(plans: Sequence[ArmPlan], finished: Finished, refused: Refused, arms: Sequence[str]) -> str:
     """Markdown: one table over all tasks, then one for each task and saving."""
-    groups = _groups(plans)
+    groups = group_arms(plans)
     parts = [_overview(groups, finished, refused, arms), READING]
     for (task, saving), members in groups.items():
         names = [key[2] for key in refused if key[:2] == (task.name, saving)]
@@ -87,7 +87,7 @@ READING = (
 Groups = Mapping[tuple[TaskSettings, float], Mapping[str, ArmPlan]]
 
 
-def _groups(plans: Iterable[ArmPlan]) -> dict[tuple[TaskSettings, float], dict[str, ArmPlan]]:
+def group_arms(plans: Iterable[ArmPlan]) -> dict[tuple[TaskSettings, float], dict[str, ArmPlan]]:
     """The arms by task and saving; full data belongs to each saving of its task."""
     plans = list(plans)
     full = {plan.task.name: plan for plan in plans if plan.arm == FULL_ARM}
