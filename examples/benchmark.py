@@ -25,7 +25,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from runpy import run_path
@@ -54,6 +54,7 @@ from hf_dynprune.models import CifarResNetConfig
 from hf_dynprune.quickstart.example_runs import run_all
 from hf_dynprune.quickstart.models import small_resnet, small_vit_config
 from hf_dynprune.quickstart.progress import show_progress
+from hf_dynprune.readers import device_images
 from hf_dynprune.readers.images import ImageData, load_digit_images, load_image_data
 from hf_dynprune.training.large_batch import OPTIMIZERS, large_batch_optimizer
 
@@ -210,11 +211,8 @@ def plan_runs(settings: BenchmarkArguments, training: DynPruneTrainingArguments)
     return runs
 
 
-class ImagesOnDevice(torch.utils.data.Dataset):
-    """Images `[N, 3, H, W]` and labels that lie on the device; a batch is made there, whole.
-
-    Which crops and flips a batch gets is drawn from torch's global generator, which
-    `prune_reproducible_augmentation` makes a function of seed, epoch and batch.
+class ImagesOnDevice(device_images.ImagesOnDevice):
+    """The images of rows, whole on the device, with crops and flips as the flags say.
 
     Args:
         rows: of `data`.
@@ -227,41 +225,18 @@ class ImagesOnDevice(torch.utils.data.Dataset):
     def __init__(
         self, rows: Any, data: ImageData, settings: BenchmarkArguments, device: torch.device, is_augmented: bool
     ) -> None:
-        pixels = torch.from_numpy(np.stack([data.picture(row) for row in rows])).permute(0, 3, 1, 2).contiguous()
-        if settings.image_size not in (None, pixels.shape[-1]):
-            small = torch.nn.functional.adaptive_avg_pool2d(pixels.float(), settings.image_size)
-            pixels = small.round().to(torch.uint8)
-        self.size = pixels.shape[-2:]
-        self.pad = max(self.size) // 8 if is_augmented and settings.crop == "pad" else 0
-        if self.pad:
-            sides = (self.pad,) * 4
-            pixels = torch.nn.functional.pad(pixels.float(), sides, mode="reflect").to(torch.uint8)
-        self.labels = np.array(rows["label"])  # by this the data are known to be the same
-        self.device = device
-        self.flip = (settings.flip or 0.0) if is_augmented else 0.0
-        self._pixels, self._classes = pixels.to(device), torch.from_numpy(self.labels).to(device)
-        mean, deviation = (
-            torch.tensor(v, device=device).view(3, 1, 1) for v in (settings.image_mean, settings.image_std)
+        pictures = np.stack([data.picture(row) for row in rows])
+        side = settings.image_size or max(pictures.shape[1:3])
+        super().__init__(
+            pictures,
+            rows["label"],
+            settings.image_mean,
+            settings.image_std,
+            size=settings.image_size,
+            pad=side // 8 if is_augmented and settings.crop == "pad" else 0,
+            flip=(settings.flip or 0.0) if is_augmented else 0.0,
+            device=device,
         )
-        self._scale, self._shift = 1 / (255 * deviation), -mean / deviation
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {key: value[0] for key, value in self.__getitems__([index]).items()}
-
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
-        at = torch.tensor(indices)
-        rows, columns = (torch.arange(side).expand(len(at), side) for side in self.size)
-        if self.pad:
-            rows = rows + torch.randint(2 * self.pad + 1, (len(at), 1))
-            columns = columns + torch.randint(2 * self.pad + 1, (len(at), 1))
-        if self.flip:
-            columns = torch.where(torch.rand(len(at), 1) < self.flip, columns.flip(1), columns)
-        at, rows, columns = (each.to(self.device, non_blocking=True) for each in (at, rows, columns))
-        batch = self._pixels[at[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-        return {"pixel_values": (batch * self._scale + self._shift).contiguous(), "labels": self._classes[at]}
 
 
 def build_model(settings: BenchmarkArguments, data: ImageData, side: int) -> PreTrainedModel:
