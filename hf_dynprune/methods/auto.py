@@ -20,7 +20,7 @@ only the variance changes, by about R. Once held-out figures stopped getting bet
 
 When to use: to save a share of the passes without knowing whether choosing pays: many easy samples beside few that
 matter (rare positives, near-duplicates) are drawn from, anything else is trained on as a whole, only shorter.
-Cost: O(N log N) per epoch that prunes; an evaluation about every tenth of the run while it does, charged to the run.
+Cost: O(N log N) per epoch that prunes; an evaluation about every fifth of the run while it does, charged to the run.
 
 Source: this project. Draws by bounds of the gradient's norm with inverse-probability weights: Katharopoulos and
 Fleuret, ICML 2018, arXiv 1803.00942, within a batch; gate and stopping rule are ours. What was tried and measured:
@@ -46,9 +46,9 @@ FULL_EPOCHS = 2
 """Full epochs at the start: the second one shows whether the scores of the first predict it."""
 SPREAD = 0.8
 """PR from which on so much of the data matters that leaving the rest out would win next to nothing."""
-PATIENCE = 3
+PATIENCE = 2
 """Evaluations in a row without a new best figure after which pruning ends."""
-SPACING = 0.1
+SPACING = 0.2
 """Share of the run between two evaluations that are made for this method; at least a full epoch's steps."""
 
 
