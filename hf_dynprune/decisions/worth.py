@@ -34,6 +34,10 @@ from .scores import ScoreView
 
 FLOOR = 0.2
 """f: the share of the draws that is uniform, so that no sample's probability is near 0."""
+GATE = 0.7
+"""R below which choosing is taken to speed up fitting."""
+SPREAD = 0.8
+"""PR from which on so much of the data matters that leaving the rest out would win next to nothing."""
 
 
 @dataclass(frozen=True)

@@ -40,12 +40,10 @@ from ..decisions.plan import EpochInfo, PastEpoch, PrunePlan
 from ..decisions.policy import PruningPolicy, check_range
 from ..decisions.registry import register_policy
 from ..decisions.scores import ScoreView
-from ..decisions.worth import FLOOR
+from ..decisions.worth import FLOOR, GATE, SPREAD
 
 FULL_EPOCHS = 2
 """Full epochs at the start: the second one shows whether the scores of the first predict it."""
-SPREAD = 0.8
-"""PR from which on so much of the data matters that leaving the rest out would win next to nothing."""
 PATIENCE = 2
 """Evaluations in a row without a new best figure after which pruning ends."""
 SPACING = 0.2
@@ -112,7 +110,7 @@ class Auto(PruningPolicy):
     """
 
     floor: float = FLOOR
-    gate: float = 0.7
+    gate: float = GATE
     least: float = 0.15
 
     reference = (

@@ -166,6 +166,8 @@ def describe_account(account: SavingsAccount) -> str:
     text = f"{account.saved:.1%} of the forward passes saved ({done:,} of {account.full:,}"
     if account.choosing:
         text += f", {account.choosing:,} of them to choose by"
+    if account.evaluations:
+        text += f", of which {account.evaluations:,} in evaluations for the method"
     text += f"), {account.steps:,} of {account.full_steps:,} optimizer steps made"
     if account.saved_seconds is not None and account.full_seconds:
         basis = (

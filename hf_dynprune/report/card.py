@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, cast
 from ..common.tables import with_links
 from ..decisions.registry import DEFAULT_METHOD
 from ..records.about import AboutRun
+from ..records.folder import RunFolder
 from ..records.history import PruningHistory
 from ..records.record import HISTORY_FILE, RUN_FILE
 from ..records.run_scores import SCORES_FILE
 from ..records.savings import SavingsAccount
+from ..records.worth import worth_of
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -53,6 +55,7 @@ class CardContent:
         account: what it spent and saved.
         epochs: finished.
         verdict: a sentence of `hf-dynprune compare`, where it compared this method.
+        worth: what the run's own figures say of the worth of choosing samples; None where that is not known.
         picture: path of the picture in the repository.
         has_scores: whether the repository has the file of scores.
         repository: on the Hub, "user/repo".
@@ -62,6 +65,7 @@ class CardContent:
     account: SavingsAccount
     epochs: int
     verdict: str | None = None
+    worth: str | None = None
     picture: str | None = None
     has_scores: bool = False
     repository: str = "USER/REPOSITORY"
@@ -84,6 +88,7 @@ class CardContent:
             history.account(num_epochs),
             len(history),
             _verdict(folder / VERDICT, about.method),
+            _worth(folder),
             PICTURE if (folder / PICTURE).is_file() else None,
             (folder / SCORES_FILE).is_file(),
             repository or cls.repository,
@@ -150,6 +155,8 @@ def pruning_section(content: CardContent) -> str:
         if content.verdict
         else "Whether training on all data would have given a better model was not measured in this run.",
     ]
+    if content.worth:
+        parts.append(f"By the run's own figures: {content.worth}")
     if content.picture:
         parts.append(f"![Share of the training samples kept in each epoch]({content.picture})")
     parts += [f"### How to reproduce\n\n{_reproduction(about)}"]
@@ -175,7 +182,7 @@ def _method(about: AboutRun) -> str:
 
 def _savings(content: CardContent) -> str:
     account = content.account
-    passes = account.training + account.scoring + account.candidates
+    passes = account.training + account.choosing
     rows = ["| | this run | full data | saved |", "|---|--:|--:|--:|"]
     rows.append(f"| forward passes | {passes:,} | {account.full:,} | {account.saved:.1%} |")
     if account.full_steps:
@@ -183,9 +190,9 @@ def _savings(content: CardContent) -> str:
         rows.append(f"| optimizer steps | {account.steps:,} | {account.full_steps:,} | {saved:.1%} |")
     of_samples = "" if content.about.num_samples is None else f" of {content.about.num_samples:,} samples"
     notes = [f"Over {content.epochs} epochs{of_samples}."]
-    if account.scoring or account.candidates:
-        extra = account.scoring + account.candidates
-        notes.append(f"The forward passes include {extra:,} that were made to choose by.")
+    if account.choosing:
+        told = f", {account.evaluations:,} of them in evaluations for the method" if account.evaluations else ""
+        notes.append(f"The forward passes include {account.choosing:,} that were made to choose by{told}.")
     if account.full_seconds and account.saved_seconds is not None:
         share = account.saved_seconds / account.full_seconds
         rows.append(f"| seconds | {account.spent_seconds:,.1f} | about {account.full_seconds:,.1f} | {share:.1%} |")
@@ -231,6 +238,13 @@ def _verdict(file: Path, method: str) -> str | None:
     except (OSError, ValueError, KeyError, AttributeError):
         return None
     return str(sentences[0]) if compared == method else None
+
+
+def _worth(folder: Path) -> str | None:
+    """The verdict of the run's own figures; None where it is not known."""
+    run = RunFolder.read(folder)
+    worth = worth_of(run.history.records, run.state.get("log_history") or [])
+    return None if worth.missing else worth.text
 
 
 # ---- Results ----

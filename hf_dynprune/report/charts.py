@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..common import charts
-from ..common.charts import BLACK, BLUE, ORANGE, PINK, STYLES, bare, legend_below, whole_numbers
+from ..common.charts import BLACK, BLUE, GREY, ORANGE, PINK, STYLES, bare, legend_below, whole_numbers
+from ..decisions.worth import GATE
 from ..records.record import EpochRecord
+from ..records.worth import Evaluations
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,6 +101,31 @@ def draw_scores(records: Sequence[EpochRecord]) -> Figure:
     _finish(axes, ylabel="score")
     _epoch_axis(axes, epochs)
     _legend(figure, axes)
+    return figure
+
+
+def draw_worth(records: Sequence[EpochRecord], evaluations: Evaluations | None) -> Figure:
+    """PR and R by epoch with the gate and the line R = 1, pruned epochs shaded; below them the held-out figure."""
+    figure = new_figure(3.9 if evaluations is None else 6.2)
+    panels = [1.0] if evaluations is None else [1.5, 1.0]
+    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=panels)[:, 0]
+    axes, epochs = grid[0], _numbers(records)
+    for name, style, label in (("staleness", 1, "R, staleness"), ("concentration", 2, "PR, concentration")):
+        known = [(record.epoch + 1, value) for record in records if (value := getattr(record, name)) is not None]
+        if known:
+            x, y = np.array(known).T
+            _line(axes, x, y, style, label)
+    axes.axhline(1.0, color=BLACK, linewidth=1.2, linestyle=":", label="R = 1: choosing adds variance above")
+    axes.axhline(GATE, color=BLACK, linewidth=1.2, linestyle="--", label=f"R = {GATE:g}: choosing pays below")
+    _finish(axes, ylabel="PR and R")
+    axes.set_ylim(0, max(1.08, 1.05 * axes.get_ylim()[1]))
+    _shade_pruned(grid, records)
+    if evaluations is not None:
+        steps, values = np.array(evaluations.points, float).T
+        _line(grid[1], _epochs_at(records, steps), values, 3, shortened_name(evaluations.name))
+        _finish(grid[1], ylabel=shortened_name(evaluations.name))
+    _epoch_axis(grid[-1], epochs)
+    legend_below(figure, axes, 2)
     return figure
 
 
@@ -212,6 +239,23 @@ def draw_class_spread(epochs: Sequence[int], by_epoch: NDArray[np.float64]) -> F
 
 
 # ---- Axes ----
+
+
+def _shade_pruned(panels: Iterable[Axes], records: Sequence[EpochRecord]) -> None:
+    """Shade the epochs that left samples out; the first panel's legend names the shade once."""
+    label: str | None = "epochs that pruned"
+    for record in records:
+        if record.pruned:
+            for axes in panels:
+                axes.axvspan(record.epoch + 0.5, record.epoch + 1.5, color=GREY, alpha=0.2, linewidth=0, label=label)
+                label = None
+
+
+def _epochs_at(records: Sequence[EpochRecord], steps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The place on an axis of epochs, counted from 1, where so many optimizer steps are done."""
+    ends = np.cumsum([0, *(record.steps for record in records)])
+    places = [records[0].epoch, *(record.epoch + 1 for record in records)]
+    return np.asarray(np.interp(steps, ends, places))
 
 
 def _numbers(records: Sequence[EpochRecord]) -> NDArray[np.int64]:

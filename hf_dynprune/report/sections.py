@@ -26,8 +26,9 @@ from .charts import (
 from .groups import groups_section
 from .page import Picture, Section, Table
 from .statistics import SampleStatistics, class_name
+from .worth import worth_section
 
-PICTURES = ("kept", "scores", "score_histogram", "classes", "class_spread", "times_kept", "training")
+PICTURES = ("worth", "kept", "scores", "score_histogram", "classes", "class_spread", "times_kept", "training")
 """Names of the charts; those of samples are in `groups.py`."""
 _LONGEST = 80
 _NO_EPOCH = "No epoch is finished yet: the history gets a line at the end of each."
@@ -41,7 +42,7 @@ def sections_of(run: RunFolder, samples: SampleStatistics | None, dataset: Any) 
     """
     by_sample: list[Callable[[SampleStatistics], Section]] = [_histogram, _times_kept, _classes]
     titles = ["Scores early, in the middle, late", "How often samples were kept", "Classes"]
-    sections = [_run(run, samples), _savings(run), _kept(run), _scores(run)]
+    sections = [_run(run, samples), _savings(run), worth_section(run), _kept(run), _scores(run)]
     if samples is None or not samples.epochs:
         why = run.why_no_samples if samples is None else "Every file of the log of single samples is damaged."
         sections += [Section(title, [why]) for title in titles]
@@ -95,8 +96,10 @@ def _savings(run: RunFolder) -> Section:
         return Section(title, [_NO_EPOCH])
     account = run.history.account()
     rows = [_spent("forward passes, training", account.full, account.training)]
-    if chosen_by := account.scoring + account.candidates:
-        rows.append(_spent("forward passes, all", account.full, account.training + chosen_by))
+    if account.evaluations:
+        rows.append(["forward passes, evaluations for the method", "", f"{account.evaluations:,}", ""])
+    if account.choosing:
+        rows.append(_spent("forward passes, all", account.full, account.training + account.choosing))
     if account.full_steps:
         rows.append(_spent("optimizer steps", account.full_steps, account.steps))
     if account.full_seconds:

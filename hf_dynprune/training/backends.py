@@ -17,6 +17,7 @@ from ..common.charts import BLACK, BLUE, ORANGE, bare, new_figure
 from ..common.logs import logger
 from ..records.record import EpochRecord
 from ..records.savings import describe_account
+from ..records.worth import EPOCHS, worth_of
 from .context import TrainerContext
 
 BINS = 64
@@ -47,8 +48,15 @@ def worth_scalars(record: EpochRecord) -> dict[str, float]:
 
 
 def report_savings(context: TrainerContext) -> None:
-    """One line at a run's end, a picture for the backends that show one, and one figure in the log."""
+    """Lines at a run's end, a picture for the backends that show one, and one figure in the log.
+
+    The line on the worth of choosing is of every run but those that are too short for it, or that a selector made.
+    """
     training = context.training
+    if context.is_first and training.selector is None:
+        worth = worth_of(training.history.records, context.state.log_history)
+        if worth.missing != EPOCHS:
+            logger.info("What choosing samples would be worth here: %s", worth.line)
     if not training.prunes:
         return
     account = training.history.account()
