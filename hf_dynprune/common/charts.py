@@ -49,7 +49,7 @@ def whole_numbers(axes: Axes) -> None:
     """Put the ticks of the x axis at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
 
 
 def save_picture(figure: Figure, file: Path) -> None:

@@ -284,9 +284,9 @@ def _staleness(r: float) -> str:
 
 
 def _held_out(found: HeldOutGain) -> str:
-    values = f"{found.name} went from {found.before:.4g} to {found.after:.4g} in the last third of the run"
+    text = f"{found.name} was at best {found.before:.4g} before the last third of the run and {found.after:.4g} in it"
     if found.gain <= 0:
-        return f"{values}, which is no gain"
+        return f"{text}, which is no gain"
     if found.is_levelled_off:
-        return f"{values}, a gain within the noise of its evaluations ({found.noise:.2g})"
-    return f"{values}, a gain, in which a falling learning rate takes part"
+        return f"{text}, a gain within the noise of its evaluations ({found.noise:.2g})"
+    return f"{text}, a gain, in which a falling learning rate takes part"

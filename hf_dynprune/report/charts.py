@@ -115,8 +115,8 @@ def draw_worth(records: Sequence[EpochRecord], evaluations: Evaluations | None) 
         if known:
             x, y = np.array(known).T
             _line(axes, x, y, style, label)
-    axes.axhline(1.0, color=BLACK, linewidth=1.2, linestyle=":", label="R = 1: choosing adds variance above")
-    axes.axhline(GATE, color=BLACK, linewidth=1.2, linestyle="--", label=f"R = {GATE:g}: choosing pays below")
+    axes.axhline(1.0, color=BLACK, linewidth=1.2, linestyle=":", label="R = 1")
+    axes.axhline(GATE, color=BLACK, linewidth=1.2, linestyle="--", label=f"R = {GATE:g}, the gate")
     _finish(axes, ylabel="PR and R")
     axes.set_ylim(0, max(1.08, 1.05 * axes.get_ylim()[1]))
     _shade_pruned(grid, records)

@@ -34,7 +34,9 @@ def worth_section(run: RunFolder) -> Section:
         "all, the held-out figure says."
     )
     evaluations = evaluations_of(records, log)
-    alt = "Line chart by epoch: PR, R, the gate, and the line R = 1; epochs that pruned are shaded."
+    alt = "Line chart by epoch: PR, R, the gate, and the line R = 1."
+    if any(record.pruned for record in records):
+        alt += " Epochs that pruned are shaded."
     if evaluations is not None:
         alt += f" Below it {evaluations.name}."
     picture = Picture("worth", png_of(draw_worth(records, evaluations)), alt)

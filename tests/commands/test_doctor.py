@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
@@ -11,7 +12,9 @@ from hf_dynprune.commands import diagnosis as doctor
 from hf_dynprune.commands.diagnosis import examine, examine_flags, examine_model
 from hf_dynprune.decisions.forecast import describe_savings
 from hf_dynprune.decisions.schedule import RunLength
+from hf_dynprune.records.history import PruningHistory
 from tests.commands.test_cli import run
+from tests.records import test_worth as made_up
 
 
 def texts(findings, state):
@@ -106,3 +109,55 @@ def test_samples_without_flags_is_an_error_in_one_line():
     result = run("doctor", "--samples", "3")
     assert result.exit_code == 2
     assert "`--samples` (3) without flags" in result.output
+
+
+# ---- A run's folder ----
+
+
+def test_the_folder_of_a_run_gets_verdict_and_figures(tmp_path):
+    PruningHistory(made_up.run(0.1234, 0.17)).save(tmp_path)
+    result = run("doctor", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("Pruning can pay here: at most 8.1 passes' worth per pass (PR 0.12); scores")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in result.output.splitlines() if "|" in line]
+    assert rows[0] == ["epoch", "kept", "PR", "passes' worth", "R", "held-out figure"]
+    assert rows[2] == ["1", "100.0%", "0.12", "8.1", "", "eval_loss 1"]
+    assert rows[-1] == ["6", "100.0%", "0.12", "8.1", "0.17", "eval_loss 0.42"]
+    assert "hf_dynprune " not in result.output  # nothing of the installation
+
+
+def test_of_a_long_run_some_epochs_are_listed(tmp_path):
+    PruningHistory([made_up.record(epoch) for epoch in range(100)]).save(tmp_path)
+    output = run("doctor", str(tmp_path)).output
+    assert "20 of 100 epochs:" in output
+    assert [line.split()[1] for line in output.splitlines()[-20:]][::19] == ["1", "100"]
+
+
+def test_an_old_run_has_no_table(tmp_path):
+    PruningHistory([made_up.record(epoch, None, None) for epoch in range(4)]).save(tmp_path)
+    output = run("doctor", str(tmp_path)).output
+    assert "The history has no figures" in output
+    assert "|" not in output
+
+
+def test_the_trainers_log_is_read_beside_the_history(tmp_path):
+    PruningHistory([made_up.record(epoch) for epoch in range(6)]).save(tmp_path)
+    assert "give an `eval_dataset`" in run("doctor", str(tmp_path)).output
+    rows = [{"eval_loss": loss, "step": 10 * step} for step, loss in enumerate(made_up.FALLING, 1)]
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"global_step": 60, "log_history": rows}))
+    assert run("doctor", str(tmp_path)).output.startswith("Pruning can pay here")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["none-of-these"], "is no run's folder: there is no dynprune_history.jsonl in it"),
+        (["out", "--model", "BertModel"], "out is taken for the folder of a run, beside which `doctor` takes nothing"),
+        (["out", "--samples", "3"], "got --samples. Flags of a script begin with --"),
+        (["out", "--", "--prune_method", "random"], "got --prune_method random."),
+    ],
+)
+def test_what_is_no_run_is_refused(arguments, said):
+    result = run("doctor", *arguments)
+    assert result.exit_code == 2
+    assert said in result.output

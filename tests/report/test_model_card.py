@@ -17,6 +17,7 @@ from hf_dynprune.records.record import EpochRecord
 from hf_dynprune.report.card import CardContent, evaluation_of, pruning_section, update_card, with_section
 from hf_dynprune.scoring.dataset import StaticScores
 from hf_dynprune.training.about import describe_run
+from tests.records.test_worth import run
 from tests.support.helpers import Images, bert, pruning_trainer, vit
 
 README = "---\nlicense: mit\ntags:\n- mine\n---\n\n# A model\n\nWritten by hand.\n"
@@ -87,6 +88,17 @@ def test_savings_are_worked_out_by_hand(folder):
 def test_the_verdict_of_a_comparison_of_this_method_is_quoted(folder, found, says):
     (folder / "compare.json").write_text(json.dumps(found))
     assert says in pruning_section(CardContent.read(folder))
+
+
+def test_the_verdict_of_the_runs_own_figures_is_in_it_where_it_is_known(folder):
+    assert "By the run's own figures" not in pruning_section(CardContent.read(folder))
+    records = run(0.1234, 0.17)
+    records[-1].evaluation_forward_passes = 30
+    PruningHistory(records).save(folder)
+    text = pruning_section(CardContent.read(folder))
+    assert "By the run's own figures: Pruning can pay here: at most 8.1 passes' worth per pass (PR 0.12)" in text
+    assert "| forward passes | 630 | 600 | -5.0% |" in text
+    assert "include 30 that were made to choose by, 30 of them in evaluations for the method." in text
 
 
 def test_a_picture_and_scores_are_named_where_they_are(folder):

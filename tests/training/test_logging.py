@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from hf_dynprune.records.record import EpochRecord
+from hf_dynprune.records.worth import worth_of
 from hf_dynprune.training import backends as logging_backends
 from hf_dynprune.training.backends import epoch_scalars, find_backends, send_histograms, send_picture
 from tests.support.helpers import Images, pruning_trainer, vit, without_worth
@@ -193,6 +194,26 @@ def test_a_run_without_pruning_logs_what_choosing_would_be_worth_and_nothing_els
     figures = {"dynprune/concentration", "dynprune/kappa"}
     assert [keys for keys in ours if keys] == [figures, figures | {"dynprune/staleness"}]
     assert not [key for row in without_worth(trainer.state.log_history) for key in row if "dynprune" in key]
+
+
+@pytest.mark.parametrize(("method", "epochs", "lines"), [("none", 2, 0), ("none", 3, 1), ("infobatch", 3, 1)])
+def test_a_run_ends_with_one_line_on_the_worth_of_choosing(tmp_path, caplog, method, epochs, lines):
+    """Nothing where there are too few epochs to tell."""
+    with caplog.at_level("INFO", "hf_dynprune"):
+        trainer = pruning_trainer(vit(), Images(8), tmp_path, num_train_epochs=epochs, prune_method=method)
+        trainer.train()
+    start = "What choosing samples would be worth here: "
+    said = [entry.message for entry in caplog.records if entry.message.startswith(start)]
+    assert len(said) == lines
+    if said:
+        assert said == [start + worth_of(trainer.pruning_history.records, trainer.state.log_history).line]
+        assert "passes' worth per pass (PR" in said[0]
+
+
+def test_a_run_with_a_selector_has_no_such_line(tmp_path, caplog):
+    with caplog.at_level("INFO", "hf_dynprune"):
+        pruning_trainer(vit(), Images(8), tmp_path, prune_selector="orderdp").train()
+    assert "What choosing samples would be worth" not in caplog.text
 
 
 def test_a_broken_matplotlib_is_a_warning(monkeypatch, caplog):
