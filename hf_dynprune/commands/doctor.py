@@ -11,20 +11,21 @@ from .common import one_line_errors
 SIGNS = {"ok": "  ok     ", "note": "  note   ", "problem": "  PROBLEM"}
 
 
-def doctor(
-    flags: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RUN_DIR | -- FLAGS",
-            help="A run's output_dir, to hear whether pruning can pay there. Or flags of a training script, after --, "
-            "as in: hf-dynprune doctor -- --prune_method orderdp --prune_ratio 0.3 --num_train_epochs 20",
-        ),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A class such as ViTForImageClassification, a folder, or a name on the hub.")
-    ] = None,
-    samples: Annotated[int | None, typer.Option(help="Training samples.", min=1)] = None,
-) -> None:
+Flags = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="RUN_DIR | -- FLAGS",
+        help="A run's output_dir, to hear whether pruning can pay there. Or flags of a training script, after --, "
+        "as in: hf-dynprune doctor -- --prune_method orderdp --prune_ratio 0.3 --num_train_epochs 20",
+    ),
+]
+Model = Annotated[
+    str | None, typer.Option(help="A class such as ViTForImageClassification, a folder, or a name on the hub.")
+]
+Samples = Annotated[int | None, typer.Option(help="Training samples.", min=1)]
+
+
+def doctor(flags: Flags = None, model: Model = None, samples: Samples = None) -> None:
     """Print versions and problems of this installation, and what the trainer would refuse.
 
     With flags and a model it says what would come of them: the loss of a sample, what the run can save at most, or why

@@ -321,7 +321,7 @@ def test_before_the_first_epochs_end(tmp_path):
     PruningHistory([]).save(tmp_path)
     SampleLog(tmp_path).begin(40, "made up", LABELS, None, finished=0)
     text, html = report(tmp_path)
-    assert text.count("No epoch is finished yet") == 3
+    assert text.count("No epoch is finished yet") == 4
     assert "The log of single samples has no epoch" in text
     assert html.pictures == []
 
