@@ -91,6 +91,24 @@ def test_a_finished_run_gives_the_same_metrics_again(example, tiny, keel):
     assert (first.metrics, first.facts["losses"]) == (second.metrics, second.facts["losses"])
 
 
+def test_evaluations_see_every_sample_also_where_training_drops_the_last_batch(example, tiny, keel, monkeypatch):
+    seen = []
+
+    def metric(logits, labels):
+        seen.append(len(labels))
+        return 0.5
+
+    from where_it_pays_tasks import base
+
+    monkeypatch.setitem(base.METRICS, "average_precision", metric)
+    places = example.Places(keel, keel)
+    data = tiny.load(places)
+    (plan,) = arm_plans([tiny], ["random"])[0]
+    (run,) = example.train(tiny, data, plan, plan.key(1e-3, 0), places)
+    assert seen == [100, 100]
+    assert run.facts["full_passes"] == 4 * 192
+
+
 def test_the_parts_do_not_overlap(example, tiny, keel):
     data = tiny.load(example.Places(keel, keel))
     parts = [{tuple(row.tolist()) for row in part.features} for part in (data.train, data.validation, data.test)]
