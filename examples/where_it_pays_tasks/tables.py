@@ -104,4 +104,4 @@ def read_keel(place: Path | None, table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split(",")] for line in lines if line and not line.startswith("@")]
 
 
-TASKS: list[Task] = [KeelTask("keel_letter", "average_precision", (1e-3, 3e-3, 1e-2), 30, 128)]
+TASKS: list[Task] = [KeelTask("keel_letter", "average_precision", (3e-3, 1e-2, 3e-2), 30, 128)]
