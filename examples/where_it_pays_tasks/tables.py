@@ -14,47 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers import PreTrainedModel
+
+from hf_dynprune.models import TablePerceptronConfig, TablePerceptronForSequenceClassification
 
 from .base import Places, Task, TaskData
-
-
-class TableConfig(PreTrainedConfig):
-    """Shape of a perceptron with two hidden layers."""
-
-    model_type = "table_perceptron"
-
-    def __init__(self, inputs: int = 16, width: int = 128, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.inputs, self.width = inputs, width
-
-
-class TableForSequenceClassification(PreTrainedModel):
-    """Rows of numbers to logits; the name tells transformers, and so the trainer, which loss is meant."""
-
-    config_class = TableConfig
-    main_input_name = "features"
-
-    def __init__(self, config: TableConfig) -> None:
-        super().__init__(config)
-        self.layers = torch.nn.Sequential(
-            torch.nn.Linear(config.inputs, config.width),
-            torch.nn.ReLU(),
-            torch.nn.Linear(config.width, config.width),
-            torch.nn.ReLU(),
-            torch.nn.Linear(config.width, config.num_labels),
-        )
-        self.post_init()
-
-    def _init_weights(self, module: torch.nn.Module) -> None:
-        """torch's own first weights stay."""
-
-    def forward(self, features: torch.Tensor, labels: torch.Tensor | None = None) -> SequenceClassifierOutput:
-        """Logits, and the mean cross-entropy where there are labels."""
-        logits = self.layers(features)
-        loss = None if labels is None else torch.nn.functional.cross_entropy(logits, labels)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
 
 
 class Rows(torch.utils.data.Dataset):
@@ -106,7 +70,7 @@ class KeelTask(Task):
         for side in (True, False):
             drawn = generator.permutation(np.flatnonzero(labels == side))
             shares = np.array([self.size, self.size + self.validation_size]) / len(labels)
-            for part, found in zip(parts, np.split(drawn, (shares * len(drawn)).astype(int)), strict=True):
+            for part, found in zip(parts, np.split(drawn, np.round(shares * len(drawn)).astype(int)), strict=True):
                 part.append(found)
         train, validation, test = (np.concatenate(part) for part in parts)
         mean, deviation = features[train].mean(0), features[train].std(0) + 1e-9
@@ -115,7 +79,8 @@ class KeelTask(Task):
 
     def build_model(self, data: TaskData, places: Places) -> PreTrainedModel:
         """Two hidden layers of 128."""
-        return TableForSequenceClassification(TableConfig(inputs=data.train.features.shape[1], num_labels=2))
+        config = TablePerceptronConfig(num_columns=data.train.features.shape[1], num_labels=2)
+        return TablePerceptronForSequenceClassification(config)
 
 
 def read_keel(place: Path | None, table: str) -> list[list[str]]:
@@ -139,4 +104,4 @@ def read_keel(place: Path | None, table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split(",")] for line in lines if line and not line.startswith("@")]
 
 
-TASKS: list[Task] = [KeelTask("keel_letter", "average_precision", (1e-3, 3e-3, 1e-2), 30, 128)]
+TASKS: list[Task] = [KeelTask("keel_letter", "average_precision", (3e-3, 1e-2, 3e-2), 30, 128)]

@@ -14,7 +14,6 @@ from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments
 from hf_dynprune.compare.controls import ErrorWeighted
 from hf_dynprune.compare.results import SHORTER
 from hf_dynprune.compare.tasks import (
-    AUTO,
     ERROR_WEIGHTS,
     LOGIT_ADJUSTED,
     ArmPlan,
@@ -41,6 +40,19 @@ COMMON: dict[str, Any] = {
     "log_level": "error",
     "use_cpu": True,  # all lines of a table come from the same arithmetic
 }
+
+
+class WholeEvaluations(DynPruneTrainer):
+    """Evaluates on every sample: `dataloader_drop_last`, which is meant for training, would drop the last batch."""
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """The stock loader with its last batch."""
+        drops_last = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_drop_last = drops_last
 
 
 def steps_per_epoch(task: Task, args: Any, data: TaskData) -> int:
@@ -79,7 +91,7 @@ def train(task: Task, data: TaskData, plan: ArmPlan, key: RunKey, places: Places
     with tempfile.TemporaryDirectory() as folder:
         args = training_arguments(task, setting, key, data, folder)
         set_seed(key.seed)  # the same initial weights for every arm
-        trainer = DynPruneTrainer(
+        trainer = WholeEvaluations(
             model=task.build_model(data, places),
             args=args,
             train_dataset=data.train,

@@ -52,7 +52,8 @@ def draw_differences(plans: Sequence[ArmPlan], finished: Finished, file: Path) -
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes, ((task, saving), members) in zip(panels.flat, groups.items(), strict=False):
         _panel(axes, _differences(members, finished))
-        axes.set(title=f"{task.name}, {100 * saving:g} % saved", xlabel=f"{task.metric.replace('_', ' ')}, points")
+        axes.set_title(f"{task.name}\n{100 * saving:g} % saved", fontsize="medium")
+        axes.set_xlabel(f"{task.metric.replace('_', ' ')}, points")
     for axes in panels.flat[len(groups) :]:
         axes.set_axis_off()
     figure.suptitle("Test metric minus the shorter run's, paired by seed, 95 % intervals")

@@ -55,4 +55,4 @@ def smoothed_entropy(smoothing: float, classes: int) -> float:
     """
     off = smoothing / classes
     shares = [1 - smoothing + off, *[off] * (classes - 1)]
-    return -sum(share * math.log(share) for share in shares if share > 0)
+    return sum(share * math.log(1 / share) for share in shares if share > 0)

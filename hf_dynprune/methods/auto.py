@@ -126,6 +126,11 @@ class Auto(PruningPolicy):
         check_range(self, "least", 0, 1, low_open=True)
 
     @property
+    def unbiased(self) -> bool:
+        """Up to one factor: weight x inclusion probability is K / N for every sample, which keeps the loss's scale."""
+        return False
+
+    @property
     def max_ratio(self) -> float:
         return 1 - self.least if self.gate > 0 else 0.0
 

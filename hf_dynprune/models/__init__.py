@@ -3,5 +3,11 @@
 from __future__ import annotations
 
 from .cifar_resnet import CifarResNetConfig, CifarResNetForImageClassification
+from .table_perceptron import TablePerceptronConfig, TablePerceptronForSequenceClassification
 
-__all__ = ["CifarResNetConfig", "CifarResNetForImageClassification"]
+__all__ = [
+    "CifarResNetConfig",
+    "CifarResNetForImageClassification",
+    "TablePerceptronConfig",
+    "TablePerceptronForSequenceClassification",
+]

@@ -21,7 +21,7 @@ from ..decisions.plan import EpochInfo, PrunePlan
 from ..decisions.policy import PruningPolicy
 from ..decisions.proxy import GradientProxy
 from ..decisions.schedule import RunClock, RunLength
-from ..decisions.scores import ScoreStore, ScoreView
+from ..decisions.scores import FoldSummary, ScoreStore, ScoreView
 from ..decisions.worth import StalenessMeter, proxy_sums
 from ..records.history import PruningHistory
 from ..records.packing import pack_plan, pack_scores, unpack_plan, unpack_scores
@@ -123,13 +123,7 @@ class EpochRun:
         record, self.record = self.record, None
         if record is None or self.clock.current is None:
             raise RuntimeError("No epoch is open.")
-        began = time.perf_counter()
-        meter = None if self.proxy is None else self._staleness_meter(record.epoch, self.proxy)
-        summary = self.store.end_epoch(record.epoch, None if meter is None else meter.add)
-        if self.proxy is not None:
-            record.concentration = proxy_sums(self.store.view(), self.proxy).concentration
-            record.staleness = None if meter is None else meter.staleness
-        record.seconds_merge += time.perf_counter() - began
+        summary = self._fold(record)
         record.nonfinite += len(summary.nonfinite)
         record.steps += step - self.clock.current.start_step
         record.share = (step - self.clock.current.start_step) / self.clock.current.updates
@@ -137,9 +131,25 @@ class EpochRun:
         if length.full_epochs is not None:
             record.stands_for = record.steps * length.full_epochs / length.max_steps
         self.history.records.append(record)
+        self._judge(record.epoch, summary)
+        return record
+
+    def _fold(self, record: EpochRecord) -> FoldSummary:
+        """Take in the epoch's scores, and note what they say of the worth of choosing."""
+        began = time.perf_counter()
+        meter = None if self.proxy is None else self._staleness_meter(record.epoch, self.proxy)
+        summary = self.store.end_epoch(record.epoch, None if meter is None else meter.add)
+        if self.proxy is not None:
+            record.concentration = proxy_sums(self.store.view(), self.proxy).concentration
+            record.staleness = None if meter is None else meter.staleness
+        record.seconds_merge += time.perf_counter() - began
+        return summary
+
+    def _judge(self, epoch: int, summary: FoldSummary) -> None:
+        """Raise a FloatingPointError where no score of an epoch was finite; warn once where some were not."""
         if summary.recorded and len(summary.nonfinite) == summary.recorded:
             raise FloatingPointError(
-                f"All {summary.recorded} losses of epoch {record.epoch} were NaN or infinite: the model has diverged. "
+                f"All {summary.recorded} losses of epoch {epoch} were NaN or infinite: the model has diverged. "
                 "Lower the learning rate, clip gradients, or check the data; scores and plans need finite losses."
             )
         if len(summary.nonfinite) and not self._warned_nonfinite:
@@ -148,11 +158,10 @@ class EpochRun:
             logger.warning(
                 "Epoch %d: the loss of %d samples was NaN or infinite (indices %s). They contributed nothing, stay out "
                 "of thresholds and are kept until their loss is finite again. Later epochs are only counted.",
-                record.epoch,
+                epoch,
                 len(summary.nonfinite),
                 some,
             )
-        return record
 
     def _staleness_meter(self, epoch: int, proxy: GradientProxy) -> StalenessMeter | None:
         if self.plan is None or self.clock.current is None:

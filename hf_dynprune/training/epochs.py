@@ -31,7 +31,7 @@ from .backends import epoch_scalars, send_histograms, worth_scalars
 from .combining import refuse_own_data
 from .context import TrainerContext
 from .epoch_run import EpochRun
-from .held_out import announce_evaluations, hold_out
+from .held_out import announce_evaluations, hold_out, log_reason
 from .identity import EpochRunIdentity, refuse_other_kind
 from .protocol import StockLength
 from .refusals import (
@@ -222,6 +222,7 @@ class EpochPruning:
             self._loader.seed_workers()
         context.set_max_steps(run.clock.max_steps)
         forwarded = step.forwarded
+        log_reason(context, run)
         context.times.begin(run.record)
         yield batches, updates
         context.times.end()

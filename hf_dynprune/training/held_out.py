@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -62,6 +64,21 @@ def announce_evaluations(context: TrainerContext, policy: PruningPolicy) -> None
             "of a known length, and `metric_for_best_model` where the loss is not what counts.",
             policy.name,
         )
+
+
+def log_reason(context: TrainerContext, run: EpochRun) -> None:
+    """Say why the epoch that begins is planned as it is, aloud where that is not what was said of the one before."""
+    reason = None if run.record is None else run.record.reason
+    if run.record is None or reason is None or not context.is_first:
+        return
+    before = run.history.records[-1].reason if run.history.records else None
+    is_new = before is None or _kind(before) != _kind(reason)
+    logger.log(logging.INFO if is_new else logging.DEBUG, "Epoch %d: %s.", run.record.epoch, reason)
+
+
+def _kind(reason: str) -> str:
+    """A reason without its figures."""
+    return re.sub(r"\d[\d.]*", "", reason)
 
 
 def refuse_without_proxy(policy: PruningPolicy, loss: PerSampleLoss) -> None:

@@ -196,14 +196,6 @@ FLAGS = {
         prune_budget="passes",
         max_steps=10,
     ),
-    "budget of steps without a ratio": targeted(
-        "Pruning method 'random' needs a value for ratio: set `prune_ratio`", prune_budget="steps"
-    ),
-    "budget of passes with a target and a ratio": targeted(
-        r"`prune_target_saving` \(0\.3\) and `prune_ratio` \(0\.5\) both say how much to prune: give one",
-        prune_budget="passes",
-        prune_ratio=0.5,
-    ),
     "budget of steps of no epochs": targeted(
         r"`num_train_epochs` must be above 0, got 0", prune_budget="steps", prune_ratio=0.5, num_train_epochs=0
     ),

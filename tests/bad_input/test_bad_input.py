@@ -84,7 +84,7 @@ def test_bad_input(name, tmp_path, saved):
 
 def test_size_of_the_catalogue():
     assert {kind: len(cases) for kind, cases in KINDS.items()} == {
-        "flags": 52,
+        "flags": 58,
         "parameters": 66,
         "settings": 10,
         "data sets": 11,
@@ -93,7 +93,7 @@ def test_size_of_the_catalogue():
         "losses": 28,
         "segmentation losses": 19,
         "policies": 32,
-        "selectors": 38,
+        "selectors": 39,
         "checkpoints": 30,
         "resumes": 16,
         "image folders": 8,

@@ -19,9 +19,9 @@ RUNS: dict[str, dict[str, Any]] = {
     "`random`, `prune_ratio` 0.3, 10 epochs": {"prune_method": "random", "prune_ratio": 0.3},
     "`random`, `prune_ratio` 0.3, `max_steps` 100": {"prune_method": "random", "prune_ratio": 0.3, "max_steps": 100},
     "`orderdp`, `prune_target_saving` 0.3, 10 epochs": {"prune_method": "orderdp", "prune_target_saving": 0.3},
-    '`random`, `prune_ratio` 0.3, `prune_target_saving` 0.3 by "steps", 10 epochs': {
+    '`random`, `prune_ratio` 0.5, `prune_target_saving` 0.3 by "steps", 10 epochs': {
         "prune_method": "random",
-        "prune_ratio": 0.3,
+        "prune_ratio": 0.5,
         "prune_target_saving": 0.3,
         "prune_budget": "steps",
     },

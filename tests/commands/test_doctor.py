@@ -63,6 +63,15 @@ def test_a_torchvision_that_does_not_import_is_a_problem(monkeypatch, tmp_path):
         ("--prune_max_unseen_epochs 2 --dataloader_drop_last true", 100, "problem", "dataloader_drop_last"),
         ("--max_steps 100", 1000, "ok", "`max_steps` fixes 100 optimizer steps"),
         ("--lr 3", None, "note", "so not looked at: --lr 3"),
+        (
+            "--prune_target_saving 0.6 --prune_budget steps --num_train_epochs 10 --per_device_train_batch_size 10",
+            *(1000, "ok", "fixes 400 optimizer steps, those of 4 full epochs, to save 60.0% of 10; these steps pass"),
+        ),
+        (
+            "--prune_target_saving 0.6 --prune_budget steps --num_train_epochs 10 --prune_method none",
+            *(None, "ok", "fixes the optimizer steps, those of 4 full epochs, to save 60.0% of 10; every epoch trains"),
+        ),
+        ("--prune_budget steps", None, "problem", "without a number of steps: set `prune_target_saving`"),
         ("--num_train_epochs 0", None, "problem", "`num_train_epochs` must be above 0, got 0"),
         ("--num_train_epochs 0 --prune_target_saving 0.3", 10, "problem", "`num_train_epochs` must be above 0, got 0"),
         ("--prune_metod random --num_train_epochs many", None, "problem", "did you mean --prune_method?"),

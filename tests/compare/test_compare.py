@@ -399,11 +399,17 @@ def test_the_flags_are_training_arguments(fake, tmp_path):
     """Those of the control with random pruning stand beside what a script may have been given for its method."""
     from transformers import HfArgumentParser
 
-    runner = ScriptRunner(fake, ["--prune_kwargs", '{"ratio": 0.3}', "--prune-warmup-epochs=2", "--learning_rate", "1"])
+    runner = ScriptRunner(
+        fake,
+        [
+            *("--prune_kwargs", '{"ratio": 0.3}', "--prune-warmup-epochs=2"),
+            *("--learning_rate", "1", "--prune_budget", "steps"),
+        ],
+    )
     flags = runner.settings(Arm("random", 3, tmp_path, saving=0.25))["arguments"]
     (args,) = HfArgumentParser(DynPruneTrainingArguments).parse_args_into_dataclasses([*flags, "--output_dir", "x"])
     assert (args.prune_method, args.prune_target_saving, args.seed, args.learning_rate) == ("random", 0.25, 3, 1)
-    assert (args.prune_kwargs, args.prune_warmup_epochs) == (None, 0)
+    assert (args.prune_kwargs, args.prune_warmup_epochs, args.prune_budget) == (None, 0, None)
 
 
 def test_a_harmful_method_is_not_lossless_and_finished_runs_are_not_repeated(fake, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import pytest
 from hf_dynprune import DynPruneTrainingArguments
 from hf_dynprune.compare.plan import ComparisonArguments, planned_runs
 from hf_dynprune.compare.results import RunResult
+from hf_dynprune.compare.runs import other_settings
 from hf_dynprune.quickstart import example_runs
 from hf_dynprune.quickstart.example_runs import run_all
 from hf_dynprune.serving import distributed
@@ -154,6 +156,21 @@ def test_repetitions_are_refused(tmp_path, comparing, message):
 def test_spaces_between_methods_do_not_matter(tmp_path):
     runs = planned_runs(ComparisonArguments(methods="none, infobatch", seeds="0, 1"), arguments(tmp_path))
     assert [run.folder.name for run in runs] == ["none-seed0", "infobatch-seed0", "none-seed1", "infobatch-seed1"]
+
+
+def test_full_data_have_no_budget(tmp_path):
+    flags = {"prune_budget": "steps", "prune_target_saving": 0.5, "prune_ratio": 0.3}
+    full, other = planned_runs(ComparisonArguments(methods="none,random"), arguments(tmp_path, **flags))
+    assert (full.args.prune_budget, full.args.prune_target_saving) == (None, None)
+    assert (other.args.prune_budget, other.args.prune_target_saving, other.share) == ("steps", 0.5, 1)
+
+
+def test_a_flag_that_is_new_since_a_run_makes_no_difference_until_it_is_set(tmp_path):
+    (tmp_path / "settings.json").write_text(json.dumps({"learning_rate": 1.0}))
+    (tmp_path / "result.json").write_text("{}")
+    assert other_settings(tmp_path, {"learning_rate": 1.0, "prune_budget": None}) == []
+    (difference,) = other_settings(tmp_path, {"learning_rate": 1.0, "prune_budget": "steps"})
+    assert difference.startswith("prune_budget: ")
 
 
 @pytest.mark.parametrize(("given", "scaled"), [(500, 250), (1, 1), (0.1, 0.1), (0, 0)])

@@ -10,6 +10,7 @@ from hf_dynprune import build_policy
 from hf_dynprune.compare.equal_savings import SETTINGS, arm_name, draw_front, equal_savings_table, split_saving
 from hf_dynprune.compare.results import RunResult
 from hf_dynprune.decisions.budget import check_target, prunable
+from hf_dynprune.decisions.length import shorter_epochs
 
 
 def runs(name, accuracies, passes=1000, seconds=10.0):
@@ -38,6 +39,8 @@ def test_every_setting_saves_its_share(name, saving, epochs):
     assert length == round(length)
     if setting.target is None:
         inside = policy.max_ratio * prunable(policy, length, 0) / length
+    elif setting.budget == "steps":
+        inside = 1 - shorter_epochs(policy, setting.target, length) / length
     else:
         check_target(policy, setting.target, length, 0)
         inside = setting.target

@@ -57,6 +57,25 @@ def test_runs_are_made_once_and_written_down(example, few, tmp_path, monkeypatch
     assert more == ["shorter 25 %", "random 25 %"]
 
 
+def test_an_arm_by_steps_makes_those_of_the_shorter_run(example, few, tmp_path):
+    arguments = [
+        *TINY,
+        "--num_train_epochs",
+        "4",
+        "--methods",
+        "infobatch_steps",
+        "--seeds",
+        "0",
+        "--warmup_steps",
+        "3",
+    ]
+    full, shorter, ours = example.main([*arguments, "--output_dir", str(tmp_path)])
+    assert (shorter.name, ours.name) == ("shorter 50 %", "infobatch_steps 50 %")
+    assert ours.steps == shorter.steps
+    assert ours.full_passes == full.full_passes == shorter.full_passes
+    assert ours.saved == pytest.approx(0.5, abs=0.1)  # batches of 96 images are few
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -75,6 +75,7 @@ def test_every_policy_plans_where_torch_cannot_be_imported():
     kept = dict(line.split() for line in python(code).splitlines())
     assert kept == {
         "none": "20",
+        "auto": "20",
         "random": "12",
         "infobatch": "15",
         "orderdp": "6",

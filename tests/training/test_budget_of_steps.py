@@ -265,6 +265,15 @@ def test_flags_are_parsed_and_keep_the_methods_ratio():
     assert alone.build_policy() == InfoBatch()
 
 
+def test_a_target_of_steps_is_no_ratio_and_one_of_passes_is():
+    flags = {"output_dir": "out", "prune_method": "random", "prune_target_saving": 0.3}
+    assert DynPruneTrainingArguments(**flags, prune_budget="passes").build_policy() == RandomPruning(0.3)
+    with pytest.raises(ValueError, match="'random' needs a value for ratio: set `prune_ratio`"):
+        DynPruneTrainingArguments(**flags, prune_budget="steps")
+    with pytest.raises(ValueError, match=r"`prune_ratio` \(0.5\) both say how much to prune"):
+        DynPruneTrainingArguments(**flags, prune_budget="passes", prune_ratio=0.5)
+
+
 def test_max_steps_is_a_budget_of_steps_by_itself(tmp_path):
     runs = [{"max_steps": 13}, {"max_steps": 13, "prune_budget": "steps"}]
     first, second = (
