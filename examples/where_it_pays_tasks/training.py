@@ -14,7 +14,6 @@ from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments
 from hf_dynprune.compare.controls import ErrorWeighted
 from hf_dynprune.compare.results import SHORTER
 from hf_dynprune.compare.tasks import (
-    AUTO,
     ERROR_WEIGHTS,
     LOGIT_ADJUSTED,
     ArmPlan,
