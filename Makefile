@@ -30,7 +30,7 @@ help:  ## list the targets
 	@echo "make TARGET; each one creates $(VENV) from constraints.txt when it is missing"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' Makefile
 
-quickstart: $(CORE_ENV)  ## train a small ViT on handwritten digits, with and without pruning; table and picture
+quickstart: $(CORE_ENV)  ## two tasks on handwritten digits, with and without pruning; tables and picture
 	@$(BIN)/hf-dynprune quickstart $(ARGS)
 
 test: $(DEV_ENV)  ## run the default test suite on two workers (WORKERS=n, ARGS="pytest options")

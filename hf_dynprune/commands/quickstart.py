@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from click.core import ParameterSource
 
 from ..decisions.registry import get_policy
 from .common import BatchSize, LearningRate, Model, choose_threads, one_line_errors, split, whole_number
@@ -22,7 +23,10 @@ Methods = Annotated[
     str,
     typer.Option(help="Methods to compare, separated by commas; none is the full data. See `hf-dynprune methods`."),
 ]
-Seeds = Annotated[str, typer.Option(help="Seeds, separated by commas: each method is run once per seed.")]
+Seeds = Annotated[
+    str | None,
+    typer.Option(help="Seeds, separated by commas: each method is run once per seed. Without it: 0,1 for both tasks."),
+]
 Epochs = Annotated[int, typer.Option(help="Epochs of each run.")]
 Saving = Annotated[
     float,
@@ -33,13 +37,17 @@ Saving = Annotated[
 Out = Annotated[Path, typer.Option(help="Folder for results.jsonl, results.md and accuracy.png.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Train again what the folder has the result of.")]
 
+FOR_BOTH = frozenset({"seeds", "out", "fresh"})
+"""Options that go with the two tasks; any other one asks for one task, with the methods and settings it names."""
+
 
 def quickstart(
+    context: typer.Context,
     data: Data = None,
     train_size: TrainSize = None,
     test_size: TestSize = None,
     methods: Methods = "none,random,infobatch,orderdp",
-    seeds: Seeds = "0",
+    seeds: Seeds = None,
     epochs: Epochs = 20,
     batch_size: BatchSize = 64,
     model: Model = "vit",
@@ -48,17 +56,28 @@ def quickstart(
     out: Out = Path("quickstart_out"),
     fresh: Fresh = False,
 ) -> None:
-    """Train one small model with and without pruning; table and picture. Finished runs are not repeated."""
+    """Train one small model with and without pruning; table and picture. Finished runs are not repeated.
+
+    Without options, or with --seeds, --out and --fresh alone: two tasks on scikit-learn's digits, one where pruning can
+    pay and one where it cannot, each on full data, for fewer epochs, with InfoBatch and with auto, two seeds. Any other
+    option: the methods that --methods names, on one task.
+    """
+    given = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    is_default = given <= FOR_BOTH
     with one_line_errors():
         chosen = tuple(split(methods))
         for method in chosen:
             get_policy(method)  # a misspelt name is told before torch is imported
         choose_threads(data)
         from ..quickstart.run import QuickstartSettings, run_quickstart
+        from ..quickstart.two_tasks import run_two_tasks
 
         settings = QuickstartSettings(
             methods=chosen,
-            seeds=tuple(whole_number(seed, "--seeds") for seed in split(seeds)),
+            seeds=tuple(
+                whole_number(seed, "--seeds")
+                for seed in split(("0,1" if is_default else "0") if seeds is None else seeds)
+            ),
             epochs=epochs,
             batch_size=batch_size,
             model=model,
@@ -70,4 +89,4 @@ def quickstart(
             out=out,
             fresh=fresh,
         )
-        run_quickstart(settings)
+        (run_two_tasks if is_default else run_quickstart)(settings)

@@ -119,16 +119,38 @@ def test_an_operating_system_error_of_another_library_or_without_a_file_keeps_it
         raise error
 
     monkeypatch.setattr(hf_dynprune.quickstart.run, "run_quickstart", fail)
-    result = run("quickstart")
+    result = run("quickstart", "--model", "vit")
     assert result.exit_code == 1
     assert result.exception is error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "called", "seeds"),
+    [
+        ((), "two tasks", (0, 1)),
+        (("--seeds", "4", "--fresh"), "two tasks", (4,)),
+        (("--methods", "none,infobatch"), "one task", (0,)),
+        (("--saving", "0.3", "--seeds", "4"), "one task", (4,)),
+    ],
+)
+def test_the_quickstart_shows_two_tasks_unless_asked_for_something_else(arguments, called, seeds, monkeypatch):
+    import hf_dynprune.quickstart.run
+    import hf_dynprune.quickstart.two_tasks
+
+    calls = []
+    monkeypatch.setattr(hf_dynprune.quickstart.run, "run_quickstart", lambda given: calls.append(("one task", given)))
+    two = hf_dynprune.quickstart.two_tasks
+    monkeypatch.setattr(two, "run_two_tasks", lambda given: calls.append(("two tasks", given)))
+    assert run("quickstart", *arguments).exit_code == 0
+    ((name, settings),) = calls
+    assert (name, settings.seeds, settings.fresh) == (called, seeds, "--fresh" in arguments)
 
 
 def test_an_error_of_another_library_keeps_its_traceback(monkeypatch):
     import hf_dynprune.quickstart.run
 
     monkeypatch.setattr(hf_dynprune.quickstart.run, "run_quickstart", lambda settings: int("not ours"))
-    result = run("quickstart")
+    result = run("quickstart", "--model", "vit")
     assert result.exit_code == 1
     assert isinstance(result.exception, ValueError)
 

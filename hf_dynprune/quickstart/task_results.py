@@ -1,0 +1,125 @@
+"""The two tasks' runs in a table each, with what the full run says of pruning, and in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from ..common.charts import STYLES, bare, new_figure, save_picture
+from ..common.tables import mean_and_each
+from ..compare.results import SHORTER, RunResult, group_by_name
+from ..compare.tables import Columns, Runs, name_cell, results_table, saved_cell, steps_cell
+from ..methods.auto import FULL_EPOCHS, SPREAD, Auto
+from ..records.history import PruningHistory
+
+ARM_NAMES = {"none": "full data", "shorter": "full data, fewer epochs", "infobatch": "InfoBatch", "auto": "auto"}
+
+
+@dataclass(frozen=True)
+class FinishedTask:
+    """The runs of a task.
+
+    Args:
+        name: of the task.
+        description: images, model and training in a line.
+        metric: on the test images, in [0, 1].
+        results: of all arms and seeds.
+        staleness: R of full data, the median over seeds and epochs.
+        concentration: PR of full data, likewise.
+    """
+
+    name: str
+    description: str
+    metric: str
+    results: Sequence[RunResult]
+    staleness: float
+    concentration: float
+
+    @classmethod
+    def read(
+        cls, name: str, description: str, metric: str, results: Sequence[RunResult], full: Sequence[Path]
+    ) -> FinishedTask:
+        """With R and PR from the histories in the folders of the runs on full data.
+
+        The first epochs, in which the model changes most, do not count.
+        """
+        epochs = [record for folder in full for record in PruningHistory.load(folder) if record.epoch >= FULL_EPOCHS]
+        staleness = median(each.staleness for each in epochs if each.staleness is not None)
+        concentration = median(each.concentration for each in epochs if each.concentration is not None)
+        return cls(name, description, metric, results, staleness, concentration)
+
+    @property
+    def heading(self) -> str:
+        """The metric's name for people."""
+        return self.metric.replace("_", " ")
+
+    def values(self, runs: Runs) -> list[float]:
+        """The metric of each run, in %."""
+        return [100 * run.metrics[self.metric] for run in runs]
+
+    def gains(self, runs: Runs) -> list[float]:
+        """Points above the run on full data for fewer epochs, by seed."""
+        shorter = dict(zip(*self._by_seed(SHORTER), strict=True))
+        return [value - shorter[run.seed] for run, value in zip(runs, self.values(runs), strict=True)]
+
+    def _by_seed(self, name: str) -> tuple[list[int], list[float]]:
+        runs = group_by_name(self.results)[name]
+        return [run.seed for run in runs], self.values(runs)
+
+
+def worth_of_pruning(staleness: float, concentration: float) -> str:
+    """One sentence on what R and PR of a run on full data mean."""
+    figures = f"R {staleness:.2f} and PR {concentration:.2f} of the run on full data say:"
+    spread = f"about {concentration:.0%} of the images carry the gradient"
+    if staleness < Auto().gate and concentration < SPREAD:
+        return f"{figures} {spread}, and last epoch's losses tell which, so that choosing images can pay."
+    if concentration >= SPREAD:
+        return f"{figures} {spread}, so that leaving images out cannot pay."
+    return f"{figures} last epoch's losses hardly tell which images will matter next, so that choosing does not pay."
+
+
+def task_report(task: FinishedTask) -> str:
+    """The table of a task, with what its figures are and mean."""
+    by_name = group_by_name(task.results)
+    seeds = ", ".join(str(run.seed) for run in next(iter(by_name.values())))
+    columns: Columns = [
+        ("method", name_cell),
+        ("trained on", lambda runs: ARM_NAMES[runs[0].name]),
+        (f"{task.heading} %", lambda runs: mean_and_each(task.values(runs))),
+        ("- shorter", lambda runs: "" if runs[0].name == SHORTER else mean_and_each(task.gains(runs), form="+.1f")),
+        ("passes saved %", saved_cell),
+        ("steps", steps_cell),
+        ("seconds", lambda runs: mean_and_each([run.seconds for run in runs])),
+    ]
+    table = results_table(by_name.values(), columns, text_columns=2)
+    return (
+        f"{task.description}.\nMean (each seed: {seeds}), on the test images after training.\n\n{table}\n\n"
+        f"{worth_of_pruning(task.staleness, task.concentration)}"
+    )
+
+
+def draw_tasks(tasks: Sequence[FinishedTask], file: Path) -> None:
+    """A panel per task: a row per arm, a point per seed and a line at their mean."""
+    figure = new_figure(10, 4.2, 150)
+    for axes, task in zip(figure.subplots(1, len(tasks)), tasks, strict=True):
+        by_name = group_by_name(task.results)
+        labels = []
+        for place, ((name, runs), (color, marker)) in enumerate(zip(by_name.items(), STYLES, strict=False)):
+            values = task.values(runs)
+            axes.plot(values, [place] * len(values), color=color, marker=marker, linestyle="none", alpha=0.6)
+            axes.vlines(np.mean(values), place - 0.3, place + 0.3, color=color, linewidth=2.5)
+            share = 100 * (1 - np.mean([run.saved for run in runs]))
+            labels.append(f"{ARM_NAMES[name]}\n{share:.0f} % of the passes")
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        axes.set_xlabel(f"test {task.heading} (%)")
+        figures = f"R {task.staleness:.2f}, PR {task.concentration:.2f}"
+        axes.set_title(f"{task.name.capitalize()}: {figures}")
+        bare(axes, "x")
+    seeds = len({run.seed for run in tasks[0].results})
+    figure.suptitle(f"The same passes spent in three ways, beside full data ({seeds} seeds, line: their mean)")
+    save_picture(figure, file)
