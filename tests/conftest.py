@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-import hf_dynprune.testing.views as views
 from hf_dynprune.decisions.plan import EpochInfo
 from hf_dynprune.decisions.scores import ScoreView
+from hf_dynprune.testing import policies, views
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -47,10 +47,11 @@ def view_of() -> Callable[..., ScoreView]:
 
 @pytest.fixture(scope="session")
 def epoch_at() -> Callable[..., EpochInfo]:
-    """`epoch_at(2)`: the third of ten full-length epochs."""
+    """`epoch_at(2)`: the third of ten full-length epochs, of a run whose figures speak for choosing samples."""
 
     def make(epoch: int, num_epochs: int = 10, seed: int = 0) -> EpochInfo:
-        return EpochInfo(epoch, num_epochs, epoch / num_epochs, seed)
+        shown = policies.epoch_at(epoch)
+        return EpochInfo(epoch, num_epochs, epoch / num_epochs, seed, shown.past, shown.proxy)
 
     return make
 

@@ -161,7 +161,8 @@ class PastEpoch:
         length: its optimizer steps, as a share of those of a full epoch.
         concentration: PR of the scores at its end (`worth.py`); None where the loss has no proxy of a gradient.
         staleness: R of the epoch (`worth.py`); None also where it is not known.
-        held_out: figure of the evaluation at its end, lower is better; None where there was no evaluation.
+        held_out: figure of the evaluation at its end, lower is better; infinite where it was not finite; None where
+            there was no evaluation.
     """
 
     ratio: float

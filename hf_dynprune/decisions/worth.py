@@ -56,7 +56,8 @@ class ProxySums:
     @property
     def concentration(self) -> float | None:
         """PR; None where no sample has a score above the lowest possible one."""
-        return self.total**2 / (self.count * self.squares) if self.squares > 0 else None
+        # Rounded sums of equal proxies may give a little more than 1.
+        return min(1.0, self.total**2 / (self.count * self.squares)) if self.squares > 0 else None
 
 
 def proxy_sums(view: ScoreView, proxy: GradientProxy) -> ProxySums:

@@ -87,8 +87,8 @@ def systematic_draw(probability: NDArray[np.float64], rng: np.random.Generator) 
     Source: Madow, "On the theory of systematic sampling, II", Annals of Mathematical Statistics 20 (1949).
     """
     keep = probability >= 1.0  # apart, since the sums of the others are rounded
-    unsure = np.flatnonzero(~keep)
-    order = unsure[random_order(len(unsure), rng)]
+    order = random_order(len(keep), rng)  # a lot for each sample, so that its place in the data does not matter
+    order = order[~keep[order]]
     ends = np.floor(np.cumsum(probability[order]) + rng.random())
     keep[order] = np.diff(ends, prepend=0.0) > 0
     return keep
@@ -100,7 +100,7 @@ class Auto(PruningPolicy):
     """Full data on the shorter schedule; draws by error, with inverse weights, while the run shows that this pays.
 
     Args:
-        floor: f, share of the draws that is uniform, in (0, 1].
+        floor: f, share of the draws that is uniform, in [1e-6, 1].
         gate: R below which choosing is taken to pay, in [0, 1]; 0 never prunes.
         least: smallest share of the data that an epoch keeps, in (0, 1].
 
@@ -121,7 +121,7 @@ class Auto(PruningPolicy):
     reads_evaluations = True
 
     def __post_init__(self) -> None:
-        check_range(self, "floor", 0, 1, low_open=True)
+        check_range(self, "floor", 1e-6, 1)  # a weight may be as large as about 1 / floor
         check_range(self, "gate", 0, 1)
         check_range(self, "least", 0, 1, low_open=True)
 
@@ -177,7 +177,7 @@ class Auto(PruningPolicy):
         worthless = self._worthless(epoch)
         if worthless:
             return worthless
-        if all(past.held_out is None for past in epoch.past):
+        if not any(past.held_out is not None and math.isfinite(past.held_out) for past in epoch.past):
             return f"full: {_figures(epoch.past[-1])}, but there is no held-out figure"
         if _is_levelled_off(epoch.past):
             return f"full: {PATIENCE} evaluations without a new best figure"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from ..decisions.plan import PastEpoch, PrunePlan
 from ..decisions.scores import ScoreView
@@ -149,7 +150,9 @@ class EpochRecord:
     @property
     def past(self) -> PastEpoch:
         """What a policy may know of the epoch once it is finished."""
-        held_out = None if self.held_out is None else self.held_out.cost
+        held_out = math.inf if self.evaluation_forward_passes else None  # an evaluation whose figure was not finite
+        if self.held_out is not None:
+            held_out = self.held_out.cost
         return PastEpoch(self.ratio, self.steps / self.full_steps, self.concentration, self.staleness, held_out)
 
     @property

@@ -23,12 +23,16 @@ def held_out_figure(args: Any, log: Iterable[Mapping[str, Any]], after_step: int
 
     It is `metric_for_best_model`, without it the evaluation's loss.
     """
-    metric = args.metric_for_best_model or "loss"
-    name = metric if metric.startswith("eval_") else f"eval_{metric}"
+    name = _figure_name(args)
     found = [row[name] for row in log if name in row and row.get("step", 0) > after_step]
     if not found or not math.isfinite(found[-1]):
         return None
-    return HeldOut(name, float(found[-1]), bool(args.greater_is_better))
+    return HeldOut(name, float(found[-1]), bool(args.metric_for_best_model and args.greater_is_better))
+
+
+def _figure_name(args: Any) -> str:
+    metric = str(args.metric_for_best_model or "loss")
+    return metric if metric.startswith("eval_") else f"eval_{metric}"
 
 
 def hold_out(context: TrainerContext, run: EpochRun, record: EpochRecord) -> None:
@@ -39,16 +43,29 @@ def hold_out(context: TrainerContext, run: EpochRun, record: EpochRecord) -> Non
     state, start = context.state, state_before(run, record)
     record.held_out = held_out_figure(context.args, state.log_history, start)
     is_over = state.global_step >= run.clock.max_steps or context.control.should_training_stop
-    if is_over or record.held_out is not None or not context.evaluation_samples:
+    is_warm_up = record.epoch + 1 < run.identity.warmup_epochs  # the next epoch is full, whatever an evaluation says
+    if is_over or is_warm_up or record.held_out is not None or not context.evaluation_samples:
         return
     if not run.policy.wants_evaluation(run.epoch_info(record.epoch + 1, state.global_step)):
         return
     began = time.perf_counter()
     with untouched_generators(context.args.device):
         context.evaluate()
+    _refuse_without_figure(run.policy, context.args, state.log_history, start)
     record.held_out = held_out_figure(context.args, state.log_history, start)
     record.evaluation_forward_passes += context.evaluation_samples
     record.seconds_plan += time.perf_counter() - began
+
+
+def _refuse_without_figure(policy: PruningPolicy, args: Any, log: Iterable[Mapping[str, Any]], after_step: int) -> None:
+    """Raise a ValueError where evaluations do not have the figure that the run is judged by."""
+    rows = [row for row in log if row.get("step", 0) > after_step]
+    found, name = sorted({key for row in rows for key in row if key.startswith("eval_")}), _figure_name(args)
+    if name not in found:
+        raise ValueError(
+            f"{policy.name} goes by `{name}`, which the evaluation does not give; it gives {', '.join(found)}. Set "
+            "`metric_for_best_model` to one of them, and `greater_is_better`."
+        )
 
 
 def state_before(run: EpochRun, record: EpochRecord) -> int:

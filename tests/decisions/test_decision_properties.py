@@ -17,10 +17,13 @@ from hf_dynprune.decisions.plan import EpochInfo, PrunePlan
 from hf_dynprune.decisions.policy import PruningPolicy
 from hf_dynprune.decisions.registry import build_policy, get_policy, list_policies
 from hf_dynprune.decisions.scores import ExponentialMean, ScoreStore, ScoreView
+from hf_dynprune.methods.auto import Auto
 from hf_dynprune.methods.static import StaticPruning
+from hf_dynprune.testing.policies import epoch_at
 
 NAN, INF = math.nan, math.inf
-EPOCH = EpochInfo(2, 10, 0.2, seed=5)
+FIGURES = epoch_at(2)
+EPOCH = EpochInfo(2, 10, 0.2, 5, FIGURES.past, FIGURES.proxy)  # the figures speak for choosing samples
 MAX = float(np.finfo(np.float32).max)
 SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 
@@ -176,6 +179,9 @@ CONFIGURED: dict[str, list[st.SearchStrategy[dict[str, Any]]]] = {
     "epsilon_greedy": [st.fixed_dictionaries({"ratio": shares, "epsilon": st.floats(0, 1)})],
     "ucb": [st.fixed_dictionaries({"ratio": shares, "c": st.sampled_from([0.0, 1.0, 1e30]) | st.floats(0, 100)})],
     "random": [st.fixed_dictionaries({"ratio": shares, "rescale": st.booleans()})],
+    "auto": [
+        st.fixed_dictionaries({"floor": st.floats(1e-6, 1), "gate": st.sampled_from([0.0, 0.7]), "least": positive})
+    ],
 }
 
 
@@ -253,7 +259,9 @@ def check(policy: PruningPolicy, view: ScoreView, seed: int) -> None:
     if policy.reads_scores:
         assert (p[~scored] == 1).all()
         assert np.isin(np.flatnonzero(~scored), plan.kept_indices).all()
-        assert (plan.weights[~scored[plan.kept_indices]] == 1).all()
+        # auto keeps the scale of the full data: it weighs what is kept for certain by the share that is kept.
+        certain = np.float32(p.sum() / len(p)) if isinstance(policy, Auto) else 1
+        assert (plan.weights[~scored[plan.kept_indices]] == certain).all()
     if policy.unbiased:
         assert (p > 0).all()
         np.testing.assert_allclose(plan.weights * p[plan.kept_indices], 1, rtol=2**-23)
@@ -288,11 +296,14 @@ class PermutedLots:
     def __init__(self, seed: int | np.random.Generator, positions: np.ndarray) -> None:
         self.rng, self.positions = np.random.default_rng(seed), positions
 
-    def random(self, n: int) -> np.ndarray:
-        return self.rng.random(n)[self.positions]
+    def random(self, n: int | None = None) -> np.ndarray | float:
+        return self.rng.random() if n is None else self.rng.random(n)[self.positions]
 
     def integers(self, low: int, high: int, size: int, dtype: type, endpoint: bool) -> np.ndarray:
-        lots = self.rng.integers(low, high, size, dtype, endpoint=endpoint).view(np.uint32)
+        keys = self.rng.integers(low, high, size, dtype, endpoint=endpoint)
+        if size == len(self.positions) > 1:  # of a random order; lots come two in a number
+            return keys[self.positions]
+        lots = keys.view(np.uint32)
         lots[: len(self.positions)] = lots[self.positions]
         return lots.view(np.uint64)
 

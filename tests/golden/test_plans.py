@@ -7,11 +7,12 @@ where a method was changed on purpose, or a case was added; the message of the c
 and why. It never is when code was only moved or made faster.
 
 The digests are the same on every processor. Scores are small multiples of 1/64, whose sums are exact in any order;
-decay rates of means that are summed are powers of 1/2; all else is single operations that IEEE 754 rounds alike. Three
+decay rates of means that are summed are powers of 1/2; all else is single operations that IEEE 754 rounds alike. Four
 places are not: the weights of `orderdp ipw` go through log and exp, those of quantiles with ties through a sum of three
-products, and `selective_backprop` through a power. They are computed in double precision and then rounded to float32
-(or compared with a random number), so that a last bit matters with a probability of about 1e-7 per number; the cases
-with ipw have at most 100 samples to keep it there. The draws are those of numpy's `Generator`.
+products, `selective_backprop` through a power, and `auto` through exp and sums. They are computed in double precision
+and then rounded to float32 (or compared with a random number), so that a last bit matters with a probability of about
+1e-7 per number; the cases with ipw and of auto have at most 100 samples to keep it there. The draws are those of
+numpy's `Generator`.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ from hf_dynprune import (
     list_policies,
     list_selectors,
 )
+from hf_dynprune.decisions.proxy import GradientProxy
+from hf_dynprune.methods.auto import Auto
+from hf_dynprune.testing.policies import epoch_at
 
 FILE = Path(__file__).with_name("plans.json")
 EPOCHS = 6
@@ -103,6 +107,10 @@ def policies(n: int) -> dict[str, PruningPolicy]:
     if n <= 100:
         cases["orderdp ipw"] = OrderDP(0.8, 0.5, weighting="ipw")
         cases["orderdp ipw, cap 3"] = OrderDP(0.9, 0.3, weighting="ipw", max_weight=3.0)
+        cases["auto"] = Auto()
+        cases["auto, squared error"] = Auto(floor=0.5, least=0.4)
+        cases["auto, closed gate"] = Auto(gate=0.3)
+        cases["class floor, cover every, auto"] = ClassFloor(CoverEvery(Auto(least=0.05), 2), labels, 0.1)
         cases["class floor, orderdp ipw"] = ClassFloor(OrderDP(weighting="ipw"), labels, 0.2)
     return cases
 
@@ -143,11 +151,11 @@ def record(store: ScoreStore, kept: np.ndarray, seed: int, epoch: int) -> None:
     store.end_epoch(epoch)
 
 
-def plans(policy: PruningPolicy, n: int, seed: int) -> Iterator[str]:
-    """Digests of a run's plans, one text per epoch."""
+def plans(policy: PruningPolicy, n: int, seed: int, kind: str = "cross_entropy") -> Iterator[str]:
+    """Digests of a run's plans, one text per epoch; the run's figures speak for choosing samples."""
     store = ScoreStore(n, policy.statistics)
     for epoch in range(EPOCHS):
-        info = EpochInfo(epoch, EPOCHS, epoch / EPOCHS, seed)
+        info = EpochInfo(epoch, EPOCHS, epoch / EPOCHS, seed, epoch_at(epoch).past, GradientProxy(kind))
         plan = policy.plan(store.view(), info, info.generator("plan", policy.period_start(epoch)))
         yield f"{digest(plan.kept_indices.astype(np.int64))} {digest(plan.weights.astype(np.float32))}"
         record(store, plan.kept_indices, seed, epoch)
@@ -169,7 +177,8 @@ def everything() -> dict[str, list[str]]:
     for seed in SEEDS:
         for n in SIZES:
             for name, policy in policies(n).items():
-                found[f"policy {name}; N {n}, seed {seed}"] = list(plans(policy, n, seed))
+                kind = "squared_error" if "squared error" in name else "cross_entropy"
+                found[f"policy {name}; N {n}, seed {seed}"] = list(plans(policy, n, seed, kind))
         for size in CANDIDATES:
             for name, selector in SELECTORS.items():
                 found[f"selector {name}; N {size}, seed {seed}"] = list(choices(selector, size, seed))

@@ -23,10 +23,12 @@ from hf_dynprune import (
 )
 from hf_dynprune.decisions.policy import PruningPolicy
 from hf_dynprune.methods.orderdp import surrogate_weights
+from hf_dynprune.testing.policies import epoch_at
 
 DRAWS = 3_000
 CHOICES = 20_000
-EPOCH = EpochInfo(2, 10, 0.2, seed=0)
+FIGURES = epoch_at(2)
+EPOCH = EpochInfo(2, 10, 0.2, 0, FIGURES.past, FIGURES.proxy)  # the figures speak for choosing samples
 
 
 def default(name: str) -> PruningPolicy:

@@ -124,7 +124,7 @@ class TestFacts:
         assert hash(again) == hash(policy)
 
     def test_with_ratio_changes_one_parameter_or_refuses(self, policy):
-        if policy.max_ratio == 0 or getattr(policy, "percentiles", None):
+        if policy.max_ratio == 0 or policy.needs_steps or getattr(policy, "percentiles", None):
             with pytest.raises(ValueError, match=r"got .*0\.6"):
                 policy.with_ratio(0.6)
             return
