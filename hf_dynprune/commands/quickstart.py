@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from click.core import ParameterSource
 
 from ..decisions.registry import get_policy
 from .common import BatchSize, LearningRate, Model, choose_threads, one_line_errors, split, whole_number
@@ -62,7 +61,8 @@ def quickstart(
     pay and one where it cannot, each on full data, for fewer epochs, with InfoBatch and with auto, two seeds. Any other
     option: the methods that --methods names, on one task.
     """
-    given = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
     is_default = given <= FOR_BOTH
     with one_line_errors():
         chosen = tuple(split(methods))

@@ -13,8 +13,8 @@ from ..common.charts import STYLES, bare, new_figure, save_picture
 from ..common.tables import mean_and_each
 from ..compare.results import SHORTER, RunResult, group_by_name
 from ..compare.tables import Columns, Runs, name_cell, results_table, saved_cell, steps_cell
-from ..methods.auto import FULL_EPOCHS, SPREAD, Auto
-from ..records.history import PruningHistory
+from ..records.folder import RunFolder
+from ..records.worth import worth_of
 
 ARM_NAMES = {"none": "full data", "shorter": "full data, fewer epochs", "infobatch": "InfoBatch", "auto": "auto"}
 
@@ -30,6 +30,7 @@ class FinishedTask:
         results: of all arms and seeds.
         staleness: R of full data, the median over seeds and epochs.
         concentration: PR of full data, likewise.
+        verdict: whether choosing samples can pay, by the run on full data.
     """
 
     name: str
@@ -38,19 +39,18 @@ class FinishedTask:
     results: Sequence[RunResult]
     staleness: float
     concentration: float
+    verdict: str
 
     @classmethod
     def read(
         cls, name: str, description: str, metric: str, results: Sequence[RunResult], full: Sequence[Path]
     ) -> FinishedTask:
-        """With R and PR from the histories in the folders of the runs on full data.
-
-        The first epochs, in which the model changes most, do not count.
-        """
-        epochs = [record for folder in full for record in PruningHistory.load(folder) if record.epoch >= FULL_EPOCHS]
-        staleness = median(each.staleness for each in epochs if each.staleness is not None)
-        concentration = median(each.concentration for each in epochs if each.concentration is not None)
-        return cls(name, description, metric, results, staleness, concentration)
+        """With R, PR and verdict from the folders of the runs on full data, the verdict from the first of them."""
+        runs = [RunFolder.read(folder) for folder in full]
+        worths = [worth_of(run.history.records, run.state.get("log_history") or []) for run in runs]
+        staleness = median(worth.staleness for worth in worths if worth.staleness is not None)
+        concentration = median(worth.concentration for worth in worths if worth.concentration is not None)
+        return cls(name, description, metric, results, staleness, concentration, worths[0].text)
 
     @property
     def heading(self) -> str:
@@ -71,17 +71,6 @@ class FinishedTask:
         return [run.seed for run in runs], self.values(runs)
 
 
-def worth_of_pruning(staleness: float, concentration: float) -> str:
-    """One sentence on what R and PR of a run on full data mean."""
-    figures = f"R {staleness:.2f} and PR {concentration:.2f} of the run on full data say:"
-    spread = f"about {concentration:.0%} of the images carry the gradient"
-    if staleness < Auto().gate and concentration < SPREAD:
-        return f"{figures} {spread}, and last epoch's losses tell which, so that choosing images can pay."
-    if concentration >= SPREAD:
-        return f"{figures} {spread}, so that leaving images out cannot pay."
-    return f"{figures} last epoch's losses hardly tell which images will matter next, so that choosing does not pay."
-
-
 def task_report(task: FinishedTask) -> str:
     """The table of a task, with what its figures are and mean."""
     by_name = group_by_name(task.results)
@@ -98,7 +87,7 @@ def task_report(task: FinishedTask) -> str:
     table = results_table(by_name.values(), columns, text_columns=2)
     return (
         f"{task.description}.\nMean (each seed: {seeds}), on the test images after training.\n\n{table}\n\n"
-        f"{worth_of_pruning(task.staleness, task.concentration)}"
+        f"By the figures of the run on full data (seed {task.results[0].seed}): {task.verdict}"
     )
 
 

@@ -39,7 +39,7 @@ def _accuracy(outputs: EvalPrediction) -> dict[str, float]:
 
 
 def _average_precision(outputs: EvalPrediction) -> dict[str, float]:
-    return {"average_precision": average_precision(outputs.predictions, outputs.label_ids)}  # type: ignore[arg-type]
+    return {"average_precision": average_precision(outputs.predictions, outputs.label_ids)}
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,9 @@ class TaskRunner:
         """Train one arm; its metrics are those on the test images."""
         set_seed(run.seed)  # the same initial weights for every arm
         task = self.task
+        channels, height, width = task.train[0].shape[1:]
         trainer = DynPruneTrainer(
-            model=small_resnet(*task.train[0].shape[1:], task.classes),
+            model=small_resnet(channels, height, width, task.classes),
             args=run.args,
             train_dataset=ShiftedImages(*task.train, seed=run.seed),
             eval_dataset=Images(*task.validation),
@@ -135,7 +136,7 @@ class TaskRunner:
         trainer.train()
         trainer.save_state()
         history = trainer.pruning_history  # an evaluation after it is no part of the run
-        metrics = trainer.evaluate(Images(*task.test))  # type: ignore[arg-type]
+        metrics = trainer.evaluate(Images(*task.test))
         result = RunResult.of(run, metrics, history, run.args.num_train_epochs)
         return replace(result, seconds=result.seconds - sum(record.seconds_evaluation for record in history))
 

@@ -14,7 +14,7 @@ from hf_dynprune import PruningHistory
 from hf_dynprune.compare.results import RunResult
 from hf_dynprune.quickstart import two_tasks
 from hf_dynprune.quickstart.run import QuickstartSettings
-from hf_dynprune.quickstart.task_results import FinishedTask, task_report, worth_of_pruning
+from hf_dynprune.quickstart.task_results import FinishedTask, task_report
 from hf_dynprune.readers.digit_tasks import DigitTask, ShiftedImages, load_balanced_digits, load_rare_digits
 from hf_dynprune.readers.digits import load_digits_task
 
@@ -85,28 +85,14 @@ def test_a_table_pairs_each_seed_with_the_shorter_run():
         for seed, values in ((0, (0.9, 0.7, 0.8, 0.6)), (1, (0.8, 0.6, 0.5, 0.7)))
         for name, value in zip(("none", "shorter", "infobatch", "auto"), values, strict=True)
     ]
-    text = task_report(FinishedTask("some", "Some images", "accuracy", runs, 0.2, 0.1))
+    text = task_report(FinishedTask("some", "Some images", "accuracy", runs, 0.2, 0.1, "It can pay."))
     rows = {
         row.split("|")[1].strip(): [cell.strip() for cell in row.split("|")] for row in text.splitlines() if "|" in row
     }
     assert rows["infobatch"][3:6] == ["65.0 (80.0, 50.0)", "+0.0 (+10.0, -10.0)", "50.0"]
     assert rows["auto"][4] == "+0.0 (-10.0, +10.0)"
     assert rows["shorter"][4] == ""
-    assert text.endswith(worth_of_pruning(0.2, 0.1))
-
-
-@pytest.mark.parametrize(
-    ("staleness", "concentration", "end"),
-    [
-        (0.2, 0.05, "carry the gradient, and last epoch's losses tell which, so that choosing images can pay."),
-        (0.95, 0.3, "losses hardly tell which images will matter next, so that choosing does not pay."),
-        (0.2, 0.9, "about 90% of the images carry the gradient, so that leaving images out cannot pay."),
-    ],
-)
-def test_the_sentence_on_pruning(staleness, concentration, end):
-    sentence = worth_of_pruning(staleness, concentration)
-    assert sentence.startswith(f"R {staleness:.2f} and PR {concentration:.2f} of the run on full data say: ")
-    assert sentence.endswith(end)
+    assert text.endswith("By the figures of the run on full data (seed 0): It can pay.")
 
 
 # ---- Data ----
