@@ -63,18 +63,15 @@ class FinishedTask:
 
     def gains(self, runs: Runs) -> list[float]:
         """Points above the run on full data for fewer epochs, by seed."""
-        shorter = dict(zip(*self._by_seed(SHORTER), strict=True))
+        by_name = group_by_name(self.results)
+        shorter = {run.seed: value for run, value in zip(by_name[SHORTER], self.values(by_name[SHORTER]), strict=True)}
         return [value - shorter[run.seed] for run, value in zip(runs, self.values(runs), strict=True)]
-
-    def _by_seed(self, name: str) -> tuple[list[int], list[float]]:
-        runs = group_by_name(self.results)[name]
-        return [run.seed for run in runs], self.values(runs)
 
 
 def worth_of_pruning(staleness: float, concentration: float) -> str:
     """One sentence on what R and PR of a run on full data mean."""
     figures = f"R {staleness:.2f} and PR {concentration:.2f} of the run on full data say:"
-    spread = f"about {concentration:.0%} of the images carry the gradient"
+    spread = f"about {100 * concentration:.0f} % of the images carry the gradient"
     if staleness < Auto().gate and concentration < SPREAD:
         return f"{figures} {spread}, and last epoch's losses tell which, so that choosing images can pay."
     if concentration >= SPREAD:
@@ -121,5 +118,5 @@ def draw_tasks(tasks: Sequence[FinishedTask], file: Path) -> None:
         axes.set_title(f"{task.name.capitalize()}: {figures}")
         bare(axes, "x")
     seeds = len({run.seed for run in tasks[0].results})
-    figure.suptitle(f"The same passes spent in three ways, beside full data ({seeds} seeds, line: their mean)")
+    figure.suptitle(f"As many steps spent in three ways, beside full data (a mark per seed, {seeds}; line: their mean)")
     save_picture(figure, file)

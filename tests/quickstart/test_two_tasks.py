@@ -100,7 +100,7 @@ def test_a_table_pairs_each_seed_with_the_shorter_run():
     [
         (0.2, 0.05, "carry the gradient, and last epoch's losses tell which, so that choosing images can pay."),
         (0.95, 0.3, "losses hardly tell which images will matter next, so that choosing does not pay."),
-        (0.2, 0.9, "about 90% of the images carry the gradient, so that leaving images out cannot pay."),
+        (0.2, 0.9, "about 90 % of the images carry the gradient, so that leaving images out cannot pay."),
     ],
 )
 def test_the_sentence_on_pruning(staleness, concentration, end):
