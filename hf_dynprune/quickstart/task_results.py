@@ -63,12 +63,9 @@ class FinishedTask:
 
     def gains(self, runs: Runs) -> list[float]:
         """Points above the run on full data for fewer epochs, by seed."""
-        shorter = dict(zip(*self._by_seed(SHORTER), strict=True))
+        by_name = group_by_name(self.results)
+        shorter = {run.seed: value for run, value in zip(by_name[SHORTER], self.values(by_name[SHORTER]), strict=True)}
         return [value - shorter[run.seed] for run, value in zip(runs, self.values(runs), strict=True)]
-
-    def _by_seed(self, name: str) -> tuple[list[int], list[float]]:
-        runs = group_by_name(self.results)[name]
-        return [run.seed for run in runs], self.values(runs)
 
 
 def task_report(task: FinishedTask) -> str:
@@ -110,5 +107,5 @@ def draw_tasks(tasks: Sequence[FinishedTask], file: Path) -> None:
         axes.set_title(f"{task.name.capitalize()}: {figures}")
         bare(axes, "x")
     seeds = len({run.seed for run in tasks[0].results})
-    figure.suptitle(f"The same passes spent in three ways, beside full data ({seeds} seeds, line: their mean)")
+    figure.suptitle(f"As many steps spent in three ways, beside full data (a mark per seed, {seeds}; line: their mean)")
     save_picture(figure, file)
