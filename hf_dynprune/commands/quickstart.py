@@ -61,23 +61,16 @@ def quickstart(
     pay and one where it cannot, each on full data, for fewer epochs, with InfoBatch and with auto, two seeds. Any other
     option: the methods that --methods names, on one task.
     """
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
-    is_default = given <= FOR_BOTH
+    is_default = _given(context) <= FOR_BOTH
     with one_line_errors():
-        chosen = tuple(split(methods))
-        for method in chosen:
-            get_policy(method)  # a misspelt name is told before torch is imported
+        chosen = _known(methods)  # a misspelt name is told before torch is imported
         choose_threads(data)
         from ..quickstart.run import QuickstartSettings, run_quickstart
         from ..quickstart.two_tasks import run_two_tasks
 
         settings = QuickstartSettings(
             methods=chosen,
-            seeds=tuple(
-                whole_number(seed, "--seeds")
-                for seed in split(("0,1" if is_default else "0") if seeds is None else seeds)
-            ),
+            seeds=_numbers(("0,1" if is_default else "0") if seeds is None else seeds),
             epochs=epochs,
             batch_size=batch_size,
             model=model,
@@ -90,3 +83,21 @@ def quickstart(
             fresh=fresh,
         )
         (run_two_tasks if is_default else run_quickstart)(settings)
+
+
+def _given(context: typer.Context) -> set[str]:
+    """Names of the options that the command line has."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+
+
+def _known(methods: str) -> tuple[str, ...]:
+    """The names in the option, each that of a method."""
+    chosen = tuple(split(methods))
+    for method in chosen:
+        get_policy(method)
+    return chosen
+
+
+def _numbers(seeds: str) -> tuple[int, ...]:
+    return tuple(whole_number(seed, "--seeds") for seed in split(seeds))
