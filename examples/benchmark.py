@@ -364,17 +364,19 @@ def train(
     )
     show_progress(trainer, f"{run.name}, seed {args.seed}")
     began = time.process_time()
+    epochs = None
     try:
         trainer.train(resume_from_checkpoint=newest_usable_checkpoint(args.output_dir))
     except FloatingPointError:
         # All losses of an epoch. Of a grid of rates one may be too high; such a run counts with what its model knows.
         if run.rate is None:
             raise
+        epochs = args.num_train_epochs
     cpu = time.process_time() - began
     metrics = trainer.evaluate(images["test" if has_held_out else "validation"]) | {"eval_cpu_seconds": cpu}
     if has_held_out:
         metrics |= trainer.evaluate(images["validation"], metric_key_prefix=f"eval_{VALIDATION.removesuffix('_')}")
-    return RunResult.of(run, metrics, trainer.pruning_history, trainer.state.epoch)
+    return RunResult.of(run, metrics, trainer.pruning_history, epochs or trainer.state.epoch)
 
 
 # ---- Results ----

@@ -13,9 +13,13 @@ Decides from numbers; runs and reads nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
+SELECTION_SEEDS = 2
+"""How many seeds, the first ones, a rate is chosen on."""
+SPLITS = ("test_", "validation_")
+"""Prefixes of metrics that are not of the split which a script evaluates by itself."""
 Point = tuple[float, int]
 """A rate and a seed."""
 
@@ -114,5 +118,66 @@ def rate_folder(factor: float) -> str:
     return f"rate_{factor:g}"
 
 
-SELECTION_SEEDS = 2
-"""How many seeds, the first ones, a rate is chosen on."""
+# ---- The split that a rate is chosen on ----
+
+
+def split_metric(metric: str) -> tuple[str, str]:
+    """Prefix of the split, empty for the one that a script evaluates by itself, and what is measured on it.
+
+    Example:
+        >>> split_metric("test_accuracy"), split_metric("accuracy")
+        (('test_', 'accuracy'), ('', 'accuracy'))
+    """
+    prefix = next((split for split in SPLITS if metric.startswith(split)), "")
+    return prefix, metric.removeprefix(prefix)
+
+
+def check_selection(metric: str, selection_metric: str | None, seeds: tuple[int, ...] | None) -> None:
+    """Refuse what cannot be an honest choice of rates.
+
+    Args:
+        metric: what is compared.
+        selection_metric: what rates are chosen by; None: the same.
+        seeds: of a comparison with a grid of rates; None: there is no grid.
+
+    Raises:
+        ValueError: naming the option, its value, and what is allowed.
+    """
+    if seeds is None:
+        if selection_metric is not None:
+            raise ValueError(
+                f"`selection_metric` ({selection_metric}) has no effect without `control_learning_rates`, which are "
+                "chosen by it."
+            )
+        return
+    selection_metric = selection_metric or metric
+    if split_metric(selection_metric)[1] != split_metric(metric)[1]:
+        others = " or ".join({f"{split}{split_metric(metric)[1]}" for split in ("", *SPLITS)} - {metric})
+        raise ValueError(
+            f"`selection_metric` must be `metric` ({metric}) on another split, such as {others}, got "
+            f"{selection_metric}: two metrics of one split are no independent data."
+        )
+    least = SELECTION_SEEDS + (2 if selection_metric == metric else 0)
+    if len(seeds) < least:
+        why = (
+            f"rates are chosen on the first {SELECTION_SEEDS}, by the metric that is compared, so that only the others "
+            "are compared"
+            if selection_metric == metric
+            else "rates are chosen on them"
+        )
+        raise ValueError(
+            f"`seeds` must be at least {least} with `control_learning_rates`, got {len(seeds)}: {why}. A script that "
+            "reports a second split can be given `selection_metric`."
+        )
+
+
+def refuse_same_data(metric: str, selection_metric: str, runs: Sequence[Mapping[str, float]]) -> None:
+    """Raise a ValueError where two splits of every run have one loss to the last digit: they hold the same data."""
+    names = [f"{split_metric(each)[0]}loss" for each in (metric, selection_metric)]
+    losses = [[run.get(name) for name in names] for run in runs]
+    if metric != selection_metric and losses and all(one is not None and one == other for one, other in losses):
+        raise ValueError(
+            f"{names[0]} and {names[1]} are equal in every run, so that {metric} and {selection_metric} are of one and "
+            "the same data: evaluate two different splits, or leave `selection_metric` out, which compares other seeds than "
+            "those that rates are chosen on."
+        )
