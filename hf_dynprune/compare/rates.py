@@ -177,7 +177,7 @@ def refuse_same_data(metric: str, selection_metric: str, runs: Sequence[Mapping[
     losses = [[run.get(name) for name in names] for run in runs]
     if metric != selection_metric and losses and all(one is not None and one == other for one, other in losses):
         raise ValueError(
-            f"{names[0]} and {names[1]} are equal in every run, so that {metric} and {selection_metric} are of one and "
-            "the same data: evaluate two different splits, or leave `selection_metric` out, which compares other seeds than "
-            "those that rates are chosen on."
+            f"{names[0]} and {names[1]} are equal in every run: {metric} and {selection_metric} are of one and "
+            "the same data: evaluate two different splits, or leave `selection_metric` out, which compares other seeds "
+            "than those that rates are chosen on."
         )
