@@ -14,6 +14,9 @@ At each saving there is, beside the methods, `shorter`: full data with run and s
 passes. It is the bar: a method that does not pass it has only trained less. Images lie on the device as a whole and are
 cropped and flipped there, a batch at a time, so that on a GPU nothing waits for data.
 
+`--validation_share 0.1 --control_learning_rates 0.5,1,2` gives each arm the learning rate that suits it, chosen on
+training images that are held out.
+
 Each run has a folder of its own in the output folder; finished ones are not made again, so processes with a seed each
 may share it. `results.jsonl`, `results.md` and `front.png` are made of the runs that a call names. Other methods join
 with `--policies FILE`, a Python file that registers policies and may say how a saving is reached with them

@@ -118,7 +118,7 @@ def trained(example, few, monkeypatch):
         def train(settings, run, data, images):
             made.append((run, {split: len(each) for split, each in images.items()}))
             metrics = {f"validation_{key}": float(run.rate == best) for key in KEYS}
-            metrics |= {key: run.rate if sees_test else 0.0 for key in KEYS}
+            metrics |= dict.fromkeys(KEYS, run.rate if sees_test else 0.0)
             return example.RunResult(run.name, run.seed, metrics, 50, 100, 10, 1.0)
 
         monkeypatch.setattr(example, "train", train)
