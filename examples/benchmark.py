@@ -14,6 +14,9 @@ At each saving there is, beside the methods, `shorter`: full data with run and s
 passes. It is the bar: a method that does not pass it has only trained less. Images lie on the device as a whole and are
 cropped and flipped there, a batch at a time, so that on a GPU nothing waits for data.
 
+`--validation_share 0.1 --control_learning_rates 0.5,1,2` gives each arm the learning rate that suits it, chosen on
+training images that are held out.
+
 Each run has a folder of its own in the output folder; finished ones are not made again, so processes with a seed each
 may share it. `results.jsonl`, `results.md` and `front.png` are made of the runs that a call names. Other methods join
 with `--policies FILE`, a Python file that registers policies and may say how a saving is reached with them
@@ -25,7 +28,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from runpy import run_path
@@ -43,14 +46,35 @@ from transformers import (
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, list_policies, newest_usable_checkpoint
 from hf_dynprune.common.checks import check_choice, check_numbers
-from hf_dynprune.compare.equal_savings import SETTINGS, Setting, arm_name, draw_front, equal_savings_table
+from hf_dynprune.compare.controls import ERROR_WEIGHTS, LOGIT_ADJUSTED, ErrorWeighted
+from hf_dynprune.compare.equal_savings import (
+    AUTO,
+    CONTROL_SETTINGS,
+    SETTINGS,
+    Setting,
+    arm_name,
+    draw_front,
+    equal_savings_table,
+)
 from hf_dynprune.compare.plan import ComparisonArguments, PlannedRun, planned_run, with_recipes
+from hf_dynprune.compare.rates import SELECTION_SEEDS, RateGrid, rate_factors
 from hf_dynprune.compare.results import FULL, SHORTER, RunResult, group_by_name, write_lines
+from hf_dynprune.compare.tuned import VALIDATION, Make, rates_table, run_tuned
 from hf_dynprune.decisions.budget import check_target
 from hf_dynprune.decisions.length import check_length, counts_steps
 from hf_dynprune.decisions.registry import as_mapping
-from hf_dynprune.metrics import TopKAccuracy
+from hf_dynprune.metrics import TopKAccuracy, log_prior
 from hf_dynprune.models import CifarResNetConfig
+from hf_dynprune.quickstart.evaluation import (
+    ADJUSTED,
+    METRICS,
+    OF_TWO,
+    WEIGH_CLASSES_EQUALLY,
+    LogitMetrics,
+    WholeEvaluations,
+    held_out,
+    measured_with,
+)
 from hf_dynprune.quickstart.example_runs import run_all
 from hf_dynprune.quickstart.models import small_resnet, small_vit_config
 from hf_dynprune.quickstart.progress import show_progress
@@ -94,6 +118,27 @@ class BenchmarkArguments(ComparisonArguments):
     large_batch_optimizer: str | None = field(
         default=None, metadata={"help": "lars or lamb, of pytorch_optimizer, with `optim_args`; none."}
     )
+    metric: str | None = field(
+        default=None,
+        metadata={
+            "help": "What is compared: accuracy, balanced_accuracy, worst_class_accuracy; of two classes also "
+            "average_precision and roc_auc of class 1. Default: accuracy."
+        },
+    )
+    validation_share: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of the training images held out, the same of each class, for all that is chosen: learning "
+            "rates, and what `auto` goes by. The data of the table stay out of it. Default: none is held out."
+        },
+    )
+    control_learning_rates: str | None = field(
+        default=None,
+        metadata={
+            "help": "Factors of the learning rate between commas, such as 0.5,1,2: each arm, full data and controls "
+            "too, gets the best of them on the validation part, over the first two seeds. Needs `validation_share`."
+        },
+    )
 
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -123,7 +168,7 @@ def parse(arguments: list[str]) -> tuple[BenchmarkArguments, DynPruneTrainingArg
     )
     flags = with_recipes(arguments, RECIPES)
     settings, training = parser.parse_args_into_dataclasses(flags, look_for_args_file=False)
-    settings.methods = settings.methods or ",".join(SETTINGS)
+    settings.methods = settings.methods or ",".join(name for name in SETTINGS if name != AUTO)
     settings.seeds = settings.seeds or "0,1"
     settings.crop = settings.crop or "pad"
     settings.flip = (0.0 if settings.data is None else 0.5) if settings.flip is None else settings.flip
@@ -132,6 +177,15 @@ def parse(arguments: list[str]) -> tuple[BenchmarkArguments, DynPruneTrainingArg
         settings.large_batch_optimizer = None
     check_choice("large_batch_optimizer", settings.large_batch_optimizer, (None, *OPTIMIZERS))
     check_choice("model", settings.model, ("vit_tiny", "small_resnet", "cifar_resnet18", "cifar_resnet50"))
+    check_choice("metric", settings.metric, (None, *METRICS))
+    settings.metric = None if settings.metric == "accuracy" else settings.metric
+    if settings.control_learning_rates is not None:
+        rate_factors(settings.control_learning_rates)
+        if settings.validation_share is None:
+            raise ValueError(
+                f"`control_learning_rates` ({settings.control_learning_rates}) without `validation_share`: rates "
+                "chosen on the data of the table would make it too good. Hold some out, such as 0.1."
+            )
     check_numbers("flip", [settings.flip], 0, 1)
     check_numbers("image_mean", settings.image_mean, -float("inf"), count=3)
     check_numbers("image_std", settings.image_std, 0, count=3, is_low_open=True)
@@ -181,8 +235,11 @@ def plan_runs(settings: BenchmarkArguments, training: DynPruneTrainingArguments)
     """
     if training.max_steps > 0:
         raise ValueError(f"`max_steps` ({training.max_steps}) fixes the forward passes, so that none would be saved.")
-    ways = SETTINGS | own_settings(settings.policies)
+    ways = SETTINGS | CONTROL_SETTINGS | own_settings(settings.policies)
     names = separate("methods", settings.methods or "", str)
+    if LOGIT_ADJUSTED in names:
+        names.remove(LOGIT_ADJUSTED)  # it trains nothing of its own, and is there by itself where it has a place
+        check_choice(f"metric, with {LOGIT_ADJUSTED}, ", settings.metric or "accuracy", WEIGH_CLASSES_EQUALLY)
     unknown = [name for name in names if name in (FULL, SHORTER) or name not in {*ways, *list_policies()}]
     if unknown:
         known = ", ".join(sorted({*ways, *list_policies()} - {FULL, SHORTER}))
@@ -199,16 +256,37 @@ def plan_runs(settings: BenchmarkArguments, training: DynPruneTrainingArguments)
             runs.append(planned_run(training, FULL, seed, arm_name(SHORTER, saving), (1 - saving) * epochs))
             for name in names:
                 way = ways[name](saving, epochs) if name in ways else Setting(name, target=saving)
-                run = planned_run(training, way.method, seed, arm_name(name, saving), way.length * epochs)
-                run.args.prune_kwargs, run.args.prune_target_saving = dict(way.kwargs), way.target
-                run.args.prune_budget = way.budget
-                runs.append(run)
+                runs.append(of_setting(way, training, seed, arm_name(name, saving)))
     for run in runs:
-        policy, target = run.args.build_policy(), run.args.prune_target_saving
-        check_length(policy, run.args.prune_budget, target, run.args.max_steps)
-        if target is not None and not counts_steps(policy, run.args.prune_budget):
-            check_target(policy, target, run.args.num_train_epochs, run.args.prune_warmup_epochs)
+        check_run(run, settings)
     return runs
+
+
+def of_setting(way: Setting, training: DynPruneTrainingArguments, seed: int, name: str) -> PlannedRun:
+    """The run of a method or a control, as the setting says."""
+    epochs = way.length * training.num_train_epochs
+    if way.method == ERROR_WEIGHTS:
+        run = planned_run(training, FULL, seed, name, epochs)
+        return dataclasses.replace(run, policy=ErrorWeighted(**way.kwargs))
+    run = planned_run(training, way.method, seed, name, epochs)
+    run.args.prune_kwargs, run.args.prune_target_saving = dict(way.kwargs), way.target
+    run.args.prune_budget = way.budget
+    return run
+
+
+def check_run(run: PlannedRun, settings: BenchmarkArguments) -> None:
+    """Refuse what cannot be; where the method goes by evaluations, they are of the metric that is compared."""
+    policy, target = run.args.build_policy(), run.args.prune_target_saving
+    check_length(policy, run.args.prune_budget, target, run.args.max_steps)
+    if target is not None and not counts_steps(policy, run.args.prune_budget):
+        check_target(policy, target, run.args.num_train_epochs, run.args.prune_warmup_epochs)
+    if policy.reads_evaluations:
+        if settings.validation_share is None:
+            raise ValueError(
+                f"{run.name} goes by evaluations during the run, without `validation_share` on the data of the table: "
+                "hold some of the training data out, such as 0.1."
+            )
+        run.args.metric_for_best_model, run.args.greater_is_better = settings.metric or "accuracy", True
 
 
 class ImagesOnDevice(device_images.ImagesOnDevice):
@@ -253,29 +331,116 @@ def build_model(settings: BenchmarkArguments, data: ImageData, side: int) -> Pre
     return AutoModelForImageClassification.from_config(config)
 
 
+def measures(settings: BenchmarkArguments, data: ImageData) -> dict[str, Any]:
+    """What the trainer needs for the metric."""
+    if settings.metric is None:
+        top = TopKAccuracy((1,))
+        return {"compute_metrics": top.batch_metrics, "preprocess_logits_for_metrics": top.top_classes}
+    prior = log_prior(class_counts(data, data.train)) if settings.metric in WEIGH_CLASSES_EQUALLY else None
+    return {"compute_metrics": LogitMetrics(measured_with(settings.metric), prior)}
+
+
+def class_counts(data: ImageData, rows: Any) -> np.ndarray:
+    """Images of each class, `[C]`."""
+    return np.bincount(rows["label"], minlength=len(data.classes))
+
+
 def train(
     settings: BenchmarkArguments, run: PlannedRun, data: ImageData, images: Mapping[str, ImagesOnDevice]
 ) -> RunResult:
-    """Train, then evaluate once."""
-    args = run.args
+    """Train, then evaluate once on each part that is not trained on.
+
+    Where a part is held out, the images of the table are `test`, and the trainer never sees them before its end.
+    """
+    args, has_held_out = run.args, settings.validation_share is not None
     set_seed(args.seed)  # the same initial weights for every method
-    metric = TopKAccuracy((1,))
-    trainer = DynPruneTrainer(
+    kind = WholeEvaluations if has_held_out else DynPruneTrainer
+    trainer = kind(
         model=build_model(settings, data, max(images["train"].size)),
         args=args,
         train_dataset=images["train"],
-        eval_dataset=images["validation"],
+        eval_dataset=held_out(images["validation"]) if has_held_out else images["validation"],
         data_collator=dict,  # batches come whole
-        compute_metrics=metric.batch_metrics,
-        preprocess_logits_for_metrics=metric.top_classes,
         optimizer_cls_and_kwargs=large_batch_optimizer(settings.large_batch_optimizer, args),
+        policy=run.policy,
+        **measures(settings, data),
     )
     show_progress(trainer, f"{run.name}, seed {args.seed}")
     began = time.process_time()
-    trainer.train(resume_from_checkpoint=newest_usable_checkpoint(args.output_dir))
+    epochs = None
+    try:
+        trainer.train(resume_from_checkpoint=newest_usable_checkpoint(args.output_dir))
+    except FloatingPointError:
+        # All losses of an epoch. Of a grid of rates one may be too high; such a run counts with what its model knows.
+        if run.rate is None:
+            raise
+        epochs = args.num_train_epochs
     cpu = time.process_time() - began
-    metrics = trainer.evaluate() | {"eval_cpu_seconds": cpu}
-    return RunResult.of(run, metrics, trainer.pruning_history, trainer.state.epoch)
+    metrics = trainer.evaluate(images["test" if has_held_out else "validation"]) | {"eval_cpu_seconds": cpu}
+    if has_held_out:
+        metrics |= trainer.evaluate(images["validation"], metric_key_prefix=f"eval_{VALIDATION.removesuffix('_')}")
+    return RunResult.of(run, metrics, trainer.pruning_history, epochs or trainer.state.epoch)
+
+
+# ---- Results ----
+
+
+def load_data(settings: BenchmarkArguments) -> tuple[ImageData, dict[str, Any]]:
+    """The data, with what is left to train on, and the rows of each part."""
+    if settings.data is None:
+        data = load_digit_images()
+    else:
+        data = load_image_data(settings.data, settings.image_column, settings.label_column)
+    data = data.subset(settings.max_train_samples, settings.max_eval_samples)
+    if settings.validation_share is None:
+        parts = {"train": data.train, "validation": data.validation}
+    else:
+        data, validation = data.held_out(settings.validation_share)
+        parts = {"train": data.train, "validation": validation, "test": data.validation}
+    if settings.metric in OF_TWO:
+        if len(data.classes) != 2:
+            raise ValueError(f"`metric` ({settings.metric}) is of two classes, the data have {len(data.classes)}.")
+        for split, rows in parts.items():
+            if not class_counts(data, rows).all():
+                raise ValueError(f"`metric` ({settings.metric}) needs both classes among the {split} images.")
+    return data, parts
+
+
+def adjusted_arms(settings: BenchmarkArguments) -> dict[str, str]:
+    """The shorter runs with logits adjusted by the classes' frequencies, where the metric weighs classes equally."""
+    if settings.metric not in WEIGH_CLASSES_EQUALLY:
+        return {}
+    savings = separate("savings", settings.savings, share)
+    return {arm_name(LOGIT_ADJUSTED, saving): arm_name(SHORTER, saving) for saving in savings}
+
+
+def view(arm: str, result: RunResult) -> RunResult:
+    """The result of an arm: its run's, or with the adjusted logits in place of the others."""
+    if arm == result.name:
+        return result
+    adjusted = {key.replace(ADJUSTED, ""): value for key, value in result.metrics.items() if ADJUSTED in key}
+    return dataclasses.replace(result, name=arm, metrics=result.metrics | adjusted)
+
+
+def with_adjusted(names: Sequence[str], settings: BenchmarkArguments) -> dict[str, str]:
+    """The name of the runs of each arm; an adjusted arm stands behind the shorter run."""
+    adjusted = {source: arm for arm, source in adjusted_arms(settings).items()}
+    return {arm: name for name in names for arm in (name, adjusted.get(name, name))}
+
+
+def all_results(
+    settings: BenchmarkArguments, runs: Sequence[PlannedRun], make: Make
+) -> tuple[list[RunResult], dict[str, float] | None, str]:
+    """Results of every arm, the factor of its learning rate where it has its own, and a text about these."""
+    sources = with_adjusted(list(dict.fromkeys(run.name for run in runs)), settings)
+    if settings.control_learning_rates is None:
+        found = make(runs)
+        return [view(arm, each) for each in found for arm, name in sources.items() if name == each.name], None, ""
+    seeds = tuple(separate("seeds", settings.seeds or "", int))
+    grid = RateGrid(rate_factors(settings.control_learning_rates), seeds, seeds[:SELECTION_SEEDS])
+    metric = settings.metric or "accuracy"
+    tuned = run_tuned(runs, sources, grid, metric, make, view)
+    return tuned.results, dict(tuned.rates), f"\n{rates_table(tuned, grid, metric)}\n"
 
 
 def main(arguments: list[str]) -> list[RunResult]:
@@ -283,28 +448,29 @@ def main(arguments: list[str]) -> list[RunResult]:
     settings, training = parse(arguments)
     runs, out = plan_runs(settings, training), Path(training.output_dir)
     with training.main_process_first():
-        data = (
-            load_digit_images()
-            if settings.data is None
-            else load_image_data(settings.data, settings.image_column, settings.label_column)
-        )
-        data = data.subset(settings.max_train_samples, settings.max_eval_samples)
+        data, parts = load_data(settings)
     images = {
-        split: ImagesOnDevice(rows, data, settings, training.device, split == "train")
-        for split, rows in (("train", data.train), ("validation", data.validation))
+        split: ImagesOnDevice(rows, data, settings, training.device, split == "train") for split, rows in parts.items()
     }
-    print(f"{len(data.train):,} training and {len(data.validation):,} validation images, {len(runs)} runs")
+    sizes = [f"{len(rows):,} {'training' if split == 'train' else split}" for split, rows in parts.items()]
+    print(f"{' and '.join(sizes)} images, {len(runs)} runs{' at each rate' * bool(settings.control_learning_rates)}")
     # More savings and methods may join later: what a run depends on of them is in its own arguments, all but the
-    # code of a rule.
-    made_with = dataclasses.replace(settings, savings="", policies=None)
-    results = run_all(runs, made_with, images, lambda run: train(settings, run, data, images))
+    # code of a rule. Of the rates a run has one; of the metrics all of a kind are measured.
+    measured = None if settings.metric is None else ",".join(measured_with(settings.metric))
+    made_with = dataclasses.replace(
+        settings, savings="", policies=None, control_learning_rates=None, validation_share=None, metric=measured
+    )
+    results, rates, about_rates = all_results(
+        settings, runs, lambda each: run_all(each, made_with, images, lambda run: train(settings, run, data, images))
+    )
     if training.process_index == 0:
-        by_name = group_by_name(results)
-        text = equal_savings_table(by_name, separate("savings", settings.savings, share)) + "\n"
+        by_name, metric = group_by_name(results), settings.metric or "accuracy"
+        table = equal_savings_table(by_name, separate("savings", settings.savings, share), metric, rates)
+        text = f"{table}\n{about_rates}"
         write_lines(results, out / "results.jsonl")
         (out / "results.md").write_text(text, encoding="utf-8")
         what = f"{len(data.train):,} images, {settings.model}, {training.num_train_epochs:g} epochs"
-        draw_front(by_name, what, out / "front.png")
+        draw_front(by_name, what, out / "front.png", metric)
         print(f"\n{text}\nresults.jsonl, results.md and front.png are in {out}/")
     return results
 

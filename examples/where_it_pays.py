@@ -30,12 +30,12 @@ from where_it_pays_tasks.base import Places, Task, TaskData
 from where_it_pays_tasks.training import train
 
 from hf_dynprune import list_policies
+from hf_dynprune.compare.controls import LOGIT_ADJUSTED
+from hf_dynprune.compare.equal_savings import AUTO
 from hf_dynprune.compare.results import SHORTER
 from hf_dynprune.compare.run_lines import RunLines
 from hf_dynprune.compare.tasks import (
     ARMS,
-    AUTO,
-    LOGIT_ADJUSTED,
     ArmPlan,
     Finished,
     FinishedRun,

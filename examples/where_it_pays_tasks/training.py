@@ -11,11 +11,9 @@ import torch
 from transformers import PrinterCallback, set_seed
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments
-from hf_dynprune.compare.controls import ErrorWeighted
+from hf_dynprune.compare.controls import ERROR_WEIGHTS, LOGIT_ADJUSTED, ErrorWeighted
 from hf_dynprune.compare.results import SHORTER
 from hf_dynprune.compare.tasks import (
-    ERROR_WEIGHTS,
-    LOGIT_ADJUSTED,
     ArmPlan,
     ArmSetting,
     FinishedRun,
@@ -23,6 +21,7 @@ from hf_dynprune.compare.tasks import (
     planned_steps,
 )
 from hf_dynprune.metrics import log_prior
+from hf_dynprune.quickstart.evaluation import WholeEvaluations, held_out
 from hf_dynprune.records.about import AboutRun
 
 from .base import Places, Task, TaskData
@@ -40,19 +39,6 @@ COMMON: dict[str, Any] = {
     "log_level": "error",
     "use_cpu": True,  # all lines of a table come from the same arithmetic
 }
-
-
-class WholeEvaluations(DynPruneTrainer):
-    """Evaluates on every sample: `dataloader_drop_last`, which is meant for training, would drop the last batch."""
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """The stock loader with its last batch."""
-        drops_last = self.args.dataloader_drop_last
-        self.args.dataloader_drop_last = False
-        try:
-            return super().get_eval_dataloader(eval_dataset)
-        finally:
-            self.args.dataloader_drop_last = drops_last
 
 
 def steps_per_epoch(task: Task, args: Any, data: TaskData) -> int:
@@ -78,11 +64,6 @@ def training_arguments(task: Task, setting: ArmSetting, key: RunKey, data: TaskD
         per_device_train_batch_size=task.batch_size,
         **(flags | length),
     )
-
-
-def held_out(validation: Any) -> Any:
-    """The part of the validation data that a method may look at during the run: every third sample."""
-    return torch.utils.data.Subset(validation, range(0, len(validation), 3))
 
 
 def train(task: Task, data: TaskData, plan: ArmPlan, key: RunKey, places: Places) -> list[FinishedRun]:

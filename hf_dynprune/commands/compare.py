@@ -39,6 +39,23 @@ LowerIsBetter = Annotated[bool, typer.Option("--lower-is-better", help="For loss
 Controls = Annotated[
     bool, typer.Option(help="Also train shorter on full data, and prune at random, with as many forward passes.")
 ]
+LearningRates = Annotated[
+    str | None,
+    typer.Option(
+        "--control_learning_rates",
+        "--control-learning-rates",
+        help="Factors of the learning rate, such as 0.5,1,2: each arm gets the best of them, full data and controls "
+        "too, chosen on the first two seeds. Without --selection_metric these seeds are not compared.",
+    ),
+]
+SelectionMetric = Annotated[
+    str | None,
+    typer.Option(
+        "--selection_metric",
+        "--selection-metric",
+        help="The metric on another split, to choose learning rates by, such as accuracy with --metric test_accuracy.",
+    ),
+]
 Epochs = Annotated[int | None, typer.Option(help="Epochs on the digits. Without it: 20.")]
 Out = Annotated[
     Path | None,
@@ -57,6 +74,8 @@ def compare(
     scale: Scale = 100.0,
     lower_is_better: LowerIsBetter = False,
     controls: Controls = True,
+    control_learning_rates: LearningRates = None,
+    selection_metric: SelectionMetric = None,
     epochs: Epochs = None,
     out: Out = None,
 ) -> None:
@@ -66,22 +85,36 @@ def compare(
     """
     with one_line_errors():
         _refuse_without_effect(script, runs, script_arguments, epochs)
+        if runs is not None and control_learning_rates is not None:
+            raise ValueError(
+                "`--control_learning_rates` with `--runs`: rates are chosen while runs are made. The same command with "
+                "`--script` reads finished runs back."
+            )
         if script is None and runs is None:
             get_policy(method)  # a misspelt name is told before torch is imported
         choose_threads(script or runs)
         from ..compare.folders import read_runs
+        from ..compare.rates import rate_factors
         from ..compare.text import check_packages, write_report
+        from ..compare.tuned_arms import make_tuned_runs
         from ..compare.verdict import CompareSettings, Comparison, make_runs
 
         check_packages()
         numbers = tuple(whole_number(seed, "--seeds") for seed in split(seeds or "0,1,2,3,4"))
-        settings = CompareSettings(method, numbers, metric, margin, scale, lower_is_better, controls)
-        folder = out or runs or Path("compare_out")
-        if runs is None:
-            results = make_runs(settings, _runner(method, script, script_arguments or [], epochs), folder)
-        else:
+        rates = None if control_learning_rates is None else rate_factors(control_learning_rates)
+        settings = CompareSettings(
+            method, numbers, metric, margin, scale, lower_is_better, controls, rates, selection_metric
+        )
+        folder, chosen = out or runs or Path("compare_out"), dict[str, float]()
+        if runs is not None:
             results = [result for result in read_runs(runs) if seeds is None or result.seed in numbers]
-        report = write_report(Comparison(settings, tuple(results)), folder)
+        else:
+            runner = _runner(method, script, script_arguments or [], epochs)
+            if settings.grid is None:
+                results = make_runs(settings, runner, folder)
+            else:
+                results, chosen = make_tuned_runs(settings, settings.grid, runner, folder)
+        report = write_report(Comparison(settings, tuple(results), chosen), folder)
         typer.echo(f"\n{report}\ncompare.md, compare.json and compare.png are in {folder}/")
 
 

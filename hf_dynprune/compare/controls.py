@@ -20,6 +20,13 @@ from ..decisions.plan import EpochInfo, PrunePlan
 from ..decisions.policy import PruningPolicy, check_range
 from ..decisions.scores import ScoreView
 
+ERROR_WEIGHTED = "shorter_error_weighted"
+"""Name of the arm: the shorter run, weighted so."""
+LOGIT_ADJUSTED = "shorter_logit_adjusted"
+"""Name of another control: the shorter run's logits minus the log prior of the training labels, without training."""
+ERROR_WEIGHTS = "error_weighted"
+"""Stands for `ErrorWeighted` where an arm's setting names a method."""
+
 
 @dataclass(frozen=True)
 class ErrorWeighted(PruningPolicy):
@@ -37,7 +44,7 @@ class ErrorWeighted(PruningPolicy):
 
     floor: float = 0.2
 
-    name = "error_weighted"
+    name = ERROR_WEIGHTS
     reference = "a control of this package, close to the focal loss of Lin et al., ICCV 2017, arXiv 1708.02002"
     max_ratio = 0.0
 

@@ -20,6 +20,7 @@ import numpy as np
 from ..common import charts
 from ..common.charts import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
 from ..common.tables import mean_and_spread
+from .controls import ERROR_WEIGHTED, ERROR_WEIGHTS
 from .equivalence import paired_difference
 from .results import FULL, SHORTER, RunResult
 from .tables import Columns, name_cell, results_table, saved_cell, seeds_cell, steps_cell, time_share
@@ -94,6 +95,8 @@ def _bandit(method: str, saving: float, epochs: float) -> Setting:
     return Setting(method, {"ratio": saving, "period": max(1, round(epochs / 20))}, saving)
 
 
+AUTO = "auto"
+"""The arm that goes by evaluations during the run, on data that no table shows."""
 SETTINGS: dict[str, Callable[[float, float], Setting]] = {
     "random": lambda saving, epochs: Setting("random", {"ratio": saving}),
     "infobatch": _infobatch,
@@ -102,8 +105,13 @@ SETTINGS: dict[str, Callable[[float, float], Setting]] = {
     "orderdp": lambda saving, epochs: Setting("orderdp", {"pool_ratio": 0.8, "top_ratio": 0.5}, saving),
     "epsilon_greedy": functools.partial(_bandit, "epsilon_greedy"),
     "ucb": functools.partial(_bandit, "ucb"),
+    AUTO: lambda saving, epochs: Setting(AUTO, {}, saving, budget="steps"),
 }
 """(saving, epochs of the full run) -> setting, by the name of an arm."""
+CONTROL_SETTINGS: dict[str, Callable[[float, float], Setting]] = {
+    ERROR_WEIGHTED: lambda saving, epochs: Setting(ERROR_WEIGHTS, {"floor": 0.2}, length=1 - saving),
+}
+"""The same for controls that train as no registered method does."""
 
 
 def arm_name(name: str, saving: float) -> str:
@@ -122,9 +130,22 @@ Results = Mapping[str, Sequence[RunResult]]
 """Finished runs, one per seed, by the name of their arm."""
 
 
-def _accuracies(runs: Sequence[RunResult]) -> list[float]:
-    """Accuracy of each run, in %."""
-    return [100 * run.metrics["accuracy"] for run in runs]
+def _values(runs: Sequence[RunResult], metric: str) -> list[float]:
+    """A metric of each run, in %.
+
+    Raises:
+        ValueError: a run lacks it.
+    """
+    lacking = [run for run in runs if metric not in run.metrics]
+    if lacking:
+        has = ", ".join(sorted(lacking[0].metrics)) or "none"
+        raise ValueError(f"{lacking[0].name}, seed {lacking[0].seed} has no metric {metric!r}, only {has}.")
+    return [100 * run.metrics[metric] for run in runs]
+
+
+def spoken(metric: str) -> str:
+    """A metric's name in a sentence."""
+    return metric.replace("_", " ")
 
 
 def _spread(values: Sequence[float]) -> float:
@@ -132,26 +153,34 @@ def _spread(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-def equal_savings_table(results: Results, savings: Sequence[float]) -> str:
-    """Markdown: full data, then the arms of each saving, with a line that says how to read it."""
+def equal_savings_table(
+    results: Results, savings: Sequence[float], metric: str = "accuracy", rates: Mapping[str, float] | None = None
+) -> str:
+    """Markdown: full data, then the arms of each saving, with a line that says how to read it.
+
+    Args:
+        metric: of the results, in [0, 1], higher is better.
+        rates: factor of the learning rate by the name of an arm, where each has its own.
+    """
     names = [FULL] * (FULL in results)
     names += [name for saving in savings for name in results if name.endswith(arm_name("", saving))]
     columns: Columns = [
         ("arm", name_cell),
         ("seeds", seeds_cell),
-        ("accuracy %", lambda runs: mean_and_spread(_accuracies(runs))),
+        *([] if rates is None else [("rate", lambda runs: f"{rates[runs[0].name]:g} x")]),
+        (f"{spoken(metric)} %", lambda runs: mean_and_spread(_values(runs, metric))),
         ("saved %", saved_cell),
         ("steps", steps_cell),
         ("time", lambda runs: "" if FULL not in results else f"{time_share(runs, results[FULL]):.2f}"),
-        ("- full data", lambda runs: _difference(results, runs[0].name, FULL)),
-        ("- shorter", lambda runs: _difference(results, runs[0].name, _beside(SHORTER, runs[0].name))),
-        ("- random", lambda runs: _difference(results, runs[0].name, _beside("random", runs[0].name))),
+        ("- full data", lambda runs: _difference(results, runs[0].name, FULL, metric)),
+        ("- shorter", lambda runs: _difference(results, runs[0].name, _beside(SHORTER, runs[0].name), metric)),
+        ("- random", lambda runs: _difference(results, runs[0].name, _beside("random", runs[0].name), metric)),
     ]
     return (
         f"{results_table([results[name] for name in names], columns)}\n\n"
-        "Accuracy: mean ± standard deviation over seeds, after the last epoch. Differences in points, paired by seed, "
-        "with 95 % t intervals, one per comparison, not corrected for their number. Time: wall time of training and "
-        "planning as a share of full data's; other work on the machine shows in it."
+        f"{spoken(metric).capitalize()}: mean ± standard deviation over seeds, after the last epoch. Differences in "
+        "points, paired by seed, with 95 % t intervals, one per comparison, not corrected for their number. Time: wall "
+        "time of training and planning as a share of full data's; other work on the machine shows in it."
     )
 
 
@@ -160,11 +189,9 @@ def _beside(arm: str, name: str) -> str:
     return f"{arm} {' '.join(name.split(' ')[-2:])}"
 
 
-def _difference(results: Results, name: str, baseline: str) -> str:
-    """Mean difference of accuracy in points, paired by seed, with its 95 % interval."""
-    ours, theirs = (
-        {run.seed: 100 * run.metrics["accuracy"] for run in results.get(each, ())} for each in (name, baseline)
-    )
+def _difference(results: Results, name: str, baseline: str, metric: str) -> str:
+    """Mean difference of the metric in points, paired by seed, with its 95 % interval."""
+    ours, theirs = ({run.seed: 100 * run.metrics[metric] for run in results.get(each, ())} for each in (name, baseline))
     if name == baseline or not ours.keys() & theirs.keys():
         return ""
     found = paired_difference(ours, theirs)
@@ -178,31 +205,37 @@ COLOURS = (ORANGE, BLUE, GREEN, RED, PINK, SKY, GREY)
 MARKERS = "sD^vP<X>"
 
 
-def draw_front(results: Results, title: str, file: Path) -> None:
-    """Accuracy over forward passes. The line is full data, in shorter and shorter runs: what is above it is a gain."""
+def draw_front(results: Results, title: str, file: Path, metric: str = "accuracy") -> None:
+    """The metric over forward passes. The line is full data, run shorter and shorter: what is above it is a gain."""
     figure = charts.new_figure(9, 5.4, 130)
     axes = figure.subplots()
-    bar = sorted(_point(results[name]) for name in results if name == FULL or name.startswith(SHORTER))
+    bar = sorted(_point(results[name], metric) for name in results if _arm_of(name) in (FULL, SHORTER))
     if bar:
         x, y, spread = np.array(bar).T
         axes.plot(x, y, color=BLACK, marker="o", label="full data, run shortened")
         axes.fill_between(x, y - spread, y + spread, color=BLACK, alpha=0.1, linewidth=0)
     arms: dict[str, list[tuple[float, float, float]]] = {}
     for name, runs in results.items():
-        if name != FULL and not name.startswith(SHORTER):
-            arms.setdefault(name.rsplit(" ", 2)[0], []).append(_point(runs))
+        if _arm_of(name) not in (FULL, SHORTER):
+            arms.setdefault(_arm_of(name), []).append(_point(runs, metric))
     for place, (name, points) in enumerate(arms.items()):
         x, y, spread = np.array(points).T
         style: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
         x = x + 0.7 * (place - (len(arms) - 1) / 2)  # equal costs would cover each other
         axes.errorbar(x, y, spread, **style, linestyle="none", capsize=3, label=name)
-    axes.set(xlabel="forward passes, % of the full run's", ylabel="accuracy %, mean ± standard deviation", title=title)
+    axes.set(xlabel="forward passes, % of the full run's", title=title)
+    axes.set_ylabel(f"{spoken(metric)} %, mean ± standard deviation")
     charts.bare(axes)
     charts.legend_below(figure, axes, 4)
     charts.save_picture(figure, file)
 
 
-def _point(runs: Sequence[RunResult]) -> tuple[float, float, float]:
-    """(forward passes in %, accuracy in %, its spread)."""
-    accuracy = _accuracies(runs)
-    return 100 * (1 - float(np.mean([run.saved for run in runs]))), float(np.mean(accuracy)), _spread(accuracy)
+def _arm_of(name: str) -> str:
+    """Name of an arm without its saving."""
+    return name.rsplit(" ", 2)[0]
+
+
+def _point(runs: Sequence[RunResult], metric: str) -> tuple[float, float, float]:
+    """(forward passes in %, the metric in %, its spread)."""
+    values = _values(runs, metric)
+    return 100 * (1 - float(np.mean([run.saved for run in runs]))), float(np.mean(values)), _spread(values)

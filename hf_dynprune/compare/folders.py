@@ -83,6 +83,7 @@ def _from_trainer_files(folder: Path, name: str, seed: int) -> RunResult | None:
     history, metrics = read_history(folder), _evaluation(folder)
     if not history or not metrics:
         return None
+    metrics |= _test_results(folder)
     run = Arm(name, seed, folder)
     return RunResult.of(run, metrics, history, float(metrics.get("epoch", len(history))))
 
@@ -104,6 +105,14 @@ def _evaluation(folder: Path) -> dict[str, Any]:
             epoch = {"epoch": numbers["epoch"]} if "epoch" in numbers else {}
             return epoch | {f"eval_{key.removeprefix('eval_')}": value for key, value in numbers.items()}
     return {}
+
+
+def _test_results(folder: Path) -> dict[str, Any]:
+    """Metrics of a second split, as `save_metrics("test", ...)` leaves them, with prefix `eval_test_`."""
+    file = folder / "test_results.json"
+    content = _json(file) if file.is_file() else {}
+    are_numbers = {key: value for key, value in content.items() if isinstance(value, (int, float))}
+    return {f"eval_{key}": value for key, value in are_numbers.items() if key.startswith("test_")}
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..decisions.length import rounded, shorter_warmup
+from ..decisions.policy import PruningPolicy
+from .rates import rate_folder
 from .results import FULL
 
 # ---- Flags ----
@@ -81,11 +84,15 @@ class PlannedRun:
         name: in tables.
         args: training arguments, with a folder of its own.
         share: its length as a share of the others', below 1 for the control.
+        policy: given to the trainer instead of the method that `args` name.
+        rate: factor of the learning rate, where several are tried.
     """
 
     name: str
     args: Any
     share: float = 1.0
+    policy: PruningPolicy | None = None
+    rate: float | None = None
 
     @property
     def seed(self) -> int:
@@ -96,6 +103,13 @@ class PlannedRun:
     def folder(self) -> Path:
         """Output folder of this run alone."""
         return Path(self.args.output_dir)
+
+    def at_rate(self, factor: float) -> PlannedRun:
+        """The same run at so many times its learning rate, in a folder `rate_<factor>` of all arms' runs at it."""
+        args = copy.copy(self.args)
+        args.learning_rate = self.args.learning_rate * factor
+        args.output_dir = str(self.folder.parent / rate_folder(factor) / self.folder.name)
+        return dataclasses.replace(self, args=args, rate=factor)
 
 
 def planned_runs(comparison: ComparisonArguments, training: Any) -> list[PlannedRun]:

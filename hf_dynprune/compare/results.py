@@ -50,6 +50,8 @@ class Arm:
         folder: of its own.
         share: its length in epochs as a share of the full run's; below 1 for "shorter".
         saving: share of the full run's forward passes to save, for "random".
+        rate: factor of the learning rate, where several are tried.
+        reference: folder of the full run with this seed, whose share the length is; None: the one beside `folder`.
     """
 
     name: str
@@ -57,6 +59,8 @@ class Arm:
     folder: Path
     share: float = 1.0
     saving: float | None = None
+    rate: float | None = None
+    reference: Path | None = None
 
     @property
     def method(self) -> str:

@@ -80,11 +80,22 @@ class ScriptRunner:
             arguments = [*arguments, *self._shortened(arm, arguments)]
         if arm.saving is not None:
             arguments = [*arguments, "--prune_target_saving", f"{arm.saving:.5f}"]
+        if arm.rate is not None:
+            arguments = [*arguments, "--learning_rate", f"{self._learning_rate() * arm.rate:.6g}"]
         return [*arguments, "--prune_method", arm.method, "--seed", str(arm.seed)]
+
+    def _learning_rate(self) -> float:
+        given = _value(self.arguments, "learning_rate")
+        if given is None:
+            raise ValueError(
+                "`--control_learning_rates` are factors of `--learning_rate`, which is not among the script's "
+                "arguments: pass it behind --, where a recipe or the script sets it too."
+            )
+        return float(given)
 
     def _shortened(self, arm: Arm, arguments: Sequence[str]) -> list[str]:
         """Flags for fewer epochs, and for the warm-up where it is given in steps; as a share it shortens by itself."""
-        history = read_history(arm.folder.parent / f"{FULL}-seed{arm.seed}")
+        history = read_history(arm.reference or arm.folder.parent / f"{FULL}-seed{arm.seed}")
         if not history:
             raise ValueError(f"{FULL}, seed {arm.seed}, has no history beside {arm.folder}: move its folder away.")
         epochs = arm.share * history.forward_passes / history[0].num_samples

@@ -1,12 +1,8 @@
 """Tasks, arms and learning rates of the comparison over tasks, and which run comes next.
 
-Each arm of a task at a saving gets the learning rate that suits it, from one grid for all arms:
-
-    1. each rate of the grid on the selection seeds,
-    2. the arm's rate is the one with the best mean *validation* metric over these seeds,
-    3. the remaining seeds at that rate.
-
-The *test* metric is looked at in tables alone, at the chosen rate, over all seeds.
+Each arm of a task at a saving gets the learning rate that suits it, from one grid for all arms (`rates.py`), by the
+mean *validation* metric over the selection seeds. The *test* metric is looked at in tables alone, at the chosen rate,
+over all seeds.
 
 Reads and plans; trains nothing.
 """
@@ -20,20 +16,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..common.files import json_digest
-from .equal_savings import SETTINGS, Setting
+from .controls import ERROR_WEIGHTED, ERROR_WEIGHTS, LOGIT_ADJUSTED
+from .equal_savings import AUTO, SETTINGS, Setting
+from .rates import Point, RateGrid
 from .results import FULL, SHORTER
 
-ERROR_WEIGHTED = "shorter_error_weighted"
-LOGIT_ADJUSTED = "shorter_logit_adjusted"
 STEPS = "infobatch_steps"
-AUTO = "auto"
 FULL_ARM = "full"
 ARMS = (FULL_ARM, SHORTER, ERROR_WEIGHTED, LOGIT_ADJUSTED, "random", "infobatch", "orderdp", STEPS, AUTO)
 """Names of the arms, in the order of the tables."""
 METHOD_ARMS = ("random", "infobatch", "orderdp", STEPS, AUTO)
 """Those that choose samples."""
-ERROR_WEIGHTS = "error_weighted"
-"""Stands for the control of that name where an arm's setting names a method."""
 
 # ---- Tasks and arms ----
 
@@ -200,39 +193,41 @@ class ArmPlan:
         return RunKey(self.task.name, self.saving, self.arm, learning_rate, seed, json_digest(content)[:12])
 
     @property
+    def grid(self) -> RateGrid:
+        """The rates and seeds of the task."""
+        return RateGrid(self.task.learning_rates, self.task.seeds, self.task.selection_seeds)
+
+    @property
     def selection(self) -> list[RunKey]:
         """The runs that the learning rate is chosen by."""
-        return [self.key(rate, seed) for seed in self.task.selection_seeds for rate in self.task.learning_rates]
+        return self._keys(self.grid.selection)
 
     def chosen_rate(self, finished: Finished) -> float | None:
-        """The rate with the best mean validation metric over the selection seeds; None until all of them have run.
-
-        Of equal ones the first of the grid.
-        """
-        if not all(key in finished for key in self.selection):
-            return None
-        seeds = self.task.selection_seeds
-        return max(
-            self.task.learning_rates,
-            key=lambda rate: math.fsum(finished[self.key(rate, seed)].validation for seed in seeds),
-        )
+        """The rate with the best mean validation metric over the selection seeds; None until all of them have run."""
+        return self.grid.chosen(self._validation(finished))
 
     def due(self, finished: Finished) -> list[RunKey]:
         """The runs that can be made now and are not finished."""
-        rate = self.chosen_rate(finished)
-        wanted = self.selection if rate is None else [self.key(rate, seed) for seed in self.task.seeds]
-        return [key for key in wanted if key not in finished]
+        return self._keys(self.grid.due(self._validation(finished)))
 
     def left(self, finished: Finished) -> int:
         """How many runs are not finished, those included that wait for the rate."""
-        rest = len(self.task.seeds) - len(self.task.selection_seeds)
-        return len(self.due(finished)) + (rest if self.chosen_rate(finished) is None else 0)
+        return self.grid.left(self._validation(finished))
 
     def compared(self, finished: Finished) -> list[FinishedRun]:
         """The finished runs at the chosen rate, in the order of the seeds; empty before it is chosen."""
         rate = self.chosen_rate(finished)
-        keys = [] if rate is None else [self.key(rate, seed) for seed in self.task.seeds]
+        keys = [] if rate is None else self._keys(self.grid.at(rate))
         return [finished[key] for key in keys if key in finished]
+
+    def _keys(self, points: Iterable[Point]) -> list[RunKey]:
+        return [self.key(rate, seed) for rate, seed in points]
+
+    def _validation(self, finished: Finished) -> dict[Point, float]:
+        """The validation metric of this arm's finished runs, by rate and seed; the test metric stays unseen."""
+        points = [(rate, seed) for rate in self.task.learning_rates for seed in self.task.seeds]
+        keys = zip(points, self._keys(points), strict=True)
+        return {point: finished[key].validation for point, key in keys if key in finished}
 
 
 def arm_plans(

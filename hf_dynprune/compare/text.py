@@ -88,8 +88,31 @@ def control_sentences(comparison: Comparison) -> list[str]:
     return sentences
 
 
+def rates_sentence(comparison: Comparison) -> str:
+    """Which learning rate each arm was given, and on what data it was chosen; empty where all have the same."""
+    settings, grid = comparison.settings, comparison.settings.grid
+    if grid is None or not comparison.rates:
+        return ""
+    rates = ", ".join(f"{name} {rate:g}" for name, rate in comparison.rates.items())
+    seeds = ", ".join(map(str, grid.selection_seeds))
+    text = (
+        f"Each arm has the best of {', '.join(f'{rate:g}' for rate in grid.rates)} times the learning rate, by "
+        f"{settings.selection_metric or settings.metric} over seeds {seeds}: {rates}."
+    )
+    if settings.compared_seeds == settings.seeds:
+        text += f" {settings.metric} had no part in the choice."
+    else:
+        text += (
+            " There is no other evaluation data, so these seeds are left out of all that is compared: the verdict is "
+            "about other runs, evaluated on the data that the rates were chosen on."
+        )
+    edge = [name for name, rate in comparison.rates.items() if grid.is_at_edge(rate)]
+    return text + f" At an end of the grid, so that a better rate may lie outside: {', '.join(edge)}." * bool(edge)
+
+
 def _sentences(comparison: Comparison) -> list[str]:
-    return [*filter(None, [verdict_sentence(comparison), seeds_sentence(comparison)]), *control_sentences(comparison)]
+    verdict = [verdict_sentence(comparison), seeds_sentence(comparison)]
+    return [*filter(None, [*verdict, *control_sentences(comparison), rates_sentence(comparison)])]
 
 
 def _margin(comparison: Comparison) -> str:
@@ -166,6 +189,7 @@ def write_report(comparison: Comparison, out: Path) -> str:
     content: dict[str, Any] = {
         "sentences": _sentences(comparison),
         "settings": dataclasses.asdict(comparison.settings) | {"seeds": seeds},
+        "rates": dict(comparison.rates),
         "saved": comparison.saved,
         "against_full_data": comparison.equivalence.as_dict(),
         "controls": {

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .equivalence import Equivalence, PairedDifference, paired_difference
+from .rates import SELECTION_SEEDS, RateGrid, check_selection
 from .results import FULL, RANDOM, SHORTER, Arm, RunResult
 from .runs import RunLoop, Runner
 
@@ -34,6 +36,9 @@ class CompareSettings:
         scale: what the metric is multiplied by: 100 turns shares in [0, 1] into points of percent.
         lower_is_better: for losses and error rates.
         controls: run the shortened schedule and random pruning too.
+        control_learning_rates: factors of the learning rate, of which each arm gets the best; None: all have the same.
+        selection_metric: what rates are chosen by: the metric on another split. None: the metric itself; then the
+            seeds that rates are chosen on are not compared.
 
     Raises:
         ValueError: naming the option, its value, and what is allowed.
@@ -46,6 +51,8 @@ class CompareSettings:
     scale: float = 100.0
     lower_is_better: bool = False
     controls: bool = True
+    control_learning_rates: tuple[float, ...] | None = None
+    selection_metric: str | None = None
 
     def __post_init__(self) -> None:
         if self.method in (FULL, SHORTER):
@@ -56,7 +63,27 @@ class CompareSettings:
         for name in ("margin", "scale"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"`{name}` must be a number above 0, got {getattr(self, name)}.")
-        object.__setattr__(self, "metric", self.metric.removeprefix("eval_"))
+        for name in ("metric", "selection_metric"):
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, given.removeprefix("eval_"))
+        check_selection(
+            self.metric, self.selection_metric, self.seeds if self.control_learning_rates is not None else None
+        )
+
+    @property
+    def grid(self) -> RateGrid | None:
+        """The learning rates that each arm is tried with; None: one for all."""
+        if self.control_learning_rates is None:
+            return None
+        rates, chosen_on = self.control_learning_rates, self.seeds[:SELECTION_SEEDS]
+        return RateGrid(rates, self.seeds, chosen_on, self.lower_is_better)
+
+    @property
+    def compared_seeds(self) -> tuple[int, ...]:
+        """All seeds, or those that no rate was chosen on where there is no other split to choose on."""
+        if self.control_learning_rates is None or self.selection_metric not in (None, self.metric):
+            return self.seeds
+        return self.seeds[SELECTION_SEEDS:]
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -103,7 +130,7 @@ def make_runs(settings: CompareSettings, runner: Runner[Arm], out: Path) -> list
     for seed in settings.seeds:
         of_seed: dict[str, RunResult] = {}
         for name in settings.arms:
-            arm = _arm(name, seed, out / f"{name}-seed{seed}", of_seed, settings.method)
+            arm = planned_arm(name, seed, out / f"{name}-seed{seed}", of_seed, settings.method)
             if arm is None:
                 loop.total -= 1
                 print(f"\n{name}, seed {seed}: left out, since {settings.method} saved nothing", flush=True)
@@ -113,7 +140,7 @@ def make_runs(settings: CompareSettings, runner: Runner[Arm], out: Path) -> list
     return loop.results
 
 
-def _arm(name: str, seed: int, folder: Path, of_seed: dict[str, RunResult], method: str) -> Arm | None:
+def planned_arm(name: str, seed: int, folder: Path, of_seed: Mapping[str, RunResult], method: str) -> Arm | None:
     """The run, or None for a control where the method saved nothing."""
     if name not in CONTROLS or name == method:
         return Arm(name, seed, folder)
@@ -132,12 +159,18 @@ class Comparison:
 
     Runs of other names than the arms' are left out, and so are seeds without full data or the method.
 
+    Args:
+        settings: what is compared.
+        results: the runs.
+        rates: factor of the learning rate by arm, where each was given its own.
+
     Raises:
         ValueError: no seed has both full data and the method, or a run's metric cannot be compared.
     """
 
     settings: CompareSettings
     results: tuple[RunResult, ...]
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         of_arm = {name: {run.seed: run for run in self.results if run.name == name} for name in self.settings.arms}

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..common.tables import markdown_table, mean_and_spread
+from .equal_savings import AUTO
 from .equivalence import paired_difference
 from .results import SHORTER
-from .tasks import AUTO, FULL_ARM, ArmPlan, Finished, FinishedRun, TaskSettings
+from .tasks import FULL_ARM, ArmPlan, Finished, FinishedRun, TaskSettings
 
 if TYPE_CHECKING:
     from .equivalence import PairedDifference

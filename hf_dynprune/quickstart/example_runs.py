@@ -61,7 +61,7 @@ def run_all(
         is_first=args.process_index == 0,
     )
     for run in runs:
-        loop.make(run)
+        loop.make(run, "" if run.rate is None else f", {run.rate:g} times the learning rate")
     return loop.results
 
 
@@ -80,4 +80,5 @@ class _ExampleRunner:
 
     def settings(self, run: PlannedRun) -> dict[str, Any]:
         flags = {key: value for key, value in (self._own | run.args.to_dict()).items() if key not in NEUTRAL}
-        return flags | {"processes": run.args.world_size} | self._of_data
+        own_policy = {} if run.policy is None else {"policy": repr(run.policy)}
+        return flags | {"processes": run.args.world_size} | own_policy | self._of_data

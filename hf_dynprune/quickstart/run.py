@@ -220,10 +220,16 @@ class QuickstartRunner:
         return run_once(self._settings(arm), arm, self.task)
 
     def _settings(self, arm: Arm) -> QuickstartSettings:
-        """The settings, for the control `random` with `saving` as measured, since its ratio follows from that."""
+        """The settings, with the arm's learning rate where it has its own.
+
+        For the control `random` with `saving` as measured, since its ratio follows from that.
+        """
+        base = self.base
+        if arm.rate is not None:
+            base = dataclasses.replace(base, learning_rate=base.peak_learning_rate * arm.rate)
         if arm.name != RANDOM or arm.saving is None:
-            return self.base
-        return dataclasses.replace(self.base, methods=(RANDOM,), saving=arm.saving)
+            return base
+        return dataclasses.replace(base, methods=(RANDOM,), saving=arm.saving)
 
 
 def run_quickstart(settings: QuickstartSettings) -> list[RunResult]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ..common.extras import require
 from .class_folders import read_class_folders
 from .class_labels import ClassNames, class_ids
+from .held_out import stratified_rows
 from .pictures import decoded, reason, unreadable
 from .sources import load_splits, named_columns, parquet_files, train_and_validation
 
@@ -91,6 +92,17 @@ class ImageData(ClassNames):
             order = np.random.default_rng(0).permutation(len(rows))[:size]
             parts[name] = rows if size is None else rows.select(np.sort(order))
         return dataclasses.replace(self, **parts)
+
+    def held_out(self, share: float) -> tuple[ImageData, datasets.Dataset]:
+        """The data with less to train on, and the training images that were held out; the same in every call.
+
+        Raises:
+            ValueError: as in `stratified_rows`.
+        """
+        labels = self.train.select_columns("label").with_format("numpy")[:]["label"]
+        rows = stratified_rows(labels, share)
+        kept = np.setdiff1d(np.arange(len(self.train)), rows)
+        return dataclasses.replace(self, train=self.train.select(kept)), self.train.select(rows)
 
 
 def load_image_data(

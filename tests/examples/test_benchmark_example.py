@@ -105,6 +105,128 @@ def test_what_cannot_be_is_said_before_the_first_run(example, tmp_path, flags, m
         example.main(["--output_dir", str(tmp_path), *flags])
 
 
+@pytest.fixture
+def trained(example, few, monkeypatch):
+    """Runs that train nothing, at best on the validation part at the rate `best`; (name, rate, rows by part) of each.
+
+    With `sees_test=False` the metric on the data of the table is the same everywhere.
+    """
+
+    def start(best, sees_test=True):
+        made = []
+
+        def train(settings, run, data, images):
+            made.append((run, {split: len(each) for split, each in images.items()}))
+            metrics = {f"validation_{key}": float(run.rate == best) for key in KEYS}
+            metrics |= dict.fromkeys(KEYS, run.rate if sees_test else 0.0)
+            return example.RunResult(run.name, run.seed, metrics, 50, 100, 10, 1.0)
+
+        monkeypatch.setattr(example, "train", train)
+        return made
+
+    return start
+
+
+KEYS = [f"{adjusted}{key}" for adjusted in ("", "adjusted_") for key in ("accuracy", "balanced_accuracy")]
+TUNED = [*TINY, "--num_train_epochs", "10", "--validation_share", "0.25", "--control_learning_rates", "0.5,1,2"]
+TUNED += ["--seeds", "0,1,2", "--methods", "random,shorter_error_weighted,auto"]
+
+
+def test_each_arm_has_a_rate_of_one_grid_chosen_on_held_out_data_alone(example, trained, tmp_path):
+    """The metric of the table is best at the highest rate, or tells nothing: the choice is the same."""
+    arms = ["none", *(f"{name} 50 %" for name in ("shorter", "random", "shorter_error_weighted", "auto"))]
+    for place, sees_test in (("sees", True), ("blind", False)):
+        made = trained(0.5, sees_test)
+        results = example.main([*TUNED, "--output_dir", str(tmp_path / place)])
+        assert [(r.name, r.seed) for r in results] == [(name, seed) for seed in range(3) for name in arms]
+        for name in arms:
+            tried = sorted((run.rate, run.seed) for run, _ in made if run.name == name)
+            assert tried == [(0.5, 0), (0.5, 1), (0.5, 2), (1.0, 0), (1.0, 1), (2.0, 0), (2.0, 1)]
+        assert {tuple(parts.items()) for _, parts in made} == {(("train", 72), ("validation", 24), ("test", 20))}
+        text = (tmp_path / place / "results.md").read_text()
+        assert "| none                        |     3 | 0.5 x |" in text
+        assert "Validation data are no part of the table above." in text
+    assert {run.args.learning_rate for run, _ in made if run.seed == 2} == {1e-3}
+
+
+def test_adjusted_logits_stand_beside_the_shorter_run_and_train_nothing(example, trained, tmp_path):
+    made = trained(1.0)
+    arguments = [*TUNED, "--methods", "random", "--metric", "balanced_accuracy", "--output_dir", str(tmp_path)]
+    results = example.main(arguments)
+    assert [r.name for r in results][:3] == ["none", "shorter 50 %", "shorter_logit_adjusted 50 %"]
+    assert "adjusted" not in {run.name for run, _ in made}
+    assert "balanced accuracy %" in (tmp_path / "results.md").read_text()
+
+
+def test_auto_sees_a_part_of_the_validation_images_and_never_those_of_the_table(example, few, tmp_path, monkeypatch):
+    seen = []
+
+    class Looked(example.WholeEvaluations):
+        def __init__(self, *args, **kwargs):
+            seen.append(kwargs["eval_dataset"])
+            super().__init__(*args, **kwargs)
+
+        def train(self, *args, **kwargs):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(example, "WholeEvaluations", Looked)
+    settings, training = example.parse([*TUNED, "--output_dir", str(tmp_path)])
+    (run,) = [run for run in example.plan_runs(settings, training) if run.name == "auto 50 %" and run.seed == 0]
+    assert (run.args.metric_for_best_model, run.args.greater_is_better) == ("accuracy", True)
+    data, parts = example.load_data(settings)
+    assert not {*parts["validation"]["file"]} & {*parts["train"]["file"], *parts["test"]["file"]}
+    images = {
+        split: example.ImagesOnDevice(rows, data, settings, training.device, False) for split, rows in parts.items()
+    }
+    with pytest.raises(KeyboardInterrupt):
+        example.train(settings, run, data, images)
+    assert seen[0].dataset is images["validation"]
+    assert len(seen[0]) == 8
+
+
+def test_the_error_weighted_control_is_the_shorter_run_with_a_policy(example, tmp_path):
+    settings, training = example.parse(["--methods", "shorter_error_weighted", "--seeds", "0"])
+    _, shorter, weighted = example.plan_runs(settings, training)
+    assert repr(weighted.policy) == "ErrorWeighted(floor=0.2)"
+    assert weighted.args.num_train_epochs == shorter.args.num_train_epochs == 10
+    assert weighted.args.prune_method == "none"
+
+
+def test_results_of_before_these_flags_are_read_back(example, few, tmp_path, monkeypatch):
+    arguments = [*TINY, "--num_train_epochs", "2", "--methods", "random", "--seeds", "0", "--output_dir", str(tmp_path)]
+    monkeypatch.setattr(
+        example, "train", lambda settings, run, *_: example.RunResult(run.name, 0, {"accuracy": 0.5}, 50, 100, 10, 1.0)
+    )
+    results = example.main(arguments)
+    for file in tmp_path.glob("*/settings.json"):
+        then = json.loads(file.read_text())
+        for flag in ("metric", "validation_share", "control_learning_rates"):
+            assert then.pop(flag) is None
+        file.write_text(json.dumps(then))
+    monkeypatch.setattr(example, "train", lambda *_: pytest.fail("trained again"))
+    assert example.main(arguments) == results
+    with pytest.raises(ValueError, match="holds a run with other settings"):
+        example.main([*arguments, "--validation_share", "0.25"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--control_learning_rates", "1,2"], r"`control_learning_rates` \(1,2\) without `validation_share`"),
+        (["--control_learning_rates", "1"], "must be different factors"),
+        (["--methods", "auto"], "auto 50 % goes by evaluations during the run, without `validation_share`"),
+        (["--metric", "f1"], "`metric` must be one of None, accuracy, balanced_accuracy"),
+        (["--metric", "roc_auc"], r"`metric` \(roc_auc\) is of two classes, the data have 10"),
+        (["--methods", "shorter_logit_adjusted"], "must be one of balanced_accuracy, worst_class_accuracy"),
+        (["--validation_share", "1"], "`validation_share` must lie between 0 and 1, got 1"),
+    ],
+)
+def test_what_cannot_be_honest_is_refused_before_the_first_run(example, few, tmp_path, monkeypatch, flags, message):
+    monkeypatch.setattr(example, "train", lambda *_: pytest.fail("trained"))
+    with pytest.raises(ValueError, match=message):
+        example.main(["--output_dir", str(tmp_path), *flags])
+
+
 @pytest.mark.parametrize("recipe", ["cifar10_r18", "cifar10_r50", "cifar100_r18", "cifar100_r50"])
 def test_the_recipes_of_the_tables_are_understood(example, recipe, tmp_path):
     settings, training = example.parse(["--recipe", recipe, "--recipe", "short", "--output_dir", str(tmp_path)])
