@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,20 +57,16 @@ def quickstart(
 ) -> None:
     """Train one small model with and without pruning; table and picture. Finished runs are not repeated.
 
-    Without options, or with --seeds, --out and --fresh alone: two tasks on scikit-learn's digits, one where pruning can
-    pay and one where it cannot, each on full data, for fewer epochs, with InfoBatch and with auto, two seeds. Any other
-    option: the methods that --methods names, on one task.
+    Without options but --seeds, --out, --fresh: a task where pruning can pay, and one where it cannot. Else: one task.
     """
     is_default = _given(context) <= FOR_BOTH
     with one_line_errors():
-        chosen = _known(methods)  # a misspelt name is told before torch is imported
+        chosen = _known(methods)
         choose_threads(data)
-        from ..quickstart.run import QuickstartSettings, run_quickstart
-        from ..quickstart.two_tasks import run_two_tasks
-
-        settings = QuickstartSettings(
+        _run(
+            is_default,
             methods=chosen,
-            seeds=_numbers(("0,1" if is_default else "0") if seeds is None else seeds),
+            seeds=_numbers(seeds, "0,1" if is_default else "0"),
             epochs=epochs,
             batch_size=batch_size,
             model=model,
@@ -82,7 +78,13 @@ def quickstart(
             out=out,
             fresh=fresh,
         )
-        (run_two_tasks if is_default else run_quickstart)(settings)
+
+
+def _run(on_both: bool, **settings: Any) -> None:
+    from ..quickstart.run import QuickstartSettings, run_quickstart
+    from ..quickstart.two_tasks import run_two_tasks
+
+    (run_two_tasks if on_both else run_quickstart)(QuickstartSettings(**settings))
 
 
 def _given(context: typer.Context) -> set[str]:
@@ -92,12 +94,12 @@ def _given(context: typer.Context) -> set[str]:
 
 
 def _known(methods: str) -> tuple[str, ...]:
-    """The names in the option, each that of a method."""
+    """The names in the option; a misspelt one is told before torch is imported."""
     chosen = tuple(split(methods))
     for method in chosen:
         get_policy(method)
     return chosen
 
 
-def _numbers(seeds: str) -> tuple[int, ...]:
-    return tuple(whole_number(seed, "--seeds") for seed in split(seeds))
+def _numbers(seeds: str | None, default: str) -> tuple[int, ...]:
+    return tuple(whole_number(seed, "--seeds") for seed in split(default if seeds is None else seeds))

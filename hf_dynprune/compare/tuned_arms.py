@@ -59,10 +59,10 @@ class _Tuning:
                 has = ", ".join(sorted(run.metrics)) or "none"
                 raise ValueError(f"{name}, seed {run.seed} has no metric {metric!r} to choose rates by, only {has}.")
         refuse_same_data(self.settings.metric, metric, [run.metrics for run in runs.values()])
-        rate = self.grid.chosen({point: run.metrics[metric] for point, run in runs.items()})
-        if rate is not None:
-            self.rates[name] = rate
-            print(f"{name}: {rate:g} times the learning rate", flush=True)
+        best = self.grid.chosen({point: run.metrics[metric] for point, run in runs.items()})
+        if best is not None:
+            self.rates[name] = best
+            print(f"{name}: {best:g} times the learning rate", flush=True)
 
     def make(self, name: str, rate: float, seed: int) -> None:
         """Make a run or read it back; none for a control where the method saved nothing."""
