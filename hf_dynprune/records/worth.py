@@ -28,7 +28,7 @@ from ..decisions.worth import GATE, SPREAD
 from .record import EpochRecord
 
 FIRST_EPOCH = 2
-"""Index of the first epoch whose figures count: before it the model changes too much from epoch to epoch."""
+"""Index of the first epoch whose figures count where there is one: before it the model changes much in an epoch."""
 
 PAYS, SHORTER, NEITHER, UNKNOWN = "pays", "shorter", "neither", "unknown"
 HEADLINES = {
@@ -96,7 +96,8 @@ class Worth:
         answer: "pays", "shorter", "neither" or "unknown".
         concentration: PR, the median over `epochs`; None where it is not known.
         staleness: R, the median over those of `epochs` that have it; None where none has.
-        epochs: indices of the epochs that the medians are of: from the third one on, full ones if any of them has R.
+        epochs: indices of the epochs that the medians are of: from the third one on, or the second alone; of these the
+            full ones if any has R.
         held_out: the gain of the held-out figure; None where there is no evaluation to tell it.
         missing: what a verdict would need: "epochs", "proxy", "staleness" or "evaluation"; empty where there is one.
     """
@@ -154,7 +155,8 @@ def worth_of(records: Sequence[EpochRecord], log: Iterable[Any] = ()) -> Worth:
         records: its epochs.
         log: `log_history` of the Trainer's state, where there is one: it may have more evaluations than one an epoch.
     """
-    counted = [record for record in records if record.epoch >= FIRST_EPOCH and record.concentration is not None]
+    known = [record for record in records if record.epoch > 0 and record.concentration is not None]
+    counted = [record for record in known if record.epoch >= FIRST_EPOCH] or known
     told = [record for record in counted if record.staleness is not None]
     chosen = [record for record in told if not record.pruned] or told or counted
     concentration = _median(record.concentration for record in chosen)
