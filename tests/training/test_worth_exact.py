@@ -124,13 +124,6 @@ def run(tmp_path, task, hidden, policy, **flags):
     return Watching(
         model=model, args=args, train_dataset=data, eval_dataset=evaluation, policy=policy, per_sample_loss=losses
     )
-        model=model,
-        args=args,
-        train_dataset=Points(task),
-        policy=policy,
-        per_sample_loss=Losses(task),
-        eval_dataset=Points(task, 1),
-    )
 
 
 def compared(tmp_path, task, hidden):
