@@ -44,7 +44,7 @@ from transformers import (
     set_seed,
 )
 
-from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, list_policies, newest_usable_checkpoint
+from hf_dynprune import DynPruneTrainingArguments, list_policies, newest_usable_checkpoint
 from hf_dynprune.common.checks import check_choice, check_numbers
 from hf_dynprune.compare.controls import ERROR_WEIGHTS, LOGIT_ADJUSTED, ErrorWeighted
 from hf_dynprune.compare.equal_savings import (
@@ -354,8 +354,7 @@ def train(
     """
     args, has_held_out = run.args, settings.validation_share is not None
     set_seed(args.seed)  # the same initial weights for every method
-    kind = WholeEvaluations if has_held_out else DynPruneTrainer
-    trainer = kind(
+    trainer = WholeEvaluations(
         model=build_model(settings, data, max(images["train"].size)),
         args=args,
         train_dataset=images["train"],

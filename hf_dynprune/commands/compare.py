@@ -13,6 +13,7 @@ from .common import choose_threads, one_line_errors, split, whole_number
 if TYPE_CHECKING:
     from ..compare.results import Arm
     from ..compare.runs import Runner
+    from ..compare.verdict import CompareSettings
 
 
 ScriptArguments = Annotated[
@@ -85,37 +86,54 @@ def compare(
     """
     with one_line_errors():
         _refuse_without_effect(script, runs, script_arguments, epochs)
-        if runs is not None and control_learning_rates is not None:
-            raise ValueError(
-                "`--control_learning_rates` with `--runs`: rates are chosen while runs are made. The same command with "
-                "`--script` reads finished runs back."
-            )
+        _refuse_rates_of_finished(runs, control_learning_rates)
         if script is None and runs is None:
             get_policy(method)  # a misspelt name is told before torch is imported
         choose_threads(script or runs)
-        from ..compare.folders import read_runs
         from ..compare.rates import rate_factors
-        from ..compare.text import check_packages, write_report
-        from ..compare.tuned_arms import make_tuned_runs
-        from ..compare.verdict import CompareSettings, Comparison, make_runs
+        from ..compare.text import check_packages
+        from ..compare.verdict import CompareSettings
 
         check_packages()
         numbers = tuple(whole_number(seed, "--seeds") for seed in split(seeds or "0,1,2,3,4"))
         rates = None if control_learning_rates is None else rate_factors(control_learning_rates)
-        settings = CompareSettings(
-            method, numbers, metric, margin, scale, lower_is_better, controls, rates, selection_metric
-        )
-        folder, chosen = out or runs or Path("compare_out"), dict[str, float]()
-        if runs is not None:
-            results = [result for result in read_runs(runs) if seeds is None or result.seed in numbers]
+        given = method, numbers, metric, margin, scale, lower_is_better, controls, rates, selection_metric
+        settings, folder = CompareSettings(*given), out or runs or Path("compare_out")
+        if runs is None:
+            report = _make(settings, _runner(method, script, script_arguments or [], epochs), folder)
         else:
-            runner = _runner(method, script, script_arguments or [], epochs)
-            if settings.grid is None:
-                results = make_runs(settings, runner, folder)
-            else:
-                results, chosen = make_tuned_runs(settings, settings.grid, runner, folder)
-        report = write_report(Comparison(settings, tuple(results), chosen), folder)
+            report = _read(settings, runs, seeds is None, folder)
         typer.echo(f"\n{report}\ncompare.md, compare.json and compare.png are in {folder}/")
+
+
+def _read(settings: CompareSettings, runs: Path, has_all_seeds: bool, folder: Path) -> str:
+    """The report on finished runs."""
+    from ..compare.folders import read_runs
+    from ..compare.text import write_report
+    from ..compare.verdict import Comparison
+
+    results = [result for result in read_runs(runs) if has_all_seeds or result.seed in settings.seeds]
+    return write_report(Comparison(settings, tuple(results), {}), folder)
+
+
+def _make(settings: CompareSettings, runner: Runner[Arm], folder: Path) -> str:
+    """Make what has no result yet; the report."""
+    from ..compare.text import write_report
+    from ..compare.tuned_arms import make_tuned_runs
+    from ..compare.verdict import Comparison, make_runs
+
+    if settings.grid is None:
+        return write_report(Comparison(settings, tuple(make_runs(settings, runner, folder)), {}), folder)
+    results, chosen = make_tuned_runs(settings, settings.grid, runner, folder)
+    return write_report(Comparison(settings, tuple(results), chosen), folder)
+
+
+def _refuse_rates_of_finished(runs: Path | None, control_learning_rates: str | None) -> None:
+    if runs is not None and control_learning_rates is not None:
+        raise ValueError(
+            "`--control_learning_rates` with `--runs`: rates are chosen while runs are made. The same command with "
+            "`--script` reads finished runs back."
+        )
 
 
 def _refuse_without_effect(
