@@ -14,7 +14,7 @@ def staleness_meter(
 ) -> StalenessMeter | None:
     """What adds up R while an epoch is folded, from the scores that its plan was made by.
 
-    None where it is not known how probable each sample was: the method has no closed form, or holds a plan that was
+    None where it is not known how probable each sample was: the method has no closed form or does not give it, or holds a plan that was
     made from older scores. Weights that make up for what is left out say it themselves.
     """
     mean = proxy_sums(view, proxy).mean
@@ -24,4 +24,8 @@ def staleness_meter(
         return StalenessMeter(proxy, mean, plan, 1.0 / plan.weights.astype("float64"))
     if not policy.closed_form or policy.period_start(info.epoch) != info.epoch:
         return None
-    return StalenessMeter(proxy, mean, plan, policy.inclusion_probability(view, info)[plan.kept_indices])
+    try:
+        probability = policy.inclusion_probability(view, info)
+    except NotImplementedError:  # a policy of the user's, to which nobody else asked for it
+        return None
+    return StalenessMeter(proxy, mean, plan, probability[plan.kept_indices])

@@ -47,6 +47,7 @@ SAME_AS_ONE_PROCESS = {
     "fewer-than-a-batch": Scenario("random", batch=64, flags={"num_train_epochs": 2}),
     "max_steps": Scenario("orderdp", flags={"max_steps": 13}),
     "budget of steps": Scenario("none", flags={**BUDGET, "warmup_steps": 5}),
+    "auto": Scenario("auto", flags={"num_train_epochs": 8, "prune_target_saving": 0.4}),
     "budget of steps, pruned": Scenario("orderdp", flags={**BUDGET, "gradient_accumulation_steps": 3}),
     "sequential": Scenario("random", flags={"train_sampling_strategy": "sequential"}),
     "fractional-epochs": Scenario("random", flags={"num_train_epochs": 2.5}),

@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 from hf_dynprune import UCB, DynPruneTrainer, DynPruneTrainingArguments, InfoBatch, NoPruning, OrderDP, RandomPruning
 from hf_dynprune.serving.indexed import INDEX_KEY, WEIGHT_KEY
 from tests.support.helpers import Images, arguments, vit
+from tests.support.policies import EagerAuto
 from tests.support.segmenters import Scenes, upernet
 
 SIZE = 43  # prime: divisible by no batch size
@@ -25,6 +26,7 @@ POLICIES = {
     "orderdp": OrderDP(pool_ratio=0.8, top_ratio=0.6),
     "random": RandomPruning(0.4),
     "ucb": UCB(0.4, period=2),
+    "auto": EagerAuto(least=0.6),
 }
 
 
@@ -136,6 +138,7 @@ def build(scenario: Scenario, out: Path, world_size: int, callbacks: Any = (), p
         train_dataset=data,
         callbacks=[recorder, *callbacks],
         policy=policy or POLICIES[scenario.policy],
+        eval_dataset=Images(6, seed=3) if scenario.policy == "auto" else None,
         per_sample_loss=nan_where_marked if scenario.data == "broken" else None,
     )
     assert trainer.accelerator.num_processes == world_size
@@ -163,8 +166,10 @@ def run(scenario: Scenario, out: Path, world_size: int, **parts: Any) -> dict[st
     if trainer._training.run is not None:
         view = trainer._training.run.store.view()
         result |= {"scores": view.score.copy(), "must_keep": view.must_keep.copy()}
+        worth = [(record.concentration, record.staleness) for record in trainer.pruning_history]
+        result["worth"] = np.array(worth, dtype=float)
         rows = trainer.pruning_history.as_dicts()
-        for key in ("kept", "forward_passes", "steps", "nonfinite"):
+        for key in ("kept", "forward_passes", "steps", "nonfinite", "evaluation_forward_passes"):
             result[f"history.{key}"] = np.array([row[key] for row in rows])
     model = trainer.accelerator.unwrap_model(trainer.model)
     for name, tensor in model.state_dict().items():

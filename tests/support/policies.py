@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hf_dynprune import EpochInfo, PrunePlan, PruningPolicy, ScoreView
+from hf_dynprune.methods.auto import Auto
 
 
 @dataclass(frozen=True)
@@ -73,3 +74,13 @@ class NeedsSteps(PruningPolicy):
 
     def prunes_in(self, epoch: EpochInfo) -> bool:
         return True
+
+
+@dataclass(frozen=True)
+class EagerAuto(Auto):
+    """Draws by error as soon as there is a held-out figure, whatever concentration and staleness say."""
+
+    name = "eager_auto"
+
+    def _worthless(self, epoch: EpochInfo) -> str | None:
+        return None
