@@ -187,6 +187,7 @@ class DynPruneMixin(Trainer):
         **rest: Any,
     ) -> None:
         """The stock epoch, told how many batches and optimizer steps it really has."""
+        self._context.begin_epoch(rest.get("ignore_keys_for_eval"))
         length, done = (steps_in_epoch, num_update_steps_per_epoch), rest["steps_trained_in_current_epoch"]
         with self._training.epoch(epoch, train_dataloader, length, done, rest.get("trial")) as (batches, updates):
             super()._run_epoch(  # type: ignore[no-untyped-call]

@@ -230,6 +230,7 @@ def _examine_run(args: Any, num_samples: int | None) -> Iterator[Finding]:
         full = None
         if target is not None and counts_steps(policy, args.prune_budget):
             epochs, full = shorter_epochs(policy, target, epochs, num_samples), epochs
+            policy.check_length(epochs)
         elif target is not None:
             check_target(policy, target, epochs, args.prune_warmup_epochs, num_samples)
     except ValueError as error:

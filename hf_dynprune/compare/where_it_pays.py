@@ -82,7 +82,8 @@ READING = (
     "Points of the test metric, minus the shorter run of the same seed: mean over seeds, with the 95 % t interval; bold"
     " where it leaves 0 out. Each arm has the learning rate of one grid that is best on the validation set, over two "
     "seeds. No correction for the number of comparisons. `full` has all passes; all others have as many as `shorter`,"
-    " as nearly as whole epochs allow."
+    " as nearly as whole epochs allow. `auto` evaluates on the validation set during its runs, and these passes come "
+    "on top."
 )
 
 Groups = Mapping[tuple[TaskSettings, float], Mapping[str, ArmPlan]]

@@ -157,7 +157,7 @@ class Auto(PruningPolicy):
     # ---- The decision ----
 
     def reason(self, epoch: EpochInfo) -> str:
-        return self._obstacle(epoch) or f"draws by error: {_figures(epoch.past[-1])}"
+        return self._obstacle(epoch) or f"draws by error: {_figures(_last_told(epoch))}"
 
     def wants_evaluation(self, epoch: EpochInfo) -> bool:
         """Where nothing but a recent held-out figure speaks against pruning."""
@@ -178,13 +178,13 @@ class Auto(PruningPolicy):
         if worthless:
             return worthless
         if not any(past.held_out is not None and math.isfinite(past.held_out) for past in epoch.past):
-            return f"full: {_figures(epoch.past[-1])}, but there is no held-out figure"
+            return f"full: {_figures(_last_told(epoch))}, but there is no held-out figure"
         if _is_levelled_off(epoch.past):
             return f"full: {PATIENCE} evaluations without a new best figure"
         return None
 
     def _worthless(self, epoch: EpochInfo) -> str | None:
-        last = next((past for past in reversed(epoch.past) if past.staleness is not None), None)
+        last = _last_told(epoch)
         if epoch.proxy is None or last is None or last.concentration is None or last.staleness is None:
             return "full: the scores say nothing of gradients"
         if last.staleness >= self.gate:
@@ -217,7 +217,14 @@ class Auto(PruningPolicy):
         return p
 
 
-def _figures(past: PastEpoch) -> str:
+def _last_told(epoch: EpochInfo) -> PastEpoch | None:
+    """The newest finished epoch that has an R; None where none has."""
+    return next((past for past in reversed(epoch.past) if past.staleness is not None), None)
+
+
+def _figures(past: PastEpoch | None) -> str:
+    if past is None:
+        return "no figures"
     return f"R {past.staleness or 0:.2f}, PR {past.concentration or 0:.2f}"
 
 

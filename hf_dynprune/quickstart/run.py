@@ -102,7 +102,11 @@ class QuickstartSettings:
         """
         if method in OWN_RATIO:
             return build_policy(method)
-        get_policy(method)
+        if get_policy(method).needs_steps:
+            raise ValueError(
+                f"{method} decides itself how much to prune, by evaluations that runs on this one task do not make: "
+                "choose another method; `hf-dynprune quickstart` without options and `compare --script` train it."
+            )
         try:
             policy = build_policy(method, ratio=self.saving)
             epochs = [EpochInfo(epoch, self.epochs, epoch / self.epochs, 0) for epoch in range(self.epochs)]

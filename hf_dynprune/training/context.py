@@ -48,6 +48,10 @@ class TrainerContext:
         """The pruning state of the checkpoint that was chosen, so that a resume reads it once."""
         self.times = EpochTimes()
         """Wall time of the epoch under way; a new one for each run."""
+        self.ignored_outputs: list[str] | None = None
+        """`ignore_keys_for_eval` of the `train()` under way."""
+        self._before_training: slice | None = None
+        self._log_at_begin = 0
         self.run_folder = str(args.output_dir)
         """Where the run under way, or the last one, writes its files: a trial of a search has its own."""
 
@@ -68,6 +72,13 @@ class TrainerContext:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", self.args.n_gpu))
         self.times = EpochTimes(find_meter(here) if self.is_first else None)
         self.run_folder = self.folder(trial)
+        self._before_training, self._log_at_begin = None, len(self.state.log_history)
+
+    def begin_epoch(self, ignored_outputs: list[str] | None) -> None:
+        """Note what evaluations in this `train()` ignore, and in its first epoch what was logged before it."""
+        self.ignored_outputs = ignored_outputs
+        if self._before_training is None:
+            self._before_training = slice(self._log_at_begin, len(self.state.log_history))
 
     # ---- Arguments and data ----
 
@@ -185,9 +196,20 @@ class TrainerContext:
         sets = list(sets.values()) if isinstance(sets, dict) else [sets]
         return sum(len(each) for each in sets) if all(has_length(each) for each in sets) else 0
 
+    @property
+    def training_log(self) -> list[dict[str, Any]]:
+        """The Trainer's log without the evaluation of `eval_on_start`.
+
+        On a resume it is made at the checkpoint's step, where the uninterrupted run has none.
+        """
+        rows = list(self.state.log_history)
+        if self._before_training is not None:
+            del rows[self._before_training]
+        return rows
+
     def evaluate(self) -> None:
         """An evaluation as the Trainer makes them during training; it is logged."""
-        self._trainer.evaluate()
+        self._trainer.evaluate(ignore_keys=self.ignored_outputs)
 
     @property
     def callbacks(self) -> list[Any]:

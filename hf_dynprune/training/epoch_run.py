@@ -237,7 +237,8 @@ class EpochRun:
         length = self.clock.length
         if length.full_epochs is not None:
             left = (1 - info.progress) * length.max_steps / length.updates_per_epoch
-            done = self.policy.scoring_forward_passes + sum(record.forward_passes for record in self.history)
+            done = self.policy.scoring_forward_passes
+            done += sum(record.forward_passes + record.evaluation_forward_passes for record in self.history)
             return 1 - (done / plan.num_samples + left) / length.full_epochs
         if length.fixed_steps:
             return None

@@ -41,7 +41,7 @@ def hold_out(context: TrainerContext, run: EpochRun, record: EpochRecord) -> Non
     Random generators are left as they were, so that a run that is only looked at trains as if it was not.
     """
     state, start = context.state, state_before(run, record)
-    record.held_out = held_out_figure(context.args, state.log_history, start)
+    record.held_out = held_out_figure(context.args, context.training_log, start)
     is_over = state.global_step >= run.clock.max_steps or context.control.should_training_stop
     is_warm_up = record.epoch + 1 < run.identity.warmup_epochs  # the next epoch is full, whatever an evaluation says
     if is_over or is_warm_up or record.held_out is not None or not context.evaluation_samples:
@@ -51,8 +51,8 @@ def hold_out(context: TrainerContext, run: EpochRun, record: EpochRecord) -> Non
     began = time.perf_counter()
     with untouched_generators(context.args.device):
         context.evaluate()
-    _refuse_without_figure(run.policy, context.args, state.log_history, start)
-    record.held_out = held_out_figure(context.args, state.log_history, start)
+    _refuse_without_figure(run.policy, context.args, context.training_log, start)
+    record.held_out = held_out_figure(context.args, context.training_log, start)
     record.evaluation_forward_passes += context.evaluation_samples
     record.seconds_plan += time.perf_counter() - began
 
@@ -75,10 +75,12 @@ def state_before(run: EpochRun, record: EpochRecord) -> int:
 
 def announce_evaluations(context: TrainerContext, policy: PruningPolicy) -> None:
     """One line where a policy goes by evaluations and there is nothing to evaluate on."""
-    if policy.reads_evaluations and not context.evaluation_samples:
+    evaluates = context.evaluation_samples or context.args.eval_strategy != "no"
+    if policy.reads_evaluations and not evaluates:
         logger.warning(
-            "%s goes by evaluations during the run, and there is no `eval_dataset`: every epoch will be full. Give one "
-            "of a known length, and `metric_for_best_model` where the loss is not what counts.",
+            "%s goes by evaluations during the run, and there is no `eval_dataset` of a known length: every epoch will "
+            "be full. Give one, or evaluate by `eval_strategy`, and set `metric_for_best_model` where the loss is not "
+            "what counts.",
             policy.name,
         )
 

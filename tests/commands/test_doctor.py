@@ -71,6 +71,10 @@ def test_a_torchvision_that_does_not_import_is_a_problem(monkeypatch, tmp_path):
             "--prune_target_saving 0.6 --prune_budget steps --num_train_epochs 10 --prune_method none",
             *(None, "ok", "fixes the optimizer steps, those of 4 full epochs, to save 60.0% of 10; every epoch trains"),
         ),
+        (
+            "--prune_method auto --prune_target_saving 0.9 --num_train_epochs 10",
+            *(None, "problem", "auto needs more than 2 full epochs' steps"),
+        ),
         ("--prune_budget steps", None, "problem", "without a number of steps: set `prune_target_saving`"),
         ("--num_train_epochs 0", None, "problem", "`num_train_epochs` must be above 0, got 0"),
         ("--num_train_epochs 0 --prune_target_saving 0.3", 10, "problem", "`num_train_epochs` must be above 0, got 0"),

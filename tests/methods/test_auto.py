@@ -323,3 +323,9 @@ def test_a_run_that_ends_before_it_could_prune(epochs):
 def test_holds_to_the_contract(policy):
     assert policy.max_ratio == (0 if policy.gate == 0 else 1 - policy.least)
     check_policy(policy, draws=300)
+
+
+def test_a_reason_has_the_figures_that_decided():
+    """An epoch without an R, after which the one before it decides."""
+    epoch = after(GOOD, seen(1.0), seen(0.9, staleness=None, concentration=None))
+    assert Auto().reason(epoch) == "draws by error: R 0.30, PR 0.20"

@@ -275,3 +275,8 @@ def test_cifar10(tmp_path):
     made_with = [json.loads((folder / "settings.json").read_text()) for folder in folders]
     assert [facts["data"] for facts in made_with] == ["cifar10", "cifar10"]
     assert [record.kept for record in PruningHistory.load(folders[1])] == [44, 44]
+
+
+def test_a_method_that_goes_by_evaluations_is_refused_on_one_task():
+    with pytest.raises(ValueError, match="auto decides itself how much to prune, by evaluations .* without options"):
+        QuickstartSettings(methods=("auto",))

@@ -117,7 +117,7 @@ def test_an_evaluation_set_is_asked_for_once(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "hf_dynprune"):
         trained(tmp_path, eval_dataset=None)
     (said,) = [row.message for row in caplog.records if "goes by evaluations" in row.message]
-    assert said.startswith("auto goes by evaluations during the run, and there is no `eval_dataset`: every epoch")
+    assert said.startswith("auto goes by evaluations during the run, and there is no `eval_dataset` of a known")
 
 
 # ---- A run that prunes ----
@@ -137,6 +137,7 @@ def test_a_run_that_prunes_says_why_and_is_charged_for_its_evaluations(tmp_path)
     account = trainer.savings
     assert account.evaluations == account.choosing == 16
     assert account.saved == pytest.approx(1 - (history.forward_passes + 16) / (EPOCHS * SIZE))
+    assert history[-1].projected_saving == pytest.approx(account.saved, abs=0.02)
     assert account == PruningHistory.load(tmp_path).account()
     assert untimed(PruningHistory.load(tmp_path)) == untimed(history)
     text = json.dumps(history.as_dicts(), allow_nan=False)
@@ -211,6 +212,19 @@ def test_resumed_where_an_epoch_ends(kind, flags, tmp_path):
         same_end(again, whole)
 
 
+def test_resumed_with_an_evaluation_on_start(tmp_path):
+    """It is made again at each resume, in the middle of an epoch too, and decides nothing."""
+    flags = {"save_strategy": "steps", "save_steps": 1, "eval_on_start": True}
+    whole = trained(tmp_path / "whole", **flags)
+    assert pruned(whole)
+    for step in (13, 20, 25):
+        again = build(tmp_path / "again", **flags)
+        again.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
+        assert_same_bits(weights_of(again), weights_of(whole))
+        assert untimed(again.pruning_history) == untimed(whole.pruning_history)
+        shutil.rmtree(tmp_path / "again")
+
+
 def test_interrupted_and_found_again(tmp_path):
     whole = trained(tmp_path / "whole", save_strategy="steps", save_steps=1)
     with pytest.raises(Interrupt):
@@ -221,6 +235,27 @@ def test_interrupted_and_found_again(tmp_path):
 
 
 # ---- The user's own evaluations ----
+
+
+def test_an_evaluation_for_the_method_ignores_what_the_users_ignore(tmp_path):
+    trainer, ignored = build(tmp_path), []
+    stock = trainer.evaluate
+    trainer.evaluate = lambda *args, **kwargs: ignored.append(kwargs.get("ignore_keys")) or stock(*args, **kwargs)
+    trainer.train(ignore_keys_for_eval=["hidden_states"])
+    assert ignored
+    assert all(each == ["hidden_states"] for each in ignored)
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return (held_out()[index] for index in range(8))
+
+
+def test_an_evaluation_set_without_a_length_serves_where_the_user_evaluates(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "hf_dynprune"):
+        trainer = trained(tmp_path, eval_dataset=Stream(), eval_strategy="epoch")
+    assert pruned(trainer)
+    assert not [row for row in caplog.records if "goes by evaluations" in row.message]
 
 
 @pytest.mark.parametrize("flags", [{"eval_strategy": "epoch"}, {"eval_strategy": "steps", "eval_steps": 1}])
