@@ -70,6 +70,7 @@ class _Wrapper(PruningPolicy):
     check_length = _of_base("check_length")
     reference = _of_base("reference")
     unbiased = _of_base("unbiased", "Where the wrapped policy is: the weights follow the probabilities.")
+    unbiased_up_to_factor = _of_base("unbiased_up_to_factor")
     period = _of_base("period")
     period_start = _of_base("period_start")
     statistics = _of_base("statistics")
@@ -147,10 +148,15 @@ class CoverEvery(_Wrapper):
         return min(super().max_saved_epochs(epochs), float(whole * k + min(rest, k)))
 
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
-        """The base's plan and the samples that are due; of an unbiased base these have weight 1, being certain."""
+        """The base's plan and the samples that are due; of an unbiased base these have weight 1, being certain.
+
+        Of a base that is unbiased up to a factor, all weights follow from the new probabilities.
+        """
         plan, due = self.base.plan(view, epoch, rng), self._due(view, epoch)
         weight = _spread(plan)
         weight[due & ((weight == 0) | self.unbiased)] = 1
+        if self.unbiased_up_to_factor:
+            return _at_mean_probability(weight, self.inclusion_probability(view, epoch))
         return PrunePlan.from_weights(weight)
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
@@ -288,6 +294,8 @@ class ClassFloor(_Wrapper):
             weight[drawn[weight[drawn] == 0]] = 1
         if self.unbiased:
             return PrunePlan.from_weights((weight > 0) / self.inclusion_probability(view, epoch))
+        if self.unbiased_up_to_factor:
+            return _at_mean_probability(weight, self.inclusion_probability(view, epoch))
         return PrunePlan.from_weights(weight)
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:
@@ -311,3 +319,8 @@ def _spread(plan: PrunePlan) -> NDArray[np.float32]:
     weight = np.zeros(plan.num_samples, np.float32)
     weight[plan.kept_indices] = plan.weights
     return weight
+
+
+def _at_mean_probability(weight: NDArray[np.float32], probability: NDArray[np.float64]) -> PrunePlan:
+    """The plan of the samples with a weight, at inverse probabilities of a size that keeps the loss's scale."""
+    return PrunePlan.from_weights(((weight > 0) * (probability.mean() / probability)).astype(np.float32))

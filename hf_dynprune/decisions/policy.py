@@ -67,6 +67,14 @@ class PruningPolicy(Named):
         return False
 
     @property
+    def unbiased_up_to_factor(self) -> bool:
+        """Whether weight x inclusion probability is the mean probability, not 1, for every sample of every plan.
+
+        Guarantees around such a policy weigh by their own probabilities then.
+        """
+        return False
+
+    @property
     def period(self) -> int | None:
         """Epochs that a plan holds, at least 1: between its selections a run visits the same samples in new orders.
 

@@ -14,8 +14,8 @@ scores from *before* the epoch (e', with a floor f) with that of uniform draws, 
 and choosing by it lowers the variance by that factor; above 1, choosing by it adds variance.
 
 Source: importance sampling by bounds of the gradient norm, Katharopoulos and Fleuret, ICML 2018, arXiv 1803.00942; R is
-this project's estimate of the ratio of variances from stale scores. `tests/decisions/test_worth.py` holds both to exact
-per-sample gradients.
+this project's estimate of the ratio of variances from stale scores. `tests/training/test_worth_exact.py` holds both to
+exact per-sample gradients.
 """
 
 from __future__ import annotations

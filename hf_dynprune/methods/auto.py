@@ -131,6 +131,10 @@ class Auto(PruningPolicy):
         return False
 
     @property
+    def unbiased_up_to_factor(self) -> bool:
+        return True
+
+    @property
     def max_ratio(self) -> float:
         return 1 - self.least if self.gate > 0 else 0.0
 

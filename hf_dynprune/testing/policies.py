@@ -97,7 +97,7 @@ def check_claims(policy: PruningPolicy) -> None:
     require(
         is_share, f"`max_ratio` of {name}", "be a number in [0, 1)", repr(ratio), "At least one sample is always kept."
     )
-    for claim in ("unbiased", "reads_scores", "closed_form", "needs_steps"):
+    for claim in ("unbiased", "unbiased_up_to_factor", "reads_scores", "closed_form", "needs_steps"):
         value = call(f"`{claim}` of {name}", "when asked", partial(getattr, policy, claim))
         is_flag = isinstance(value, (bool, np.bool_))
         require(is_flag, f"`{claim}` of {name}", "be True or False", repr(value), "Other code decides by it.")

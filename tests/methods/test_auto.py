@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_dynprune import CoverEvery, EpochInfo, PrunePlan, ScoreView
+from hf_dynprune import ClassFloor, CoverEvery, EpochInfo, PrunePlan, ScoreView
 from hf_dynprune.decisions.plan import PastEpoch
 from hf_dynprune.decisions.proxy import GradientProxy
 from hf_dynprune.methods.auto import FULL_EPOCHS, Auto, inclusion_probabilities, systematic_draw
@@ -329,3 +329,28 @@ def test_a_reason_has_the_figures_that_decided():
     """An epoch without an R, after which the one before it decides."""
     epoch = after(GOOD, seen(1.0), seen(0.9, staleness=None, concentration=None))
     assert Auto().reason(epoch) == "draws by error: R 0.30, PR 0.20"
+
+
+def test_a_class_floor_leaves_the_loss_without_bias():
+    """Samples that the floor adds weigh as little as the others, so that no class counts more than by its size."""
+    policy = ClassFloor(Auto(), np.repeat([0, 1], [10, 190]), 0.5)
+    view = view_of_losses(np.repeat([2.5, 0.02], [10, 190]))
+    rng, total, draws = np.random.default_rng(0), np.zeros(200), 2000
+    for _ in range(draws):
+        plan = policy.plan(view, SPEAKS_FOR_IT, rng)
+        total[plan.kept_indices] += plan.weights / draws
+    expected = policy.inclusion_probability(view, SPEAKS_FOR_IT).mean()
+    assert total[:10].mean() == pytest.approx(expected, rel=0.02)
+    assert total[10:].mean() == pytest.approx(expected, rel=0.02)
+
+
+def test_samples_that_are_due_weigh_by_their_probability():
+    policy = CoverEvery(Auto(), 2)
+    seen_before = {"last_visit": np.repeat(np.float32([0, 2]), [20, 180])}
+    view = dataclasses.replace(view_of_losses(np.r_[np.full(190, 0.02), np.full(10, 2.5)]), statistics=seen_before)
+    plan, p = (
+        policy.plan(view, SPEAKS_FOR_IT, np.random.default_rng(0)),
+        policy.inclusion_probability(view, SPEAKS_FOR_IT),
+    )
+    assert set(range(20)) <= set(plan.kept_indices.tolist())
+    np.testing.assert_allclose(plan.weights * p[plan.kept_indices], p.mean(), rtol=1e-6)
