@@ -121,10 +121,8 @@ def wanted_ratio(target: float, num_epochs: float, saved: float, share: float, l
     return missing / epochs
 
 
-def plan_for_ratio(
-    policy: PruningPolicy, view: ScoreView, info: EpochInfo, wanted: float, key: int
-) -> tuple[PrunePlan, float]:
-    """The method's plan that prunes nearest to the share `wanted` of all samples, or the full plan; and its ratio.
+def plan_for_ratio(policy: PruningPolicy, view: ScoreView, info: EpochInfo, wanted: float, key: int) -> PrunePlan:
+    """The method's plan that prunes nearest to the share `wanted` of all samples, or the full plan.
 
     A method's own ratio refers to the samples that it prunes from. How many these are shows in the plan, and the share
     pruned is mostly proportional to the ratio, so two or three plans suffice. It is not proportional where a wrapper
@@ -132,14 +130,14 @@ def plan_for_ratio(
     two ratios that enclose it. All plans are drawn from the same random numbers, those of (seed, `key`).
     """
     low, high = policy.ratio_range
-    best, best_ratio = PrunePlan.full(len(view)), 0.0
+    best = PrunePlan.full(len(view))
     ratio = min(max(wanted, low), high)
     below: tuple[float, float] | None = None  # (ratio, share pruned)
     above: tuple[float, float] | None = None
     for _ in range(MAX_PLANS if wanted > 0 else 0):
         plan = policy.with_ratio(ratio).plan(view, info, info.generator("plan", key=key))
         if abs(plan.ratio - wanted) < abs(best.ratio - wanted):
-            best, best_ratio = plan, ratio
+            best = plan
         if abs(plan.ratio - wanted) * len(view) < 1:
             break
         if plan.ratio < wanted:
@@ -150,7 +148,7 @@ def plan_for_ratio(
         if guess is None:
             break
         ratio = guess
-    return best, best_ratio
+    return best
 
 
 def _next_ratio(
@@ -182,8 +180,6 @@ class TargetSaving:
         self.warmup_epochs = warmup_epochs
         self.has_warned = False
         """Whether it was said that the target will be missed; part of a checkpoint."""
-        self.ratio = 0.0
-        """The method's own ratio by which the plan in force was made, 0 for a full one; part of a checkpoint."""
         # Which epochs may prune does not depend on the policy's own ratio, which the target replaces.
         self._steered = policy.with_ratio(policy.ratio_range[1])
         self._later_ratio = 0.0
@@ -206,10 +202,7 @@ class TargetSaving:
         wanted = wanted_ratio(self.target, self.num_epochs, saved, now, later, self.policy.ratio_range[0])
         # A plan made when little was scored, or one whose batches were cut, would miss the target for its whole period.
         leads = held is not None and abs(held.ratio - wanted) * (now + later) <= TOLERANCE * self.num_epochs / 2
-        if held is not None and leads:
-            plan = held
-        else:
-            plan, self.ratio = plan_for_ratio(self.policy, view, info, wanted, start)
+        plan = held if held is not None and leads else plan_for_ratio(self.policy, view, info, wanted, start)
         missing = self.target * self.num_epochs - saved - plan.ratio * now
         self._expect(plan, wanted, missing, later)
         short = missing - self._later_ratio * later

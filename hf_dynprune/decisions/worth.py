@@ -78,18 +78,13 @@ class StalenessMeter:
     Args:
         proxy: of the gradient's norm.
         mean: of the proxies of all scored samples before the fold.
-        plan: of the epoch.
-        probability: float64 `[K]`, with which the plan kept each of its samples, up to a common factor; None where all
-            have the same.
+        plan: of the epoch. Its weights are inverse inclusion probabilities, up to a common factor.
     """
 
-    def __init__(
-        self, proxy: GradientProxy, mean: float, plan: PrunePlan, probability: NDArray[np.float64] | None = None
-    ) -> None:
+    def __init__(self, proxy: GradientProxy, mean: float, plan: PrunePlan) -> None:
         self._proxy = proxy
         self._mean = mean
         self._plan = plan
-        self._probability = probability
         self._chosen = 0.0
         self._uniform = 0.0
 
@@ -98,8 +93,8 @@ class StalenessMeter:
         if self._mean <= 0:
             return
         moment = self._proxy(new) ** 2
-        if self._probability is not None:
-            moment /= self._probability[np.searchsorted(self._plan.kept_indices, index)]
+        if not self._plan.is_full:
+            moment *= self._plan.weights[np.searchsorted(self._plan.kept_indices, index)]
         drawn = FLOOR + (1 - FLOOR) * self._proxy(old) / self._mean
         self._uniform += float(moment.sum())
         self._chosen += float((moment / drawn).sum())

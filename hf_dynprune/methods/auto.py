@@ -165,12 +165,12 @@ class Auto(PruningPolicy):
 
     def wants_evaluation(self, epoch: EpochInfo) -> bool:
         """Where nothing but a recent held-out figure speaks against pruning."""
-        if not self.prunes_in(epoch) or self._worthless(epoch) or _is_levelled_off(epoch.past):
+        if not self.prunes_in(epoch) or self._worthless(epoch) or _is_levelled_off(epoch):
             return False
         since = 0.0
         for past in reversed(epoch.past):
             if past.held_out is not None:
-                return since >= max(1.0, SPACING * epoch.num_epochs) - 1e-9
+                return since >= _spacing(epoch)
             since += past.length
         return True
 
@@ -183,7 +183,7 @@ class Auto(PruningPolicy):
             return worthless
         if not any(past.held_out is not None and math.isfinite(past.held_out) for past in epoch.past):
             return f"full: {_figures(_last_told(epoch))}, but there is no held-out figure"
-        if _is_levelled_off(epoch.past):
+        if _is_levelled_off(epoch):
             return f"full: {PATIENCE} evaluations without a new best figure"
         return None
 
@@ -232,18 +232,26 @@ def _figures(past: PastEpoch | None) -> str:
     return f"R {past.staleness or 0:.2f}, PR {past.concentration or 0:.2f}"
 
 
-def _is_levelled_off(past: tuple[PastEpoch, ...]) -> bool:
+def _spacing(epoch: EpochInfo) -> float:
+    """Full epochs' worth of steps between two evaluations that count."""
+    return max(1.0, SPACING * epoch.num_epochs) - 1e-9
+
+
+def _is_levelled_off(epoch: EpochInfo) -> bool:
     """Whether, since pruning began, PATIENCE held-out figures in a row did not better the best one before them.
 
-    Once that is so it stays so: more fitting of the hard samples does not help what is held out.
+    Of evaluations that come more often than `_spacing`, as after each short epoch, those in between do not count: from
+    one to the next the noise is larger than the gain. Once a run has levelled off it stays so: more fitting of the hard
+    samples does not help what is held out.
     """
-    best, waited, pruned = math.inf, 0, False
-    for each in past:
+    best, waited, pruned, since = math.inf, 0, False, math.inf
+    for each in epoch.past:
         pruned = pruned or each.ratio > 0
-        if each.held_out is None:
+        since += each.length
+        if each.held_out is None or since < _spacing(epoch):
             continue
         waited = 0 if each.held_out < best or not pruned else waited + 1
-        best = min(best, each.held_out)
+        best, since = min(best, each.held_out), 0.0
         if waited >= PATIENCE:
             return True
     return False

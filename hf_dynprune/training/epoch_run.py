@@ -22,7 +22,7 @@ from ..decisions.policy import PruningPolicy
 from ..decisions.proxy import GradientProxy
 from ..decisions.schedule import RunClock, RunLength
 from ..decisions.scores import FoldSummary, ScoreStore, ScoreView
-from ..decisions.worth import StalenessMeter, proxy_sums
+from ..decisions.worth import proxy_sums
 from ..records.history import PruningHistory
 from ..records.packing import pack_plan, pack_scores, unpack_plan, unpack_scores
 from ..records.record import EpochRecord
@@ -137,7 +137,9 @@ class EpochRun:
     def _fold(self, record: EpochRecord) -> FoldSummary:
         """Take in the epoch's scores, and note what they say of the worth of choosing."""
         began = time.perf_counter()
-        meter = None if self.proxy is None else self._staleness_meter(record.epoch, self.proxy)
+        meter = None
+        if self.proxy is not None and self.plan is not None:
+            meter = staleness_meter(self.policy, self.plan, self.store.view(), self.proxy)
         summary = self.store.end_epoch(record.epoch, None if meter is None else meter.add)
         if self.proxy is not None:
             record.concentration = proxy_sums(self.store.view(), self.proxy).concentration
@@ -162,17 +164,6 @@ class EpochRun:
                 len(summary.nonfinite),
                 some,
             )
-
-    def _staleness_meter(self, epoch: int, proxy: GradientProxy) -> StalenessMeter | None:
-        if self.plan is None or self.clock.current is None:
-            return None
-        planner = self.policy
-        if self.target is not None and not self.plan.is_full:
-            if not self.target.ratio:  # not in a checkpoint of an older version
-                return None
-            planner = planner.with_ratio(self.target.ratio)
-        info = self.epoch_info(epoch, self.clock.current.start_step)
-        return staleness_meter(planner, self.plan, self.store.view(), info, proxy)
 
     def distributions(self) -> dict[str, NDArray[np.float32]]:
         """For histograms: the scores after the last finished epoch, NaN where there is none, and its plan's weights."""
@@ -259,14 +250,8 @@ class EpochRun:
         arrays = pack_scores(self.store.state_dict(), self.identity.num_samples)
         if self.plan is not None:
             arrays |= pack_plan(self.plan)
-        return arrays, self._json_state() | self._added_state()
-
-    def _added_state(self) -> dict[str, Any]:
-        """What checkpoints of older versions lack."""
-        return {
-            "planned_ratio": 0.0 if self.target is None else self.target.ratio,
-            "proxy": None if self.proxy is None else asdict(self.proxy),
-        }
+        proxy = None if self.proxy is None else asdict(self.proxy)  # which checkpoints of older versions lack
+        return arrays, self._json_state() | {"proxy": proxy}
 
     def _json_state(self) -> dict[str, Any]:
         return {
@@ -303,7 +288,6 @@ class EpochRun:
         self.proxy = GradientProxy(**saved["proxy"]) if saved.get("proxy") else None
         if self.target is not None:
             self.target.has_warned = saved["warned_budget"]
-            self.target.ratio = saved.get("planned_ratio", 0.0)
 
     def _identities(self, saved: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """What must be the same on a resume, by its name in a message: (saved run, this run)."""

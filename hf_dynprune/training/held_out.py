@@ -13,6 +13,7 @@ from ..common.logs import logger
 from ..decisions.policy import PruningPolicy
 from ..losses.base import PerSampleLoss
 from ..records.record import EpochRecord, HeldOut
+from ..serving.distributed import collect
 from ..serving.generators import untouched_generators
 from .context import TrainerContext
 from .epoch_run import EpochRun
@@ -41,7 +42,7 @@ def hold_out(context: TrainerContext, run: EpochRun, record: EpochRecord) -> Non
     Random generators are left as they were, so that a run that is only looked at trains as if it was not.
     """
     state, start = context.state, state_before(run, record)
-    record.held_out = held_out_figure(context.args, context.training_log, start)
+    record.held_out = _of_first(context, run, held_out_figure(context.args, context.training_log, start))
     is_over = state.global_step >= run.clock.max_steps or context.control.should_training_stop
     is_warm_up = record.epoch + 1 < run.identity.warmup_epochs  # the next epoch is full, whatever an evaluation says
     if is_over or is_warm_up or record.held_out is not None or not context.evaluation_samples:
@@ -52,9 +53,17 @@ def hold_out(context: TrainerContext, run: EpochRun, record: EpochRecord) -> Non
     with untouched_generators(context.args.device):
         context.evaluate()
     _refuse_without_figure(run.policy, context.args, context.training_log, start)
-    record.held_out = held_out_figure(context.args, context.training_log, start)
+    record.held_out = _of_first(context, run, held_out_figure(context.args, context.training_log, start))
     record.evaluation_forward_passes += context.evaluation_samples
     record.seconds_plan += time.perf_counter() - began
+
+
+def _of_first(context: TrainerContext, run: EpochRun, figure: HeldOut | None) -> HeldOut | None:
+    """The first process's figure, where plans depend on it: the others' metrics may be of other samples."""
+    if not run.policy.reads_evaluations:
+        return figure
+    found: list[tuple[HeldOut | None]] = collect(context.accelerator, (figure,))
+    return found[0][0]
 
 
 def _refuse_without_figure(policy: PruningPolicy, args: Any, log: Iterable[Mapping[str, Any]], after_step: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..decisions.plan import EpochInfo, PrunePlan
+from ..decisions.plan import PrunePlan
 from ..decisions.policy import PruningPolicy
 from ..decisions.proxy import GradientProxy
 from ..decisions.scores import ScoreView
@@ -10,22 +10,13 @@ from ..decisions.worth import StalenessMeter, proxy_sums
 
 
 def staleness_meter(
-    policy: PruningPolicy, plan: PrunePlan, view: ScoreView, info: EpochInfo, proxy: GradientProxy
+    policy: PruningPolicy, plan: PrunePlan, view: ScoreView, proxy: GradientProxy
 ) -> StalenessMeter | None:
-    """What adds up R while an epoch is folded, from the scores that its plan was made by.
+    """What adds up R while an epoch is folded, from the scores before it.
 
-    None where it is not known how probable each sample was: the method has no closed form or does not give it, or holds a plan that was
-    made from older scores. Weights that make up for what is left out say it themselves.
+    Weights that make up for what is left out say how probable each sample was. None where they do not: visits of the
+    samples that a method prefers tell nothing of the others.
     """
-    mean = proxy_sums(view, proxy).mean
-    if plan.is_full:
-        return StalenessMeter(proxy, mean, plan)
-    if policy.unbiased:
-        return StalenessMeter(proxy, mean, plan, 1.0 / plan.weights.astype("float64"))
-    if not policy.closed_form or policy.period_start(info.epoch) != info.epoch:
+    if not (plan.is_full or policy.unbiased or policy.unbiased_up_to_factor):
         return None
-    try:
-        probability = policy.inclusion_probability(view, info)
-    except NotImplementedError:  # a policy of the user's, to which nobody else asked for it
-        return None
-    return StalenessMeter(proxy, mean, plan, probability[plan.kept_indices])
+    return StalenessMeter(proxy, proxy_sums(view, proxy).mean, plan)

@@ -19,14 +19,14 @@ CROSS_ENTROPY, SQUARED = GradientProxy("cross_entropy"), GradientProxy("squared_
 NAN, INF, MAX = math.nan, math.inf, float(np.finfo(np.float32).max)
 
 
-def figures(before, after, proxy=SQUARED, plan=None, probability=None, visits=None):
+def figures(before, after, proxy=SQUARED, plan=None, visits=None):
     """(PR, R) of an epoch with these scores, None where a sample has none; `visits`: (sample, score), in order."""
     n = len(before)
     store = ScoreStore(n)
     old = [i for i in range(n) if before[i] is not None]
     store.record(old, [before[i] for i in old], 0)
     store.end_epoch(0)
-    meter = StalenessMeter(proxy, proxy_sums(store.view(), proxy).mean, plan or PrunePlan.full(n), probability)
+    meter = StalenessMeter(proxy, proxy_sums(store.view(), proxy).mean, plan or PrunePlan.full(n))
     visits = [(i, after[i]) for i in range(n) if after[i] is not None] if visits is None else visits
     for part in np.array_split(np.arange(len(visits)), 3):
         store.record([visits[i][0] for i in part], [visits[i][1] for i in part], 1)
@@ -48,12 +48,11 @@ def test_cross_entropy_by_hand():
     assert staleness == pytest.approx(1.0)  # all were equal before: nothing to choose by
 
 
-def test_probabilities_weigh_the_visits():
-    plan = PrunePlan([0, 2], [1.0, 1.0], 3)
-    _, staleness = figures([1.0, 4.0, 9.0], [1.0, None, 4.0], plan=plan, probability=np.array([0.5, 1.0]))
+def test_weights_stand_for_inverse_probabilities():
+    _, staleness = figures([1.0, 4.0, 9.0], [1.0, None, 4.0], plan=PrunePlan([0, 2], [2.0, 1.0], 3))
     q = [FLOOR + 0.8 * 1 / 2, FLOOR + 0.8 * 3 / 2]
     assert staleness == pytest.approx((2 / q[0] + 4 / q[1]) / (2 + 4))
-    again = figures([1.0, 4.0, 9.0], [1.0, None, 4.0], plan=plan, probability=np.array([0.05, 0.1]))[1]
+    again = figures([1.0, 4.0, 9.0], [1.0, None, 4.0], plan=PrunePlan([0, 2], [20.0, 10.0], 3))[1]
     assert again == pytest.approx(staleness)  # up to a common factor
 
 

@@ -191,7 +191,7 @@ REASONS = {
     "no evaluation": (after(GOOD, GOOD), "full: R 0.30, PR 0.20, but there is no held-out figure"),
     "evaluation not finite": (after(GOOD, seen(math.inf)), "full: R 0.30, PR 0.20, but there is no held-out figure"),
     "levelled off": (
-        after(GOOD, seen(1.0), seen(1.1, 0.5), seen(1.05, 0.5)),
+        after(GOOD, seen(1.0), seen(1.1, 0.5), seen(1.05, 0.5), num_epochs=5),
         "full: 2 evaluations without a new best figure",
     ),
     "draws": (after(GOOD, seen(1.0)), "draws by error: R 0.30, PR 0.20"),
@@ -228,7 +228,7 @@ def test_a_closed_gate_never_prunes():
 
 
 def levelled(*past: PastEpoch) -> bool:
-    return Auto().reason(after(GOOD, *past)) == "full: 2 evaluations without a new best figure"
+    return Auto().reason(after(GOOD, *past, num_epochs=5)) == "full: 2 evaluations without a new best figure"
 
 
 def test_evaluations_before_pruning_do_not_count():
@@ -250,11 +250,20 @@ def test_figures_that_are_not_finite_are_none_better():
     assert levelled(seen(math.inf), seen(1.0), seen(math.inf, 0.5), seen(1.1, 0.5))
 
 
+def test_evaluations_after_each_short_epoch_count_a_fifth_of_the_run_apart():
+    """Of the user's `eval_strategy="epoch"`: the noise of neighbours would end pruning."""
+    noisy = [seen(1.0), *(seen(1.0 - 0.01 * k + 0.1 * (k % 4 > 0), 0.85, 0.15) for k in range(60))]
+    assert Auto().reason(after(GOOD, *noisy, num_epochs=10)).startswith("draws")
+    worse = [seen(1.0), *(seen(1.0 + 0.01 * k, 0.85, 0.15) for k in range(60))]
+    assert not Auto().reason(after(GOOD, *worse[:14], num_epochs=10)).startswith("full: 2 ev")
+    assert Auto().reason(after(GOOD, *worse, num_epochs=10)).startswith("full: 2 ev")
+
+
 def test_once_levelled_off_it_stays_so():
     history = [seen(1.0), seen(1.1, 0.5), seen(1.2, 0.5)]
     for later in (seen(0.1), seen(0.05), GOOD, seen(0.01)):
         assert levelled(*history)
-        assert not Auto().wants_evaluation(after(GOOD, *history))
+        assert not Auto().wants_evaluation(after(GOOD, *history, num_epochs=5))
         history.append(later)
 
 

@@ -215,7 +215,7 @@ def test_plan_for_ratio_prunes_nearest_to_what_is_wanted(wanted):
     store.end_epoch()
     view, info = store.view(), EpochInfo(1, 4, 0.25, 0)
     for policy in (RandomPruning(0.3), OrderDP(1.0, 0.5), InfoBatch()):
-        plan, _ = plan_for_ratio(policy, view, info, wanted, info.epoch)
+        plan = plan_for_ratio(policy, view, info, wanted, info.epoch)
         most = policy.with_ratio(policy.ratio_range[1]).plan(view, info, info.generator("plan")).ratio
         assert plan.ratio == pytest.approx(min(wanted, most), abs=1.01 / N)
 

@@ -220,7 +220,7 @@ class TestTargets:
         store.end_epoch(0)
         store.record(np.arange(400, 1000), np.arange(400.0, 1000.0), 1)
         store.end_epoch(1)
-        plan, _ = plan_for_ratio(policy, store.view(), EpochInfo(2, 10, 0.2, 0), wanted, 2)
+        plan = plan_for_ratio(policy, store.view(), EpochInfo(2, 10, 0.2, 0), wanted, 2)
         assert plan.ratio == pytest.approx(wanted, abs=0.002)
 
     @pytest.mark.parametrize(

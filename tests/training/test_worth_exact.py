@@ -16,7 +16,15 @@ import torch
 from torch.func import functional_call, grad, vmap
 from torch.utils.data import Dataset
 
-from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, InfoBatch, NoPruning, OrderDP, RandomPruning
+from hf_dynprune import (
+    UCB,
+    DynPruneTrainer,
+    DynPruneTrainingArguments,
+    InfoBatch,
+    NoPruning,
+    OrderDP,
+    RandomPruning,
+)
 from hf_dynprune.decisions.proxy import GradientProxy
 from hf_dynprune.decisions.worth import FLOOR
 from hf_dynprune.losses.base import LossTerms, PerSampleLoss
@@ -189,8 +197,7 @@ def test_figures_against_exact_gradients(name, tmp_path, capsys):
 
 POLICIES = {
     "infobatch": InfoBatch(0.5, delta=1.0),
-    "random": RandomPruning(0.5),
-    "orderdp": OrderDP(0.8, 0.6),
+    "random": RandomPruning(0.5, rescale=True),
     "auto": Auto(gate=1.0, least=0.3),
 }
 
@@ -217,3 +224,13 @@ def test_r_of_pruned_epochs_is_that_of_the_full_data(name, tmp_path):
     assert expected is None or expected == pytest.approx(exact, rel=1e-5)
     error = np.std(pruned, ddof=1) / np.sqrt(len(pruned))
     assert np.mean(pruned) == pytest.approx(exact, abs=4 * error + 0.01)
+
+
+@pytest.mark.parametrize("policy", [OrderDP(0.8, 0.6), UCB(0.4, period=1), RandomPruning(0.5)], ids=str)
+def test_pruned_epochs_have_no_r_where_weights_do_not_say_how_probable_a_visit_was(policy, tmp_path):
+    """Visits of large losses alone look predictable even where scores predict nothing."""
+    trained = run(tmp_path, "classification", 0, policy, num_train_epochs=3)
+    trained.found = np.empty(N)
+    trained.train()
+    assert all(record.concentration is not None for record in trained.pruning_history)
+    assert all(record.staleness is None for record in trained.pruning_history if record.pruned)
