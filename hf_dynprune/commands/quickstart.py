@@ -66,7 +66,7 @@ def quickstart(
         _run(
             is_default,
             methods=chosen,
-            seeds=_numbers(seeds, "0,1" if is_default else "0"),
+            seeds=_numbers(seeds, "0,1,2" if is_default else "0"),
             epochs=epochs,
             batch_size=batch_size,
             model=model,
