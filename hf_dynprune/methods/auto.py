@@ -24,7 +24,7 @@ Cost: O(N log N) per epoch that prunes; an evaluation about every fifth of the r
 
 Source: this project. Draws by bounds of the gradient's norm with inverse-probability weights: Katharopoulos and
 Fleuret, ICML 2018, arXiv 1803.00942, within a batch; gate and stopping rule are ours. What was tried and measured:
-docs/choosing.md.
+docs/where_it_pays.md.
 """
 
 from __future__ import annotations
