@@ -24,7 +24,9 @@ Methods = Annotated[
 ]
 Seeds = Annotated[
     str | None,
-    typer.Option(help="Seeds, separated by commas: each method is run once per seed. Without it: 0,1 for both tasks."),
+    typer.Option(
+        help="Seeds, separated by commas: each method is run once per seed. Without it: 0,1,2 for both tasks."
+    ),
 ]
 Epochs = Annotated[int, typer.Option(help="Epochs of each run.")]
 Saving = Annotated[

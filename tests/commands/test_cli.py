@@ -127,7 +127,7 @@ def test_an_operating_system_error_of_another_library_or_without_a_file_keeps_it
 @pytest.mark.parametrize(
     ("arguments", "called", "seeds"),
     [
-        ((), "two tasks", (0, 1)),
+        ((), "two tasks", (0, 1, 2)),
         (("--seeds", "4", "--fresh"), "two tasks", (4,)),
         (("--methods", "none,infobatch"), "one task", (0,)),
         (("--saving", "0.3", "--seeds", "4"), "one task", (4,)),

@@ -148,7 +148,7 @@ def test_auto_evaluates_and_draws_on_both_ranks(ranks):
     for result in ranks("auto"):
         kept = result["history.kept"]
         assert kept[:2].tolist() == [SIZE, SIZE]
-        assert (kept[2:] < SIZE).all()
+        assert kept[2] < SIZE  # later ones too, until the evaluations stop getting better
         assert result["history.evaluation_forward_passes"].sum() > 0
         assert np.isfinite(result["worth"][1:]).all()
 
