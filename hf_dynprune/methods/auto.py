@@ -214,11 +214,14 @@ class Auto(PruningPolicy):
         if self._obstacle(epoch) is not None or epoch.proxy is None or not scored.any():
             return p
         error = epoch.proxy(view.score[scored])
+        p[scored] = inclusion_probabilities(error, self._kept(error), self.floor)
+        return p
+
+    def _kept(self, error: NDArray[np.float64]) -> float:
+        """K, rounded, of the scored samples with these errors `[M]`."""
         squares = float(np.dot(error, error))
         concentration = float(error.sum()) ** 2 / (len(error) * squares) if squares > 0 else 1.0
-        kept = max(1.0, np.round(max(self.least, concentration) * len(error)))
-        p[scored] = inclusion_probabilities(error, kept, self.floor)
-        return p
+        return max(1.0, float(np.round(max(self.least, concentration) * len(error))))
 
 
 def _last_told(epoch: EpochInfo) -> PastEpoch | None:

@@ -78,9 +78,12 @@ class NeedsSteps(PruningPolicy):
 
 @dataclass(frozen=True)
 class EagerAuto(Auto):
-    """Draws by error as soon as there is a held-out figure, whatever concentration and staleness say."""
+    """Draws a fixed share by error as soon as there is a held-out figure, whatever concentration and staleness say."""
 
     name = "eager_auto"
 
     def _worthless(self, epoch: EpochInfo) -> str | None:
         return None
+
+    def _kept(self, error: np.ndarray) -> float:
+        return float(np.round(self.least * len(error)))
