@@ -12,6 +12,7 @@ from ._version import __version__
 
 _EXPORTS = {
     "EpochInfo": "decisions.plan",
+    "PastEpoch": "decisions.plan",
     "PrunePlan": "decisions.plan",
     "PruningPolicy": "decisions.policy",
     "check_count": "decisions.policy",
@@ -26,6 +27,7 @@ _EXPORTS = {
     "keep_by_lot": "decisions.draws",
     "keep_largest": "decisions.draws",
     "largest_probability": "decisions.draws",
+    "GradientProxy": "decisions.proxy",
     "ScoreStore": "decisions.scores",
     "ScoreView": "decisions.scores",
     "ExponentialMean": "decisions.scores",
@@ -34,6 +36,7 @@ _EXPORTS = {
     "ClassFloor": "decisions.guarantees",
     "CoverEvery": "decisions.guarantees",
     "NoPruning": "methods.none",
+    "Auto": "methods.auto",
     "RandomPruning": "methods.random",
     "InfoBatch": "methods.infobatch",
     "OrderDP": "methods.orderdp",
@@ -81,12 +84,14 @@ if TYPE_CHECKING:
     from .decisions.guarantees import ClassFloor as ClassFloor
     from .decisions.guarantees import CoverEvery as CoverEvery
     from .decisions.plan import EpochInfo as EpochInfo
+    from .decisions.plan import PastEpoch as PastEpoch
     from .decisions.plan import PrunePlan as PrunePlan
     from .decisions.policy import PruningPolicy as PruningPolicy
     from .decisions.policy import check_count as check_count
     from .decisions.policy import check_flag as check_flag
     from .decisions.policy import check_numbers as check_numbers
     from .decisions.policy import check_range as check_range
+    from .decisions.proxy import GradientProxy as GradientProxy
     from .decisions.registry import build_policy as build_policy
     from .decisions.registry import get_policy as get_policy
     from .decisions.registry import list_policies as list_policies
@@ -99,6 +104,7 @@ if TYPE_CHECKING:
     from .losses import LossTerms as LossTerms
     from .losses import PerSampleLoss as PerSampleLoss
     from .losses import register_loss as register_loss
+    from .methods.auto import Auto as Auto
     from .methods.epsilon_greedy import EpsilonGreedy as EpsilonGreedy
     from .methods.infobatch import InfoBatch as InfoBatch
     from .methods.none import NoPruning as NoPruning

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import EvalPrediction, PreTrainedModel
+from transformers import PreTrainedModel
 
 from hf_dynprune.compare.tasks import TaskSettings
-from hf_dynprune.metrics import average_precision
+from hf_dynprune.quickstart.evaluation import ADJUSTED, LogitMetrics
 
 
 @dataclass(frozen=True)
@@ -67,20 +67,8 @@ class Task(TaskSettings):
         Args:
             log_prior: subtracted from the logits, by class.
         """
-        metric = METRICS[self.metric]
-
-        def compute(prediction: EvalPrediction) -> dict[str, float]:
-            logits = np.asarray(prediction.predictions, np.float64)
-            if not np.isfinite(logits).all():  # a run that diverged knows nothing
-                logits = np.zeros_like(logits)
-            return {self.metric: metric(logits - (0 if log_prior is None else log_prior), prediction.label_ids)}
-
-        return {"compute_metrics": compute}
-
-
-def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Share of samples classified correctly."""
-    return float((logits.argmax(1) == labels).mean())
-
-
-METRICS: dict[str, Callable[..., float]] = {"average_precision": average_precision, "accuracy": accuracy}
+        metric = LogitMetrics((self.metric,), log_prior)
+        if log_prior is None:
+            return {"compute_metrics": metric}
+        adjusted = f"{ADJUSTED}{self.metric}"
+        return {"compute_metrics": lambda prediction: {self.metric: metric(prediction)[adjusted]}}

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from ..decisions.plan import EpochInfo, PrunePlan
 from ..decisions.policy import PruningPolicy, check_range
+from ..decisions.proxy import GradientProxy, shares_by_error
 from ..decisions.scores import ScoreView
+from ..decisions.worth import FLOOR
 
 ERROR_WEIGHTED = "shorter_error_weighted"
 """Name of the arm: the shorter run, weighted so."""
@@ -42,7 +44,7 @@ class ErrorWeighted(PruningPolicy):
         ErrorWeighted(floor=0.2)
     """
 
-    floor: float = 0.2
+    floor: float = FLOOR
 
     name = ERROR_WEIGHTS
     reference = "a control of this package, close to the focal loss of Lin et al., ICCV 2017, arXiv 1708.02002"
@@ -56,10 +58,8 @@ class ErrorWeighted(PruningPolicy):
         weight = np.ones(len(view), np.float32)
         scored = view.scored
         if scored.any():
-            error = -np.expm1(-np.maximum(view.score[scored].astype(np.float64), 0))
-            mean = error.mean()
-            if mean > 0:  # all losses 0: nobody counts more than others
-                weight[scored] = self.floor + (1 - self.floor) * error / mean
+            error = GradientProxy("cross_entropy")(view.score[scored])
+            weight[scored] = shares_by_error(error, float(error.mean()), self.floor)
         return PrunePlan(np.arange(len(view)), weight, len(view))
 
     def inclusion_probability(self, view: ScoreView, epoch: EpochInfo) -> NDArray[np.float64]:

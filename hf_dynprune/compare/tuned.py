@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..common.tables import markdown_table
+from .equal_savings import spoken
 from .plan import PlannedRun
 from .rates import RateGrid
 from .results import RunResult
@@ -87,7 +88,7 @@ def rates_table(tuned: TunedRuns, grid: RateGrid, metric: str) -> str:
     edge = [arm for arm, rate in tuned.rates.items() if grid.is_at_edge(rate)]
     seeds = ", ".join(map(str, grid.selection_seeds))
     text = (
-        f"Learning rates: {metric.replace('_', ' ')} in % on the validation part, mean over seeds {seeds}, by factor of"
+        f"Learning rates: {spoken(metric)} in % on the validation part, mean over seeds {seeds}, by factor of"
         " the learning rate; bold is the best, at which all seeds of the arm were run. Validation data are no part of "
         "the table above."
     )

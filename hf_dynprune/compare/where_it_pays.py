@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..common.tables import markdown_table, mean_and_spread
-from .equal_savings import AUTO
+from .equal_savings import AUTO, spoken
 from .equivalence import paired_difference
 from .results import SHORTER
 from .tasks import FULL_ARM, ArmPlan, Finished, FinishedRun, TaskSettings
@@ -71,7 +71,7 @@ def comparison_page(plans: Sequence[ArmPlan], finished: Finished, refused: Refus
         names = [key[2] for key in refused if key[:2] == (task.name, saving)]
         left_out = [f"- {name}: {refused[task.name, saving, name]}" for name in names]
         heading = f"## {task.name}, {100 * saving:g} % saved"
-        what = f"{_spoken(task.metric)}; {task.epochs:g} epochs, batches of {task.batch_size}, "
+        what = f"{spoken(task.metric)}; {task.epochs:g} epochs, batches of {task.batch_size}, "
         rates = ", ".join(f"{rate:g}" for rate in task.learning_rates)
         parts += [heading, f"Metric: {what}learning rates {rates}.", _details(members, finished)]
         parts += ["\n".join(left_out)] * bool(left_out)
@@ -101,10 +101,6 @@ def group_arms(plans: Iterable[ArmPlan]) -> dict[tuple[TaskSettings, float], dic
     return groups
 
 
-def _spoken(name: str) -> str:
-    return name.replace("_", " ")
-
-
 def _overview(groups: Groups, finished: Finished, refused: Refused, arms: Sequence[str]) -> str:
     """A row per task and saving, a column per arm."""
     others = [arm for arm in arms if arm != SHORTER]
@@ -112,7 +108,7 @@ def _overview(groups: Groups, finished: Finished, refused: Refused, arms: Sequen
     for (task, saving), members in groups.items():
         baseline = members.get(SHORTER)
         value = "" if baseline is None else _value(baseline.compared(finished)) or state_cell(baseline, finished)
-        cells = [f"{task.name}, {100 * saving:g} %", _spoken(task.metric), value]
+        cells = [f"{task.name}, {100 * saving:g} %", spoken(task.metric), value]
         for arm in others:
             if (task.name, saving, arm) in refused:
                 cells.append("too few epochs")

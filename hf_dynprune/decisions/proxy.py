@@ -46,6 +46,21 @@ _NORMS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
 }
 
 
+def shares_by_error(error: NDArray[np.float64], mean: float, floor: float) -> NDArray[np.float64]:
+    """f + (1 - f) e_i / mean(e), `[M]`: each sample's share of draws or weight; the mean share of all samples is 1.
+
+    Args:
+        error: e `[M]`, at least 0.
+        mean: of e over all samples; where it is 0 all shares are 1.
+        floor: f, the part that all samples have alike.
+
+    Example:
+        >>> shares_by_error(np.array([0.0, 3.0]), mean=1.5, floor=0.2)
+        array([0.2, 1.8])
+    """
+    return floor + (1 - floor) * (error / mean if mean > 0 else np.ones_like(error))
+
+
 def smoothed_entropy(smoothing: float, classes: int) -> float:
     """The lowest cross-entropy that is possible with smoothed labels: the entropy of the smoothed label.
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from .chunks import chunks
 from .plan import PrunePlan
-from .proxy import GradientProxy
+from .proxy import GradientProxy, shares_by_error
 from .scores import ScoreView
 
 FLOOR = 0.2
@@ -48,6 +48,11 @@ class ProxySums:
     total: float
     squares: float
 
+    @classmethod
+    def of(cls, error: NDArray[np.float64]) -> ProxySums:
+        """The sums of proxies `[M]`."""
+        return cls(len(error), float(error.sum()), float(np.dot(error, error)))
+
     @property
     def mean(self) -> float:
         """Mean proxy; 0 where no sample has a score."""
@@ -65,10 +70,8 @@ def proxy_sums(view: ScoreView, proxy: GradientProxy) -> ProxySums:
     count, total, squares = 0, 0.0, 0.0
     for part in chunks(len(view)):
         scored = view.seen[part] > view.must_keep[part]
-        e = proxy(view.score[part][scored])
-        count += len(e)
-        total += float(e.sum())
-        squares += float(np.dot(e, e))
+        own = ProxySums.of(proxy(view.score[part][scored]))
+        count, total, squares = count + own.count, total + own.total, squares + own.squares
     return ProxySums(count, total, squares)
 
 
@@ -95,7 +98,7 @@ class StalenessMeter:
         moment = self._proxy(new) ** 2
         if not self._plan.is_full:
             moment *= self._plan.weights[np.searchsorted(self._plan.kept_indices, index)]
-        drawn = FLOOR + (1 - FLOOR) * self._proxy(old) / self._mean
+        drawn = shares_by_error(self._proxy(old), self._mean, FLOOR)
         self._uniform += float(moment.sum())
         self._chosen += float((moment / drawn).sum())
 

@@ -38,9 +38,10 @@ from numpy.typing import NDArray
 from ..decisions.draws import random_order
 from ..decisions.plan import EpochInfo, PastEpoch, PrunePlan
 from ..decisions.policy import PruningPolicy, check_range
+from ..decisions.proxy import shares_by_error
 from ..decisions.registry import register_policy
 from ..decisions.scores import ScoreView
-from ..decisions.worth import FLOOR, GATE, SPREAD
+from ..decisions.worth import FLOOR, GATE, SPREAD, ProxySums
 
 FULL_EPOCHS = 2
 """Full epochs at the start: the second one shows whether the scores of the first predict it."""
@@ -64,8 +65,7 @@ def inclusion_probabilities(error: NDArray[np.float64], kept: float, floor: floa
         >>> inclusion_probabilities(np.array([0.0, 0.0, 1.0]), kept=1.5, floor=0.5)
         array([0.25, 0.25, 1.  ])
     """
-    mean = float(error.mean())
-    share = floor + (1 - floor) * (error / mean if mean > 0 else np.ones_like(error))
+    share = shares_by_error(error, float(error.mean()), floor)
     p: NDArray[np.float64] = np.minimum(1.0, share * (kept / share.sum()))
     while True:
         sure = p >= 1.0
@@ -219,9 +219,9 @@ class Auto(PruningPolicy):
 
     def _kept(self, error: NDArray[np.float64]) -> float:
         """K, rounded, of the scored samples with these errors `[M]`."""
-        squares = float(np.dot(error, error))
-        concentration = float(error.sum()) ** 2 / (len(error) * squares) if squares > 0 else 1.0
-        return max(1.0, float(np.round(max(self.least, concentration) * len(error))))
+        concentration = ProxySums.of(error).concentration
+        share = 1.0 if concentration is None else max(self.least, concentration)
+        return max(1.0, float(np.round(share * len(error))))
 
 
 def _last_told(epoch: EpochInfo) -> PastEpoch | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..common.charts import STYLES, bare, new_figure, save_picture
 from ..common.tables import mean_and_each
+from ..compare.equal_savings import spoken
 from ..compare.results import SHORTER, RunResult, group_by_name
 from ..compare.tables import Columns, Runs, name_cell, results_table, saved_cell, steps_cell
 from ..records.folder import RunFolder
@@ -55,7 +56,7 @@ class FinishedTask:
     @property
     def heading(self) -> str:
         """The metric's name for people."""
-        return self.metric.replace("_", " ")
+        return spoken(self.metric)
 
     def values(self, runs: Runs) -> list[float]:
         """The metric of each run, in %."""

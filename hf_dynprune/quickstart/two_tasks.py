@@ -12,19 +12,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from transformers import EvalPrediction, set_seed
+from transformers import set_seed
 from transformers.trainer_utils import IntervalStrategy
 
 from .._version import __version__
 from ..compare.plan import PlannedRun, planned_run
 from ..compare.results import FULL, SHORTER, RunResult, write_lines
 from ..compare.runs import RESULT_FILE, RunLoop, keep_other_settings
-from ..metrics import Accuracy
-from ..metrics.ranking import average_precision
 from ..readers.digit_tasks import DigitTask, ShiftedImages, load_balanced_digits, load_rare_digits
 from ..readers.digits import Images
 from ..trainer import DynPruneTrainer
 from ..training_args import DynPruneTrainingArguments
+from .evaluation import LogitMetrics
 from .models import MODELS, small_resnet
 from .progress import show_progress
 from .run import QuickstartSettings
@@ -34,35 +33,26 @@ SAVING = 0.6
 """Share of the full run's optimizer steps that the other arms do without."""
 
 
-def _accuracy(outputs: EvalPrediction) -> dict[str, float]:
-    return Accuracy().compute(predictions=outputs.predictions, references=outputs.label_ids) or {}
-
-
-def _average_precision(outputs: EvalPrediction) -> dict[str, float]:
-    return {"average_precision": average_precision(outputs.predictions, outputs.label_ids)}
-
-
 @dataclass(frozen=True)
 class Recipe:
     """How a task is trained and judged.
 
     Args:
         load: gives the images.
-        metric: name of what `compute` gives.
+        metric: of the logits, by name.
         epochs: of the run on full data.
         batch_size: images per optimizer step.
     """
 
     load: Callable[[], DigitTask]
     metric: str
-    compute: Callable[[EvalPrediction], dict[str, float]]
     epochs: int
     batch_size: int
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "rare": Recipe(load_rare_digits, "average_precision", _average_precision, 10, 128),
-    "balanced": Recipe(load_balanced_digits, "accuracy", _accuracy, 10, 64),
+    "rare": Recipe(load_rare_digits, "average_precision", 10, 128),
+    "balanced": Recipe(load_balanced_digits, "accuracy", 10, 64),
 }
 """By the name of the folder that its runs are in."""
 
@@ -130,7 +120,7 @@ class TaskRunner:
             args=run.args,
             train_dataset=ShiftedImages(*task.train, seed=run.seed),
             eval_dataset=Images(*task.validation),
-            compute_metrics=self.recipe.compute,
+            compute_metrics=LogitMetrics((self.recipe.metric,)),
         )
         show_progress(trainer, f"{run.name}, seed {run.seed}", self.recipe.metric)
         trainer.train()

@@ -16,6 +16,7 @@ pytest.importorskip("PIL")
 
 from hf_dynprune.compare.run_lines import RunLines
 from hf_dynprune.compare.tasks import FinishedRun, arm_plans
+from hf_dynprune.quickstart import evaluation
 from tests.support.example_scripts import EXAMPLES, example_script
 
 
@@ -98,9 +99,7 @@ def test_evaluations_see_every_sample_also_where_training_drops_the_last_batch(e
         seen.append(len(labels))
         return 0.5
 
-    from where_it_pays_tasks import base
-
-    monkeypatch.setitem(base.METRICS, "average_precision", metric)
+    monkeypatch.setitem(evaluation.METRICS, "average_precision", metric)
     places = example.Places(keel, keel)
     data = tiny.load(places)
     (plan,) = arm_plans([tiny], ["random"])[0]
