@@ -17,11 +17,13 @@ from ..decisions.dealing import Layout
 from ..records.state_files import StateCache
 from ..records.timing import EpochTimes
 from ..records.usable_checkpoint import choose_checkpoint, remove_markers
-from ..serving.distributed import collect
+from ..serving.distributed import collect, from_first_process
+from ..serving.generators import initial_seed
 from ..training_args import DynPruneArguments
 from .combining import is_of_trl
 from .gpu_meter import find_meter
 from .protocol import Training
+from .seeds import RunSeeds
 
 
 def _of_trainer(name: str) -> Any:
@@ -54,6 +56,11 @@ class TrainerContext:
         self._log_at_begin = 0
         self.run_folder = str(args.output_dir)
         """Where the run under way, or the last one, writes its files: a trial of a search has its own."""
+        self.seeds = RunSeeds.of(args, self.flags.prune_seed)
+        """Of the run under way, or of the last one, the same on every process."""
+        self._is_called = self._has_seeds = False
+        self._begun_with: int | None = None
+        self._checkpoint: str | None = None
 
     # ---- The Trainer's own attributes ----
 
@@ -67,8 +74,42 @@ class TrainerContext:
     control = _of_trainer("control")
     hub_model_id = _of_trainer("hub_model_id")
 
+    @contextmanager
+    def called(self) -> Iterator[None]:
+        """Context of one call of `train()`."""
+        self._is_called, self._has_seeds, self._begun_with = True, False, None
+        try:
+            yield
+        finally:
+            self._is_called, self._checkpoint = False, None
+            self.states.clear()  # left there where the run failed before it was taken up
+
+    def begins_run(self) -> bool:
+        """Whether it is the loop of `train()` that asks for a loader; the run's seeds are read then.
+
+        Others may ask, as a callback that evaluates on the training set, and get the stock loader. A loop begins again
+        where `auto_find_batch_size` has lowered the batch size.
+        """
+        if not self._is_called or self._begun_with == self.batch_size:
+            return False
+        self._read_seeds()
+        return True
+
+    def _read_seeds(self) -> None:
+        """The first process's seeds: from arguments, the checkpoint that is resumed, or torch's generator."""
+        self.seeds = from_first_process(self.args, self._find_seeds)
+        self._has_seeds = True
+
+    def _find_seeds(self) -> RunSeeds:
+        seeds = RunSeeds.of(self.args, self.flags.prune_seed, initial_seed())
+        saved = None if self._checkpoint is None else self.states.peek(self._checkpoint)
+        return seeds if saved is None else seeds.resumed(saved)
+
     def begin(self, trial: Any) -> None:
         """A new run: its folder, its clock, and the GPUs' meter of energy on the first process."""
+        if self._is_called and not self._has_seeds:  # a `get_train_dataloader` of the user's own, with a selector
+            self._read_seeds()
+        self._begun_with = self.batch_size
         here = int(os.environ.get("LOCAL_WORLD_SIZE", self.args.n_gpu))
         self.times = EpochTimes(find_meter(here) if self.is_first else None)
         self.run_folder = self.folder(trial)
@@ -81,12 +122,6 @@ class TrainerContext:
             self._before_training = slice(self._log_at_begin, len(self.state.log_history))
 
     # ---- Arguments and data ----
-
-    @property
-    def seeds(self) -> tuple[int, int]:
-        """(seed of the pruning draws, seed of the order in which the stock Trainer visits the data)."""
-        stock = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return (stock if self.flags.prune_seed is None else self.flags.prune_seed), stock
 
     @property
     def train_data_and_collator(self) -> tuple[Any, Any]:
@@ -149,7 +184,7 @@ class TrainerContext:
 
     def choose_checkpoint(self, wanted: str | bool) -> str:
         """The checkpoint to resume from, the same on every process; its pruning state is kept in `states`."""
-        return choose_checkpoint(
+        self._checkpoint = choose_checkpoint(
             wanted,
             str(self.args.output_dir),
             self.ranks_of_this_disk,
@@ -157,6 +192,7 @@ class TrainerContext:
             partial(collect, self.accelerator),
             self.states,
         )
+        return self._checkpoint
 
     def prepare(self, batch: Any) -> Any:
         """The batch on the device, in the precision the model takes."""

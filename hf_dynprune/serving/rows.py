@@ -1,0 +1,91 @@
+"""A batch's rows, one or several per sample: how many there are, and the batch of some samples.
+
+A batch is a mapping of names to tensors, numpy arrays, lists (of texts, images or dictionaries) and mappings of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def number_of_rows(batch: Mapping[str, Any]) -> int | None:
+    """The batch's rows; None where nothing in it has rows.
+
+    They are those of `labels`, else of the first tensor or array with a dimension, else of the first list. What lies in
+    a nested mapping comes in its turn, and a name `labels` there counts too.
+
+    Example:
+        >>> number_of_rows({"text": ["a", "b"], "image": {"pixels": torch.zeros(2, 3, 8, 8), "scale": torch.ones(())}})
+        2
+    """
+    entries = list(_entries(batch))
+    labels = [value for name, value in entries if name == "labels"]
+    others = [value for _, value in entries]
+    for values in (labels, others):
+        for kinds in ((torch.Tensor, np.ndarray), (list, tuple)):
+            found = next((len(value) for value in values if isinstance(value, kinds)), None)
+            if found is not None:
+                return found
+    return None
+
+
+def _entries(batch: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """(name, value) of everything with rows, in nested mappings too; below `labels` all has this name."""
+    for name, value in batch.items():
+        if isinstance(value, Mapping):
+            yield from ((name if name == "labels" else inner, each) for inner, each in _entries(value))
+        elif isinstance(value, (torch.Tensor, np.ndarray)):
+            if value.ndim:
+                yield name, value
+        elif isinstance(value, (list, tuple)):
+            yield name, value
+
+
+def take_rows(batch: Mapping[str, Any], rows: Sequence[int], batch_size: int) -> dict[str, Any]:
+    """The batch of some samples of a batch of B, in this order; nested mappings keep their types.
+
+    Where a tensor, array or list has k * B entries, sample i's are i, B + i, ..., as where chosen and rejected answers
+    are stacked, and the result is stacked likewise. What has no such number of entries stays as it is; of a list, the
+    entries are looked at.
+
+    Args:
+        batch: may be nested.
+        rows: positions in the batch, from 0.
+        batch_size: B.
+
+    Example:
+        >>> take_rows({"ids": torch.tensor([1, 2, 10, 20]), "text": ["a", "b"], "scale": 3.0}, [1], batch_size=2)
+        {'ids': tensor([ 2, 20]), 'text': ['b'], 'scale': 3.0}
+    """
+    if not batch_size:
+        return dict(batch)
+    where = [int(row) for row in rows]
+    on_device: dict[tuple[torch.device, int], torch.Tensor] = {}
+
+    def places(times: int) -> list[int]:
+        return [batch_size * part + row for part in range(times) for row in where]
+
+    def take(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return type(value)({name: take(each) for name, each in value.items()})  # type: ignore[call-arg]
+        if isinstance(value, tuple) and hasattr(value, "_fields"):  # fields, not rows
+            return type(value)(*map(take, value))
+        is_array = isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim > 0
+        if not is_array and not isinstance(value, (list, tuple)):
+            return value
+        times, rest = divmod(len(value), batch_size)
+        has_rows = times > 0 and rest == 0
+        if isinstance(value, torch.Tensor) and has_rows:
+            key = (value.device, times)
+            if key not in on_device:
+                on_device[key] = torch.tensor(places(times), dtype=torch.int64).to(value.device, non_blocking=True)
+            return value.index_select(0, on_device[key])
+        if is_array:
+            return value[places(times)] if has_rows else value
+        return type(value)([value[place] for place in places(times)] if has_rows else map(take, value))
+
+    return {name: take(value) for name, value in batch.items()}
