@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 def number_of_rows(batch: Mapping[str, Any]) -> int | None:
@@ -22,8 +23,8 @@ def number_of_rows(batch: Mapping[str, Any]) -> int | None:
         >>> number_of_rows({"text": ["a", "b"], "image": {"pixels": torch.zeros(2, 3, 8, 8), "scale": torch.ones(())}})
         2
     """
-    entries = list(_entries(batch))
-    labels = [value for name, value in entries if name == "labels"]
+    entries = list(entries_with_rows(batch))
+    labels = [value for path, value in entries if "labels" in path]
     others = [value for _, value in entries]
     for values in (labels, others):
         for kinds in ((torch.Tensor, np.ndarray), (list, tuple)):
@@ -33,16 +34,19 @@ def number_of_rows(batch: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _entries(batch: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """(name, value) of everything with rows, in nested mappings too; below `labels` all has this name."""
+def entries_with_rows(
+    batch: Mapping[Any, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], torch.Tensor | NDArray[Any] | list[Any] | tuple[Any, ...]]]:
+    """Each tensor and array with a dimension, and each list, with the names that lead to it; mappings are gone through.
+
+    `path` leads to the batch itself.
+    """
     for name, value in batch.items():
+        here = (*path, str(name))
         if isinstance(value, Mapping):
-            yield from ((name if name == "labels" else inner, each) for inner, each in _entries(value))
-        elif isinstance(value, (torch.Tensor, np.ndarray)):
-            if value.ndim:
-                yield name, value
-        elif isinstance(value, (list, tuple)):
-            yield name, value
+            yield from entries_with_rows(value, here)
+        elif isinstance(value, (list, tuple)) or (isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim):
+            yield here, value
 
 
 def take_rows(batch: Mapping[str, Any], rows: Sequence[int], batch_size: int) -> dict[str, Any]:
