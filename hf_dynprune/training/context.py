@@ -100,6 +100,16 @@ class TrainerContext:
         self.seeds = from_first_process(self.args, self._find_seeds)
         self._has_seeds = True
 
+    @contextmanager
+    def stock_order(self) -> Iterator[None]:
+        """Context in which Accelerate orders the stock loader by the run's seed, which a resume takes over."""
+        config = self.accelerator.dataloader_config
+        before, config.data_seed = config.data_seed, self.seeds.order
+        try:
+            yield
+        finally:
+            config.data_seed = before
+
     def _find_seeds(self) -> RunSeeds:
         seeds = RunSeeds.of(self.args, self.flags.prune_seed, initial_seed())
         saved = None if self._checkpoint is None else self.states.peek(self._checkpoint)

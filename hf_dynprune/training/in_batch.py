@@ -86,7 +86,8 @@ class InBatchSelection:
         refuse_dispatch(context.train_dataset, context.layout, bool(context.accelerator.dispatch_batches))
 
     def train_dataloader(self, stock: Callable[[], DataLoader[Any]]) -> DataLoader[Any]:
-        return stock()
+        with self.context.stock_order():
+            return stock()
 
     def as_long(self, args: Any) -> Any:
         return args
