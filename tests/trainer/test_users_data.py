@@ -11,7 +11,7 @@ from transformers import BatchEncoding, TrainerCallback
 
 from hf_dynprune import OrderDPSelector, RandomPruning, RandomSelector, SelectiveBackprop
 from hf_dynprune.serving.indexed import DROPPED_KEY, INDEX_KEY, WEIGHT_KEY
-from tests.support.helpers import assert_same_bits, loader_of_the_run, pruning_trainer, stock_trainer, vit, weights_of
+from tests.support.helpers import assert_same_bits, loader_of_the_run, pruning_trainer, stock_trainer, weights_of
 from tests.trainer.test_seeds import Net
 
 SIZE = 24
@@ -277,10 +277,3 @@ def test_all_rows_of_nested_batches_are_the_stock_run(tmp_path):
         trainer.train()
     for name, weight in weights_of(stock).items():
         torch.testing.assert_close(weights_of(ours)[name], weight, rtol=0, atol=1e-6)
-
-
-def test_a_vit_takes_the_batches_of_the_stock_loader(tmp_path):
-    from tests.support.helpers import Images
-
-    trainer = pruning_trainer(vit(), Images(8), tmp_path, prune_method="infobatch")
-    assert all(torch.isfinite(trainer.model(**batch).loss) for batch in trainer.get_train_dataloader())
