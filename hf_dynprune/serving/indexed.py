@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, MapDataPipe
 
 from .generators import CPU, private_generators
 from .rows import number_of_rows
@@ -127,6 +127,15 @@ class IndexedDataset(Dataset[Any]):
 
     # ---- The user's data set ----
 
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """The user's class, so that `isinstance` says of it what it says of the user's data set.
+
+        Not for a `MapDataPipe`, which torch's loader would wrap once more.
+        """
+        kind = type(self._dynprune_data)
+        return type(self) if issubclass(kind, MapDataPipe) else kind
+
     def __getattr__(self, name: str) -> Any:
         """Attributes that are not found here. Names such as `__deepcopy__` are asked for by copying and pickling."""
         if name in _OWN_ATTRIBUTES or (name.startswith("__") and name.endswith("__")):
@@ -140,7 +149,7 @@ class IndexedDataset(Dataset[Any]):
         delattr(self._dynprune_data, name)
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *dir(self._dynprune_data)})
+        return sorted({*object.__dir__(self), *dir(self._dynprune_data)})
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._dynprune_data, self._dynprune_seed)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from datasets import Dataset as HFDataset
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+from torch.utils.data.datapipes.map import SequenceWrapper
 
 from hf_dynprune.serving.indexed import IndexedDataset, Slot, Slots
 
@@ -155,6 +156,21 @@ def test_copies_of_data_sets_with_copying_of_their_own(copied):
     twin = copied(IndexedDataset(Copied()))
     assert type(twin) is IndexedDataset
     assert twin[Slot(1, 1.0)].items == [{"number": 1, "level": 0}]
+
+
+@pytest.mark.parametrize("kind", [Levels, list, Subset, HFDataset, Dataset])
+def test_it_is_an_instance_of_what_the_users_is(kind):
+    for data in (Levels(), [1], Subset(Levels(), [1]), HFDataset.from_dict({"x": [1]})):
+        assert isinstance(IndexedDataset(data), kind) == (isinstance(data, kind) or kind is Dataset)
+
+
+def test_a_data_pipe_is_served_like_another_data_set():
+    pipe = SequenceWrapper([{"x": 1}, {"x": 2}])
+    loader = DataLoader(
+        IndexedDataset(pipe), batch_sampler=[Slots.of([Slot(1, 1.0)])], collate_fn=lambda got: got.items
+    )
+    assert list(loader) == [[{"x": 2}]]
+    assert loader.dataset[0] == {"x": 1}
 
 
 def test_an_object_that_is_only_half_made_has_no_attributes():
