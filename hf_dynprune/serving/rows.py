@@ -65,31 +65,40 @@ def take_rows(batch: Mapping[str, Any], rows: Sequence[int], batch_size: int) ->
         >>> take_rows({"ids": torch.tensor([1, 2, 10, 20]), "text": ["a", "b"], "scale": 3.0}, [1], batch_size=2)
         {'ids': tensor([ 2, 20]), 'text': ['b'], 'scale': 3.0}
     """
-    if not batch_size:
-        return dict(batch)
-    where = [int(row) for row in rows]
-    on_device: dict[tuple[torch.device, int], torch.Tensor] = {}
+    parts = _Parts([int(row) for row in rows], batch_size)
+    return {name: parts.of(value) for name, value in batch.items()} if batch_size else dict(batch)
 
-    def places(times: int) -> list[int]:
-        return [batch_size * part + row for part in range(times) for row in where]
 
-    def take(value: Any) -> Any:
+class _Parts:
+    """The entries of some samples, in whatever holds one or several entries for each of `batch_size` samples."""
+
+    def __init__(self, rows: list[int], batch_size: int) -> None:
+        self.rows = rows
+        self.batch_size = batch_size
+        self._on_device: dict[tuple[torch.device, int], torch.Tensor] = {}
+
+    def of(self, value: Any) -> Any:
         if isinstance(value, Mapping):
-            return type(value)({name: take(each) for name, each in value.items()})  # type: ignore[call-arg]
+            return type(value)({name: self.of(each) for name, each in value.items()})  # type: ignore[call-arg]
         if isinstance(value, tuple) and hasattr(value, "_fields"):  # fields, not rows
-            return type(value)(*map(take, value))
+            return type(value)(*map(self.of, value))
         is_array = isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim > 0
         if not is_array and not isinstance(value, (list, tuple)):
             return value
-        times, rest = divmod(len(value), batch_size)
+        times, rest = divmod(len(value), self.batch_size)
         has_rows = times > 0 and rest == 0
         if isinstance(value, torch.Tensor) and has_rows:
-            key = (value.device, times)
-            if key not in on_device:
-                on_device[key] = torch.tensor(places(times), dtype=torch.int64).to(value.device, non_blocking=True)
-            return value.index_select(0, on_device[key])
+            return value.index_select(0, self._places_on(value.device, times))
         if is_array:
-            return value[places(times)] if has_rows else value
-        return type(value)([value[place] for place in places(times)] if has_rows else map(take, value))
+            return value[self._places(times)] if has_rows else value
+        return type(value)([value[place] for place in self._places(times)] if has_rows else map(self.of, value))
 
-    return {name: take(value) for name, value in batch.items()}
+    def _places(self, times: int) -> list[int]:
+        return [self.batch_size * part + row for part in range(times) for row in self.rows]
+
+    def _places_on(self, device: torch.device, times: int) -> torch.Tensor:
+        key = (device, times)
+        if key not in self._on_device:
+            places = torch.tensor(self._places(times), dtype=torch.int64)
+            self._on_device[key] = places.to(device, non_blocking=True)
+        return self._on_device[key]

@@ -56,9 +56,8 @@ class TrainerContext:
         self._log_at_begin = 0
         self.run_folder = str(args.output_dir)
         """Where the run under way, or the last one, writes its files: a trial of a search has its own."""
-        self.seeds = RunSeeds.of(args, self.flags.prune_seed)
-        """Of the run under way, or of the last one, the same on every process."""
-        self._is_called = self._has_seeds = False
+        self._seeds: RunSeeds | None = None
+        self._is_called = False
         self._begun_with: int | None = None
         self._checkpoint: str | None = None
 
@@ -77,7 +76,7 @@ class TrainerContext:
     @contextmanager
     def called(self) -> Iterator[None]:
         """Context of one call of `train()`."""
-        self._is_called, self._has_seeds, self._begun_with = True, False, None
+        self._is_called, self._seeds, self._begun_with = True, None, None
         try:
             yield
         finally:
@@ -97,8 +96,7 @@ class TrainerContext:
 
     def _read_seeds(self) -> None:
         """The first process's seeds: from arguments, the checkpoint that is resumed, or torch's generator."""
-        self.seeds = from_first_process(self.args, self._find_seeds)
-        self._has_seeds = True
+        self._seeds = from_first_process(self.args, self._find_seeds)
 
     @contextmanager
     def stock_order(self) -> Iterator[None]:
@@ -117,7 +115,7 @@ class TrainerContext:
 
     def begin(self, trial: Any) -> None:
         """A new run: its folder, its clock, and the GPUs' meter of energy on the first process."""
-        if self._is_called and not self._has_seeds:  # a `get_train_dataloader` of the user's own, with a selector
+        if self._is_called and self._seeds is None:  # a `get_train_dataloader` of the user's own, with a selector
             self._read_seeds()
         self._begun_with = self.batch_size
         here = int(os.environ.get("LOCAL_WORLD_SIZE", self.args.n_gpu))
@@ -132,6 +130,11 @@ class TrainerContext:
             self._before_training = slice(self._log_at_begin, len(self.state.log_history))
 
     # ---- Arguments and data ----
+
+    @property
+    def seeds(self) -> RunSeeds:
+        """Of the run under way, or of the last one, the same on every process; before a run, those of the arguments."""
+        return RunSeeds.of(self.args, self.flags.prune_seed) if self._seeds is None else self._seeds
 
     @property
     def train_data_and_collator(self) -> tuple[Any, Any]:
