@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 
-def number_of_rows(batch: Mapping[str, Any]) -> int | None:
-    """The batch's rows; None where nothing in it has rows.
+def number_of_rows(batch: Any) -> int:
+    """The batch's rows; 0 where nothing in it has rows.
 
     They are those of `labels`, else of the first tensor or array with a dimension, else of the first list. What lies in
     a nested mapping comes in its turn, and a name `labels` there counts too.
@@ -23,7 +23,7 @@ def number_of_rows(batch: Mapping[str, Any]) -> int | None:
         >>> number_of_rows({"text": ["a", "b"], "image": {"pixels": torch.zeros(2, 3, 8, 8), "scale": torch.ones(())}})
         2
     """
-    entries = list(entries_with_rows(batch))
+    entries = list(entries_with_rows(batch if isinstance(batch, Mapping) else {"": batch}))
     labels = [value for path, value in entries if "labels" in path]
     others = [value for _, value in entries]
     for values in (labels, others):
@@ -31,7 +31,7 @@ def number_of_rows(batch: Mapping[str, Any]) -> int | None:
             found = next((len(value) for value in values if isinstance(value, kinds)), None)
             if found is not None:
                 return found
-    return None
+    return 0
 
 
 def entries_with_rows(
@@ -49,8 +49,8 @@ def entries_with_rows(
             yield here, value
 
 
-def take_rows(batch: Mapping[str, Any], rows: Sequence[int], batch_size: int) -> dict[str, Any]:
-    """The batch of some samples of a batch of B, in this order; nested mappings keep their types.
+def take_rows(batch: Any, rows: Sequence[int], batch_size: int) -> Any:
+    """The batch of some samples of a batch of B, in this order: a dictionary; nested mappings keep their types.
 
     Where a tensor, array or list has k * B entries, sample i's are i, B + i, ..., as where chosen and rejected answers
     are stacked, and the result is stacked likewise. What has no such number of entries stays as it is; of a list, the
@@ -66,7 +66,9 @@ def take_rows(batch: Mapping[str, Any], rows: Sequence[int], batch_size: int) ->
         {'ids': tensor([ 2, 20]), 'text': ['b'], 'scale': 3.0}
     """
     parts = _Parts([int(row) for row in rows], batch_size)
-    return {name: parts.of(value) for name, value in batch.items()} if batch_size else dict(batch)
+    if not isinstance(batch, Mapping):
+        return parts.of(batch)
+    return {name: parts.of(value) for name, value in batch.items()}
 
 
 class _Parts:
@@ -85,7 +87,7 @@ class _Parts:
         is_array = isinstance(value, (torch.Tensor, np.ndarray)) and value.ndim > 0
         if not is_array and not isinstance(value, (list, tuple)):
             return value
-        times, rest = divmod(len(value), self.batch_size)
+        times, rest = divmod(len(value), max(self.batch_size, 1))
         has_rows = times > 0 and rest == 0
         if isinstance(value, torch.Tensor) and has_rows:
             return value.index_select(0, self._places_on(value.device, times))

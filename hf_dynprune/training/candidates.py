@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..losses import PerSampleLoss
 from ..losses.checks import check_counts, check_terms
+from ..serving.generators import untouched_generators
 from ..serving.indexed import INDEX_KEY, WEIGHT_KEY
 from ..serving.rows import entries_with_rows, number_of_rows
 from ..serving.rows import take_rows as rows_of_batch
@@ -31,6 +32,20 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def without_trace(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
+    """Context of forward passes in evaluation mode that change neither random generators nor buffers of the model."""
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    with evaluation_mode(model), untouched_generators(device):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    if buffer.shape == before.shape:
+                        buffer.copy_(before)
 
 
 def number_rows(batch: Any) -> dict[str, Any]:
@@ -54,7 +69,7 @@ def number_rows(batch: Any) -> dict[str, Any]:
         )
     device = next((value.device for _, value in entries if isinstance(value, torch.Tensor)), None)
     size = number_of_rows(batch)
-    if device is None or size is None:
+    if device is None:
         raise ValueError(
             f"The training batch has no tensor with rows, only: {', '.join(map(str, batch)) or 'nothing'}. In-batch "
             "selection takes rows of tensors."
@@ -82,7 +97,8 @@ def take_rows(batch: Mapping[str, Any], rows: NDArray[np.intp], weights: NDArray
 
 def rows_of(batch: Mapping[str, Any], rows: NDArray[np.intp]) -> dict[str, Any]:
     """The rows of every tensor and list in this order, in nested mappings too, of a batch with rows numbered."""
-    return rows_of_batch(batch, rows.tolist(), len(batch[INDEX_KEY]))
+    taken: dict[str, Any] = rows_of_batch(batch, rows.tolist(), len(batch[INDEX_KEY]))
+    return taken
 
 
 def candidate_losses(

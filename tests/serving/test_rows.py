@@ -25,8 +25,9 @@ BATCHES = {
     "nested": ({"flag": True, "text": {"raw": {"ids": torch.zeros(3, 4)}}}, 3),
     "numpy": ({"x": np.zeros((3, 2))}, 3),
     "an encoding": (BatchEncoding({"input_ids": torch.zeros(3, 4)}), 3),
-    "nothing": ({}, None),
-    "nothing with rows": ({"scale": torch.tensor(1.0), "name": "a", "none": None, "inner": {}}, None),
+    "no mapping": ([{"x": 1}, {"x": 2}], 2),
+    "nothing": ({}, 0),
+    "nothing with rows": ({"scale": torch.tensor(1.0), "name": "a", "none": None, "inner": {}}, 0),
 }
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 from transformers import BatchEncoding, TrainerCallback
 
-from hf_dynprune import OrderDPSelector, RandomPruning, RandomSelector, SelectiveBackprop
+from hf_dynprune import InfoBatch, OrderDP, OrderDPSelector, RandomPruning, RandomSelector, SelectiveBackprop
 from hf_dynprune.serving.indexed import DROPPED_KEY, INDEX_KEY, WEIGHT_KEY
 from tests.support.helpers import assert_same_bits, loader_of_the_run, pruning_trainer, stock_trainer, weights_of
 from tests.trainer.test_seeds import Net
@@ -142,14 +142,6 @@ def test_a_transform_that_a_callback_sets(tmp_path):
 OWN = {INDEX_KEY, WEIGHT_KEY, DROPPED_KEY}
 
 
-class Strict(Net):
-    """Takes nothing but its own arguments, and says what it got."""
-
-    def forward(self, x, labels=None, **more):
-        assert not more
-        return super().forward(x, labels)
-
-
 @pytest.mark.parametrize(
     "parts",
     [{}, {"policy": RandomPruning(0.5)}, {"selector": RandomSelector()}, {"prune_method": "infobatch"}],
@@ -170,7 +162,7 @@ def test_whoever_takes_the_loader_gets_stock_batches(parts, tmp_path):
 
         on_train_begin = on_step_end = on_train_end = on_epoch_end
 
-    trainer = pruning_trainer(Strict(), data, tmp_path, [InCallbacks()], num_train_epochs=2, **parts)
+    trainer = pruning_trainer(Net(), data, tmp_path, [InCallbacks()], num_train_epochs=2, **parts)
     run_model(trainer.get_train_dataloader())
     trainer.train()
     calls = 2 + 2 + trainer.state.global_step
@@ -227,8 +219,43 @@ def test_the_loader_of_a_run_says_which_samples_are_left_out(tmp_path):
         assert [index % 3 for index in batch[INDEX_KEY].tolist()] == batch["labels"].tolist()
         served += batch[INDEX_KEY].tolist()
         dropped += batch[DROPPED_KEY].tolist() if DROPPED_KEY in batch else []
-    assert sorted(dropped) == [1, 6, 11, 16, 21]
+    assert sorted(dropped) == LEFT_OUT
     assert sorted(served + dropped) == list(range(SIZE))
+
+
+LEFT_OUT = [index for index in range(SIZE) if index % 5 == 1]
+
+
+@pytest.mark.parametrize("flags", [{}, {"gradient_accumulation_steps": 2}, {"dataloader_num_workers": 1}])
+def test_without_pruning_what_is_left_out_is_left_out_as_in_stock(flags, tmp_path):
+    weights = []
+    for make in (stock_trainer, pruning_trainer):
+        trainer = make(Net(), Gaps(), tmp_path, data_collator=rest, **flags)
+        trainer.train()
+        weights.append(weights_of(trainer))
+    assert_same_bits(*weights)
+
+
+@pytest.mark.parametrize("policy", [RandomPruning(0.5), InfoBatch(delta=1.0), OrderDP()])
+def test_samples_that_are_left_out_get_no_score_and_are_not_trained(policy, tmp_path):
+    flags = {"num_train_epochs": 4, "per_device_train_batch_size": 6}
+    trainer = pruning_trainer(Net(), Gaps(), tmp_path, data_collator=rest, policy=policy, **flags)
+    trainer.train()
+    view = trainer._training.run.store.view()
+    assert not view.seen[LEFT_OUT].any()
+    assert view.seen.sum() >= SIZE - len(LEFT_OUT) - 2
+    for record in trainer.pruning_history:
+        assert record.kept - len(LEFT_OUT) <= record.forward_passes <= record.kept
+    assert sum(record.forward_passes for record in trainer.pruning_history) < 4 * (SIZE - len(LEFT_OUT))
+
+
+def test_a_run_that_leaves_samples_out_is_resumed(tmp_path):
+    flags = {"data_collator": rest, "policy": InfoBatch(delta=1.0), "save_strategy": "steps", "save_steps": 1}
+    whole = pruning_trainer(Net(), Gaps(), tmp_path / "whole", **flags)
+    whole.train()
+    again = pruning_trainer(Net(), Gaps(), tmp_path / "again", **flags)
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-8"))
+    assert_same_bits(weights_of(again), weights_of(whole))
 
 
 # ---- Nested batches, and selection inside the batch ----
@@ -267,13 +294,24 @@ def test_rows_of_nested_batches_are_chosen(selector, tmp_path):
     assert all(record.kept < SIZE for record in trainer.pruning_history)
 
 
-def test_all_rows_of_nested_batches_are_the_stock_run(tmp_path):
+@pytest.mark.parametrize("loss", [None, own_loss], ids=["the model's", "given"])
+def test_all_rows_of_nested_batches_are_the_stock_run(loss, tmp_path):
     flags = {"data_collator": nested, "remove_unused_columns": False}
     torch.manual_seed(0)
     stock = stock_trainer(Nested(), Levels(), tmp_path, **flags)
     torch.manual_seed(0)
-    ours = pruning_trainer(Nested(), Levels(), tmp_path, per_sample_loss=own_loss, **flags)
+    ours = pruning_trainer(Nested(), Levels(), tmp_path, per_sample_loss=loss, **flags)
     for trainer in (stock, ours):
         trainer.train()
     for name, weight in weights_of(stock).items():
         torch.testing.assert_close(weights_of(ours)[name], weight, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", [RandomPruning(0.5), InfoBatch(delta=1.0), OrderDP()])
+def test_nested_batches_are_scored_and_pruned(policy, tmp_path):
+    """The model's own loss, taken apart by sample and checked with single samples of such a batch."""
+    flags = {"data_collator": nested, "remove_unused_columns": False}
+    trainer = pruning_trainer(Nested(), Levels(), tmp_path, policy=policy, **flags)
+    trainer.train()
+    assert any(record.kept < SIZE for record in trainer.pruning_history)
+    assert trainer._training.run.store.view().seen.any()
