@@ -125,10 +125,8 @@ class DynPruneMixin(Trainer):
         self._context.refuse_copy(self)
         if resume_from_checkpoint:
             resume_from_checkpoint = self._context.choose_checkpoint(resume_from_checkpoint)
-        try:
+        with self._context.called():
             return super().train(resume_from_checkpoint, *args, **kwargs)
-        finally:
-            self._context.states.clear()  # left there where the run failed before it was taken up
 
     def _hp_search_setup(self, trial: Any) -> None:
         """A trial of `hyperparameter_search` may set pruning flags too."""
@@ -139,8 +137,8 @@ class DynPruneMixin(Trainer):
             self._training.check()
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """The loader of the training: over the plan's samples with a policy, the stock one with a selector."""
-        if self.train_dataset is None:
+        """For the loop of `train()`, over the plan's samples with a policy; else the stock loader."""
+        if self.train_dataset is None or not self._context.begins_run():
             return super().get_train_dataloader()
         self._training.check()
         return self._training.train_dataloader(super().get_train_dataloader)

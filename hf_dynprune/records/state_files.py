@@ -84,6 +84,15 @@ class StateCache:
         if self._kept is None:
             self._kept = identity, state
 
+    def peek(self, folder: str | os.PathLike[str]) -> Mapping[str, Any] | None:
+        """The metadata of this folder's state, which is kept for `load`; None where the folder has no state."""
+        if not (Path(folder) / JSON_FILE).is_file():
+            return None
+        identity = identity_of(folder)
+        if self._kept is None or self._kept[0] != identity:
+            self._kept = identity, load_state(folder)
+        return self._kept[1][1]
+
     def load(self, folder: str | os.PathLike[str]) -> State:
         """The kept state if its files are still this folder's, else as `load_state`; nothing is kept afterwards."""
         kept, self._kept = self._kept, None

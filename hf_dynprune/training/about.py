@@ -43,7 +43,7 @@ def describe_run(context: TrainerContext, training: Training, is_given: bool) ->
         expression=_expression(chooser) if is_given else None,
         reference=chooser.reference,
         flags=_flags(context.flags),
-        seed=context.seeds[0],
+        seed=context.seeds.draws,
         num_epochs=None if training.has_fixed_steps else float(args.num_train_epochs),
         num_samples=_length(context.train_dataset),
         model=_model(context.plain_model),

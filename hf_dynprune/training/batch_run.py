@@ -20,6 +20,7 @@ from ..records.record import EpochRecord
 from ..records.state_files import require
 from ..selectors.contract import BatchSelector, Rows, State, Weights, check_choice, check_state
 from .identity import BatchRunIdentity, refuse_another_run
+from .seeds import RunSeeds
 
 
 class BatchRun:
@@ -33,6 +34,7 @@ class BatchRun:
         rank: of this process, which has its own draws and its own state of the selector.
         spare_single: whether a row that is chosen alone gets a second row of weight 0: batch normalisation fails on
             one.
+        seeds: in force; by default those of the identity.
     """
 
     def __init__(
@@ -42,9 +44,11 @@ class BatchRun:
         layout: Layout,
         rank: int = 0,
         spare_single: bool = False,
+        seeds: RunSeeds | None = None,
     ) -> None:
         self.selector, self.identity, self.layout, self.rank = selector, identity, layout, rank
         self.spare_single = spare_single
+        self.seeds = seeds or RunSeeds.fixed(identity.seed, identity.stock_seed)
         self.state: State = check_state(selector, "start", selector.start())
         self.history = PruningHistory()
         self.record: EpochRecord | None = None
@@ -123,7 +127,7 @@ class BatchRun:
 
     def seed_sequence(self, step: int, batch: int | None = None) -> np.random.SeedSequence:
         """Source of the draws for a batch, or for the whole window, by `generator_key`."""
-        return np.random.SeedSequence(int(self.identity.seed) % 2**64, spawn_key=self.generator_key(step, batch))
+        return np.random.SeedSequence(int(self.seeds.draws) % 2**64, spawn_key=self.generator_key(step, batch))
 
     def choose(
         self, step: int, losses: Sequence[NDArray[np.float32]], has_items: Sequence[NDArray[np.bool_]]
@@ -219,6 +223,7 @@ class BatchRun:
         return arrays, {
             "selector": {"name": self.selector.name, "parameters": self.selector.parameters()},
             "run": vars(self.identity),
+            "seeds": self.seeds.state(),
             "layout": asdict(self.layout),
             "position": {
                 "batches": self.batches,
@@ -237,8 +242,10 @@ class BatchRun:
             CheckpointError: naming everything that differs between the saved run and this one.
         """
         own = self.state_dict([], False)[1]
-        require(saved, own)
-        refuse_another_run("another run with in-batch selection", _identity(saved), _identity(own))
+        require(saved, own.keys() - {"seeds"})  # which checkpoints of older versions lack
+        then = {**saved, "run": self.seeds.saved_run(saved)}
+        refuse_another_run("another run with in-batch selection", _identity(then), _identity(own))
+        self.seeds = self.seeds.resumed(saved)
         prefix = f"selector.{self.rank}."
         self.state = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
         self.record = None if saved["open_record"] is None else EpochRecord(**saved["open_record"])

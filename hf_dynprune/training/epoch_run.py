@@ -29,6 +29,7 @@ from ..records.record import EpochRecord
 from ..records.state_files import require
 from .identity import EpochRunIdentity, refuse_another_run
 from .measures import staleness_meter
+from .seeds import RunSeeds
 
 _NOT_EXACT = (
     "Scores and plan are those of the checkpoint, the learning rate goes on at the same share of the run; the result "
@@ -39,10 +40,19 @@ _NOT_EXACT = (
 class EpochRun:
     """One training run from its first epoch, or from the checkpoint it is resumed from, to its end."""
 
-    def __init__(self, policy: PruningPolicy, identity: EpochRunIdentity, layout: Layout, length: RunLength) -> None:
+    def __init__(
+        self,
+        policy: PruningPolicy,
+        identity: EpochRunIdentity,
+        layout: Layout,
+        length: RunLength,
+        seeds: RunSeeds | None = None,
+    ) -> None:
         policy.check_data(identity.num_samples, identity.fingerprint)
         self.policy = policy
         self.identity = identity
+        self.seeds = seeds or RunSeeds.fixed(identity.seed, identity.stock_seed)
+        """In force; by default those of the identity."""
         self.target: TargetSaving | None = None
         if identity.target_saving is not None and identity.budget is None:
             self.target = TargetSaving(policy, identity.target_saving, length.num_epochs, identity.warmup_epochs)
@@ -64,7 +74,7 @@ class EpochRun:
         """Epoch `epoch`, beginning at global step `step`."""
         past = tuple(record.past for record in self.history)
         length = self.clock.length.num_epochs
-        return EpochInfo(epoch, length, self.clock.progress(epoch, step), self.identity.seed, past, self.proxy)
+        return EpochInfo(epoch, length, self.clock.progress(epoch, step), self.seeds.draws, past, self.proxy)
 
     def make_plan(self, info: EpochInfo) -> PrunePlan:
         """Plan the epoch from the folded scores, or hold the plan in force, and open the epoch's record.
@@ -250,8 +260,9 @@ class EpochRun:
         arrays = pack_scores(self.store.state_dict(), self.identity.num_samples)
         if self.plan is not None:
             arrays |= pack_plan(self.plan)
-        proxy = None if self.proxy is None else asdict(self.proxy)  # which checkpoints of older versions lack
-        return arrays, self._json_state() | {"proxy": proxy}
+        # Checkpoints of older versions lack proxy and seeds.
+        proxy = None if self.proxy is None else asdict(self.proxy)
+        return arrays, self._json_state() | {"proxy": proxy, "seeds": self.seeds.state()}
 
     def _json_state(self) -> dict[str, Any]:
         return {
@@ -275,6 +286,7 @@ class EpochRun:
         """
         require(saved, self._json_state())
         refuse_another_run("another run", *self._identities(saved))
+        self.seeds = self.seeds.resumed(saved)
         self.store.load_state_dict(unpack_scores(arrays, self.store.state_dict(), self.identity.num_samples))
         self.plan = unpack_plan(arrays, self.identity.num_samples) if "plan.weights" in arrays else None
         self.clock.load_state_dict(saved["clock"])
@@ -306,7 +318,7 @@ class EpochRun:
             "run fixed by `max_steps`": before["fixed_steps"] and not was_by_budget,
             # The steps already made are a part of the budget, in the saved run's size.
             "optimizer steps of a full epoch": before["updates_per_epoch"] if by_budget and was_by_budget else None,
-            **saved["run"],
+            **self.seeds.saved_run(saved),
         }
         return then, {
             "pruning method": self.policy.name,

@@ -127,7 +127,7 @@ class EpochPruning:
         context = self.context
         dataset, collator = context.train_data_and_collator
         refuse_split(layout := context.layout)
-        seed = context.seeds[0] if context.flags.prune_reproducible_augmentation else None
+        seed = context.seeds.draws if context.flags.prune_reproducible_augmentation else None
         self._loader = PlanLoader(dataset, collator, context.args, layout, seed)
         return self._loader.prepared(context.accelerator)
 
@@ -144,7 +144,7 @@ class EpochPruning:
             logger.info("Starting over with batch size %d: scores, plans and history restart.", context.batch_size)
         self._add_guarantees()
         self._loss_step, self._scores = step, ScoreBuffer()
-        self.run = EpochRun(self.policy, self.identity(step), context.layout, self._length.of(length))
+        self.run = EpochRun(self.policy, self.identity(step), context.layout, self._length.of(length), context.seeds)
         self._lengths = sample_lengths(context.train_dataset, args, context.processing_class)
         epoch = done = 0
         if checkpoint is not None:
@@ -172,8 +172,8 @@ class EpochPruning:
         return EpochRunIdentity(
             num_samples=len(context.train_dataset),
             fingerprint=dataset_fingerprint(context.train_dataset),
-            seed=context.seeds[0],
-            stock_seed=context.seeds[1],
+            seed=context.seeds.named_draws,
+            stock_seed=context.seeds.named_order,
             warmup_epochs=context.flags.prune_warmup_epochs,
             drop_last=args.dataloader_drop_last,
             sampling=str(args.train_sampling_strategy),
@@ -247,7 +247,7 @@ class EpochPruning:
             PrunePlan.checksum,
         )
         strategy = context.args.train_sampling_strategy
-        order = visiting_order(plan, info, run.identity.stock_seed, strategy, self._lengths, run.dealing.window)
+        order = visiting_order(plan, info, run.seeds.order, strategy, self._lengths, run.dealing.window)
         sampler = plan_sampler(dataloader)
         sampler.install(plan, order, number, run.dealing, skipped_too_little(dataloader, context.layout, done))
         return sampler

@@ -90,7 +90,8 @@ class InBatchSelection:
         refuse_dispatch(context.train_dataset, context.layout, bool(context.accelerator.dispatch_batches))
 
     def train_dataloader(self, stock: Callable[[], DataLoader[Any]]) -> DataLoader[Any]:
-        return stock()
+        with self.context.stock_order():
+            return stock()
 
     def as_long(self, args: Any) -> Any:
         return args
@@ -102,17 +103,17 @@ class InBatchSelection:
 
     def begin(self, step: LossStep, length: StockLength, checkpoint: str | None, trial: Any) -> tuple[int, int]:
         context, args = self.context, self.context.args
-        dataset, (seed, stock_seed) = context.train_dataset, context.seeds
+        dataset, seeds = context.train_dataset, context.seeds
         identity = BatchRunIdentity(
             data=dataset_fingerprint(dataset) if is_map_style(dataset) else "stream",
-            seed=seed,
-            stock_seed=stock_seed,
+            seed=seeds.named_draws,
+            stock_seed=seeds.named_order,
             drop_last=args.dataloader_drop_last,
             sampling=str(args.train_sampling_strategy),
             loss_options=step.options,
         )
         normalises = any(isinstance(module, _BatchNorm) for module in context.plain_model.modules())
-        run = BatchRun(self.selector, identity, context.layout, context.accelerator.process_index, normalises)
+        run = BatchRun(self.selector, identity, context.layout, context.accelerator.process_index, normalises, seeds)
         self.run, self._step = run, step
         epoch = done = 0
         if checkpoint is not None:

@@ -190,8 +190,8 @@ SELECTORS = {
         lambda batch: {name: value[:1] for name, value in batch.items()},
     ),
     "nested mapping": row_batch(
-        "has 'vision' as dict: in-batch selection takes rows of tensors and lists only. .* at the batch's top level",
-        lambda batch: batch | {"vision": {"size": torch.ones(4)}},
+        "has 4 rows, but 'vision.size' 3: .* cannot tell which entries belong to which sample",
+        lambda batch: batch | {"vision": {"size": torch.ones(3)}},
     ),
     "numpy array": row_batch(
         "has 'extra' as ndarray: in-batch selection takes rows of tensors and lists only",

@@ -161,6 +161,12 @@ def pruning_trainer(
     )
 
 
+def loader_of_the_run(trainer: DynPruneTrainer) -> Any:
+    """The loader that the loop of `train()` gets."""
+    with trainer._context.called():
+        return trainer.get_train_dataloader()
+
+
 WORTH = {"dynprune/concentration", "dynprune/kappa", "dynprune/staleness"}
 
 
