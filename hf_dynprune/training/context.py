@@ -23,6 +23,9 @@ from .combining import is_of_trl
 from .gpu_meter import find_meter
 from .protocol import Training
 
+OWN_ROWS = "dynprune/"
+"""In every key of a row of pruning's own, perhaps behind a prefix that a `log` of the user's puts there."""
+
 
 def _of_trainer(name: str) -> Any:
     """A property that gives the Trainer's attribute of that name."""
@@ -236,9 +239,15 @@ class TrainerContext:
         return str(self._trainer._get_output_dir(trial))
 
     def log(self, row: Mapping[str, float]) -> None:
-        """A row of pruning's own in the Trainer's log."""
+        """Give a row of pruning's own to `Trainer.log`, for callbacks, trackers and a `log` of the user's.
+
+        It does not stay in `log_history`, whose last rows people read by their place; `pruning_history` has it all.
+        """
+        before = len(self.state.log_history)
         with self.metrics_set_aside():
             self._trainer.log(dict(row))
+        history = self.state.log_history
+        history[before:] = [each for each in history[before:] if not any(OWN_ROWS in str(key) for key in each)]
 
     @contextmanager
     def metrics_set_aside(self) -> Iterator[None]:
