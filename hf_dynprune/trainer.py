@@ -156,7 +156,7 @@ class DynPruneMixin(Trainer):
         trial: Any,
     ) -> tuple[int, int]:
         """A new run, also for a second `train()` and for each attempt of `auto_find_batch_size`."""
-        super()._init_training_state(
+        position = super()._init_training_state(
             max_steps, num_update_steps_per_epoch, self._stock_epochs, resume_from_checkpoint, trial
         )
         self._loss_step = make_loss_step(self, self._context, self._given[2])
@@ -164,7 +164,7 @@ class DynPruneMixin(Trainer):
         if self._context.is_first:
             is_given = self._given[:2] != (None, None)
             describe_run(self._context, self._training, is_given).save(self._context.run_folder)
-        length = StockLength(num_update_steps_per_epoch, max_steps, self._stock_epochs)
+        length = StockLength(num_update_steps_per_epoch, max_steps, self._stock_epochs, position)
         return self._training.begin(self._loss_step, length, resume_from_checkpoint, trial)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:

@@ -13,8 +13,9 @@ from typing import Any
 import datasets
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 
+from ..common.logs import logger
 from ..decisions.dealing import Layout
-from ..records.state_files import StateCache
+from ..records.state_files import CheckpointError, StateCache
 from ..records.timing import EpochTimes
 from ..records.usable_checkpoint import choose_checkpoint, remove_markers
 from ..serving.distributed import collect
@@ -150,16 +151,25 @@ class TrainerContext:
             remove_markers(folder)
         return folder
 
-    def choose_checkpoint(self, wanted: str | bool) -> str:
-        """The checkpoint to resume from, the same on every process; its pruning state is kept in `states`."""
-        return choose_checkpoint(
-            wanted,
-            str(self.args.output_dir),
-            self.ranks_of_this_disk,
-            self.accelerator.is_local_main_process,
-            partial(collect, self.accelerator),
-            self.states,
-        )
+    def choose_checkpoint(self, wanted: str | bool) -> str | bool:
+        """The checkpoint to resume from, the same on every process; its pruning state is kept in `states`.
+
+        Where nothing is pruned and there is no usable one, what was `wanted`: the stock Trainer tries it.
+        """
+        try:
+            return choose_checkpoint(
+                wanted,
+                str(self.args.output_dir),
+                self.ranks_of_this_disk,
+                self.accelerator.is_local_main_process,
+                partial(collect, self.accelerator),
+                self.states,
+            )
+        except CheckpointError as error:
+            if self.training.prunes:
+                raise
+            logger.warning("%s Nothing is pruned, so it is left to the stock Trainer.", error)
+            return wanted
 
     def prepare(self, batch: Any) -> Any:
         """The batch on the device, in the precision the model takes."""

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -21,7 +22,7 @@ from ..decisions.registry import check_policy
 from ..losses.step import LossStep, StepResult, is_indexed
 from ..records.history import PruningHistory
 from ..records.run_scores import RunScores
-from ..records.state_files import CheckpointError, require, save_state
+from ..records.state_files import save_state
 from ..serving.distributed import ScoreBuffer, agree
 from ..serving.indexed import WEIGHT_KEY
 from ..serving.labels import dataset_fingerprint
@@ -32,7 +33,7 @@ from .combining import refuse_own_data
 from .context import TrainerContext
 from .epoch_run import EpochRun
 from .held_out import announce_evaluations, hold_out, log_reason
-from .identity import EpochRunIdentity, refuse_other_kind
+from .identity import EpochRunIdentity
 from .protocol import StockLength
 from .refusals import (
     add_guarantees,
@@ -42,6 +43,7 @@ from .refusals import (
     refuse_unsupported,
     sample_lengths,
 )
+from .resume import resume_run
 from .run_length import LengthOfRuns
 from .sample_logging import SampleLogging
 from .schedulers import warp_scheduler
@@ -140,14 +142,15 @@ class EpochPruning:
             logger.info("Starting over with batch size %d: scores, plans and history restart.", context.batch_size)
         self._add_guarantees()
         self._loss_step, self._scores = step, ScoreBuffer()
-        self.run = EpochRun(self.policy, self.identity(step), context.layout, self._length.of(length))
+        make = partial(EpochRun, self.policy, self.identity(step), context.layout, self._length.of(length))
         self._lengths = sample_lengths(context.train_dataset, args, context.processing_class)
-        epoch = done = 0
-        if checkpoint is not None:
-            epoch, done = self._take_up(checkpoint, length)
+        if checkpoint is None:
+            self.run, position = make(), (0, 0)
+        else:
+            self.run, position = resume_run(context, make, checkpoint, length)
         if context.is_first:
             self._announce(self.run, context.folder(trial))
-        return epoch, done * args.gradient_accumulation_steps
+        return position
 
     def _announce(self, run: EpochRun, folder: str) -> None:
         """Say what the run can save, and begin its files."""
@@ -178,27 +181,6 @@ class EpochPruning:
             loss_options=step.loss.options,
             budget=STEPS if self._length.is_budget_of_steps else None,
         )
-
-    def _take_up(self, folder: str, length: StockLength) -> tuple[int, int]:
-        """(epoch to run next, optimizer steps of it already done), from a checkpoint's state."""
-        context, run = self.context, self._active
-        arrays, saved = self.context.states.load(folder)
-        refuse_other_kind(saved, None)
-        require(saved, ("global_step", "scheduler_steps", "in_order", "epoch_stopped"))
-        run.load_state_dict(arrays, saved)
-        step, skips, is_over = context.state.global_step, not context.args.ignore_data_skip, saved["epoch_stopped"]
-        if skips and not saved["in_order"] and not is_over and run.clock.position_at(step)[1]:
-            raise CheckpointError(
-                f"{folder} lies inside an epoch and was written with `dataloader_in_order=False`: "
-                "which batches were trained is not known. Resume from the end of an epoch, or pass "
-                "`ignore_data_skip=True` to run the epoch again."
-            )
-        epoch, done = run.take_up(step, not skips, saved["scheduler_steps"], is_over)
-        # In other units a finished run's end may come out before its last step.
-        context.state.max_steps = max(run.clock.max_steps, step)
-        if self.has_fixed_steps and length.max_steps <= step:
-            epoch, done = self.epoch_limit(length.num_epochs, length.max_steps), 0
-        return epoch, done
 
     # ---- Epochs ----
 

@@ -25,11 +25,13 @@ class StockLength:
         updates_per_epoch: optimizer steps of an epoch.
         max_steps: optimizer steps of the whole run.
         num_epochs: epochs that it begins.
+        position: (epoch to run next, batches of it already done), from the checkpoint that is resumed.
     """
 
     updates_per_epoch: int
     max_steps: int
     num_epochs: int
+    position: tuple[int, int] = (0, 0)
 
 
 class Training(Protocol):
