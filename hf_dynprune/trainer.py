@@ -25,10 +25,9 @@ from .records.history import PruningHistory
 from .records.savings import SavingsAccount
 from .selectors.contract import BatchSelector
 from .serving.indexed import INDEX_KEY, WEIGHT_KEY
-from .training.about import describe_run
+from .training.about import save_description
 from .training.backends import report_savings
-from .training.choice import Given, check_first_batch, choose_training, make_loss_step
-from .training.combining import refuse_trainer
+from .training.choice import Given, check_first_batch, choose_training, fitting, make_loss_step, refuse_to_prune
 from .training.context import TrainerContext
 from .training.hooks import check_hooks
 from .training.hub import HubPushes, add_to_card
@@ -61,15 +60,15 @@ class DynPruneMixin(Trainer):
         **kwargs: Any,
     ) -> None:
         own = kwargs.get("args", args[1] if len(args) > 1 else None)
-        refuse_trainer(type(self), DynPruneMixin, own, per_sample_loss is not None)
+        refuse_to_prune(type(self), DynPruneMixin, own, (policy, selector, per_sample_loss))
         super().__init__(*args, **kwargs)
         self._given = policy, selector, per_sample_loss
         self._context = TrainerContext(self, DynPruneMixin)
-        self._training = self._context.training = choose_training(self._context, policy, selector)
+        self._training = self._context.training = choose_training(self._context, *self._given)
         self._hub = HubPushes(self._context)
         self._in_training_step, self._weights_folder = False, ""
         self._training.check()
-        if self.train_dataset is not None:
+        if self.train_dataset is not None and not self._training.is_stock:
             self._loss_step = make_loss_step(self, self._context, self._given[2])
         self.add_callback(NominalStepping(self._context))
 
@@ -131,18 +130,20 @@ class DynPruneMixin(Trainer):
         super()._hp_search_setup(trial)
         if self.hp_search_backend is not None and trial is not None:
             self.prune_flags.validate_pruning()
-            self._training = self._context.training = choose_training(self._context, *self._given[:2])
+            self._training = self._context.training = choose_training(self._context, *self._given)
             self._training.check()
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The loader of the training: over the plan's samples with a policy, the stock one with a selector."""
         if self.train_dataset is None:
             return super().get_train_dataloader()
+        self._training = self._context.training = fitting(self._context, self._training, self._given[2])
         self._training.check()
         return self._training.train_dataloader(super().get_train_dataloader)
 
     def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
         """The stock values for full epochs; where the steps are fixed, room for as many epochs as there are steps."""
+        self._training = self._context.training = fitting(self._context, self._training, self._given[2], dataloader)
         values = super().set_initial_training_values(self._training.as_long(args), dataloader)
         self._stock_epochs = values[0]
         return (self._training.epoch_limit(values[0], values[-1]), *values[1:])
@@ -159,13 +160,12 @@ class DynPruneMixin(Trainer):
         position = super()._init_training_state(
             max_steps, num_update_steps_per_epoch, self._stock_epochs, resume_from_checkpoint, trial
         )
-        self._loss_step = make_loss_step(self, self._context, self._given[2])
         self._context.begin(trial)
-        if self._context.is_first:
-            is_given = self._given[:2] != (None, None)
-            describe_run(self._context, self._training, is_given).save(self._context.run_folder)
+        if not self._training.is_stock:
+            self._loss_step = make_loss_step(self, self._context, self._given[2])
+            save_description(self._context, self._training, self._given[:2] != (None, None))
         length = StockLength(num_update_steps_per_epoch, max_steps, self._stock_epochs, position)
-        return self._training.begin(self._loss_step, length, resume_from_checkpoint, trial)
+        return self._training.begin(getattr(self, "_loss_step", None), length, resume_from_checkpoint, trial)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The stock schedule as a function of the position on the full-data run's axis."""
@@ -211,7 +211,7 @@ class DynPruneMixin(Trainer):
         """D: the items that carry loss in the accumulation window, on the device; in evaluation, the stock count."""
         if self._training.is_fetching:
             return None
-        if not all(map(is_indexed, batch_samples)):
+        if self._training.is_stock or not all(map(is_indexed, batch_samples)):
             return super()._get_num_items_in_batch(batch_samples, device)
         return self._loss_step.count(batch_samples)
 
@@ -228,6 +228,8 @@ class DynPruneMixin(Trainer):
         The first stock flag says whether the model does so itself, and is wrong for ResNet, Segformer and others. It is
         set here only, since evaluation reads it too. The second exists from transformers 5.20 on and then decides.
         """
+        if self._training.is_stock:
+            return super().training_step(model, inputs, num_items_in_batch)
         before = self.model_accepts_loss_kwargs, getattr(self, "loss_is_scaled_for_ga", None)
         self._in_training_step = self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True
         try:
@@ -241,8 +243,9 @@ class DynPruneMixin(Trainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """In training, the weighted loss over the window's items; in evaluation, the stock loss."""
-        if INDEX_KEY not in inputs or not self._in_training_step:
-            return super().compute_loss(model, without_own_keys(inputs), return_outputs, num_items_in_batch)
+        if self._training.is_stock or INDEX_KEY not in inputs or not self._in_training_step:
+            plain = inputs if self._training.is_stock else without_own_keys(inputs)
+            return super().compute_loss(model, plain, return_outputs, num_items_in_batch)
         step = self._loss_step
         if not step.is_checked:
             check_first_batch(step, self._context, model, inputs, super().compute_loss)
@@ -261,7 +264,7 @@ class DynPruneMixin(Trainer):
 
     def _finalize_training(self, trial: Any, num_train_samples: float, start_time: float) -> Any:
         """Close the last epoch, and let the throughput figures count the samples that were really forwarded."""
-        num_train_samples = self._training.finish(trial) * self._context.share_undone
+        num_train_samples = self._training.finish(trial, num_train_samples)
         report_savings(self._context)
         return super()._finalize_training(trial, num_train_samples, start_time)  # type: ignore[no-untyped-call]
 

@@ -15,18 +15,24 @@ from ..losses.registry import find_trainer_loss
 from ..losses.step import LossStep, without_own_keys
 from ..selectors.contract import BatchSelector
 from ..serving.generators import private_torch_rng
-from .combining import owner_of
+from ..serving.loader import find_plan_sampler
+from ..training_args import DynPruneArguments
+from .combining import owner_of, refuse_arguments, refuse_own_data, refuse_trainer
 from .context import TrainerContext
 from .epochs import EpochPruning
 from .held_out import refuse_without_proxy
 from .in_batch import InBatchSelection
 from .protocol import Training
+from .refusals import refuse_unsupported
+from .stock import StockTraining
 
 Given = PerSampleLoss | Callable[..., torch.Tensor | LossTerms] | None
 """A loss as the user may give it."""
 
 
-def choose_training(context: TrainerContext, policy: PruningPolicy | None, selector: BatchSelector | None) -> Training:
+def choose_training(
+    context: TrainerContext, policy: PruningPolicy | None, selector: BatchSelector | None, loss: Given = None
+) -> Training:
     """A training by the objects that were given, else by what the flags say now.
 
     Raises:
@@ -36,7 +42,55 @@ def choose_training(context: TrainerContext, policy: PruningPolicy | None, selec
     selector = flags.build_selector() if selector is None else selector
     if selector is not None:
         return InBatchSelection(context, selector, policy)
-    return EpochPruning(context, flags.build_policy() if policy is None else policy)
+    return fitting(context, EpochPruning(context, flags.build_policy() if policy is None else policy), loss)
+
+
+def fitting(context: TrainerContext, training: Training, loss: Given, loader: Any = None) -> Training:
+    """The training itself; where nothing is pruned, the one of the two that fits the data as they are now.
+
+    `loss`: as the user gave it. `loader`: the one that will be trained from, once it is made.
+    """
+    if training.prunes or not isinstance(training, (EpochPruning, StockTraining)):
+        return training
+    why = _why_stock(context, loss is not None)
+    if not why and loader is not None and find_plan_sampler(loader) is None:
+        why = "The training loader is one of the trainer's own, so no plan can be served."
+    if bool(why) == training.is_stock:
+        return training
+    chosen = training.chooser
+    return StockTraining(context, chosen, why) if why else EpochPruning(context, chosen)
+
+
+def _why_stock(context: TrainerContext, has_loss: bool) -> str:
+    """Why samples cannot be served by index in the stock Trainer's order; empty if they can."""
+    args, accelerator = context.args, context.accelerator
+    if context.train_dataset is None:
+        return ""
+    try:
+        refuse_trainer(context.trainer_class, context.mixin, args, has_loss)
+        refuse_unsupported(context.train_dataset, args, context.compute_loss_func)
+        refuse_own_data(context.trainer_class, context.mixin)
+    except ValueError as error:
+        return str(error)
+    if args.train_sampling_strategy == "group_by_length" or not accelerator.use_seedable_sampler:
+        return "The stock Trainer draws the order of an epoch from torch's global generator, a plan from its own."
+    return ""
+
+
+def refuse_to_prune(trainer_class: type, mixin: type, arguments: Any, given: tuple[Any, Any, Any]) -> None:
+    """Raise a ValueError for a trainer class that cannot be combined with pruning, before a trainer is built.
+
+    `given`: policy, selector and loss, as the user gave them. Where they prune nothing, only arguments that would lose
+    their flags are refused.
+    """
+    policy, selector, loss = given
+    refuse_arguments(trainer_class, arguments)
+    has_flags = isinstance(arguments, DynPruneArguments)
+    if policy is None and selector is None and has_flags and arguments.prune_selector is None:
+        policy = arguments.build_policy()
+    if selector is None and isinstance(policy, PruningPolicy) and policy.max_ratio == 0:
+        return
+    refuse_trainer(trainer_class, mixin, arguments, loss is not None)
 
 
 def make_loss_step(trainer: Any, context: TrainerContext, given: Given) -> LossStep:

@@ -160,8 +160,11 @@ class EpochRun:
         return summary
 
     def _judge(self, epoch: int, summary: FoldSummary) -> None:
-        """Raise a FloatingPointError where no score of an epoch was finite; warn once where some were not."""
-        if summary.recorded and len(summary.nonfinite) == summary.recorded:
+        """Raise a FloatingPointError where no score of an epoch was finite; warn once where some were not.
+
+        Where nothing is pruned, only warn: the stock Trainer goes on, and no plan needs the scores.
+        """
+        if summary.recorded and len(summary.nonfinite) == summary.recorded and self.policy.max_ratio > 0:
             raise FloatingPointError(
                 f"All {summary.recorded} losses of epoch {epoch} were NaN or infinite: the model has diverged. "
                 "Lower the learning rate, clip gradients, or check the data; scores and plans need finite losses."

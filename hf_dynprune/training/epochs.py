@@ -13,7 +13,6 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from ..common.logs import logger
-from ..decisions.budget import check_target
 from ..decisions.forecast import describe_savings
 from ..decisions.length import STEPS
 from ..decisions.plan import PrunePlan
@@ -57,7 +56,7 @@ class EpochPruning:
     """
 
     selector = None
-    is_fetching = False
+    is_fetching = is_stock = False
     _loss_step: LossStep
 
     def __init__(self, context: TrainerContext, policy: PruningPolicy) -> None:
@@ -99,17 +98,12 @@ class EpochPruning:
 
     def check(self) -> None:
         """Check data and trainer class first, then what the flags promise about them."""
-        context, flags = self.context, self.context.flags
-        dataset = context.train_dataset
+        context, dataset = self.context, self.context.train_dataset
         if dataset is not None:
             refuse_unsupported(dataset, context.args, context.compute_loss_func)
             refuse_own_data(context.trainer_class, context.mixin)
             self._add_guarantees()
-        self._length.check()
-        if flags.prune_target_saving is not None and not self._length.is_budget_of_steps:
-            epochs = float(context.args.num_train_epochs)
-            num_samples = None if dataset is None else len(dataset)
-            check_target(self.policy, flags.prune_target_saving, epochs, flags.prune_warmup_epochs, num_samples)
+        self._length.check(self.policy)
 
     def _add_guarantees(self) -> None:
         """Wrap the given policy as the flags say, once per training set: the class floor takes its labels."""
@@ -160,6 +154,8 @@ class EpochPruning:
         )
         logger.log(logging.WARNING if is_little else logging.INFO, text)
         announce_evaluations(context, self.policy)
+        if self.prunes:
+            self._length.announce_shares(run.clock.length)
         run.history.save(folder)
         self._sample_logging = SampleLogging()
         if context.flags.prune_sample_log and self.prunes:
@@ -255,9 +251,9 @@ class EpochPruning:
         if scalars:
             context.log(scalars)
 
-    def finish(self, trial: Any) -> int:
+    def finish(self, trial: Any, nominal: float) -> float:
         self._close_epoch(trial)
-        return self._loss_step.forwarded
+        return self._loss_step.forwarded * self.context.share_undone
 
     # ---- Steps ----
 

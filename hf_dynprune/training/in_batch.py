@@ -41,6 +41,7 @@ class InBatchSelection:
     """
 
     plan = None
+    is_stock = False
 
     def __init__(self, context: TrainerContext, selector: BatchSelector, policy: PruningPolicy | None) -> None:
         check_selector(selector)
@@ -173,9 +174,9 @@ class InBatchSelection:
                 }
             )
 
-    def finish(self, trial: Any) -> int:
+    def finish(self, trial: Any, nominal: float) -> float:
         self._close_pass(trial)
-        return self._active[0].trained
+        return self._active[0].trained * self.context.share_undone
 
     # ---- Steps ----
 

@@ -9,6 +9,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
 from hf_dynprune import UCB, InfoBatch, OrderDP, OrderDPSelector, PruningHistory, RandomPruning, RandomSelector
 from hf_dynprune.records.state_files import JSON_FILE, TENSOR_FILE, CheckpointError
@@ -43,7 +44,20 @@ class Sentences(torch.utils.data.Dataset):
         return {"input_ids": self.tokens[index], "labels": int(self.labels[index])}
 
 
-TASKS = {"images": (resnet, Images), "sentences, dropout": (bert, Sentences)}
+class Texts(Sentences):
+    """The same tokens to be predicted one by one."""
+
+    def __getitem__(self, index):
+        return {"input_ids": self.tokens[index], "labels": self.tokens[index]}
+
+
+def llama():
+    set_seed(7)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=50, max_position_embeddings=16, **sizes))
+
+
+TASKS = {"images": (resnet, Images), "sentences, dropout": (bert, Sentences), "texts": (llama, Texts)}
 """Models that the stock Trainer restores whole, which it does not do with a ViT."""
 
 
@@ -92,7 +106,7 @@ def assert_stock(stock, ours, log, our_log):
 
 CHANGES = {
     "as it was": {},
-    "accumulation": {"gradient_accumulation_steps": 2, "task": "sentences, dropout"},
+    "accumulation": {"gradient_accumulation_steps": 2, "task": "texts"},
     "batch size": {"per_device_train_batch_size": 8},
     "more epochs": {"num_train_epochs": 4},
     "epochs for steps": {"max_steps": 14},
