@@ -34,7 +34,7 @@ from .training.hub import HubPushes, add_to_card
 from .training.protocol import StockLength
 from .training.run_length import other_args
 from .training.schedulers import NominalStepping
-from .training.weights import check_adapters, load_named_adapter, restore_strictly
+from .training.weights import check_adapters, load_named_adapter, restored
 from .training_args import DynPruneArguments
 
 check_hooks(Trainer)
@@ -297,10 +297,10 @@ class DynPruneMixin(Trainer):
         check_adapters(self.model, self._weights_folder)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Where the stock method warns that weights were not restored, restore them or stop."""
-        if load_result.missing_keys or load_result.unexpected_keys:
-            model: Any = self.model
-            restore_strictly(model, self._weights_folder, load_result.missing_keys, load_result.unexpected_keys)
+        """Where the stock method warns that weights were not restored, restore them or, if anything is pruned, stop."""
+        keys = load_result.missing_keys, load_result.unexpected_keys
+        if any(keys) and not restored(self.model, self._weights_folder, *keys, must=self._training.prunes):
+            super()._issue_warnings_after_load(load_result)  # type: ignore[no-untyped-call]
 
     # ---- Hub ----
 

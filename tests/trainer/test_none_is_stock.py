@@ -292,16 +292,3 @@ def test_a_shorter_run_by_steps_is_the_stock_trainers_shorter_run(tmp_path):
     for each in (stock, ours):
         each.train()
     assert_same_bits(weights_of(ours), weights_of(stock))
-
-
-class TestTrainersOfOtherPackages:
-    def test_packing_in_trl(self, tmp_path):
-        trl = pytest.importorskip("trl")
-        from tests.trainer.test_sft_trainer import build
-
-        assert trl is not None
-        runs = [build(tmp_path / str(stock), stock=stock, packing=True, max_length=16) for stock in (True, False)]
-        for run in runs:
-            run.train()
-        assert_same_bits(weights_of(runs[1]), weights_of(runs[0]))
-        assert len(runs[1].pruning_history) == 0

@@ -21,6 +21,7 @@ from tests.support.helpers import (
     pruning_trainer,
     resnet,
     stock_trainer,
+    vit,
     weights_of,
 )
 from tests.trainer.test_resume import untimed, untimed_logs
@@ -185,6 +186,17 @@ class TestNoneIsTheStockResume:
         theirs = run(stock_trainer, tmp_path / "stock", callbacks=[logs[0]], resume=folder)
         ours = run(pruning_trainer, tmp_path / "ours", callbacks=[logs[1]], resume=folder)
         assert_stock(theirs, ours, *logs)
+
+    @pytest.mark.parametrize("more", [{"num_hidden_layers": 3}, {"num_hidden_layers": 1}], ids=str)
+    def test_weights_that_do_not_fit_are_a_warning_as_in_stock(self, more, tmp_path):
+        """Refused where something is pruned."""
+        trained = pruning_trainer(vit(), Images(), tmp_path / "a", max_steps=2, save_strategy="steps", save_steps=2)
+        trained.train()
+        again = pruning_trainer(vit(**more), Images(), tmp_path / "b")
+        again._load_from_checkpoint(checkpoint(trained, 2))
+        pruned = pruning_trainer(vit(**more), Images(), tmp_path / "c", policy=RandomPruning(0.4))
+        with pytest.raises(RuntimeError, match="do not fit"):
+            pruned._load_from_checkpoint(checkpoint(trained, 2))
 
     def test_the_history_begins_where_there_was_none(self, stock, tmp_path):
         ours = run(pruning_trainer, tmp_path, resume=checkpoint(stock(), 9))

@@ -160,6 +160,20 @@ def test_the_router_term_of_experts_is_kept_as_it_is(coefficient, tmp_path):
         assert mine == pytest.approx(theirs, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    "flags", [{"packing": True, "max_length": 16}, {"packing": True, "max_length": 16, "packing_strategy": "wrapped"}]
+)
+def test_packing_without_pruning_is_the_stock_trainers(flags, tmp_path):
+    """Refused where something is pruned."""
+    runs = []
+    for stock in (True, False):
+        runs.append(build(tmp_path / str(stock), stock=stock, **flags))
+        runs[-1].train()
+    assert_same_bits(weights_of(runs[0]), weights_of(runs[1]))
+    assert untimed_logs(runs[0]) == untimed_logs(runs[1])
+    assert len(runs[1].pruning_history) == 0
+
+
 def test_infobatch_saves_the_forward_passes_it_says(tmp_path):
     log = ForwardedRows()
     trainer = build(tmp_path, callbacks=[log], policy=InfoBatch(ratio=0.8, delta=0.8), num_train_epochs=5)
