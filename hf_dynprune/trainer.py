@@ -300,7 +300,7 @@ class DynPruneMixin(Trainer):
         """Where the stock method warns that weights were not restored, restore them or, if anything is pruned, stop."""
         keys = load_result.missing_keys, load_result.unexpected_keys
         if any(keys) and not restored(self.model, self._weights_folder, *keys, must=self._training.prunes):
-            super()._issue_warnings_after_load(load_result)  # type: ignore[no-untyped-call]
+            super()._issue_warnings_after_load(load_result)
 
     # ---- Hub ----
 

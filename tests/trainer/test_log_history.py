@@ -1,4 +1,4 @@
-"""`state.log_history` is the Trainer's own: rows of pruning's reach callbacks and overrides of `log`, and do not stay."""
+"""`state.log_history` is the Trainer's own: rows of pruning's reach callbacks and a user's `log`, and do not stay."""
 
 from __future__ import annotations
 
