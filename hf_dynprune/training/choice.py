@@ -23,7 +23,7 @@ from .epochs import EpochPruning
 from .held_out import refuse_without_proxy
 from .in_batch import InBatchSelection
 from .protocol import Training
-from .refusals import refuse_unsupported
+from .refusals import refuse_dataset, refuse_unsupported
 from .stock import StockTraining
 
 Given = PerSampleLoss | Callable[..., torch.Tensor | LossTerms] | None
@@ -65,6 +65,10 @@ def _why_stock(context: TrainerContext, has_loss: bool) -> str:
     """Why samples cannot be served by index in the stock Trainer's order; empty if they can."""
     args, accelerator = context.args, context.accelerator
     if context.train_dataset is None:
+        return ""
+    try:
+        refuse_dataset(context.train_dataset, takes_streams=True)
+    except ValueError:  # no data set at all, which the stock Trainer refuses too and less clearly
         return ""
     try:
         refuse_trainer(context.trainer_class, context.mixin, args, has_loss)
