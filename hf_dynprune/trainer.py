@@ -25,17 +25,24 @@ from .records.history import PruningHistory
 from .records.savings import SavingsAccount
 from .selectors.contract import BatchSelector
 from .serving.served import ServedBatch, is_indexed
-from .training.about import describe_run
+from .training.about import save_description
 from .training.backends import report_savings
-from .training.choice import Given, choose_training, intercepted_loss, intercepting, make_loss_step
-from .training.combining import refuse_trainer
+from .training.choice import (
+    Given,
+    choose_training,
+    fitting,
+    intercepted_loss,
+    intercepting,
+    make_loss_step,
+    refuse_to_prune,
+)
 from .training.context import TrainerContext
 from .training.hooks import check_hooks
 from .training.hub import HubPushes, add_to_card
 from .training.protocol import StockLength
 from .training.run_length import other_args
 from .training.schedulers import NominalStepping
-from .training.weights import check_adapters, load_named_adapter, restore_strictly
+from .training.weights import check_adapters, load_named_adapter, restored
 from .training_args import DynPruneArguments
 
 check_hooks(Trainer)
@@ -61,7 +68,7 @@ class DynPruneMixin(Trainer):
         **kwargs: Any,
     ) -> None:
         own = kwargs.get("args", args[1] if len(args) > 1 else None)
-        refuse_trainer(type(self), DynPruneMixin, own)
+        refuse_to_prune(type(self), DynPruneMixin, own, (policy, selector))
         super().__init__(*args, **kwargs)
         self._given = policy, selector, per_sample_loss
         self._context = TrainerContext(self, DynPruneMixin)
@@ -69,8 +76,7 @@ class DynPruneMixin(Trainer):
         self._hub = HubPushes(self._context)
         self._weights_folder = ""
         self._training.check()
-        if self.train_dataset is not None:
-            self._make_loss_step()
+        self._make_loss_step()
         self.add_callback(NominalStepping(self._context))
 
     def _make_loss_step(self) -> None:
@@ -140,11 +146,13 @@ class DynPruneMixin(Trainer):
         """For the loop of `train()`, over the plan's samples with a policy; else the stock loader."""
         if self.train_dataset is None or not self._context.begins_run():
             return super().get_train_dataloader()
+        self._training = self._context.training = fitting(self._context, self._training)
         self._training.check()
         return self._training.train_dataloader(super().get_train_dataloader)
 
     def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
         """The stock values for full epochs; where the steps are fixed, room for as many epochs as there are steps."""
+        self._training = self._context.training = fitting(self._context, self._training, dataloader)
         values = super().set_initial_training_values(self._training.as_long(args), dataloader)
         self._stock_epochs = values[0]
         return (self._training.epoch_limit(values[0], values[-1]), *values[1:])
@@ -158,15 +166,14 @@ class DynPruneMixin(Trainer):
         trial: Any,
     ) -> tuple[int, int]:
         """A new run, also for a second `train()` and for each attempt of `auto_find_batch_size`."""
-        super()._init_training_state(
+        position = super()._init_training_state(
             max_steps, num_update_steps_per_epoch, self._stock_epochs, resume_from_checkpoint, trial
         )
         self._make_loss_step()
         self._context.begin(trial)
-        if self._context.is_first:
-            is_given = self._given[:2] != (None, None)
-            describe_run(self._context, self._training, is_given).save(self._context.run_folder)
-        length = StockLength(num_update_steps_per_epoch, max_steps, self._stock_epochs)
+        if not self._training.is_stock:
+            save_description(self._context, self._training, self._given[:2] != (None, None))
+        length = StockLength(num_update_steps_per_epoch, max_steps, self._stock_epochs, position)
         return self._training.begin(self._loss_step, length, resume_from_checkpoint, trial)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -268,7 +275,7 @@ class DynPruneMixin(Trainer):
 
     def _finalize_training(self, trial: Any, num_train_samples: float, start_time: float) -> Any:
         """Close the last epoch, and let the throughput figures count the samples that were really forwarded."""
-        num_train_samples = self._training.finish(trial) * self._context.share_undone
+        num_train_samples = self._training.finish(trial, num_train_samples)
         report_savings(self._context)
         return super()._finalize_training(trial, num_train_samples, start_time)  # type: ignore[no-untyped-call]
 
@@ -301,10 +308,10 @@ class DynPruneMixin(Trainer):
         check_adapters(self.model, self._weights_folder)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Where the stock method warns that weights were not restored, restore them or stop."""
-        if load_result.missing_keys or load_result.unexpected_keys:
-            model: Any = self.model
-            restore_strictly(model, self._weights_folder, load_result.missing_keys, load_result.unexpected_keys)
+        """Where the stock method warns that weights were not restored, restore them or, if anything is pruned, stop."""
+        keys = load_result.missing_keys, load_result.unexpected_keys
+        if any(keys) and not restored(self.model, self._weights_folder, *keys, must=self._training.prunes):
+            super()._issue_warnings_after_load(load_result)
 
     # ---- Hub ----
 

@@ -58,6 +58,12 @@ def load_state(folder: str | os.PathLike[str]) -> State:
         raise CheckpointError(f"{problem}. Resume from an earlier checkpoint.") from error
 
 
+def has_state(folder: str | os.PathLike[str]) -> bool:
+    """Whether a checkpoint has a pruning state, whole or not; the stock Trainer's have none."""
+    files = _files(folder)
+    return files.json_file.exists() or files.tensors.exists()
+
+
 def _files(folder: str | os.PathLike[str]) -> SignedFiles:
     return SignedFiles(Path(folder) / TENSOR_FILE, Path(folder) / JSON_FILE, {"format_version": FORMAT_VERSION})
 

@@ -24,6 +24,12 @@ LONGEST = 200
 _PACKAGES = ("torch", "transformers", "accelerate")
 
 
+def save_description(context: TrainerContext, training: Training, is_given: bool) -> None:
+    """Write `describe_run` into the run's folder, on the first process."""
+    if context.is_first:
+        describe_run(context, training, is_given).save(context.run_folder)
+
+
 def describe_run(context: TrainerContext, training: Training, is_given: bool) -> AboutRun:
     """The run that a trainer is about to begin.
 

@@ -58,7 +58,7 @@ class BatchRun:
         """Whether a window of the pass came out short: the data has ended."""
         self.trained = 0
         """Samples trained since the run began or was resumed, over all processes, as far as `book` was told."""
-        self._batches_in_pass = 0
+        self._batches_in_pass = self._batches_before = 0
         self._first_step = 0
         self._pending = np.zeros(4, np.int64)
         self._warned_nonfinite = self._warned_short = False
@@ -75,6 +75,12 @@ class BatchRun:
             self._first_step = step
             self.record = EpochRecord(epoch, 0, 0, 0, 0, 0, 0.0, None, [], None)
 
+    def take_up_full(self, epoch: int, step: int, done: int) -> None:
+        """Go on at global step `step` of a run without selection, `done` batches into pass number `epoch`."""
+        self._batches_before = done
+        if done:
+            self.begin_pass(epoch, step, 0, done)
+
     def fetched(self, got: int, wanted: int) -> bool:
         """Take note of an accumulation window; False if the end of the data cut it short.
 
@@ -85,7 +91,7 @@ class BatchRun:
             ValueError: if there is no other window in the first pass, so that no pass would ever train anything.
         """
         self.pass_ended = got < wanted
-        if self.pass_ended and got and self.is_untouched:
+        if self.pass_ended and got and self.is_untouched and not self._batches_before:
             raise ValueError(
                 f"The training data ended after {got} batches of a process, before the first accumulation window of "
                 f"{wanted} was full: nothing would be trained. Set `gradient_accumulation_steps` to at most {got}, "
@@ -103,7 +109,8 @@ class BatchRun:
     @property
     def is_untouched(self) -> bool:
         """Whether nothing was chosen yet, in this run or the one that it resumes."""
-        return not (self.batches or len(self.history) or (self.record is not None and self.record.num_samples))
+        chosen = self.batches - self._batches_before
+        return not (chosen or len(self.history) or (self.record is not None and self.record.num_samples))
 
     def is_pass_over(self, is_stopped: bool) -> bool:
         """Whether a checkpoint now lies at the end of the pass, so that a resume begins with the next one."""

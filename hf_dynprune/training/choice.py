@@ -19,14 +19,18 @@ from ..losses.interception import InterceptedLoss
 from ..losses.registry import find_trainer_loss, known_loss
 from ..losses.step import LossStep, StepResult, without_own_keys
 from ..selectors.contract import BatchSelector
+from ..serving.loader import find_plan_sampler
 from ..serving.rows import number_of_rows
+from ..training_args import DynPruneArguments
 from .candidates import without_trace
-from .combining import owner_of
+from .combining import owner_of, refuse_arguments, refuse_own_data, refuse_trainer
 from .context import TrainerContext
 from .epochs import EpochPruning
 from .held_out import refuse_without_proxy
 from .in_batch import InBatchSelection
 from .protocol import Training
+from .refusals import refuse_dataset, refuse_unsupported
+from .stock import StockTraining
 
 Given = PerSampleLoss | Callable[..., torch.Tensor | LossTerms] | None
 """A loss as the user may give it."""
@@ -42,7 +46,59 @@ def choose_training(context: TrainerContext, policy: PruningPolicy | None, selec
     selector = flags.build_selector() if selector is None else selector
     if selector is not None:
         return InBatchSelection(context, selector, policy)
-    return EpochPruning(context, flags.build_policy() if policy is None else policy)
+    return fitting(context, EpochPruning(context, flags.build_policy() if policy is None else policy))
+
+
+def fitting(context: TrainerContext, training: Training, loader: Any = None) -> Training:
+    """The training itself; where nothing is pruned, the one of the two that fits the data as they are now.
+
+    `loader`: the one that will be trained from, once it is made.
+    """
+    if training.prunes or not isinstance(training, (EpochPruning, StockTraining)):
+        return training
+    why = _why_stock(context)
+    if not why and loader is not None and find_plan_sampler(loader) is None:
+        why = "The training loader is one of the trainer's own, so no plan can be served."
+    if bool(why) == training.is_stock:
+        return training
+    chosen = training.chooser
+    return StockTraining(context, chosen, why) if why else EpochPruning(context, chosen)
+
+
+def _why_stock(context: TrainerContext) -> str:
+    """Why samples cannot be served by index in the stock Trainer's order; empty if they can."""
+    args, accelerator = context.args, context.accelerator
+    if context.train_dataset is None:
+        return ""
+    try:
+        refuse_dataset(context.train_dataset, takes_streams=True)
+    except ValueError:  # no data set at all, which the stock Trainer refuses too and less clearly
+        return ""
+    try:
+        refuse_trainer(context.trainer_class, context.mixin, args)
+        refuse_unsupported(context.train_dataset, args)
+        refuse_own_data(context.trainer_class, context.mixin)
+    except ValueError as error:
+        return str(error)
+    if args.train_sampling_strategy == "group_by_length" or not accelerator.use_seedable_sampler:
+        return "The stock Trainer draws the order of an epoch from torch's global generator, a plan from its own."
+    return ""
+
+
+def refuse_to_prune(trainer_class: type, mixin: type, arguments: Any, given: tuple[Any, Any]) -> None:
+    """Raise a ValueError for a trainer class that cannot be combined with pruning, before a trainer is built.
+
+    `given`: policy and selector, as the user gave them. Where they prune nothing, only arguments that would lose
+    their flags are refused.
+    """
+    policy, selector = given
+    refuse_arguments(trainer_class, arguments)
+    has_flags = isinstance(arguments, DynPruneArguments)
+    if policy is None and selector is None and has_flags and arguments.prune_selector is None:
+        policy = arguments.build_policy()
+    if selector is None and isinstance(policy, PruningPolicy) and policy.max_ratio == 0:
+        return
+    refuse_trainer(trainer_class, mixin, arguments)
 
 
 def make_loss_step(trainer: Any, context: TrainerContext, given: Given, stock: Callable[..., Any]) -> LossStep:
@@ -58,6 +114,8 @@ def make_loss_step(trainer: Any, context: TrainerContext, given: Given, stock: C
     options, name = context.flags.loss_options, type(trainer).__name__
     is_off = context.training.is_off
     smoothing = trainer.label_smoother.epsilon if trainer.label_smoother is not None else 0.0
+    if context.training.is_stock or context.train_dataset is None:
+        return LossStep(None, context.accelerator, name, is_stock=True)
     check = partial(check_first_batch, trainer, context, stock, is_given=given is not None)
     if given is not None:
         loss = resolve_loss(given, options)

@@ -13,9 +13,10 @@ from typing import Any
 import datasets
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 
+from ..common.logs import logger
 from ..decisions.dealing import Layout
 from ..losses.step import LossStep
-from ..records.state_files import StateCache
+from ..records.state_files import CheckpointError, StateCache
 from ..records.timing import EpochTimes
 from ..records.usable_checkpoint import choose_checkpoint, remove_markers
 from ..serving.distributed import collect, from_first_process
@@ -25,6 +26,9 @@ from .combining import is_of_trl
 from .gpu_meter import find_meter
 from .protocol import Training
 from .seeds import RunSeeds
+
+OWN_ROWS = "dynprune/"
+"""In every key of a row of pruning's own, perhaps behind a prefix that a `log` of the user's puts there."""
 
 
 def _of_trainer(name: str) -> Any:
@@ -197,16 +201,25 @@ class TrainerContext:
             remove_markers(folder)
         return folder
 
-    def choose_checkpoint(self, wanted: str | bool) -> str:
-        """The checkpoint to resume from, the same on every process; its pruning state is kept in `states`."""
-        self._checkpoint = choose_checkpoint(
-            wanted,
-            str(self.args.output_dir),
-            self.ranks_of_this_disk,
-            self.accelerator.is_local_main_process,
-            partial(collect, self.accelerator),
-            self.states,
-        )
+    def choose_checkpoint(self, wanted: str | bool) -> str | bool:
+        """The checkpoint to resume from, the same on every process; its pruning state is kept in `states`.
+
+        Where nothing is pruned and there is no usable one, what was `wanted`: the stock Trainer tries it.
+        """
+        try:
+            self._checkpoint = choose_checkpoint(
+                wanted,
+                str(self.args.output_dir),
+                self.ranks_of_this_disk,
+                self.accelerator.is_local_main_process,
+                partial(collect, self.accelerator),
+                self.states,
+            )
+        except CheckpointError as error:
+            if self.training.prunes:
+                raise
+            logger.warning("%s Nothing is pruned, so it is left to the stock Trainer.", error)
+            return wanted
         return self._checkpoint
 
     def prepare(self, batch: Any) -> Any:
@@ -287,9 +300,15 @@ class TrainerContext:
         return str(self._trainer._get_output_dir(trial))
 
     def log(self, row: Mapping[str, float]) -> None:
-        """A row of pruning's own in the Trainer's log."""
+        """Give a row of pruning's own to `Trainer.log`, for callbacks, trackers and a `log` of the user's.
+
+        It does not stay in `log_history`, whose last rows people read by their place; `pruning_history` has it all.
+        """
+        before = len(self.state.log_history)
         with self.metrics_set_aside():
             self._trainer.log(dict(row))
+        history = self.state.log_history
+        history[before:] = [each for each in history[before:] if not any(OWN_ROWS in str(key) for key in each)]
 
     @contextmanager
     def metrics_set_aside(self) -> Iterator[None]:

@@ -79,7 +79,7 @@ def _refuse_without_figure(policy: PruningPolicy, args: Any, log: Iterable[Mappi
 
 def state_before(run: EpochRun, record: EpochRecord) -> int:
     """Global step at which a finished epoch began."""
-    return sum(each.steps for each in run.history) - record.steps
+    return run.first_step + sum(each.steps for each in run.history) - record.steps
 
 
 def announce_evaluations(context: TrainerContext, policy: PruningPolicy) -> None:

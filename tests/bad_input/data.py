@@ -45,11 +45,13 @@ DATA_SETS = {
         "chooses samples by index, got a Stream without length or indexing: pass a map-style data set",
         dataset=Stream(),
         max_steps=3,
+        prune_method="infobatch",
     ),
     "streamed": refused(
         "got a IterableDataset without length or indexing: .* load it without `streaming=True`",
         dataset=columns().to_iterable_dataset(),
         max_steps=3,
+        prune_method="infobatch",
     ),
     "without length": refused("got a Endless without length or indexing", dataset=Endless(), max_steps=3),
     "loader for a data set": refused(
