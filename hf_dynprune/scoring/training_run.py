@@ -248,7 +248,7 @@ def _score_with(trainer: DynPruneTrainer, job: ScoringJob, number: str) -> tuple
 def _plain_batches(trainer: DynPruneTrainer, job: ScoringJob) -> DataLoader[Any]:
     """Batches in the order of the data set; the stock evaluation loader may sort by length and drop the last one."""
     dataset = job.dataset if job.plain is None else job.plain
-    dataset, collator = without_unused_columns(trainer, dataset)
+    dataset, collator = without_unused_columns(trainer, dataset, trainer.data_collator)
     args = job.args
     return DataLoader(
         dataset, args.eval_batch_size, collate_fn=collator, num_workers=args.dataloader_num_workers, shuffle=False

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..losses import PerSampleLoss
 from ..losses.checks import check_counts, check_terms
 from ..serving.indexed import INDEX_KEY, WEIGHT_KEY
+from ..serving.mixing import PARTNER_KEY
 
 
 @contextmanager
@@ -43,6 +44,8 @@ def number_rows(batch: Any) -> dict[str, Any]:
             f"The data collator must return a mapping of names to tensors, got {type(batch).__name__}: the model is "
             "called with its entries, and rows are chosen from them."
         )
+    if PARTNER_KEY in batch:
+        refuse_mixed_rows()
     for name, value in batch.items():
         if isinstance(value, Mapping) or (isinstance(value, np.ndarray) and value.ndim):
             raise ValueError(
@@ -67,6 +70,15 @@ def number_rows(batch: Any) -> dict[str, Any]:
         )
     device = next(value.device for value in batch.values() if isinstance(value, torch.Tensor) and value.dim())
     return {**batch, INDEX_KEY: torch.arange(size, device=device)}
+
+
+def refuse_mixed_rows() -> None:
+    """Raise a ValueError: of a mixed batch no rows can be chosen."""
+    raise ValueError(
+        "The collator mixes samples (mixup, cutmix), and a selector chooses rows of each batch: a mixed row holds two "
+        "samples, so that one cannot be chosen without the other. Prune by a policy (`prune_method`), or pass a "
+        "collator that does not mix."
+    )
 
 
 def take_rows(batch: Mapping[str, Any], rows: NDArray[np.intp], weights: NDArray[np.float32]) -> dict[str, Any]:

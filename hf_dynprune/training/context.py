@@ -14,10 +14,12 @@ import datasets
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 
 from ..decisions.dealing import Layout
+from ..losses.base import refuse_mixed
 from ..records.state_files import StateCache
 from ..records.timing import EpochTimes
 from ..records.usable_checkpoint import choose_checkpoint, remove_markers
 from ..serving.distributed import collect
+from ..serving.mixing import mixes, training_collator
 from ..training_args import DynPruneArguments
 from .combining import is_of_trl
 from .gpu_meter import find_meter
@@ -91,7 +93,12 @@ class TrainerContext:
     @property
     def train_data_and_collator(self) -> tuple[Any, Any]:
         """Training set and collator without the columns that the model does not take, as in the stock loader."""
-        return without_unused_columns(self._trainer, self.train_dataset)
+        return without_unused_columns(self._trainer, self.train_dataset, training_collator(self._trainer.data_collator))
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the collator mixes the samples of training batches."""
+        return mixes(self._trainer.data_collator)
 
     @property
     def trainer_class(self) -> type:
@@ -135,6 +142,18 @@ class TrainerContext:
             raise RuntimeError(
                 f"This {type(trainer).__name__} is a copy (`copy.copy`) of another one and shares its state of "
                 "pruning: it would train on the other one's data. Build a new trainer."
+            )
+
+    def refuse_mixed(self, loss: Any) -> None:
+        """Raise a ValueError where the collator mixes samples, and this run's loss or loader cannot take that."""
+        if not self.mixes:
+            return
+        if not getattr(loss, "takes_mixed", False):
+            refuse_mixed(loss)
+        if self.accelerator.dispatch_batches and self.layout.split_batches and self.layout.world_size > 1:
+            raise ValueError(
+                "`dispatch_batches` with `split_batches` cuts a batch into parts after its samples were mixed, so that "
+                "a sample's partner may be on another process. Leave one of them off."
             )
 
     def begin_checkpoint(self, trial: Any) -> str:
@@ -263,14 +282,14 @@ class TrainerContext:
         return [] if progress is None else list(progress.jobs)
 
 
-def without_unused_columns(trainer: Any, dataset: Any) -> tuple[Any, Any]:
-    """(data set, collator) of a Trainer, without columns that its model does not take, as its own loaders have them.
+def without_unused_columns(trainer: Any, dataset: Any, collator: Any) -> tuple[Any, Any]:
+    """(data set, collator) for a Trainer, without columns that its model does not take, as its own loaders have them.
 
     Columns of a `datasets.Dataset` are removed; for other data sets the collator ignores them.
     """
     if isinstance(dataset, datasets.Dataset):
-        return trainer._remove_unused_columns(dataset, description="training"), trainer.data_collator
-    return dataset, trainer._get_collator_with_removed_columns(trainer.data_collator, description="training")
+        return trainer._remove_unused_columns(dataset, description="training"), collator
+    return dataset, trainer._get_collator_with_removed_columns(collator, description="training")
 
 
 def _set_progress_total(callbacks: Iterable[Any], total: int) -> None:

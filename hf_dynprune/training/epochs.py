@@ -136,15 +136,14 @@ class EpochPruning:
 
     def begin(self, step: LossStep, length: StockLength, checkpoint: str | None, trial: Any) -> tuple[int, int]:
         context, args = self.context, self.context.args
+        context.refuse_mixed(step.loss)
         if self.run is not None and self.run.record is not None:
             logger.info("Starting over with batch size %d: scores, plans and history restart.", context.batch_size)
         self._add_guarantees()
         self._loss_step, self._scores = step, ScoreBuffer()
         self.run = EpochRun(self.policy, self.identity(step), context.layout, self._length.of(length))
         self._lengths = sample_lengths(context.train_dataset, args, context.processing_class)
-        epoch = done = 0
-        if checkpoint is not None:
-            epoch, done = self._take_up(checkpoint, length)
+        epoch, done = (0, 0) if checkpoint is None else self._take_up(checkpoint, length)
         if context.is_first:
             self._announce(self.run, context.folder(trial))
         return epoch, done * args.gradient_accumulation_steps
@@ -295,7 +294,7 @@ class EpochPruning:
 
     def record(self, result: StepResult) -> None:
         """Keep the scores on the device until the epoch ends."""
-        self._scores.add(result.index, result.terms.score.detach(), result.count)
+        self._scores.add(result.index, result.terms.score.detach(), result.terms.scored(result.count))
         record = self._active.record
         if record is not None:
             record.forward_passes += result.forwarded

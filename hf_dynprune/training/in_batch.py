@@ -24,7 +24,7 @@ from ..serving.generators import private_generators
 from ..serving.indexed import INDEX_KEY
 from ..serving.labels import dataset_fingerprint
 from .batch_run import BatchRun, describe_selection
-from .candidates import candidate_losses, evaluation_mode, number_rows, take_rows
+from .candidates import candidate_losses, evaluation_mode, number_rows, refuse_mixed_rows, take_rows
 from .context import TrainerContext
 from .identity import BatchRunIdentity, refuse_other_kind
 from .protocol import StockLength
@@ -82,6 +82,8 @@ class InBatchSelection:
         if context.train_dataset is None:
             return
         refuse_unsupported(context.train_dataset, context.args, context.compute_loss_func, has_selector=True)
+        if context.mixes:
+            refuse_mixed_rows()
         check_batch_size(self.selector, context.batch_size)
         refuse_dispatch(context.train_dataset, context.layout, bool(context.accelerator.dispatch_batches))
 
