@@ -184,8 +184,8 @@ class ClassificationLoss(PerSampleLoss):
 _SOFT = (
     "The labels are soft (each row sums to 1), and the config names no `problem_type`: as in the stock Trainer, the "
     "model takes them for independent labels and trains with binary cross-entropy. For the cross-entropy with a "
-    "teacher's shares of the classes set the config's `problem_type` to 'single_label_classification'; for mixed images "
-    "(mixup, cutmix) pass class numbers and `data_collator=MixingCollator()`, which keeps apart whose loss is whose."
+    "teacher's shares of the classes set the config's `problem_type` to 'single_label_classification'; for mixed "
+    "images (mixup, cutmix) pass class numbers and `data_collator=MixingCollator()`, which keeps their losses apart."
 )
 
 

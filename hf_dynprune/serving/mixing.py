@@ -130,7 +130,7 @@ def mix_up(images: Tensor, partner: Tensor, share: float) -> Tensor:
 def cut_mix(images: Tensor, partner: Tensor, share: float) -> tuple[Tensor, float]:
     """Images `[B, ..., H, W]` with a rectangle of their partners', and the share of the area that is still their own.
 
-    The rectangle's sides are sqrt(1 - share) of the image's; its centre is drawn evenly, and what is outside is cut off.
+    The rectangle's sides are sqrt(1 - share) of the image's; its centre may be anywhere, what is outside is left out.
     """
     sides, box = images.shape[-2:], []
     for side in sides:

@@ -82,10 +82,10 @@ class InBatchSelection:
         if context.train_dataset is None:
             return
         refuse_unsupported(context.train_dataset, context.args, context.compute_loss_func, has_selector=True)
-        if context.mixes:
-            refuse_mixed_rows()
         check_batch_size(self.selector, context.batch_size)
         refuse_dispatch(context.train_dataset, context.layout, bool(context.accelerator.dispatch_batches))
+        if context.mixes:
+            refuse_mixed_rows()
 
     def train_dataloader(self, stock: Callable[[], DataLoader[Any]]) -> DataLoader[Any]:
         return stock()

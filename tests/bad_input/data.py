@@ -129,7 +129,6 @@ def declared(problem_type, **config):
     return lambda: vit(problem_type=problem_type, **config)
 
 
-SOFT = "labels are soft .each row sums to 1., as mixup or cutmix makes them.*: switch the mixing off"
 SINGLE, MULTI = "single_label_classification", "multi_label_classification"
 
 LABELS = {
@@ -156,18 +155,22 @@ LABELS = {
         "Label -1 is out of range: the model has 3 classes",
         steps=1,
     ),
-    "soft": first_batch(SOFT, data_collator=labels(lambda y: soft(len(y)))),
-    "soft, problem declared": first_batch(
-        f"{SOFT}, or set the config's `problem_type` to 'multi",
+    "soft, not of sum 1": first_batch(
+        r"got torch.float32 of shape \(4, 3\): pass class numbers \[B\], or shares of the classes that sum to 1",
         model=declared(SINGLE),
-        data_collator=labels(lambda y: soft(len(y))),
+        data_collator=labels(lambda y: 2 * soft(len(y))),
+    ),
+    "soft, of too few classes": first_batch(
+        r"got torch.float32 of shape \(4, 2\): pass class numbers \[B\], or shares of the classes that sum to 1",
+        model=declared(SINGLE),
+        data_collator=labels(lambda y: torch.full((len(y), 2), 0.5)),
     ),
     "floats": first_batch(
         r"The labels are torch.float32 of shape \(4,\) for 3 classes: class labels must be integers \[B\]",
         data_collator=labels(lambda y: y.float()),
     ),
     "floats, problem declared": first_batch(
-        r"needs integer labels, got torch.float32 of shape \(4,\): pass class numbers \[B\]",
+        r"needs integer labels, got torch.float32 of shape \(4,\): pass class numbers \[B\], or shares",
         model=declared(SINGLE),
         data_collator=labels(lambda y: y.float()),
     ),
