@@ -156,15 +156,17 @@ def test_training_batches_are_mixed_and_evaluation_is_not(data, tmp_path):
         )
 
     trainer = build("mixing", MixingCollator())
-    plain = {float(image.sum()) for batch in trainer.get_eval_dataloader() for image in batch["pixel_values"]}
+    plain = torch.cat([batch["pixel_values"] for batch in trainer.get_eval_dataloader()])
+    mixed = 0
     for batch in trainer.get_train_dataloader():
         assert {PARTNER_KEY, SHARE_KEY} <= set(batch)
         moved = batch[PARTNER_KEY] != torch.arange(len(batch["labels"]))
-        for is_moved, image in zip(moved, batch["pixel_values"], strict=True):
-            assert float(image.sum()) in plain or bool(is_moved)
+        is_plain = torch.isclose(batch["pixel_values"][:, None], plain, atol=1e-5).flatten(2).all(2).any(1)
+        assert (is_plain | moved).all()
+        mixed += int((~is_plain).sum())
+    assert mixed > 10
     for loader in (trainer.get_eval_dataloader(), trainer.get_test_dataloader(data())):
         assert all(set(batch) == {"pixel_values", "labels"} for batch in loader)
-    assert trainer.evaluate().keys() == build("plain", default_data_collator).evaluate().keys()
     assert trainer.evaluate()["eval_loss"] == build("plain", default_data_collator).evaluate()["eval_loss"]
 
 
