@@ -34,7 +34,7 @@ FOR = {
 """What optional packages are for."""
 ALWAYS_REFUSED = (
     "iterable data sets without a selector (`prune_selector`): a policy has to address each sample",
-    "mixup, cutmix and other mixing of samples: there is no loss per sample",
+    "mixed samples (mixup, cutmix) with a selector, or with another loss than that of classification",
     "`compute_loss_func`: it returns one number per batch; pass `per_sample_loss=fn`",
     "losses that match sets (Mask2Former, DETR) or compare the samples of a batch (CLIP)",
     "packing of several samples into one row, and trainers with a loss of their own (DPO, GRPO)",

@@ -90,6 +90,7 @@ class MixingCollator:
         batch = self.collator(items)
         images = self._images_of(batch)
         size = len(images)
+        batch = batch if isinstance(batch, MutableMapping) else dict(batch)
         partner, share = torch.arange(size), 1.0
         if size > 1 and (self.probability == 1 or float(torch.rand(())) < self.probability):
             partner = torch.randperm(size)
@@ -117,8 +118,8 @@ class MixingCollator:
     def _mixed(self, images: Tensor, partner: Tensor) -> tuple[Tensor, float]:
         """The images of a batch mixed with their partners, and the share of a row's own image."""
         cuts = bool(self.cutmix) and (not self.mixup or float(torch.rand(())) < self.switch)
-        concentration = self.cutmix if cuts else self.mixup
-        share = float(Beta(torch.tensor(concentration), torch.tensor(concentration)).sample())
+        concentration = torch.tensor(float(self.cutmix if cuts else self.mixup))
+        share = float(Beta(concentration, concentration).sample())
         return cut_mix(images, partner, share) if cuts else (mix_up(images, partner, share), share)
 
 

@@ -282,6 +282,22 @@ def test_what_is_pruned_and_mixed_is_not_called_unbiased(policy, mixing, unbiase
         assert (said in card) == mixing
 
 
+def test_a_method_that_goes_by_gradients_is_refused(tmp_path):
+    trainer = pruning_trainer(
+        vit(),
+        Images(40),
+        tmp_path,
+        prune_method="auto",
+        prune_target_saving=0.5,
+        data_collator=MixingCollator(),
+        eval_dataset=Images(8),
+        eval_strategy="epoch",
+        num_train_epochs=10,
+    )
+    with pytest.raises(ValueError, match="says nothing.* unless samples are mixed"):
+        trainer.train()
+
+
 def test_runs_described_before_there_was_mixing_are_read(tmp_path):
     trainer = pruning_trainer(vit(), Images(8), tmp_path, num_train_epochs=1)
     trainer.train()

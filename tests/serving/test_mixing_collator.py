@@ -36,7 +36,7 @@ def test_the_keys_of_a_batch():
     assert batch["labels"].tolist() == [0, 1, 2, 0, 1, 2]  # its own; the partner's are found by row
 
 
-@pytest.mark.parametrize("way", [{"cutmix": 0}, {"mixup": 0}, {}])
+@pytest.mark.parametrize("way", [{"cutmix": 0}, {"mixup": 0}, {}, {"mixup": 1, "cutmix": 2}])
 def test_images_hold_as_much_of_each_sample_as_is_said(way):
     for seed in range(20):
         batch = drawn(seed, **way)
