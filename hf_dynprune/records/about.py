@@ -32,7 +32,7 @@ class AboutRun:
         num_samples: N; None for a stream.
         model: `class`, and `name_or_path` of its configuration where it has one.
         versions: of this package, torch, transformers and accelerate.
-        mixes: whether training batches were mixed (mixup, cutmix).
+        mixes: whether training batches were mixed (mixup, cutmix); not in the file where they were not.
     """
 
     method: str
@@ -68,4 +68,7 @@ class AboutRun:
 
     def save(self, folder: str | Path) -> None:
         """Write `dynprune_run.json` into an output folder, whole or not at all."""
-        write_atomically(Path(folder) / RUN_FILE, (json.dumps(dataclasses.asdict(self), indent=1) + "\n").encode())
+        values = dataclasses.asdict(self)
+        if not self.mixes:
+            del values["mixes"]
+        write_atomically(Path(folder) / RUN_FILE, (json.dumps(values, indent=1) + "\n").encode())
