@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 from transformers import ConvNextConfig, ConvNextForImageClassification, Trainer, default_data_collator, set_seed
 
-from hf_dynprune import InfoBatch, MixingCollator, NoPruning, OrderDP, RandomPruning
+from hf_dynprune import InfoBatch, MixingCollator, NoPruning, OrderDP, RandomPruning, RandomSelector
 from hf_dynprune.losses import LossTerms, PerSampleLoss, weighted_loss
 from hf_dynprune.losses.classification import ClassificationLoss
 from hf_dynprune.losses.mixing import split_by_carrier
@@ -364,6 +364,16 @@ def test_soft_labels_train_as_in_the_stock_trainer_with_a_warning(build, tmp_pat
     assert len(said) == 1
     assert "data_collator=MixingCollator()" in said[0]
     assert "'single_label_classification'" in said[0]
+
+
+@pytest.mark.parametrize("problem", [None, "single_label_classification"])
+def test_a_selector_chooses_among_soft_labels_too(problem, tmp_path):
+    trainer = pruning_trainer(
+        vit(problem_type=problem), Soft(), tmp_path, selector=RandomSelector(), num_train_epochs=1
+    )
+    trainer.train()
+    assert trainer.savings.saved < 1
+    assert trainer.state.global_step == 6
 
 
 @pytest.mark.parametrize("labels", ["hard rows", "declared"])
