@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -73,7 +73,7 @@ class PerSampleLoss(ABC):
         withheld = self.withheld
         if PARTNER_KEY in inputs:
             if not self.takes_mixed:
-                refuse_mixed(self)
+                refuse_mixed(type(self).__name__)
             withheld = (*withheld, *MIXING_KEYS)
         return model(**{key: value for key, value in inputs.items() if key not in withheld})
 
@@ -94,12 +94,12 @@ class PerSampleLoss(ABC):
         """
 
 
-def refuse_mixed(loss: Any) -> None:
-    """Raise a ValueError: this loss cannot be split by the samples of mixed images."""
+def refuse_mixed(owner: str) -> NoReturn:
+    """Raise a ValueError: the loss of this name cannot be split by the samples of mixed images."""
     raise ValueError(
-        f"The collator mixes samples (mixup, cutmix), and {type(loss).__name__} does not know how much of a mixed "
-        "sample's loss belongs to which label: only the loss of classification models does. Pass a collator that does "
-        "not mix, or set `takes_mixed = True` on a loss of your own that splits with `split_by_carrier`."
+        f"The collator mixes samples (mixup, cutmix), and {owner} does not know how much of a mixed sample's loss "
+        "belongs to which label: only the loss of classification models does. Pass a collator that does not mix, or "
+        "`per_sample_loss` with a loss of your own that splits with `split_by_carrier` and has `takes_mixed = True`."
     )
 
 

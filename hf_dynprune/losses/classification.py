@@ -55,15 +55,15 @@ class ClassificationLoss(PerSampleLoss):
         # Asking the config takes as long as an operation of torch.
         self.classes: int = config.num_labels
         self._problem: str | None = None
-        self._has_checked = False
+        self._has_checked = self._has_checked_mixing = False
         self._is_mixed = self._is_soft = False
         self.label_smoothing = label_smoothing
         self._check_range = RangeCheck(self.classes, IGNORE, "Check `num_labels` of the model's config.")
 
     @property
     def equals_model_loss(self) -> bool:  # type: ignore[override]
-        """False once a batch was counted of which the model computes no loss: mixed images, or shares of classes."""
-        return not (self._is_mixed or self._is_soft)
+        """False once a batch with shares of classes was counted, of which the model computes no loss."""
+        return not self._is_soft
 
     @property
     def gradient_proxy(self) -> GradientProxy | None:  # type: ignore[override]
@@ -81,9 +81,7 @@ class ClassificationLoss(PerSampleLoss):
         """1 for each sample; 0 where its only label is -100."""
         labels = labels_of(inputs)
         problem = self._problem_type(labels)
-        if PARTNER_KEY in inputs and not self._is_mixed:
-            check_mixing(inputs, len(labels))
-            self._is_mixed = True
+        self._is_mixed = self._is_mixed or PARTNER_KEY in inputs
         self._check_form(labels, problem)
         if problem == _SINGLE and not labels.is_floating_point():
             flat = labels if labels.dim() == 1 else labels.view(-1)
@@ -99,6 +97,9 @@ class ClassificationLoss(PerSampleLoss):
         own = self._losses(logits, labels)
         if PARTNER_KEY not in inputs:
             return LossTerms(total=own, score=own.detach())
+        if not self._has_checked_mixing:
+            check_mixing(inputs, len(labels))
+            self._has_checked_mixing = True
         partner = inputs[PARTNER_KEY].to(logits.device)
         return split_by_carrier(own, self._losses(logits, labels[partner]), partner, inputs[SHARE_KEY])
 

@@ -143,6 +143,11 @@ def cut_mix(images: Tensor, partner: Tensor, share: float) -> tuple[Tensor, floa
     return mixed, 1 - cut / math.prod(sides)
 
 
+def without_mixing(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The batch without partners and shares: the same images, each with its own sample's label alone."""
+    return {key: value for key, value in batch.items() if key not in MIXING_KEYS}
+
+
 def training_collator(collator: Any) -> Any:
     """How a collator makes batches for training: by its method `for_training` if it has one."""
     return collator.for_training if mixes(collator) else collator

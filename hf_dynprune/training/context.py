@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -15,11 +15,12 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 
 from ..decisions.dealing import Layout
 from ..losses.base import refuse_mixed
+from ..losses.step import LossStep
 from ..records.state_files import StateCache
 from ..records.timing import EpochTimes
 from ..records.usable_checkpoint import choose_checkpoint, remove_markers
 from ..serving.distributed import collect
-from ..serving.mixing import mixes, training_collator
+from ..serving.mixing import PARTNER_KEY, mixes, training_collator
 from ..training_args import DynPruneArguments
 from .combining import is_of_trl
 from .gpu_meter import find_meter
@@ -40,6 +41,8 @@ class TrainerContext:
 
     training: Training
     """Chooses the samples; set by the Trainer, anew for each trial of a search."""
+    loss_step: LossStep
+    """Counts and weighs the samples' losses; set by the Trainer, anew for each run."""
 
     def __init__(self, trainer: Any, mixin: type) -> None:
         self._trainer = trainer
@@ -144,12 +147,14 @@ class TrainerContext:
                 "pruning: it would train on the other one's data. Build a new trainer."
             )
 
-    def refuse_mixed(self, loss: Any) -> None:
-        """Raise a ValueError where the collator mixes samples, and this run's loss or loader cannot take that."""
-        if not self.mixes:
+    def refuse_mixed(self, step: LossStep, batches: Sequence[Any] = ()) -> None:
+        """Raise a ValueError where samples are mixed, as the collator or a batch says, and loss or loader forbid it."""
+        if not (PARTNER_KEY in batches[0] if batches else self.mixes):
             return
-        if not getattr(loss, "takes_mixed", False):
-            refuse_mixed(loss)
+        if step.is_stock or step.loss is None:
+            refuse_mixed(step.owner)
+        if not step.loss.takes_mixed:
+            refuse_mixed(getattr(step.loss, "owner", type(step.loss).__name__))
         if self.accelerator.dispatch_batches and self.layout.split_batches and self.layout.world_size > 1:
             raise ValueError(
                 "`dispatch_batches` with `split_batches` cuts a batch into parts after its samples were mixed, so that "

@@ -274,7 +274,7 @@ COLLATORS = {
         data_collator=collate(lambda batch: batch | mixed(4)),
     ),
     "mixes for a loss of the user's": first_batch(
-        "and FunctionLoss does not know how much .* Pass a collator that does not mix, or set `takes_mixed = True`",
+        "and FunctionLoss does not know how much .* Pass a collator that does not mix, or `per_sample_loss` with",
         per_sample_loss=lambda model, inputs, outputs: outputs.logits.sum(1),
         data_collator=MixingCollator(),
     ),
