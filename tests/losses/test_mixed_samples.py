@@ -9,7 +9,16 @@ import torch
 from torch.nn import functional
 from transformers import ConvNextConfig, ConvNextForImageClassification, Trainer, default_data_collator, set_seed
 
-from hf_dynprune import InfoBatch, MixingCollator, NoPruning, OrderDP, RandomPruning, RandomSelector
+from hf_dynprune import (
+    DynPruneTrainer,
+    DynPruneTrainingArguments,
+    InfoBatch,
+    MixingCollator,
+    NoPruning,
+    OrderDP,
+    RandomPruning,
+    RandomSelector,
+)
 from hf_dynprune.losses import LossTerms, PerSampleLoss, weighted_loss
 from hf_dynprune.losses.classification import ClassificationLoss
 from hf_dynprune.losses.mixing import split_by_carrier
@@ -18,6 +27,7 @@ from hf_dynprune.serving.mixing import PARTNER_KEY, SHARE_KEY
 from tests.support.helpers import (
     CLASSES,
     Images,
+    arguments,
     assert_same_bits,
     pruning_trainer,
     resnet,
@@ -213,6 +223,24 @@ def test_a_run_that_prunes_nothing_is_the_stock_mixed_run(build, smoothing, tmp_
     ours.train()
     for name, value in weights_of(stock).items():
         torch.testing.assert_close(weights_of(ours)[name], value, rtol=1e-5, atol=1e-6)
+
+
+def overriding(place, policy):
+    """A `compute_loss` of the user's own, which knows nothing of mixed images."""
+
+    class Own(DynPruneTrainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            loss = functional.cross_entropy(model(inputs["pixel_values"]).logits, inputs["labels"])
+            return (loss, None) if return_outputs else loss
+
+    args = DynPruneTrainingArguments(**arguments(place))
+    return Own(model=vit(), args=args, train_dataset=Images(), policy=POLICIES[policy], data_collator=MixingCollator())
+
+
+@pytest.mark.parametrize("policy", ["none", "infobatch"])
+def test_code_of_ones_own_is_not_given_mixed_images_that_it_knows_nothing_of(policy, tmp_path):
+    with pytest.raises(ValueError, match="The collator mixes samples .mixup, cutmix., and Own does not know how much"):
+        overriding(tmp_path, policy).train()
 
 
 POLICIES = {
