@@ -228,7 +228,7 @@ class LossStep:
         denominator = self._items / processes if processes > 1 else self._items
         value = weighted_loss(terms, served.weight.to(terms.total.device), denominator, micro_batches)
         count: Any = served.count
-        return StepResult(value, outputs, served.index, count, terms.score.detach().to(device))
+        return StepResult(value, outputs, served.index, terms.scored(count), terms.score.detach().to(device))
 
     def intercept(
         self, compute: Callable[..., Any], model: Any, inputs: Any, served: Served, named: Mapping[str, Any]

@@ -44,7 +44,8 @@ def describe_run(context: TrainerContext, training: Training, is_given: bool) ->
         selector=None if training.selector is None else training.selector.name,
         class_name=type(chooser).__name__,
         rule=" ".join(inspect.cleandoc(type(chooser).__doc__ or "").partition("\n\n")[0].split()),
-        unbiased=bool(training.chooser.unbiased if training.selector is not None else training.policy.unbiased),
+        unbiased=_is_unbiased(context, training),
+        mixes=context.mixes,
         prunes=training.prunes,
         expression=_expression(chooser) if is_given else None,
         reference=chooser.reference,
@@ -55,6 +56,12 @@ def describe_run(context: TrainerContext, training: Training, is_given: bool) ->
         model=_model(context.plain_model),
         versions=_versions(),
     )
+
+
+def _is_unbiased(context: TrainerContext, training: Training) -> bool:
+    """Whether weights make up for what is left out; not for partners that samples are mixed with, all of them kept."""
+    chooser = training.chooser if training.selector is not None else training.policy
+    return bool(chooser.unbiased and not (context.mixes and training.prunes))
 
 
 def _expression(value: Any) -> str:

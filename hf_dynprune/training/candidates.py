@@ -14,6 +14,7 @@ from ..losses import PerSampleLoss
 from ..losses.checks import check_counts, check_terms
 from ..serving.generators import untouched_generators
 from ..serving.indexed import INDEX_KEY, WEIGHT_KEY
+from ..serving.mixing import PARTNER_KEY
 from ..serving.rows import entries_with_rows, number_of_rows
 from ..serving.rows import take_rows as rows_of_batch
 
@@ -60,6 +61,8 @@ def number_rows(batch: Any) -> dict[str, Any]:
             f"The data collator must return a mapping of names to tensors, got {type(batch).__name__}: the model is "
             "called with its entries, and rows are chosen from them."
         )
+    if PARTNER_KEY in batch:
+        refuse_mixed_rows()
     entries = [(".".join(path), value) for path, value in entries_with_rows(batch)]
     array = next((name for name, value in entries if isinstance(value, np.ndarray)), None)
     if array is not None:
@@ -82,6 +85,15 @@ def number_rows(batch: Any) -> dict[str, Any]:
             "(`DataCollatorWithFlattening`, `packing=True`) have none."
         )
     return {**batch, INDEX_KEY: torch.arange(size, device=device)}
+
+
+def refuse_mixed_rows() -> None:
+    """Raise a ValueError: of a mixed batch no rows can be chosen."""
+    raise ValueError(
+        "The collator mixes samples (mixup, cutmix), and a selector chooses rows of each batch: a mixed row holds two "
+        "samples, so that one cannot be chosen without the other. Prune by a policy (`prune_method`), or pass a "
+        "collator that does not mix."
+    )
 
 
 def take_rows(batch: Mapping[str, Any], rows: NDArray[np.intp], weights: NDArray[np.float32]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -15,12 +15,14 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 
 from ..common.logs import logger
 from ..decisions.dealing import Layout
+from ..losses.base import refuse_mixed
 from ..losses.step import LossStep
 from ..records.state_files import CheckpointError, StateCache
 from ..records.timing import EpochTimes
 from ..records.usable_checkpoint import choose_checkpoint, remove_markers
 from ..serving.distributed import collect, from_first_process
 from ..serving.generators import initial_seed
+from ..serving.mixing import PARTNER_KEY, mixes, training_collator
 from ..training_args import DynPruneArguments
 from .combining import is_of_trl
 from .gpu_meter import find_meter
@@ -145,7 +147,12 @@ class TrainerContext:
     @property
     def train_data_and_collator(self) -> tuple[Any, Any]:
         """Training set and collator without the columns that the model does not take, as in the stock loader."""
-        return without_unused_columns(self._trainer, self.train_dataset)
+        return without_unused_columns(self._trainer, self.train_dataset, training_collator(self._trainer.data_collator))
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the collator mixes the samples of training batches."""
+        return mixes(self._trainer.data_collator)
 
     @property
     def trainer_class(self) -> type:
@@ -189,6 +196,20 @@ class TrainerContext:
             raise RuntimeError(
                 f"This {type(trainer).__name__} is a copy (`copy.copy`) of another one and shares its state of "
                 "pruning: it would train on the other one's data. Build a new trainer."
+            )
+
+    def refuse_mixed(self, step: LossStep, batches: Sequence[Any] = ()) -> None:
+        """Raise a ValueError where samples are mixed, as the collator or a batch says, and loss or loader forbid it."""
+        if not (PARTNER_KEY in batches[0] if batches else self.mixes):
+            return
+        if step.is_stock or step.loss is None:
+            refuse_mixed(step.owner)
+        if not step.loss.takes_mixed:
+            refuse_mixed(getattr(step.loss, "owner", type(step.loss).__name__))
+        if self.accelerator.dispatch_batches and self.layout.split_batches and self.layout.world_size > 1:
+            raise ValueError(
+                "`dispatch_batches` with `split_batches` cuts a batch into parts after its samples were mixed, so that "
+                "a sample's partner may be on another process. Leave one of them off."
             )
 
     def begin_checkpoint(self, trial: Any) -> str:
@@ -333,14 +354,14 @@ class TrainerContext:
         return [] if progress is None else list(progress.jobs)
 
 
-def without_unused_columns(trainer: Any, dataset: Any) -> tuple[Any, Any]:
-    """(data set, collator) of a Trainer, without columns that its model does not take, as its own loaders have them.
+def without_unused_columns(trainer: Any, dataset: Any, collator: Any) -> tuple[Any, Any]:
+    """(data set, collator) for a Trainer, without columns that its model does not take, as its own loaders have them.
 
     Columns of a `datasets.Dataset` are removed; for other data sets the collator ignores them.
     """
     if isinstance(dataset, datasets.Dataset):
-        return trainer._remove_unused_columns(dataset, description="training"), trainer.data_collator
-    return dataset, trainer._get_collator_with_removed_columns(trainer.data_collator, description="training")
+        return trainer._remove_unused_columns(dataset, description="training"), collator
+    return dataset, trainer._get_collator_with_removed_columns(collator, description="training")
 
 
 def _set_progress_total(callbacks: Iterable[Any], total: int) -> None:

@@ -136,6 +136,7 @@ class EpochPruning:
 
     def begin(self, step: LossStep, length: StockLength, checkpoint: str | None, trial: Any) -> tuple[int, int]:
         context, args = self.context, self.context.args
+        context.refuse_mixed(step)
         if self.run is not None and self.run.record is not None:
             logger.info("Starting over with batch size %d: scores, plans and history restart.", context.batch_size)
         self._add_guarantees()
@@ -265,8 +266,7 @@ class EpochPruning:
 
     def window(self, fetch: Callable[[], Any], wanted: int, count: Callable[[list[Any]], Any]) -> tuple[list[Any], Any]:
         """The Trainer's own window, whose batches must carry the samples' indices."""
-        step, record = self._loss_step, self._active.record
-        before = step.forwarded
+        step, record, before = self._loss_step, self._active.record, self._loss_step.forwarded
         with self.context.times.spent_on("data"):
             batches, items = fetch()
         if batches and not step.take(batches):
@@ -276,6 +276,7 @@ class EpochPruning:
                 "trainer rebuilds batches: let `get_train_dataloader` be the trainer's own, and pass the collator as "
                 "`data_collator`."
             )
+        self.context.refuse_mixed(step, batches)
         if record is not None:
             record.forward_passes += step.forwarded - before
         return batches, items

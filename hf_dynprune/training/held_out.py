@@ -114,7 +114,8 @@ def refuse_without_proxy(policy: PruningPolicy, loss: PerSampleLoss) -> None:
     if policy.reads_worth and loss.gradient_proxy is None:
         raise ValueError(
             f"{policy.name} goes by the norm of each sample's gradient, of which {type(loss).__name__} says nothing: "
-            "the losses of classification with one label, regression, tokens and segmentation do. For a loss of your "
-            "own, pass a PerSampleLoss with `gradient_proxy=GradientProxy('cross_entropy')` or `'squared_error'`, or "
+            "the losses of classification with one label, regression, tokens and segmentation do, unless samples are "
+            "mixed (mixup, cutmix) or labels are shares of the classes. For a loss of your own, pass a PerSampleLoss "
+            "with `gradient_proxy=GradientProxy('cross_entropy')` or `'squared_error'`, or "
             "choose another method."
         )

@@ -24,7 +24,7 @@ from ..serving.generators import private_generators
 from ..serving.indexed import INDEX_KEY
 from ..serving.labels import dataset_fingerprint
 from .batch_run import BatchRun, describe_selection
-from .candidates import candidate_losses, evaluation_mode, number_rows, take_rows
+from .candidates import candidate_losses, evaluation_mode, number_rows, refuse_mixed_rows, take_rows
 from .context import TrainerContext
 from .identity import BatchRunIdentity, is_of_no_pruning, refuse_other_kind
 from .protocol import StockLength
@@ -89,6 +89,8 @@ class InBatchSelection:
         refuse_unsupported(context.train_dataset, context.args, has_selector=True)
         check_batch_size(self.selector, context.batch_size)
         refuse_dispatch(context.train_dataset, context.layout, bool(context.accelerator.dispatch_batches))
+        if context.mixes:
+            refuse_mixed_rows()
 
     def train_dataloader(self, stock: Callable[[], DataLoader[Any]]) -> DataLoader[Any]:
         with self.context.stock_order():
