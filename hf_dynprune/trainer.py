@@ -27,7 +27,7 @@ from .selectors.contract import BatchSelector
 from .serving.indexed import INDEX_KEY, WEIGHT_KEY
 from .training.about import describe_run
 from .training.backends import report_savings
-from .training.choice import Given, check_first_batch, choose_training, make_loss_step
+from .training.choice import Given, check_first_batch, choose_again, choose_training, make_loss_step
 from .training.combining import refuse_trainer
 from .training.context import TrainerContext
 from .training.hooks import check_hooks
@@ -117,8 +117,10 @@ class DynPruneMixin(Trainer):
 
         Raises:
             CheckpointError: the checkpoint, or each one in the output folder, cannot be resumed; says why.
+            ValueError: a flag that was changed since the trainer was built cannot work.
         """
         self._context.refuse_copy(self)
+        self._training = self._context.training = choose_again(self._context, *self._given[:2])
         if resume_from_checkpoint:
             resume_from_checkpoint = self._context.choose_checkpoint(resume_from_checkpoint)
         try:
@@ -130,9 +132,7 @@ class DynPruneMixin(Trainer):
         """A trial of `hyperparameter_search` may set pruning flags too."""
         super()._hp_search_setup(trial)
         if self.hp_search_backend is not None and trial is not None:
-            self.prune_flags.validate_pruning()
-            self._training = self._context.training = choose_training(self._context, *self._given[:2])
-            self._training.check()
+            self._training = self._context.training = choose_again(self._context, *self._given[:2])
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The loader of the training: over the plan's samples with a policy, the stock one with a selector."""

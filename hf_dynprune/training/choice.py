@@ -30,13 +30,30 @@ def choose_training(context: TrainerContext, policy: PruningPolicy | None, selec
     """A training by the objects that were given, else by what the flags say now.
 
     Raises:
-        ValueError: both are given, or one of them is no object of its kind.
+        ValueError: both are given, or one of them is no object of its kind; or a flag that was changed after parsing
+            cannot work.
     """
     flags = context.flags
+    flags.validate_pruning()
+    context.chosen_by = flags.pruning_flags()
     selector = flags.build_selector() if selector is None else selector
     if selector is not None:
         return InBatchSelection(context, selector, policy)
     return EpochPruning(context, flags.build_policy() if policy is None else policy)
+
+
+def choose_again(context: TrainerContext, policy: PruningPolicy | None, selector: BatchSelector | None) -> Training:
+    """The training in force; another one where a pruning flag was changed since it was chosen.
+
+    Raises:
+        ValueError: the flags, as they are now, cannot work.
+    """
+    if context.flags.pruning_flags() == context.chosen_by:
+        context.flags.validate_pruning()  # a flag of the stock Trainer may have been changed, such as `max_steps`
+        return context.training
+    training = choose_training(context, policy, selector)
+    training.check()
+    return training
 
 
 def make_loss_step(trainer: Any, context: TrainerContext, given: Given) -> LossStep:

@@ -42,8 +42,9 @@ class TrainerContext:
     def __init__(self, trainer: Any, mixin: type) -> None:
         self._trainer = trainer
         self.mixin = mixin
-        args = trainer.args
-        self.flags: DynPruneArguments = args if isinstance(args, DynPruneArguments) else DynPruneArguments()
+        self._default_flags = DynPruneArguments()
+        self.chosen_by: Mapping[str, Any] = {}
+        """The pruning flags when `training` was chosen."""
         self.states = StateCache()
         """The pruning state of the checkpoint that was chosen, so that a resume reads it once."""
         self.times = EpochTimes()
@@ -52,7 +53,7 @@ class TrainerContext:
         """`ignore_keys_for_eval` of the `train()` under way."""
         self._before_training: slice | None = None
         self._log_at_begin = 0
-        self.run_folder = str(args.output_dir)
+        self.run_folder = str(trainer.args.output_dir)
         """Where the run under way, or the last one, writes its files: a trial of a search has its own."""
 
     # ---- The Trainer's own attributes ----
@@ -81,6 +82,12 @@ class TrainerContext:
             self._before_training = slice(self._log_at_begin, len(self.state.log_history))
 
     # ---- Arguments and data ----
+
+    @property
+    def flags(self) -> DynPruneArguments:
+        """The pruning flags in the Trainer's arguments as they are now; the defaults where these have none."""
+        args = self.args
+        return args if isinstance(args, DynPruneArguments) else self._default_flags
 
     @property
     def seeds(self) -> tuple[int, int]:
