@@ -154,10 +154,11 @@ class DynPruneMixin(Trainer):
         num_train_epochs: int,
         resume_from_checkpoint: str | None,
         trial: Any,
+        **rest: Any,
     ) -> tuple[int, int]:
         """A new run, also for a second `train()` and for each attempt of `auto_find_batch_size`."""
         super()._init_training_state(
-            max_steps, num_update_steps_per_epoch, self._stock_epochs, resume_from_checkpoint, trial
+            max_steps, num_update_steps_per_epoch, self._stock_epochs, resume_from_checkpoint, trial, **rest
         )
         self._loss_step = make_loss_step(self, self._context, self._given[2])
         self._context.begin(trial)

@@ -189,6 +189,15 @@ class TrainerContext:
         """Steps that the scheduler has counted; a skipped optimizer step does not count."""
         return int(getattr(self._trainer.lr_scheduler, "last_epoch", self.state.global_step))
 
+    @property
+    def attempted_steps(self) -> int:
+        """Optimizer steps so far, with those that a grad scaler skipped: the run's position in the data.
+
+        After transformers 5.24 `global_step` leaves out the skipped ones, and the state has a count of its own for all.
+        """
+        attempts = getattr(self.state, "optimizer_step_attempts", None)
+        return int(self.state.global_step if attempts is None else attempts)
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Context of a forward pass in the Trainer's precision."""
         manager: AbstractContextManager[Any] = self._trainer.compute_loss_context_manager()
@@ -229,9 +238,10 @@ class TrainerContext:
         Newer versions multiply by the share of the steps that this call of `train` made; this undoes it.
         """
         first_step = getattr(self._trainer, "_initial_global_step", None)
-        if first_step is None or self.state.global_step <= first_step:
+        first_step = getattr(self._trainer, "_initial_optimizer_step_attempts", first_step)
+        if first_step is None or self.attempted_steps <= first_step:
             return 1.0
-        return float(max(self.state.max_steps, 1) / (self.state.global_step - first_step))
+        return float(max(self.state.max_steps, 1) / (self.attempted_steps - first_step))
 
     def set_max_steps(self, steps: int) -> None:
         """Correct the length of the run, in the state and in the progress bars."""

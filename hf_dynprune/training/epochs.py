@@ -185,8 +185,9 @@ class EpochPruning:
         arrays, saved = self.context.states.load(folder)
         refuse_other_kind(saved, None)
         require(saved, ("global_step", "scheduler_steps", "in_order", "epoch_stopped"))
+        step, skips, is_over = context.attempted_steps, not context.args.ignore_data_skip, saved["epoch_stopped"]
+        run.clock.skipped = step - context.state.global_step
         run.load_state_dict(arrays, saved)
-        step, skips, is_over = context.state.global_step, not context.args.ignore_data_skip, saved["epoch_stopped"]
         if skips and not saved["in_order"] and not is_over and run.clock.position_at(step)[1]:
             raise CheckpointError(
                 f"{folder} lies inside an epoch and was written with `dataloader_in_order=False`: "
@@ -196,7 +197,7 @@ class EpochPruning:
         epoch, done = run.take_up(step, not skips, saved["scheduler_steps"], is_over)
         # In other units a finished run's end may come out before its last step.
         context.state.max_steps = max(run.clock.max_steps, step)
-        if self.has_fixed_steps and length.max_steps <= step:
+        if self.has_fixed_steps and length.max_steps <= context.state.global_step:
             epoch, done = self.epoch_limit(length.num_epochs, length.max_steps), 0
         return epoch, done
 
@@ -217,8 +218,9 @@ class EpochPruning:
         batches = len(dataloader)
         updates = max(1, math.ceil(batches / context.args.gradient_accumulation_steps))
         if not is_resumed:
-            run.clock.begin_epoch(number, context.state.global_step, updates, context.scheduler_steps)
-        if self._loader is not None and number == context.state.global_step == 0:
+            run.clock.skipped = context.attempted_steps - context.state.global_step
+            run.clock.begin_epoch(number, context.attempted_steps, updates, context.scheduler_steps)
+        if self._loader is not None and number == context.attempted_steps == 0:
             self._loader.seed_workers()
         context.set_max_steps(run.clock.max_steps)
         forwarded = step.forwarded
@@ -250,7 +252,7 @@ class EpochPruning:
     def _is_cut(self, updates: int) -> bool:
         """Whether a callback, or the run's end, stopped the epoch before its last step."""
         context, clock = self.context, self._active.clock
-        if clock.current is not None and context.state.global_step == clock.current.start_step + updates:
+        if clock.current is not None and context.attempted_steps == clock.current.start_step + updates:
             return False
         return bool(context.control.should_epoch_stop or context.control.should_training_stop)
 
@@ -262,7 +264,7 @@ class EpochPruning:
         self.merge()
         self._sample_logging.write(run)
         try:
-            record = run.close_epoch(context.state.global_step)
+            record = run.close_epoch(context.attempted_steps)
             hold_out(context, run, record)
         finally:
             if context.is_first:

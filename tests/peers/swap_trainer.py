@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("peers")
     group.addoption("--trainer", choices=("stock", "ours"), default="stock", help="whose trainer classes are tested")
     group.addoption("--seconds", type=int, default=120, help="time limit of a test")
+    group.addoption("--results", help="file for one line of JSON per test, written as they end")
     group.addoption("--with-trl", action="store_true", help="replace TRL's trainers instead of those of transformers")
 
 
@@ -48,6 +50,18 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Writes how each test ended: "passed", "skipped", or "failed" with the error's last line."""
+    report: Any = yield
+    file = item.config.getoption("--results")
+    if file and (report.when == "call" or report.outcome != "passed" and report.when == "setup"):
+        error = "" if call.excinfo is None else call.excinfo.exconly()
+        with open(file, "a", encoding="utf-8") as lines:
+            lines.write(json.dumps([item.nodeid, report.outcome, error]) + "\n")
+    return report  # type: ignore[no-any-return]
 
 
 def unpruned(stock: type) -> type:
