@@ -5,6 +5,7 @@ Each check is a function that returns findings; none changes anything.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import importlib.metadata
@@ -146,9 +147,9 @@ def _pairs() -> Iterator[Finding]:
                 continue
             yield Finding(
                 "problem",
-                f"{package} {version} needs {wanted.name}{wanted.specifier}, but {wanted.name} {other} is installed: pip "
-                f"install '{wanted.name}{wanted.specifier}'; where there is no such version yet, an older {package}, or "
-                f"no {wanted.name if wanted.name in FOR else package} if you do without it",
+                f"{package} {version} needs {wanted.name}{wanted.specifier}, but {wanted.name} {other} is installed: "
+                f"pip install '{wanted.name}{wanted.specifier}'; where there is no such version yet, an older "
+                f"{package}, or no {wanted.name if wanted.name in FOR else package} if you do without it",
             )
 
 
@@ -158,10 +159,8 @@ def _wishes(package: str) -> Iterator[Requirement]:
 
     texts = [*(importlib.metadata.requires(package) or ())]
     if package == "transformers":
-        try:
+        with contextlib.suppress(ImportError, AttributeError):  # no part of its public interface
             texts += importlib.import_module("transformers.dependency_versions_table").deps.values()
-        except (ImportError, AttributeError):  # no part of its public interface
-            pass
     for wanted in map(Requirement, texts):
         applies = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
         if applies and wanted.name in (*NEEDED, *FOR) and wanted.name != package:

@@ -108,7 +108,9 @@ class RunClock:
         elif before is not None:
             nominal_start = before.nominal_start + before.nominal_after(step - before.start_step)
             lr_start = before.lr_start + before.nominal_after(scheduler_steps - before.lr_anchor)
-        self.current = EpochClock(epoch, step, updates, nominal_start, lr_start, scheduler_steps).fitted(self.length, self.skipped)
+        self.current = EpochClock(epoch, step, updates, nominal_start, lr_start, scheduler_steps).fitted(
+            self.length, self.skipped
+        )
 
     @property
     def max_steps(self) -> int:

@@ -46,7 +46,9 @@ def test_steps_that_do_not_count_in_fixed_ones_leave_room_for_as_many_more(skipp
     clock.begin_epoch(1, 6, 6, scheduler_steps=6 - min(skipped, 6))
     assert clock.current.planned == planned
     made = 6 - min(skipped, 6)
-    assert [clock.lr_position(made + step) for step in range(planned + 1)] == [made + step for step in range(planned + 1)]
+    assert [clock.lr_position(made + step) for step in range(planned + 1)] == [
+        made + step for step in range(planned + 1)
+    ]
     assert clock.max_steps == 6
 
 

@@ -20,7 +20,13 @@ ORGANISATION = "trl-internal-testing"
 END, START, STOP = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SAID = tuple(
     f"{first} is better than {second} {third}."
-    for first, second in (("Plain", "ornate"), ("Flat", "nested"), ("Early", "late"), ("Whole", "half"), ("Now", "never"))
+    for first, second in (
+        ("Plain", "ornate"),
+        ("Flat", "nested"),
+        ("Early", "late"),
+        ("Whole", "half"),
+        ("Now", "never"),
+    )
     for third in ("in code", "in prose", "at first sight", "for whoever reads it")
 )
 """Twenty sentences: 17 to train on, three to evaluate with."""
@@ -78,7 +84,9 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     words.decoder = decoders.ByteLevel()
     special = [END, START, STOP, "<think>", "</think>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
     words.train_from_iterator(SAID, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token=END, eos_token=STOP, model_max_length=2048)
 

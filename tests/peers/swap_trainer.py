@@ -57,7 +57,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """Writes how each test ended: "passed", "skipped", or "failed" with the error's last line."""
     report: Any = yield
     file = item.config.getoption("--results")
-    if file and (report.when == "call" or report.outcome != "passed" and report.when == "setup"):
+    if file and (report.when == "call" or (report.outcome != "passed" and report.when == "setup")):
         error = "" if call.excinfo is None else call.excinfo.exconly()
         with open(file, "a", encoding="utf-8") as lines:
             lines.write(json.dumps([item.nodeid, report.outcome, error]) + "\n")
