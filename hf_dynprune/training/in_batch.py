@@ -62,6 +62,10 @@ class InBatchSelection:
         return bool(self.selector.share < 1)
 
     @property
+    def is_off(self) -> bool:
+        return False
+
+    @property
     def has_fixed_steps(self) -> bool:
         return bool(self.context.args.max_steps > 0)
 
@@ -81,7 +85,7 @@ class InBatchSelection:
         context = self.context
         if context.train_dataset is None:
             return
-        refuse_unsupported(context.train_dataset, context.args, context.compute_loss_func, has_selector=True)
+        refuse_unsupported(context.train_dataset, context.args, has_selector=True)
         check_batch_size(self.selector, context.batch_size)
         refuse_dispatch(context.train_dataset, context.layout, bool(context.accelerator.dispatch_batches))
 
@@ -105,7 +109,7 @@ class InBatchSelection:
             stock_seed=stock_seed,
             drop_last=args.dataloader_drop_last,
             sampling=str(args.train_sampling_strategy),
-            loss_options=step.loss.options,
+            loss_options=step.options,
         )
         normalises = any(isinstance(module, _BatchNorm) for module in context.plain_model.modules())
         run = BatchRun(self.selector, identity, context.layout, context.accelerator.process_index, normalises)
@@ -186,6 +190,7 @@ class InBatchSelection:
         batches = [number_rows(context.prepare(batch)) for batch in batches]
         if is_first:
             check_first_batch(self.selector, len(batches[0][INDEX_KEY]), context.layout, context.train_dataset)
+        assert loss_step.loss is not None  # only without pruning
         model = context.model_to_evaluate
         _take_training_weights(context.optimizer)
         with evaluation_mode(model), private_generators(context.args.device, run.seed_sequence(step)):
