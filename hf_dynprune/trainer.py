@@ -124,7 +124,7 @@ class DynPruneMixin(Trainer):
             ValueError: a flag that was changed since the trainer was built cannot work.
         """
         self._context.refuse_copy(self)
-        self._training = self._context.training = choose_again(self._context, *self._given[:2])
+        self._training = choose_again(self._context, *self._given[:2])
         if resume_from_checkpoint:
             resume_from_checkpoint = self._context.choose_checkpoint(resume_from_checkpoint)
         try:
@@ -136,7 +136,7 @@ class DynPruneMixin(Trainer):
         """A trial of `hyperparameter_search` may set pruning flags too."""
         super()._hp_search_setup(trial)
         if self.hp_search_backend is not None and trial is not None:
-            self._training = self._context.training = choose_again(self._context, *self._given[:2])
+            self._training = choose_again(self._context, *self._given[:2])
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The loader of the training: over the plan's samples with a policy, the stock one with a selector."""

@@ -58,9 +58,9 @@ def choose_again(context: TrainerContext, policy: PruningPolicy | None, selector
     if context.flags.pruning_flags() == context.chosen_by:
         context.flags.validate_pruning()  # a flag of the stock Trainer may have been changed, such as `max_steps`
         return context.training
-    training = choose_training(context, policy, selector)
-    training.check()
-    return training
+    context.training = choose_training(context, policy, selector)
+    context.training.check()
+    return context.training
 
 
 def make_loss_step(trainer: Any, context: TrainerContext, given: Given, stock: Callable[..., Any]) -> LossStep:
