@@ -29,6 +29,7 @@ from .training.about import save_description
 from .training.backends import report_savings
 from .training.choice import (
     Given,
+    choose_again,
     choose_training,
     fitting,
     intercepted_loss,
@@ -127,8 +128,10 @@ class DynPruneMixin(Trainer):
 
         Raises:
             CheckpointError: the checkpoint, or each one in the output folder, cannot be resumed; says why.
+            ValueError: a flag that was changed since the trainer was built cannot work.
         """
         self._context.refuse_copy(self)
+        self._training = choose_again(self._context, *self._given[:2])
         if resume_from_checkpoint:
             resume_from_checkpoint = self._context.choose_checkpoint(resume_from_checkpoint)
         with self._context.called():
@@ -138,9 +141,7 @@ class DynPruneMixin(Trainer):
         """A trial of `hyperparameter_search` may set pruning flags too."""
         super()._hp_search_setup(trial)
         if self.hp_search_backend is not None and trial is not None:
-            self.prune_flags.validate_pruning()
-            self._training = self._context.training = choose_training(self._context, *self._given[:2])
-            self._training.check()
+            self._training = choose_again(self._context, *self._given[:2])
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """For the loop of `train()`, over the plan's samples with a policy; else the stock loader."""
@@ -164,10 +165,11 @@ class DynPruneMixin(Trainer):
         num_train_epochs: int,
         resume_from_checkpoint: str | None,
         trial: Any,
+        **rest: Any,
     ) -> tuple[int, int]:
         """A new run, also for a second `train()` and for each attempt of `auto_find_batch_size`."""
         position = super()._init_training_state(
-            max_steps, num_update_steps_per_epoch, self._stock_epochs, resume_from_checkpoint, trial
+            max_steps, num_update_steps_per_epoch, self._stock_epochs, resume_from_checkpoint, trial, **rest
         )
         self._make_loss_step()
         self._context.begin(trial)

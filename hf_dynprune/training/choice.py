@@ -18,6 +18,7 @@ from ..losses.checks import OtherLoss, StockFails, compare_with_stock, loss_tole
 from ..losses.interception import InterceptedLoss
 from ..losses.registry import find_trainer_loss, known_loss
 from ..losses.step import LossStep, StepResult, without_own_keys
+from ..methods.none import NoPruning
 from ..selectors.contract import BatchSelector
 from ..serving.loader import find_plan_sampler
 from ..serving.rows import number_of_rows
@@ -40,9 +41,12 @@ def choose_training(context: TrainerContext, policy: PruningPolicy | None, selec
     """A training by the objects that were given, else by what the flags say now.
 
     Raises:
-        ValueError: both are given, or one of them is no object of its kind.
+        ValueError: both are given, or one of them is no object of its kind; or a flag that was changed after parsing
+            cannot work.
     """
     flags = context.flags
+    flags.validate_pruning()
+    context.chosen_by = flags.pruning_flags()
     selector = flags.build_selector() if selector is None else selector
     if selector is not None:
         return InBatchSelection(context, selector, policy)
@@ -54,7 +58,7 @@ def fitting(context: TrainerContext, training: Training, loader: Any = None) -> 
 
     `loader`: the one that will be trained from, once it is made.
     """
-    if training.prunes or not isinstance(training, (EpochPruning, StockTraining)):
+    if not training.is_off or not isinstance(training, (EpochPruning, StockTraining)):
         return training
     why = _why_stock(context)
     if not why and loader is not None and find_plan_sampler(loader) is None:
@@ -96,9 +100,23 @@ def refuse_to_prune(trainer_class: type, mixin: type, arguments: Any, given: tup
     has_flags = isinstance(arguments, DynPruneArguments)
     if policy is None and selector is None and has_flags and arguments.prune_selector is None:
         policy = arguments.build_policy()
-    if selector is None and isinstance(policy, PruningPolicy) and policy.max_ratio == 0:
+    if selector is None and isinstance(policy, NoPruning):
         return
     refuse_trainer(trainer_class, mixin, arguments)
+
+
+def choose_again(context: TrainerContext, policy: PruningPolicy | None, selector: BatchSelector | None) -> Training:
+    """The training in force; another one where a pruning flag was changed since it was chosen.
+
+    Raises:
+        ValueError: the flags, as they are now, cannot work.
+    """
+    if context.flags.pruning_flags() == context.chosen_by:
+        context.flags.validate_pruning()  # a flag of the stock Trainer may have been changed, such as `max_steps`
+        return context.training
+    context.training = choose_training(context, policy, selector)
+    context.training.check()
+    return context.training
 
 
 def make_loss_step(trainer: Any, context: TrainerContext, given: Given, stock: Callable[..., Any]) -> LossStep:

@@ -53,8 +53,9 @@ class TrainerContext:
     def __init__(self, trainer: Any, mixin: type) -> None:
         self._trainer = trainer
         self.mixin = mixin
-        args = trainer.args
-        self.flags: DynPruneArguments = args if isinstance(args, DynPruneArguments) else DynPruneArguments()
+        self._default_flags = DynPruneArguments()
+        self.chosen_by: Mapping[str, Any] = {}
+        """The pruning flags when `training` was chosen."""
         self.states = StateCache()
         """The pruning state of the checkpoint that was chosen, so that a resume reads it once."""
         self.times = EpochTimes()
@@ -63,7 +64,7 @@ class TrainerContext:
         """`ignore_keys_for_eval` of the `train()` under way."""
         self._before_training: slice | None = None
         self._log_at_begin = 0
-        self.run_folder = str(args.output_dir)
+        self.run_folder = str(trainer.args.output_dir)
         """Where the run under way, or the last one, writes its files: a trial of a search has its own."""
         self._seeds: RunSeeds | None = None
         self._is_called = False
@@ -138,6 +139,12 @@ class TrainerContext:
             self._before_training = slice(self._log_at_begin, len(self.state.log_history))
 
     # ---- Arguments and data ----
+
+    @property
+    def flags(self) -> DynPruneArguments:
+        """The pruning flags in the Trainer's arguments as they are now; the defaults where these have none."""
+        args = self.args
+        return args if isinstance(args, DynPruneArguments) else self._default_flags
 
     @property
     def seeds(self) -> RunSeeds:
@@ -267,6 +274,15 @@ class TrainerContext:
         """Steps that the scheduler has counted; a skipped optimizer step does not count."""
         return int(getattr(self._trainer.lr_scheduler, "last_epoch", self.state.global_step))
 
+    @property
+    def attempted_steps(self) -> int:
+        """Optimizer steps so far, with those that a grad scaler skipped: the run's position in the data.
+
+        After transformers 5.24 `global_step` leaves out the skipped ones, and the state has a count of its own for all.
+        """
+        attempts = getattr(self.state, "optimizer_step_attempts", None)
+        return int(self.state.global_step if attempts is None else attempts)
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Context of a forward pass in the Trainer's precision."""
         manager: AbstractContextManager[Any] = self._trainer.compute_loss_context_manager()
@@ -307,9 +323,10 @@ class TrainerContext:
         Newer versions multiply by the share of the steps that this call of `train` made; this undoes it.
         """
         first_step = getattr(self._trainer, "_initial_global_step", None)
-        if first_step is None or self.state.global_step <= first_step:
+        first_step = getattr(self._trainer, "_initial_optimizer_step_attempts", first_step)
+        if first_step is None or self.attempted_steps <= first_step:
             return 1.0
-        return float(max(self.state.max_steps, 1) / (self.state.global_step - first_step))
+        return float(max(self.state.max_steps, 1) / (self.attempted_steps - first_step))
 
     def set_max_steps(self, steps: int) -> None:
         """Correct the length of the run, in the state and in the progress bars."""

@@ -202,8 +202,9 @@ class EpochPruning:
         batches = len(dataloader)
         updates = max(1, math.ceil(batches / context.args.gradient_accumulation_steps))
         if not is_resumed:
-            run.clock.begin_epoch(number, context.state.global_step, updates, context.scheduler_steps)
-        if self._loader is not None and number == context.state.global_step == 0:
+            run.clock.skipped = context.attempted_steps - context.state.global_step
+            run.clock.begin_epoch(number, context.attempted_steps, updates, context.scheduler_steps)
+        if self._loader is not None and number == context.attempted_steps == 0:
             self._loader.seed_workers()
         context.set_max_steps(run.clock.max_steps)
         dealt = step.dealt
@@ -235,7 +236,7 @@ class EpochPruning:
     def _is_cut(self, updates: int) -> bool:
         """Whether a callback, or the run's end, stopped the epoch before its last step."""
         context, clock = self.context, self._active.clock
-        if clock.current is not None and context.state.global_step == clock.current.start_step + updates:
+        if clock.current is not None and context.attempted_steps == clock.current.start_step + updates:
             return False
         return bool(context.control.should_epoch_stop or context.control.should_training_stop)
 
@@ -247,7 +248,7 @@ class EpochPruning:
         self.merge()
         self._sample_logging.write(run)
         try:
-            record = run.close_epoch(context.state.global_step)
+            record = run.close_epoch(context.attempted_steps)
             hold_out(context, run, record)
         finally:
             if context.is_first:

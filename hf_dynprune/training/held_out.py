@@ -43,7 +43,8 @@ def hold_out(context: TrainerContext, run: EpochRun, record: EpochRecord) -> Non
     """
     state, start = context.state, state_before(run, record)
     record.held_out = _of_first(context, run, held_out_figure(context.args, context.training_log, start))
-    is_over = state.global_step >= run.clock.max_steps or context.control.should_training_stop
+    made = state.global_step if run.clock.length.fixed_steps else context.attempted_steps
+    is_over = made >= run.clock.max_steps or context.control.should_training_stop
     is_warm_up = record.epoch + 1 < run.identity.warmup_epochs  # the next epoch is full, whatever an evaluation says
     if is_over or is_warm_up or record.held_out is not None or not context.evaluation_samples:
         return

@@ -58,8 +58,9 @@ def _take_up_state(context: TrainerContext, run: EpochRun, folder: str, length: 
     if run.policy.max_ratio == 0 and saved.get("layout") != asdict(context.layout):
         # The rest of the epoch would be dealt out anew, which the stock Trainer does not do.
         raise CheckpointError("It was written with other batches, accumulation or processes.")
+    step, skips, is_over = context.attempted_steps, not context.args.ignore_data_skip, saved["epoch_stopped"]
+    run.clock.skipped = step - context.state.global_step
     run.load_state_dict(arrays, saved)
-    step, skips, is_over = context.state.global_step, not context.args.ignore_data_skip, saved["epoch_stopped"]
     if skips and not saved["in_order"] and not is_over and run.clock.position_at(step)[1]:
         raise CheckpointError(
             f"{folder} lies inside an epoch and was written with `dataloader_in_order=False`: "
@@ -69,7 +70,7 @@ def _take_up_state(context: TrainerContext, run: EpochRun, folder: str, length: 
     epoch, done = run.take_up(step, not skips, saved["scheduler_steps"], is_over)
     # In other units a finished run's end may come out before its last step.
     context.state.max_steps = max(run.clock.max_steps, step)
-    if run.clock.length.fixed_steps and length.max_steps <= step:
+    if run.clock.length.fixed_steps and length.max_steps <= context.state.global_step:
         return max(length.num_epochs, length.max_steps), 0
     return epoch, done * context.args.gradient_accumulation_steps
 
