@@ -27,19 +27,12 @@ from .selectors.contract import BatchSelector
 from .serving.served import ServedBatch, is_indexed
 from .training.about import save_description
 from .training.backends import report_savings
-from .training.choice import (
-    Given,
-    choose_again,
-    choose_training,
-    fitting,
-    intercepted_loss,
-    intercepting,
-    make_loss_step,
-    refuse_to_prune,
-)
+from .training.choice import choose_again, choose_training, fitting, refuse_to_prune
 from .training.context import TrainerContext
+from .training.first_batch import intercepted_loss, intercepting, normalised_over_window
 from .training.hooks import check_hooks
 from .training.hub import HubPushes, add_to_card
+from .training.loss_choice import Given, make_loss_step
 from .training.protocol import StockLength
 from .training.run_length import other_args
 from .training.schedulers import NominalStepping
@@ -231,22 +224,13 @@ class DynPruneMixin(Trainer):
         return prepared
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """The stock step; where the loss is computed here, told that it is normalised over the window for any model.
+        """The stock step. What it returns is logged: the loss as it would be on all data, where weights allow to say.
 
-        The first stock flag says whether the model does so itself, and is wrong for ResNet, Segformer and others. It is
-        set here only, since evaluation reads it too. The second exists from transformers 5.20 on and then decides.
-
-        What it returns is logged: weights that make up for samples left out make a sum over fewer samples larger.
+        A loss that is computed here is normalised over the window, for any model.
         """
-        before = self.model_accepts_loss_kwargs, getattr(self, "loss_is_scaled_for_ga", None)
-        if self._loss_step.is_known:
-            self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True
-        try:
-            with self._loss_step.training(inputs):
-                loss = super().training_step(model, inputs, num_items_in_batch)
-        finally:
-            self.model_accepts_loss_kwargs, self.loss_is_scaled_for_ga = before
-        return loss if self._loss_step.mean_weight == 1 else loss / self._loss_step.mean_weight
+        with self._loss_step.training(inputs), normalised_over_window(self, self._loss_step.is_known):
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        return self._loss_step.logged(loss)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

@@ -209,6 +209,10 @@ class LossStep:
         finally:
             self._current = before
 
+    def logged(self, loss: Tensor) -> Tensor:
+        """A training loss as it is logged: weights that make up for samples left out make it larger than on all data."""
+        return loss if self.mean_weight == 1 else loss / self.mean_weight
+
     def served(self, inputs: Any) -> Served | None:
         """What was dealt out with the batch that a loss is to be made of; None in evaluation."""
         return self.find(inputs) or self._current

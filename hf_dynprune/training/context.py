@@ -20,14 +20,13 @@ from ..losses.step import LossStep
 from ..records.state_files import CheckpointError, StateCache
 from ..records.timing import EpochTimes
 from ..records.usable_checkpoint import choose_checkpoint, remove_markers
-from ..serving.distributed import collect, from_first_process
-from ..serving.generators import initial_seed
+from ..serving.distributed import collect
 from ..serving.mixing import PARTNER_KEY, mixes, training_collator
 from ..training_args import DynPruneArguments
 from .combining import is_of_trl
 from .gpu_meter import find_meter
 from .protocol import Training
-from .seeds import RunSeeds
+from .train_call import TrainCall
 
 OWN_ROWS = "dynprune/"
 """In every key of a row of pruning's own, perhaps behind a prefix that a `log` of the user's puts there."""
@@ -38,7 +37,7 @@ def _of_trainer(name: str) -> Any:
     return property(lambda context: getattr(context._trainer, name), doc=f"The Trainer's `{name}`.")
 
 
-class TrainerContext:
+class TrainerContext(TrainCall):
     """The Trainer, a built `DynPruneMixin`, as a training sees it.
 
     Everything is read when it is asked for, since the Trainer replaces model, optimizer and state during a run. Behind
@@ -66,10 +65,6 @@ class TrainerContext:
         self._log_at_begin = 0
         self.run_folder = str(trainer.args.output_dir)
         """Where the run under way, or the last one, writes its files: a trial of a search has its own."""
-        self._seeds: RunSeeds | None = None
-        self._is_called = False
-        self._begun_with: int | None = None
-        self._checkpoint: str | None = None
 
     # ---- The Trainer's own attributes ----
 
@@ -82,51 +77,9 @@ class TrainerContext:
     control = _of_trainer("control")
     hub_model_id = _of_trainer("hub_model_id")
 
-    @contextmanager
-    def called(self) -> Iterator[None]:
-        """Context of one call of `train()`."""
-        self._is_called, self._seeds, self._begun_with = True, None, None
-        try:
-            yield
-        finally:
-            self._is_called, self._checkpoint = False, None
-            self.states.clear()  # left there where the run failed before it was taken up
-
-    def begins_run(self) -> bool:
-        """Whether it is the loop of `train()` that asks for a loader; the run's seeds are read then.
-
-        Others may ask, as a callback that evaluates on the training set, and get the stock loader. A loop begins again
-        where `auto_find_batch_size` has lowered the batch size.
-        """
-        if not self._is_called or self._begun_with == self.batch_size:
-            return False
-        self._read_seeds()
-        return True
-
-    def _read_seeds(self) -> None:
-        """The first process's seeds: from arguments, the checkpoint that is resumed, or torch's generator."""
-        self._seeds = from_first_process(self.args, self._find_seeds)
-
-    @contextmanager
-    def stock_order(self) -> Iterator[None]:
-        """Context in which Accelerate orders the stock loader by the run's seed, which a resume takes over."""
-        config = self.accelerator.dataloader_config
-        before, config.data_seed = config.data_seed, self.seeds.order
-        try:
-            yield
-        finally:
-            config.data_seed = before
-
-    def _find_seeds(self) -> RunSeeds:
-        seeds = RunSeeds.of(self.args, self.flags.prune_seed, initial_seed())
-        saved = None if self._checkpoint is None else self.states.peek(self._checkpoint)
-        return seeds if saved is None else seeds.resumed(saved)
-
     def begin(self, trial: Any) -> None:
         """A new run: its folder, its clock, and the GPUs' meter of energy on the first process."""
-        if self._is_called and self._seeds is None:  # a `get_train_dataloader` of the user's own, with a selector
-            self._read_seeds()
-        self._begun_with = self.batch_size
+        self.note_begin()
         here = int(os.environ.get("LOCAL_WORLD_SIZE", self.args.n_gpu))
         self.times = EpochTimes(find_meter(here) if self.is_first else None)
         self.run_folder = self.folder(trial)
@@ -145,11 +98,6 @@ class TrainerContext:
         """The pruning flags in the Trainer's arguments as they are now; the defaults where these have none."""
         args = self.args
         return args if isinstance(args, DynPruneArguments) else self._default_flags
-
-    @property
-    def seeds(self) -> RunSeeds:
-        """Of the run under way, or of the last one, the same on every process; before a run, those of the arguments."""
-        return RunSeeds.of(self.args, self.flags.prune_seed) if self._seeds is None else self._seeds
 
     @property
     def train_data_and_collator(self) -> tuple[Any, Any]:

@@ -18,7 +18,7 @@ from ..common.logs import logger
 from ..decisions.budget import TargetSaving
 from ..decisions.dealing import Dealing, Layout
 from ..decisions.plan import EpochInfo, PrunePlan
-from ..decisions.policy import PruningPolicy
+from ..decisions.policy import PruningPolicy, check_plan
 from ..decisions.proxy import GradientProxy
 from ..decisions.schedule import RunClock, RunLength
 from ..decisions.scores import FoldSummary, ScoreStore, ScoreView
@@ -88,13 +88,7 @@ class EpochRun:
         began = time.perf_counter()
         view = self.store.view()
         plan = self._select(view, info)
-        if not isinstance(plan, PrunePlan):
-            raise TypeError(f"`plan` of {self.policy} must return a PrunePlan, got {type(plan).__name__}.")
-        if plan.num_samples != self.identity.num_samples:
-            raise ValueError(
-                f"{self.policy} planned for {plan.num_samples} samples, the training set has "
-                f"{self.identity.num_samples}: give the plan `num_samples=len(view)`."
-            )
+        check_plan(plan, self.policy, self.identity.num_samples)
         self.dealing = Dealing(self.layout.window)
         if not plan.is_full:
             self._last_pruned_ratio = plan.ratio
