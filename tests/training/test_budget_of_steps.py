@@ -228,7 +228,10 @@ def test_interrupted_after_every_step_equals_uninterrupted(policy, tmp_path):
         ({"prune_budget": "passes"}, "prune_budget: 'steps' then, None now"),
         ({"prune_budget": None}, "prune_budget: 'steps' then, None now"),
         ({"prune_target_saving": 0.4}, "prune_target_saving: 0.5 then, 0.4 now"),
-        ({"prune_target_saving": None, "max_steps": 24}, "run fixed by `max_steps`: False then, True now"),
+        (
+            {"prune_target_saving": None, "max_steps": 24},
+            "prune_target_saving: 0.5 then, None now; prune_budget: 'steps' then, None now",
+        ),
         ({"per_device_train_batch_size": 2}, "optimizer steps of a full epoch: 6 then, 11 now"),
     ],
 )
