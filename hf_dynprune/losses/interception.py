@@ -115,7 +115,8 @@ class InterceptedLoss(PerSampleLoss):
         items = self.items(inputs) if self.is_normalized else None
         batch = dict(inputs)
         rows = self.rows(inputs)
-        number = None if items is None else items.sum()
+        # Of the window of all processes: the Trainer multiplies the loss by their number.
+        number = None if items is None else items.sum() * self.processes
         # On the first batch gradients show what the loss is learned through, and what only counts.
         with nullcontext() if self.is_verified else torch.enable_grad():
             return self.apart(lambda: self.compute(model, batch, number), inputs, rows, number)

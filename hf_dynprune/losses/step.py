@@ -210,7 +210,7 @@ class LossStep:
             self._current = before
 
     def logged(self, loss: Tensor) -> Tensor:
-        """A training loss as it is logged: weights that make up for samples left out make it larger than on all data."""
+        """A training loss as it is logged: weights that make up for samples left out make it larger."""
         return loss if self.mean_weight == 1 else loss / self.mean_weight
 
     def served(self, inputs: Any) -> Served | None:
