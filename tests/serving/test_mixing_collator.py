@@ -155,19 +155,30 @@ def test_training_batches_are_mixed_and_evaluation_is_not(data, tmp_path):
             vit(), data(), tmp_path / name, policy=InfoBatch(), eval_dataset=data(), data_collator=collator
         )
 
-    trainer = build("mixing", MixingCollator())
+    trained = []
+
+    class Noting(MixingCollator):
+        def for_training(self, items):
+            trained.append(super().for_training(items))
+            return dict(trained[-1])
+
+    trainer = build("mixing", Noting())
+    before = build("plain", default_data_collator).evaluate()["eval_loss"]
+    assert trainer.evaluate()["eval_loss"] == before
     plain = torch.cat([batch["pixel_values"] for batch in trainer.get_eval_dataloader()])
     mixed = 0
-    for batch in trainer.get_train_dataloader():
+    trainer.train()
+    assert trainer.state.global_step == len(trained)
+    for batch in trained:
         assert {PARTNER_KEY, SHARE_KEY} <= set(batch)
         moved = batch[PARTNER_KEY] != torch.arange(len(batch["labels"]))
         is_plain = torch.isclose(batch["pixel_values"][:, None], plain, atol=1e-5).flatten(2).all(2).any(1)
         assert (is_plain | moved).all()
         mixed += int((~is_plain).sum())
     assert mixed > 10
-    for loader in (trainer.get_eval_dataloader(), trainer.get_test_dataloader(data())):
+    # A training loader that is asked for outside `train()` is the stock one.
+    for loader in (trainer.get_eval_dataloader(), trainer.get_test_dataloader(data()), trainer.get_train_dataloader()):
         assert all(set(batch) == {"pixel_values", "labels"} for batch in loader)
-    assert trainer.evaluate()["eval_loss"] == build("plain", default_data_collator).evaluate()["eval_loss"]
 
 
 def test_workers_do_not_change_what_is_mixed(tmp_path):
