@@ -19,16 +19,17 @@ from .candidates import without_trace
 from .combining import owner_of
 from .context import TrainerContext
 from .held_out import refuse_without_proxy
+from .passing_on import passes_loss_on
 
 
 def has_code_of_its_own(trainer: Any, context: TrainerContext) -> bool:
     """Whether code that this package does not know takes part in making the training loss."""
     names = ("compute_loss", "training_step", "_get_num_items_in_batch")
     order = context.trainer_class.__mro__
-    in_front = order[: order.index(context.mixin)]
-    if trainer.compute_loss_func is not None or any(name in vars(trainer) for name in names):
+    in_front = [vars(trainer), *map(vars, order[: order.index(context.mixin)])]
+    if trainer.compute_loss_func is not None or any(name in each for each in in_front for name in names[1:]):
         return True
-    if any(name in vars(each) for each in in_front for name in names):
+    if not all(passes_loss_on(each["compute_loss"]) for each in in_front if "compute_loss" in each):
         return True
     owner = owner_of("compute_loss", context.trainer_class, context.mixin)
     if find_trainer_loss(owner) is not None:
@@ -164,7 +165,9 @@ def _compare_with_stock(
     try:
         step.is_checked = compare_with_stock(loss, context.plain_model, inputs, stock)
     except ValueError as error:
-        if is_given or isinstance(error, StockFails):
+        if isinstance(error, StockFails):
+            raise ValueError(str(error)) from error.__cause__
+        if is_given:
             raise
         if context.training.is_off:
             logger.info("The samples' losses are not known here, so there are no figures of them: %s", error)
