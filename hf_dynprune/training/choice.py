@@ -64,7 +64,7 @@ def _why_stock(context: TrainerContext) -> str:
     try:
         refuse_trainer(context.trainer_class, context.mixin, args)
         refuse_unsupported(context.train_dataset, args)
-        refuse_own_data(context.trainer_class, context.mixin, context.train_dataset, args)
+        refuse_own_data(context.trainer_class, context.mixin, args)
     except ValueError as error:
         return str(error)
     loading = owner_of("get_train_dataloader", context.trainer_class, context.mixin)

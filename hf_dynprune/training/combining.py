@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import datasets
 from transformers import Trainer
 
 from ..losses.registry import find_trainer_loss
@@ -58,11 +57,10 @@ def refuse_trainer(trainer_class: type, mixin: type, arguments: Any) -> None:
         known.refuse_settings(name, arguments)
 
 
-def refuse_own_data(trainer_class: type, mixin: type, dataset: Any, arguments: Any) -> None:
+def refuse_own_data(trainer_class: type, mixin: type, arguments: Any) -> None:
     """Raise a ValueError where the class chooses or loads the training data itself: a plan would not be served.
 
-    The loader of sentence-transformers is known: with one data set and its default batch sampler it shuffles, as the
-    stock one does.
+    The loader of sentence-transformers is known: with its default batch sampler it shuffles, as the stock one does.
     """
     sampled = trainer_class._get_train_sampler is not Trainer._get_train_sampler  # type: ignore[attr-defined]
     if sampled:
@@ -72,7 +70,7 @@ def refuse_own_data(trainer_class: type, mixin: type, dataset: Any, arguments: A
         )
     owner = owner_of("get_train_dataloader", trainer_class, mixin)
     if _package(owner) == "sentence_transformers":
-        _refuse_composed_batches(trainer_class, dataset, arguments)
+        _refuse_composed_batches(trainer_class, arguments)
     elif owner is not Trainer:
         raise ValueError(
             f"{owner.__name__} has a `get_train_dataloader` of its own, which {trainer_class.__name__} would not use: "
@@ -81,20 +79,16 @@ def refuse_own_data(trainer_class: type, mixin: type, dataset: Any, arguments: A
         )
 
 
-def _refuse_composed_batches(trainer_class: type, dataset: Any, arguments: Any) -> None:
-    """Raise a ValueError where a trainer of sentence-transformers does more with the data than to shuffle them."""
-    name, sampler = trainer_class.__name__, getattr(arguments, "batch_sampler", None)
-    if not isinstance(dataset, datasets.Dataset):
-        raise ValueError(
-            f"{name} is a trainer of sentence-transformers, got a {type(dataset).__name__} as `train_dataset`: its own "
-            "batch sampler composes batches of several data sets, so no plan can be served. Pass one `datasets.Dataset`."
-        )
-    is_default = getattr(sampler, "value", None) == "batch_sampler"
+def _refuse_composed_batches(trainer_class: type, arguments: Any) -> None:
+    """Raise a ValueError where a trainer of sentence-transformers does more with its data than to shuffle them."""
+    sampler = getattr(arguments, "batch_sampler", None)
+    sampler = getattr(sampler, "value", sampler)
     owner = next(base for base in trainer_class.__mro__ if "get_batch_sampler" in vars(base))
-    if not is_default or _package(owner) != "sentence_transformers":
+    if sampler != "batch_sampler" or _package(owner) != "sentence_transformers":
         raise ValueError(
-            f"{name} is a trainer of sentence-transformers whose batch sampler composes batches itself (`batch_sampler` "
-            f"{getattr(sampler, 'value', sampler)!r}), so no plan can be served: use the default, 'batch_sampler'."
+            f"{trainer_class.__name__} is a trainer of sentence-transformers whose batch sampler composes batches "
+            f"itself (`batch_sampler` {sampler!r}, `get_batch_sampler` of {owner.__name__}), so no plan can be served: "
+            "use the default ones, or set `prune_method='none'`."
         )
 
 

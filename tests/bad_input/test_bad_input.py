@@ -82,6 +82,25 @@ def test_bad_input(name, tmp_path, saved):
     assert case.steps == (None if log is None else len(log.steps))
 
 
+@pytest.mark.parametrize(
+    "name", ["label smoothing", "one label where the model has none", "DPT without auxiliary head", "set-based loss"]
+)
+def test_where_the_stock_loss_fails_without_pruning_the_reason_is_the_same(name, tmp_path, monkeypatch):
+    case = SEGMENTATION_LOSSES[name]
+    monkeypatch.setattr("tests.bad_input.segmentation_losses.build", stock_build)
+    log = StepLog()
+    trainer = case.act(tmp_path)
+    trainer.add_callback(log)
+    with pytest.raises(ValueError, match=case.message) as caught:
+        trainer.train()
+    assert caught.value.__cause__ is not None  # the stock Trainer's own
+    assert not log.steps
+
+
+def stock_build(*args, **flags):
+    return build(*args, **{**flags, "prune_method": "none"})
+
+
 def test_size_of_the_catalogue():
     assert {kind: len(cases) for kind, cases in KINDS.items()} == {
         "flags": 58,
