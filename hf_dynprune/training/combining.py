@@ -31,9 +31,9 @@ def refuse_arguments(trainer_class: type, arguments: Any) -> None:
 
 
 def refuse_trainer(trainer_class: type, mixin: type, arguments: Any) -> None:
-    """Raise a ValueError, with what to do instead, where the class computes a loss that pruning would replace.
+    """Raise a ValueError, with what to do instead, where the trainer class has no losses of single samples.
 
-    `arguments` are the training arguments, None for the class's own; `has_loss`: a `per_sample_loss` is given.
+    `arguments` are the training arguments, None for the class's own.
     """
     owner = owner_of("compute_loss", trainer_class, mixin)
     name = trainer_class.__name__
@@ -47,8 +47,8 @@ def refuse_trainer(trainer_class: type, mixin: type, arguments: Any) -> None:
     if _package(owner) == "trl" and owner.__name__ == "KTOTrainer":
         raise ValueError(
             f"{name} combines data pruning with TRL's KTOTrainer, whose loss compares an answer with the mean KL "
-            "divergence of its batch, and takes wanted and unwanted answers apart: no sample has a loss of its own. The "
-            "divergence is 0 at first, so the first batch would not show it. Choose the data beforehand, such as with "
+            "divergence of its batch, and takes wanted and unwanted answers apart: no sample has a loss of its own. "
+            "The divergence is 0 at first, so the first batch would not show it. Choose the data beforehand, such as with "
             "`dataset.select`, train on pairs with DPOTrainer, or set `prune_method='none'`."
         )
     refuse_arguments(trainer_class, arguments)

@@ -208,6 +208,15 @@ def test_a_loader_of_the_class_serves_a_selector_but_no_plan(tmp_path):
     assert selected.pruning_history[0].kept == 11
 
 
+SERVED = {
+    "BinaryCrossEntropyLoss": ("cross_encoder", ("a", "b", "label")),
+    "MSELoss": ("cross_encoder", ("a", "b", "score")),
+    "CosineSimilarityLoss": ("bi_encoder", ("a", "b", "score")),
+    "TripletLoss": ("bi_encoder", ("a", "b", "c")),
+    "ContrastiveLoss": ("bi_encoder", ("a", "b", "label")),
+}
+
+
 class TestSentenceTransformers:
     """Losses of single samples are pruned; losses that compare samples show on the first batch."""
 
@@ -252,17 +261,9 @@ class TestSentenceTransformers:
         rows = datasets.Dataset.from_dict({name: COLUMNS[name] for name in columns})
         return combined(trainer)(model=model, args=args(**flags), train_dataset=rows, loss=loss, selector=selector)
 
-    SERVED = {
-        "BinaryCrossEntropyLoss": ("cross_encoder", ("a", "b", "label")),
-        "MSELoss": ("cross_encoder", ("a", "b", "score")),
-        "CosineSimilarityLoss": ("bi_encoder", ("a", "b", "score")),
-        "TripletLoss": ("bi_encoder", ("a", "b", "c")),
-        "ContrastiveLoss": ("bi_encoder", ("a", "b", "label")),
-    }
-
     @pytest.mark.parametrize("loss", SERVED)
     def test_losses_of_single_samples_are_pruned(self, loss, tmp_path):
-        kind, columns = self.SERVED[loss]
+        kind, columns = SERVED[loss]
         trainer = getattr(self, kind)(tmp_path, loss, columns)
         trainer.train()
         kept = [record.kept for record in trainer.pruning_history]
