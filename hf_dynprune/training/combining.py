@@ -48,8 +48,8 @@ def refuse_trainer(trainer_class: type, mixin: type, arguments: Any) -> None:
         raise ValueError(
             f"{name} combines data pruning with TRL's KTOTrainer, whose loss compares an answer with the mean KL "
             "divergence of its batch, and takes wanted and unwanted answers apart: no sample has a loss of its own. "
-            "The divergence is 0 at first, so the first batch would not show it. Choose the data beforehand, such as with "
-            "`dataset.select`, train on pairs with DPOTrainer, or set `prune_method='none'`."
+            "The divergence is 0 at first, so the first batch would not show it. Choose the data beforehand, such as "
+            "with `dataset.select`, train on pairs with DPOTrainer, or set `prune_method='none'`."
         )
     refuse_arguments(trainer_class, arguments)
     known = find_trainer_loss(owner)
