@@ -239,7 +239,8 @@ class DynPruneMixin(Trainer):
         step, served = self._loss_step, self._loss_step.served(inputs)
         if served is None or not (step.is_known or step.can_observe):
             plain = without_own_keys(inputs) if is_indexed(inputs) else inputs
-            return super().compute_loss(model, plain, return_outputs, num_items_in_batch)
+            with step.explained():
+                return super().compute_loss(model, plain, return_outputs, num_items_in_batch)
         if step.is_stock:
             value, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
             result = step.observe(model, inputs, served, value, outputs)

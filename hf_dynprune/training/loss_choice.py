@@ -40,14 +40,17 @@ def make_loss_step(trainer: Any, context: TrainerContext, given: Given, stock: C
         check = partial(check_first_batch, trainer, context, stock, is_given=True)
         return LossStep(resolve_loss(given, options), context.accelerator, name, check=check)
     has_code = has_code_of_its_own(trainer, context)
-    known = None
+    known, refusal = None, None
     try:
         known = _known_loss(trainer, context, smoothing, options)
-    except ValueError:
+    except ValueError as error:
+        refusal = None if has_code else error
         if options or not (is_off or has_code):
             raise
     if is_off and (has_code or known is None):
-        return LossStep(known, context.accelerator, name, is_stock=True)
+        step = LossStep(known, context.accelerator, name, is_stock=True)
+        step.refusal = refusal
+        return step
     if known is None or has_code:
         if options:
             raise ValueError(
