@@ -52,7 +52,7 @@ def doctor(flags: Flags = None, model: Model = None, samples: Samples = None) ->
             raise ValueError(f"`--samples` ({samples}) without flags to look at: give those of the script after `--`.")
     for finding in findings:
         typer.echo(f"{SIGNS[finding.state]} {finding.text}")
-    typer.echo("\nWhatever the flags, refused with a message that says what to do instead:")
+    typer.echo("\nWith pruning, refused with a message that says what to do instead (`--prune_method none` refuses none of it):")
     for line in ALWAYS_REFUSED:
         typer.echo(f"  - {line}")
     problems = sum(finding.state == "problem" for finding in findings)

@@ -1,7 +1,8 @@
 """Which trainer classes pruning can be combined with: a rule on what they override, asked before they are built.
 
 The pruning trainer comes first in the order of inheritance. Methods that it wraps reach the other class through
-`super()`. Methods that it replaces in training do not, and what they did would be lost without a message.
+`super()`, and a `compute_loss` of the other class is taken apart by sample. A loader or sampler of the other class would
+have no effect, and is refused where a plan is served.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ def refuse_arguments(trainer_class: type, arguments: Any) -> None:
 
 
 def refuse_trainer(trainer_class: type, mixin: type, arguments: Any) -> None:
-    """Raise a ValueError, with what to do instead, where the class computes a loss that pruning would replace.
+    """Raise a ValueError, with what to do instead, where the class has no loss per sample, or its settings allow none.
 
-    `arguments` are the training arguments, None for the class's own; `has_loss`: a `per_sample_loss` is given.
+    `arguments` are the training arguments, None for the class's own.
     """
     owner = owner_of("compute_loss", trainer_class, mixin)
     name = trainer_class.__name__
