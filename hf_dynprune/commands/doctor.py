@@ -53,7 +53,7 @@ def doctor(flags: Flags = None, model: Model = None, samples: Samples = None) ->
     for finding in findings:
         typer.echo(f"{SIGNS[finding.state]} {finding.text}")
     typer.echo(
-        "\nWith pruning, refused with a message that says what to do instead; with `--prune_method none` nothing of it is:"
+        "\nRefused with a message that says what to do instead, unless nothing is pruned (`--prune_method none`):"
     )
     for line in ALWAYS_REFUSED:
         typer.echo(f"  - {line}")
