@@ -38,7 +38,7 @@ FOR = {
 """What optional packages are for."""
 ALWAYS_REFUSED = (
     "iterable data sets, and a sampler or loader of your own, without a selector (`prune_selector`)",
-    "losses that compare the samples of a batch (CLIP, sentence-transformers), match sets (Mask2Former, DETR), or are "
+    "losses that compare the samples of a batch (CLIP, in-batch negatives), match sets (Mask2Former, DETR), or are "
     "no sum over samples (the root of a mean, dice over a whole batch)",
     "a `training_step` that calls neither `super().training_step` nor `self.compute_loss`",
     "`MixingCollator` (mixup, cutmix) with a selector, or with another loss than that of classification",
