@@ -139,3 +139,13 @@ def loss_tolerance(model: torch.nn.Module) -> float:
     """
     is_half = any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters())
     return 1e-2 if is_half else 1e-4
+
+
+def refuse_poisoned_buffers(model: torch.nn.Module) -> None:
+    """Raise a FloatingPointError where a forward pass has left NaN in the model's buffers, which cannot be undone."""
+    for name, buffer in model.named_buffers():
+        if buffer.is_floating_point() and bool(torch.isnan(buffer).any()):
+            raise FloatingPointError(
+                f"A sample whose loss is NaN or infinite has made the model's buffer {name!r} NaN (statistics of batch "
+                "normalisation): no later batch can be trained. Remove the sample, or clean its values in the data set."
+            )

@@ -20,10 +20,11 @@ from torch import Tensor
 from ..common.logs import logger
 from ..serving.distributed import sum_over_processes
 from ..serving.indexed import INDEX_KEY, WEIGHT_KEY
+from ..serving.rows import take_rows
 from ..serving.served import Served, ServedBatch, is_indexed, take_served
 from . import host
 from .base import LossTerms, PerSampleLoss
-from .checks import check_counts, check_terms
+from .checks import check_counts, check_terms, refuse_poisoned_buffers
 from .interception import InterceptedLoss
 from .reduction import weighted_loss
 
@@ -233,9 +234,33 @@ class LossStep:
         processes = self._accelerator.num_processes
         # Gradients are averaged over processes, but their sum is meant.
         denominator = self._items / processes if processes > 1 else self._items
-        value = weighted_loss(terms, served.weight.to(terms.total.device), denominator, micro_batches)
+        kept, weight, trained = self._finite_rows(terms.total), served.weight.to(terms.total.device), terms
+        if kept is not None:
+            refuse_poisoned_buffers(model)
+            if not kept:
+                return self._nothing(model, outputs, served, terms)
+            rest = take_rows(batch, kept, len(served.index))
+            trained, weight = self.loss(model, rest, self.loss.forward(model, rest)), weight[kept]
+        value = weighted_loss(trained, weight, denominator, micro_batches)
         count: Any = served.count
         return StepResult(value, outputs, served.index, terms.scored(count), terms.score.detach().to(device))
+
+    def _finite_rows(self, losses: Tensor) -> list[int] | None:
+        """Rows with finite losses, where some are not; None where all are, and where a device would have to wait.
+
+        The others are left out by another forward pass: in backward their activations make every gradient NaN.
+        """
+        if self._accelerator.num_processes > 1 or not host.is_on_host(losses):
+            return None
+        finite = torch.isfinite(losses.detach())
+        return None if bool(finite.all()) else finite.nonzero().flatten().tolist()
+
+    @staticmethod
+    def _nothing(model: Any, outputs: Any, served: Served, terms: LossTerms) -> StepResult:
+        """A loss of 0, which changes nothing, of a batch without a finite one."""
+        value = sum(0 * parameter.flatten()[:1].sum() for parameter in model.parameters() if parameter.requires_grad)
+        count: Any = served.count
+        return StepResult(torch.as_tensor(value), outputs, served.index, terms.scored(count), terms.score.detach())
 
     def intercept(
         self, compute: Callable[..., Any], model: Any, inputs: Any, served: Served, named: Mapping[str, Any]
@@ -247,7 +272,7 @@ class LossStep:
         if self.failure is not None:
             raise self.failure
         loss: Any = self.loss
-        count = loss.count(inputs)
+        count, whole = loss.count(inputs), dict(inputs)  # the code may take entries out
         check_counts(count, served.index)
         if self.has_ghosts:
             count = count * (served.weight > 0)
@@ -259,7 +284,12 @@ class LossStep:
             served.weight,
             served.share,
         )
-        result = StepResult(found.value, found.outputs, served.index, count, found.carried[1].detach())
+        score, kept = found.carried[1].detach(), self._finite_rows(found.carried[1])
+        if kept:
+            refuse_poisoned_buffers(model)
+            rest, number = take_rows(whole, kept, len(served.index)), named.get("num_items_in_batch")
+            found = loss.apart(lambda: compute(model, rest, **named), rest, len(kept), number, served.weight[kept])
+        result = StepResult(found.value, found.outputs, served.index, count, score)
         return ((found.value, found.outputs) if named.get("return_outputs") else found.value), result
 
     @contextmanager
