@@ -1,0 +1,44 @@
+"""`python -m tests.recipes` runs every recipe in every way and writes the table into the docs where all is as expected.
+
+`python -m tests.recipes PART ...` only runs those whose names contain a part, and writes nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.recipes.running import outcome
+from tests.recipes.table import PAGE, all_recipes, table, with_table
+
+
+def main(parts: list[str]) -> int:
+    """Print what came of each recipe; 1 where one came out otherwise than expected."""
+    others = 0
+    for recipe in all_recipes():
+        if parts and not any(part in recipe.name for part in parts):
+            continue
+        missing = [name for name in recipe.needs if importlib.util.find_spec(name) is None]
+        if missing:
+            sys.stdout.write(f"{recipe.name}: needs {', '.join(missing)}\n")
+            others += 1
+            continue
+        start = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            found = outcome(recipe, Path(folder))
+        as_expected = found == recipe.expected
+        others += not as_expected
+        word = "as expected" if as_expected else f"{found}"
+        sys.stdout.write(f"{recipe.name}: {word} ({time.perf_counter() - start:.1f} s)\n")
+        sys.stdout.flush()
+    if not parts and not others:
+        PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), table()), encoding="utf-8")
+        sys.stdout.write(f"wrote {PAGE.name}\n")
+    return int(others > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,125 @@
+"""What a recipe is: a training as people publish it, and what comes of it with the stock Trainer and with ours.
+
+A recipe is written for a trainer class and a class of arguments, so that the same lines are run with the stock classes
+and with the pruning ones, as users change them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer, TrainingArguments
+
+from hf_dynprune import DynPruneArguments, DynPruneMixin
+from tests.support.helpers import arguments
+
+RUNS, FAILS, REFUSED, SAME, NOT_RUN = "runs", "fails", "refused", "to the bit", "—"
+
+Build = Callable[..., Trainer]
+"""`build(base, args_class, out, **flags)` gives the trainer, not yet trained."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One word for each way of training.
+
+    Args:
+        stock: with the stock classes.
+        none: with ours and pruning off: `to the bit` where the final weights are the stock run's.
+        infobatch: `runs` where it trained to the end, left samples out, recorded scores, and the weights are finite.
+        orderdp: the same.
+        resume: an InfoBatch run that was cut inside an epoch and resumed: `to the bit` where the final weights are
+            those of the run that was not cut.
+        reason: why what is refused is refused, as the docs say it.
+    """
+
+    stock: str = RUNS
+    none: str = SAME
+    infobatch: str = RUNS
+    orderdp: str = RUNS
+    resume: str = SAME
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training as people publish it.
+
+    Args:
+        name: how people call it.
+        says: how it is written, for the docs.
+        theme: module it is in.
+        build: makes the trainer.
+        expected: what comes of it.
+        message: pattern of the message where it is refused, so that it is refused for the true reason.
+        trainer: path of the stock trainer class.
+        arguments: path of its class of arguments.
+        needs: packages besides the package's own requirements.
+    """
+
+    name: str
+    says: str
+    theme: str
+    build: Build
+    expected: Outcome
+    message: str
+    trainer: str
+    arguments: str
+    needs: tuple[str, ...]
+
+    def classes(self, stock: bool) -> tuple[type[Trainer], type[TrainingArguments]]:
+        """The stock classes, or those with pruning in front."""
+        base, args_class = found(self.trainer), found(self.arguments)
+        if stock:
+            return base, args_class
+        pruning = type(f"Pruning{base.__name__}", (DynPruneMixin, base), {"__module__": __name__})
+        with_flags = type(f"Pruning{args_class.__name__}", (DynPruneArguments, args_class), {"__module__": __name__})
+        return pruning, dataclass(with_flags)
+
+
+def found(path: str) -> Any:
+    """What a dotted path names."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+RECIPES: list[Recipe] = []
+
+
+def recipe(
+    name: str,
+    says: str,
+    *,
+    refused: str = "",
+    message: str = "",
+    stock: str = RUNS,
+    trainer: str = "transformers.Trainer",
+    arguments: str = "transformers.TrainingArguments",
+    needs: tuple[str, ...] = (),
+) -> Callable[[Build], Build]:
+    """Register a function as a recipe.
+
+    Args:
+        refused: the reason, where pruning is refused; `message` is then a pattern that the error's text must match.
+        stock: `fails` where the stock Trainer cannot train it; then there is nothing that `none` could equal.
+    """
+    none = SAME if stock == RUNS else NOT_RUN
+    expected = Outcome(stock=stock, none=none)
+    if refused:
+        expected = Outcome(stock, none, REFUSED, REFUSED, NOT_RUN, refused)
+
+    def register(build: Build) -> Build:
+        theme = build.__module__.rpartition(".")[2]
+        RECIPES.append(Recipe(name, says, theme, build, expected, message, trainer, arguments, needs))
+        return build
+
+    return register
+
+
+def flags_for(out: Path | str, flags: dict[str, Any], **own: Any) -> dict[str, Any]:
+    """The flags of a run: those of all recipes, the recipe's own, then those of the way of training."""
+    return arguments(out, **{"logging_strategy": "no", **own, **flags})
