@@ -55,7 +55,7 @@ def dropped_samples(base, args_class, out, **flags):
 
     return base(
         model=WithLoss(),
-        args=args_class(**flags_for(out, flags, per_device_train_batch_size=8, dataloader_drop_last=False)),
+        args=args_class(**flags_for(out, flags)),
         train_dataset=Holes(),
         data_collator=collate,
     )
@@ -216,14 +216,20 @@ def averaged_weights(base, args_class, out, **flags):
     return base(model=bert(), args=args, train_dataset=sentences(), callbacks=[Averaged()])
 
 
-@recipe("a sampler of one's own", "`WeightedRandomSampler` from `_get_train_sampler`",
-        refused="two would choose the samples of an epoch: the sampler and the plan", message="_get_train_sampler|sampler")
+@recipe(
+    "a sampler of one's own",
+    "`WeightedRandomSampler` from `_get_train_sampler`",
+    refused="two would choose the samples of an epoch: the sampler and the plan",
+    message="_get_train_sampler|sampler",
+)
 def own_sampler(base, args_class, out, **flags):
     class BalancedTrainer(base):
         def _get_train_sampler(self, *args, **kwargs):
             labels = torch.tensor([row["labels"] for row in self.train_dataset])
             weights = 1.0 / labels.bincount()[labels]
-            return torch.utils.data.WeightedRandomSampler(weights, len(labels), generator=torch.Generator().manual_seed(5))
+            return torch.utils.data.WeightedRandomSampler(
+                weights, len(labels), generator=torch.Generator().manual_seed(5)
+            )
 
     return BalancedTrainer(model=WithLoss(), args=args_class(**flags_for(out, flags)), train_dataset=classified())
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tests.recipes.data import CLASSES, VIT, Classifier, classified, points, sentences, seeded
+from tests.recipes.data import CLASSES, VIT, Classifier, classified, points, seeded, sentences
 from tests.recipes.recipe import flags_for, recipe
 from tests.support.helpers import Images, bert, vit
 
@@ -75,7 +75,9 @@ def masked_focal(base, args_class, out, **flags):
             return (loss, outputs) if return_outputs else loss
 
     rows = [{**row, "labels": [token % 3 for token in row["input_ids"]]} for row in sentences()]
-    return TokenTrainer(model=seeded(Tagger), args=args_class(**flags_for(out, flags)), train_dataset=rows)
+    return TokenTrainer(
+        model=seeded(Tagger), args=args_class(**flags_for(out, flags, remove_unused_columns=False)), train_dataset=rows
+    )
 
 
 @recipe("label smoothing by hand", "`log_softmax`, `gather`, `mean()` of both terms")
@@ -178,7 +180,7 @@ def coral(base, args_class, out, **flags):
             loss = torch.mean(-torch.sum(log_p * levels + (log_p - outputs.logits) * (1 - levels), dim=1))
             return (loss, outputs) if return_outputs else loss
 
-    args = args_class(**flags_for(out, flags))
+    args = args_class(**flags_for(out, flags, remove_unused_columns=False))
     return CoralTrainer(model=Classifier(CLASSES - 1), args=args, train_dataset=classified())
 
 
@@ -193,7 +195,11 @@ def class_margins(base, args_class, out, **flags):
             loss = F.cross_entropy(5 * logits, labels, weight=torch.tensor([1.0, 0.5, 2.0]))
             return (loss, outputs) if return_outputs else loss
 
-    return MarginTrainer(model=Classifier(), args=args_class(**flags_for(out, flags)), train_dataset=classified())
+    return MarginTrainer(
+        model=Classifier(),
+        args=args_class(**flags_for(out, flags, remove_unused_columns=False)),
+        train_dataset=classified(),
+    )
 
 
 @recipe("regression with sample weights", "`(weights * (pred - labels) ** 2).mean()`, weights in the batch")
@@ -223,7 +229,9 @@ def quantiles(base, args_class, out, **flags):
             return (loss, outputs) if return_outputs else loss
 
     rows = points(labels=lambda i, x: float(x.sum()))
-    return PinballTrainer(model=Classifier(3), args=args_class(**flags_for(out, flags)), train_dataset=rows)
+    return PinballTrainer(
+        model=Classifier(3), args=args_class(**flags_for(out, flags, remove_unused_columns=False)), train_dataset=rows
+    )
 
 
 @recipe("ranking pairs", "two forward passes, `-logsigmoid(chosen - rejected).mean()`")

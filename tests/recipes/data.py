@@ -60,5 +60,7 @@ def seeded(make: Callable[[], nn.Module]) -> nn.Module:
 def gpt2() -> GPT2LMHeadModel:
     """A GPT-2 of one layer."""
     set_seed(7)
-    config = GPT2Config(vocab_size=WORDS, n_positions=16, n_embd=16, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=1)
+    config = GPT2Config(
+        vocab_size=WORDS, n_positions=16, n_embd=16, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=1
+    )
     return GPT2LMHeadModel(config)

@@ -32,7 +32,7 @@ def contrastive(base, args_class, out, **flags):
             loss = -((positive * log_prob).sum(1) / positive.sum(1).clamp(min=1)).mean()
             return (loss, outputs) if return_outputs else loss
 
-    args = args_class(**flags_for(out, flags))
+    args = args_class(**flags_for(out, flags, remove_unused_columns=False))
     return ContrastiveTrainer(model=Classifier(4), args=args, train_dataset=classified())
 
 
@@ -70,7 +70,9 @@ def rmse(base, args_class, out, **flags):
             return (loss, outputs) if return_outputs else loss
 
     rows = points(labels=lambda i, x: float(x.sum()))
-    return RMSETrainer(model=Classifier(1), args=args_class(**flags_for(out, flags)), train_dataset=rows)
+    return RMSETrainer(
+        model=Classifier(1), args=args_class(**flags_for(out, flags, remove_unused_columns=False)), train_dataset=rows
+    )
 
 
 @recipe(
@@ -88,7 +90,9 @@ def batch_dice(base, args_class, out, **flags):
             return (loss, outputs) if return_outputs else loss
 
     rows = points(labels=lambda i, x: (x > 0).float())
-    return DiceTrainer(model=Classifier(6), args=args_class(**flags_for(out, flags)), train_dataset=rows)
+    return DiceTrainer(
+        model=Classifier(6), args=args_class(**flags_for(out, flags, remove_unused_columns=False)), train_dataset=rows
+    )
 
 
 @recipe(
@@ -125,7 +129,7 @@ def variance(base, args_class, out, **flags):
             loss = F.cross_entropy(outputs.logits, inputs["labels"]) + F.relu(1 - spread).mean()
             return (loss, outputs) if return_outputs else loss
 
-    args = args_class(**flags_for(out, flags))
+    args = args_class(**flags_for(out, flags, remove_unused_columns=False))
     return VarianceTrainer(model=Classifier(CLASSES), args=args, train_dataset=classified())
 
 
@@ -145,4 +149,8 @@ def diffusion(base, args_class, out, **flags):
             loss = F.mse_loss(outputs.logits, noise)
             return (loss, outputs) if return_outputs else loss
 
-    return DiffusionTrainer(model=Classifier(6), args=args_class(**flags_for(out, flags)), train_dataset=points())
+    return DiffusionTrainer(
+        model=Classifier(6),
+        args=args_class(**flags_for(out, flags, remove_unused_columns=False)),
+        train_dataset=points(),
+    )

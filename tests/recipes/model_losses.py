@@ -197,8 +197,10 @@ def dice(base, args_class, out, **flags):
             loss = (1 - (2 * overlap + 1) / (size + 1)).mean() + F.binary_cross_entropy_with_logits(logits, labels)
             return {"loss": loss, "logits": logits}
 
-    rows = [{"pixel_values": row["x"].outer(row["x"])[None], "labels": (row["x"].outer(row["x"]) > 0).float()}
-            for row in points()]
+    rows = [
+        {"pixel_values": row["x"].outer(row["x"])[None], "labels": (row["x"].outer(row["x"]) > 0).float()}
+        for row in points()
+    ]
     return trained(base, args_class, out, flags, Dice, rows)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from datasets import Dataset
 from transformers import LlamaConfig, LlamaForSequenceClassification, set_seed
 
@@ -21,14 +23,22 @@ def preferences(with_prompt):
     return Dataset.from_dict({"prompt": prompts, **columns} if with_prompt else columns)
 
 
-@recipe("supervised fine-tuning", "TRL's `SFTTrainer`", trainer="trl.SFTTrainer", arguments="trl.SFTConfig", needs=("trl",))
+@recipe(
+    "supervised fine-tuning", "TRL's `SFTTrainer`", trainer="trl.SFTTrainer", arguments="trl.SFTConfig", needs=("trl",)
+)
 def sft(base, args_class, out, **flags):
     args = args_class(**flags_for(out, flags, bf16=False, gradient_checkpointing=False, max_length=16))
     rows = Dataset.from_dict({"text": texts(ROWS)})
     return base(model=llama(), args=args, train_dataset=rows, processing_class=tokenizer())
 
 
-@recipe("preferences (DPO)", "TRL's `DPOTrainer`", trainer="trl.DPOTrainer", arguments="trl.DPOConfig", needs=("trl",))
+@recipe(
+    "preferences (DPO)",
+    "TRL's `DPOTrainer`",
+    trainer="trl.DPOTrainer",
+    arguments="trl.DPOConfig",
+    needs=("trl",),
+)
 def dpo(base, args_class, out, **flags):
     args = args_class(**flags_for(out, flags, bf16=False, gradient_checkpointing=False, max_length=24))
     return base(
@@ -36,7 +46,9 @@ def dpo(base, args_class, out, **flags):
     )
 
 
-@recipe("reward model", "TRL's `RewardTrainer`", trainer="trl.RewardTrainer", arguments="trl.RewardConfig", needs=("trl",))
+@recipe(
+    "reward model", "TRL's `RewardTrainer`", trainer="trl.RewardTrainer", arguments="trl.RewardConfig", needs=("trl",)
+)
 def reward(base, args_class, out, **flags):
     set_seed(3)
     sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -45,6 +57,27 @@ def reward(base, args_class, out, **flags):
     args = args_class(**flags_for(out, flags, bf16=False, gradient_checkpointing=False, max_length=16))
     model = LlamaForSequenceClassification(config)
     return base(model=model, args=args, train_dataset=preferences(False), processing_class=tokenizer())
+
+
+@recipe(
+    "pairs of texts (cross-encoder)",
+    "sentence-transformers' `CrossEncoderTrainer` with `BinaryCrossEntropyLoss`",
+    trainer="sentence_transformers.cross_encoder.CrossEncoderTrainer",
+    arguments="sentence_transformers.cross_encoder.CrossEncoderTrainingArguments",
+    needs=("sentence_transformers",),
+)
+def cross_encoder(base, args_class, out, **flags):
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+
+    folder = Path(out) / "start"
+    bert(num_labels=1).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    model = CrossEncoder(str(folder), device="cpu", num_labels=1)
+    columns = {"query": texts(ROWS, 1), "answer": texts(ROWS, 2), "label": [float(i % 2) for i in range(ROWS)]}
+    args = args_class(**flags_for(out, flags))
+    rows = Dataset.from_dict(columns)
+    return base(model=model, args=args, train_dataset=rows, loss=BinaryCrossEntropyLoss(model))
 
 
 @recipe("LoRA", "`get_peft_model` around BERT", needs=("peft",))

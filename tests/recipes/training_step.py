@@ -156,7 +156,11 @@ def own_step(base, args_class, out, **flags):
             self.accelerator.backward(loss)
             return loss.detach()
 
-    return OwnStepTrainer(model=Classifier(), args=args_class(**flags_for(out, flags)), train_dataset=classified())
+    return OwnStepTrainer(
+        model=Classifier(),
+        args=args_class(**flags_for(out, flags, remove_unused_columns=False)),
+        train_dataset=classified(),
+    )
 
 
 @recipe("layer-wise learning rates", "`create_optimizer` overridden: groups with a rate that falls with depth")
@@ -167,7 +171,10 @@ def layerwise_rates(base, args_class, out, **flags):
                 names = [name for name, _ in self.model.named_parameters()]
                 parameters = dict(self.model.named_parameters())
                 groups = [
-                    {"params": [parameters[name]], "lr": self.args.learning_rate * (1.0 if "classifier" in name else 0.5)}
+                    {
+                        "params": [parameters[name]],
+                        "lr": self.args.learning_rate * (1.0 if "classifier" in name else 0.5),
+                    }
                     for name in names
                 ]
                 self.optimizer = torch.optim.AdamW(groups, lr=self.args.learning_rate)
@@ -202,7 +209,8 @@ def own_evaluation(base, args_class, out, **flags):
     class WithLoss(Classifier):
         def forward(self, x, labels=None):
             outputs = super().forward(x)
-            return {"loss": F.cross_entropy(outputs.logits, labels), "logits": outputs.logits}
+            loss = None if labels is None else F.cross_entropy(outputs.logits, labels)
+            return {"loss": loss, "logits": outputs.logits}
 
     args = args_class(**flags_for(out, flags, eval_strategy="epoch"))
     return EvaluatingTrainer(model=WithLoss(), args=args, train_dataset=classified(), eval_dataset=classified())
