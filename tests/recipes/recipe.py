@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,18 +74,31 @@ class Recipe:
 
     def classes(self, stock: bool) -> tuple[type[Trainer], type[TrainingArguments]]:
         """The stock classes, or those with pruning in front."""
-        base, args_class = found(self.trainer), found(self.arguments)
         if stock:
-            return base, args_class
-        pruning = type(f"Pruning{base.__name__}", (DynPruneMixin, base), {"__module__": __name__})
-        with_flags = type(f"Pruning{args_class.__name__}", (DynPruneArguments, args_class), {"__module__": __name__})
-        return pruning, dataclass(with_flags)
+            return found(self.trainer), found(self.arguments)
+        return pruning_trainer(self.trainer), pruning_arguments(self.arguments)
 
 
 def found(path: str) -> Any:
     """What a dotted path names."""
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)
+
+
+@cache
+def pruning_trainer(path: str) -> type[Trainer]:
+    """The two lines that make a pruning trainer of a trainer class."""
+    base = found(path)
+    return type(f"Pruning{base.__name__}", (DynPruneMixin, base), {"__module__": __name__})
+
+
+@cache
+def pruning_arguments(path: str) -> type[TrainingArguments]:
+    """The two lines that give a class of arguments the pruning flags."""
+    base = found(path)
+    made = dataclass(type(f"Pruning{base.__name__}", (DynPruneArguments, base), {"__module__": __name__}))
+    globals()[made.__name__] = made  # checkpoints pickle the arguments, by the class's name
+    return made
 
 
 RECIPES: list[Recipe] = []

@@ -74,17 +74,18 @@ def pruned(recipe: Recipe, out: Path, method: str, **flags: Any) -> tuple[str, T
 def resumed(recipe: Recipe, out: Path, whole: Trainer) -> str:
     """Cut an InfoBatch run inside an epoch, resume it, and compare it with the one that was not cut."""
     flags = {**PRUNING["infobatch"], "save_strategy": "steps", "save_steps": CUT}
-    cut = built(recipe, out, **flags)
-    cut.add_callback(InterruptAt(CUT))
     try:
-        cut.train()
-    except Interrupt:
-        pass
-    else:
-        return f"ended before step {CUT}"
-    again = built(recipe, out, **flags)
-    again.train(resume_from_checkpoint=True)
-    return SAME if same_bits(again, whole) else "other weights"
+        cut = built(recipe, out, **flags)
+        cut.add_callback(InterruptAt(CUT))
+        try:
+            cut.train()
+        except Interrupt:
+            again = built(recipe, out, **flags)
+            again.train(resume_from_checkpoint=True)
+            return SAME if same_bits(again, whole) else "other weights"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return f"ended before step {CUT}"
 
 
 def unpruned(recipe: Recipe, out: Path) -> tuple[str, str]:
