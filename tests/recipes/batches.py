@@ -16,8 +16,12 @@ from transformers import (
 )
 
 from tests.recipes.data import CLASSES, SIZE, VIT, Classifier, classified, gpt2, seeded, sentences
-from tests.recipes.recipe import flags_for, recipe
+from tests.recipes.recipe import OTHER, flags_for, recipe
 from tests.support.helpers import Images, bert, vit
+
+REPRODUCIBLE = (
+    "with `prune_reproducible_augmentation`; without it a resumed run draws other numbers, as a stock one does"
+)
 
 
 class WithLoss(Classifier):
@@ -118,7 +122,12 @@ def tuples(base, args_class, out, **flags):
     return base(model=vit(**VIT), args=args, train_dataset=Pairs(), data_collator=collate)
 
 
-@recipe("masked language modelling", "`DataCollatorForLanguageModeling(mlm=True)`, masked anew at each visit")
+@recipe(
+    "masked language modelling",
+    "`DataCollatorForLanguageModeling(mlm=True)`, masked anew at each visit",
+    remark=REPRODUCIBLE,
+    pruning={"prune_reproducible_augmentation": True},
+)
 def masked_language_model(base, args_class, out, **flags):
     from tests.support.tiny_text import tokenizer
 
@@ -135,7 +144,12 @@ def masked_language_model(base, args_class, out, **flags):
     )
 
 
-@recipe("causal language modelling", "`DataCollatorForLanguageModeling(mlm=False)` and GPT-2, texts of several lengths")
+@recipe(
+    "causal language modelling",
+    "`DataCollatorForLanguageModeling(mlm=False)` and GPT-2, texts of several lengths",
+    none=OTHER,
+    remark="stock divides by all labels, ours by those that are predicted: the first token of a text is not",
+)
 def causal_language_model(base, args_class, out, **flags):
     from tests.support.tiny_text import tokenizer
 
@@ -168,7 +182,12 @@ def curriculum(base, args_class, out, **flags):
     return base(model=WithLoss(), args=args, train_dataset=Levels(), callbacks=[Curriculum()])
 
 
-@recipe("augmentation in the data set", "`__getitem__` flips and shifts by torch's global generator")
+@recipe(
+    "augmentation in the data set",
+    "`__getitem__` flips and shifts by torch's global generator",
+    remark=REPRODUCIBLE,
+    pruning={"prune_reproducible_augmentation": True},
+)
 def augmentation(base, args_class, out, **flags):
     class Augmented(Images):
         def __getitem__(self, index):

@@ -7,9 +7,9 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import LlamaConfig, LlamaForSequenceClassification, set_seed
 
-from tests.recipes.data import gpt2, seeded, sentences
-from tests.recipes.recipe import flags_for, recipe
-from tests.support.helpers import bert
+from tests.recipes.data import VIT, gpt2, seeded, sentences
+from tests.recipes.recipe import OTHER, flags_for, recipe
+from tests.support.helpers import Images, bert, vit
 from tests.support.tiny_text import EOS, PAD, WORDS, llama, tokenizer
 from tests.support.tiny_text import sentences as texts
 
@@ -105,11 +105,27 @@ def prompt_tuning(base, args_class, out, **flags):
     return base(model=model, args=args_class(**flags_for(out, flags)), train_dataset=rows)
 
 
-@recipe("gradient checkpointing", "`gradient_checkpointing=True`, accumulation over two batches")
+@recipe("gradient checkpointing", "`gradient_checkpointing=True` and dropout")
 def checkpointing(base, args_class, out, **flags):
-    more = {"gradient_checkpointing": True, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
-    args = args_class(**flags_for(out, flags, **more))
+    args = args_class(**flags_for(out, flags, gradient_checkpointing=True))
     return base(model=bert(hidden_dropout_prob=0.1), args=args, train_dataset=sentences())
+
+
+@recipe("gradient accumulation", "ViT, whose loss is divided by the items of all micro-batches")
+def accumulation(base, args_class, out, **flags):
+    more = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    return base(model=vit(**VIT), args=args_class(**flags_for(out, flags, **more)), train_dataset=Images(24))
+
+
+@recipe(
+    "gradient accumulation with BERT",
+    "a model that ignores `num_items_in_batch`",
+    none=OTHER,
+    remark="stock adds up the means of the micro-batches, ours divides by all their items (see accumulation in Tasks)",
+)
+def accumulation_of_means(base, args_class, out, **flags):
+    more = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    return base(model=bert(), args=args_class(**flags_for(out, flags, **more)), train_dataset=sentences())
 
 
 @recipe("mixture of experts", "Mixtral with `output_router_logits=True`: the router's term in the loss")

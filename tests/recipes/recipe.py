@@ -18,7 +18,7 @@ from transformers import Trainer, TrainingArguments
 from hf_dynprune import DynPruneArguments, DynPruneMixin
 from tests.support.helpers import arguments
 
-RUNS, FAILS, REFUSED, SAME, NOT_RUN = "runs", "fails", "refused", "to the bit", "—"
+RUNS, FAILS, REFUSED, SAME, OTHER, NOT_RUN = "runs", "fails", "refused", "to the bit", "other weights", "—"
 
 Build = Callable[..., Trainer]
 """`build(base, args_class, out, **flags)` gives the trainer, not yet trained."""
@@ -35,7 +35,7 @@ class Outcome:
         orderdp: the same.
         resume: an InfoBatch run that was cut inside an epoch and resumed: `to the bit` where the final weights are
             those of the run that was not cut.
-        reason: why what is refused is refused, as the docs say it.
+        remark: why what is refused is refused, or what else the docs say of it.
     """
 
     stock: str = RUNS
@@ -43,7 +43,7 @@ class Outcome:
     infobatch: str = RUNS
     orderdp: str = RUNS
     resume: str = SAME
-    reason: str = ""
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Recipe:
         build: makes the trainer.
         expected: what comes of it.
         message: pattern of the message where it is refused, so that it is refused for the true reason.
+        pruning: flags of the runs that prune, besides the method.
         trainer: path of the stock trainer class.
         arguments: path of its class of arguments.
         needs: packages besides the package's own requirements.
@@ -68,6 +69,7 @@ class Recipe:
     build: Build
     expected: Outcome
     message: str
+    pruning: dict[str, Any]
     trainer: str
     arguments: str
     needs: tuple[str, ...]
@@ -111,6 +113,9 @@ def recipe(
     refused: str = "",
     message: str = "",
     stock: str = RUNS,
+    none: str = SAME,
+    remark: str = "",
+    pruning: dict[str, Any] | None = None,
     trainer: str = "transformers.Trainer",
     arguments: str = "transformers.TrainingArguments",
     needs: tuple[str, ...] = (),
@@ -120,15 +125,17 @@ def recipe(
     Args:
         refused: the reason, where pruning is refused; `message` is then a pattern that the error's text must match.
         stock: `fails` where the stock Trainer cannot train it; then there is nothing that `none` could equal.
+        none: `other weights` where `none` is on purpose not the stock run, for the reason in `remark`.
+        pruning: flags of the runs that prune, besides the method.
     """
-    none = SAME if stock == RUNS else NOT_RUN
-    expected = Outcome(stock=stock, none=none)
+    none = none if stock == RUNS else NOT_RUN
+    expected = Outcome(stock=stock, none=none, remark=remark)
     if refused:
         expected = Outcome(stock, none, REFUSED, REFUSED, NOT_RUN, refused)
 
     def register(build: Build) -> Build:
         theme = build.__module__.rpartition(".")[2]
-        RECIPES.append(Recipe(name, says, theme, build, expected, message, trainer, arguments, needs))
+        RECIPES.append(Recipe(name, says, theme, build, expected, message, pruning or {}, trainer, arguments, needs))
         return build
 
     return register

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import Trainer
 
-from tests.recipes.recipe import FAILS, NOT_RUN, REFUSED, RUNS, SAME, Outcome, Recipe
+from tests.recipes.recipe import FAILS, NOT_RUN, OTHER, REFUSED, RUNS, SAME, Outcome, Recipe
 from tests.support.helpers import weights_of
 from tests.trainer.test_resume import Interrupt, InterruptAt
 
@@ -54,17 +54,22 @@ def worked(trainer: Any) -> str:
 def judged(recipe: Recipe, error: Exception, trainer: Trainer | None) -> str:
     """`refused` where an error refuses the recipe for the true reason and before anything was trained."""
     before = trainer is None or trainer.state.global_step == 0
-    if before and recipe.message and isinstance(error, ValueError) and re.search(recipe.message, str(error)):
+    if (
+        before
+        and recipe.message
+        and isinstance(error, (ValueError, RuntimeError))
+        and re.search(recipe.message, str(error))
+    ):
         return REFUSED
     when = "" if before else f"after {trainer.state.global_step} steps, "
     return f"{when}{type(error).__name__}: {error}"
 
 
-def pruned(recipe: Recipe, out: Path, method: str, **flags: Any) -> tuple[str, Trainer | None]:
+def pruned(recipe: Recipe, out: Path, method: str) -> tuple[str, Trainer | None]:
     """What comes of a pruned run, and its trainer where it ran."""
     trainer = None
     try:
-        trainer = built(recipe, out, **PRUNING[method], **flags)
+        trainer = built(recipe, out, **PRUNING[method], **recipe.pruning)
         trainer.train()
     except Exception as error:
         return judged(recipe, error, trainer), None
@@ -73,7 +78,7 @@ def pruned(recipe: Recipe, out: Path, method: str, **flags: Any) -> tuple[str, T
 
 def resumed(recipe: Recipe, out: Path, whole: Trainer) -> str:
     """Cut an InfoBatch run inside an epoch, resume it, and compare it with the one that was not cut."""
-    flags = {**PRUNING["infobatch"], "save_strategy": "steps", "save_steps": CUT}
+    flags = {**PRUNING["infobatch"], **recipe.pruning, "save_strategy": "steps", "save_steps": CUT}
     try:
         cut = built(recipe, out, **flags)
         cut.add_callback(InterruptAt(CUT))
@@ -82,7 +87,7 @@ def resumed(recipe: Recipe, out: Path, whole: Trainer) -> str:
         except Interrupt:
             again = built(recipe, out, **flags)
             again.train(resume_from_checkpoint=True)
-            return SAME if same_bits(again, whole) else "other weights"
+            return SAME if same_bits(again, whole) else OTHER
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return f"ended before step {CUT}"
@@ -103,7 +108,7 @@ def unpruned(recipe: Recipe, out: Path) -> tuple[str, str]:
         ours.train()
     except Exception as error:
         return RUNS, f"{type(error).__name__}: {error}"
-    return RUNS, SAME if same_bits(ours, stock) else "other weights"
+    return RUNS, SAME if same_bits(ours, stock) else OTHER
 
 
 def outcome(recipe: Recipe, out: Path) -> Outcome:
@@ -112,5 +117,4 @@ def outcome(recipe: Recipe, out: Path) -> Outcome:
     infobatch, whole = pruned(recipe, out / "infobatch", "infobatch")
     orderdp, _ = pruned(recipe, out / "orderdp", "orderdp")
     resume = NOT_RUN if whole is None or infobatch != RUNS else resumed(recipe, out / "resume", whole)
-    reason = recipe.expected.reason if infobatch == orderdp == REFUSED else ""
-    return Outcome(stock, none, infobatch, orderdp, resume, reason)
+    return Outcome(stock, none, infobatch, orderdp, resume, recipe.expected.remark)

@@ -29,7 +29,7 @@ def all_recipes() -> list[Recipe]:
 def row(recipe: Recipe) -> str:
     expected = recipe.expected
     cells = [expected.stock, expected.none, expected.infobatch, expected.orderdp, expected.resume]
-    words = [f"{recipe.name}: {recipe.says}", *cells, expected.reason]
+    words = [f"{recipe.name}: {recipe.says}", *cells, expected.remark]
     return f"| {' | '.join(word.replace('|', chr(92) + '|') for word in words)} |"
 
 
@@ -37,7 +37,7 @@ def table() -> str:
     """The docs' table, of what is expected; the tests and the command check that it is so."""
     lines = []
     for theme, title in THEMES.items():
-        lines += [f"### {title}", "", "| recipe | stock | `none` | InfoBatch | OrderDP | resume | reason |"]
+        lines += [f"### {title}", "", "| recipe | stock | `none` | InfoBatch | OrderDP | resume | remark |"]
         lines += ["|---|---|---|---|---|---|---|", *(row(each) for each in all_recipes() if each.theme == theme), ""]
     return "\n".join(lines)
 
