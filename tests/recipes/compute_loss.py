@@ -285,7 +285,7 @@ def penalty(base, args_class, out, **flags):
     return PenaltyTrainer(model=vit(**VIT), args=args_class(**flags_for(out, flags)), train_dataset=Images(24))
 
 
-@recipe("mean of the model's losses `[B]`", "`super().compute_loss(...)` gives `[B]`, then `.mean()`")
+@recipe("mean of the model's losses `[B]`", "`outputs.loss` is `[B]`; `compute_loss` takes `.mean()`")
 def mean_of_losses(base, args_class, out, **flags):
     class Losses(Classifier):
         def forward(self, x, labels=None):
