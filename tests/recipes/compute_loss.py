@@ -256,7 +256,11 @@ class TwoHeads(Classifier):
         self.log_vars = nn.Parameter(torch.zeros(2))
 
 
-@recipe("two tasks with learned weights", "`exp(-s) * loss + s` of two heads, `s` a parameter (Kendall et al.)")
+@recipe(
+    "two tasks with learned weights",
+    "`exp(-s) * loss + s` of two heads, `s` a parameter (Kendall et al.)",
+    scales=False,
+)
 def multi_task(base, args_class, out, **flags):
     class MultiTaskTrainer(base):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -272,7 +276,7 @@ def multi_task(base, args_class, out, **flags):
     return MultiTaskTrainer(model=TwoHeads(), args=args, train_dataset=rows)
 
 
-@recipe("penalty added to the loss", "`loss + 1e-3 * sum(p.pow(2).sum())`, L2 by hand")
+@recipe("penalty added to the loss", "`loss + 1e-3 * sum(p.pow(2).sum())`, L2 by hand", scales=False)
 def penalty(base, args_class, out, **flags):
     class PenaltyTrainer(base):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):

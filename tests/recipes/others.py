@@ -128,7 +128,7 @@ def accumulation_of_means(base, args_class, out, **flags):
     return base(model=bert(), args=args_class(**flags_for(out, flags, **more)), train_dataset=sentences())
 
 
-@recipe("mixture of experts", "Mixtral with `output_router_logits=True`: the router's term in the loss")
+@recipe("mixture of experts", "Mixtral with `output_router_logits=True`: the router's term in the loss", scales=False)
 def experts(base, args_class, out, **flags):
     from transformers import MixtralConfig, MixtralForCausalLM
 

@@ -58,6 +58,8 @@ class Recipe:
         expected: what comes of it.
         message: pattern of the message where it is refused, so that it is refused for the true reason.
         pruning: flags of the runs that prune, besides the method.
+        scales: whether the first step of SGD moves the weights twice as far where every sample has weight 2. Not where
+            a term belongs to no sample, or where the recipe has an optimizer of its own.
         trainer: path of the stock trainer class.
         arguments: path of its class of arguments.
         needs: packages besides the package's own requirements.
@@ -70,6 +72,7 @@ class Recipe:
     expected: Outcome
     message: str
     pruning: dict[str, Any]
+    scales: bool
     trainer: str
     arguments: str
     needs: tuple[str, ...]
@@ -116,6 +119,7 @@ def recipe(
     none: str = SAME,
     remark: str = "",
     pruning: dict[str, Any] | None = None,
+    scales: bool = True,
     trainer: str = "transformers.Trainer",
     arguments: str = "transformers.TrainingArguments",
     needs: tuple[str, ...] = (),
@@ -126,7 +130,7 @@ def recipe(
         refused: the reason, where pruning is refused; `message` is then a pattern that the error's text must match.
         stock: `fails` where the stock Trainer cannot train it; then there is nothing that `none` could equal.
         none: `other weights` where `none` is on purpose not the stock run, for the reason in `remark`.
-        pruning: flags of the runs that prune, besides the method.
+        pruning, scales, trainer, arguments, needs: see `Recipe`.
     """
     none = none if stock == RUNS else NOT_RUN
     expected = Outcome(stock=stock, none=none, remark=remark)
@@ -135,7 +139,9 @@ def recipe(
 
     def register(build: Build) -> Build:
         theme = build.__module__.rpartition(".")[2]
-        RECIPES.append(Recipe(name, says, theme, build, expected, message, pruning or {}, trainer, arguments, needs))
+        RECIPES.append(
+            Recipe(name, says, theme, build, expected, message, pruning or {}, scales, trainer, arguments, needs)
+        )
         return build
 
     return register

@@ -128,7 +128,7 @@ def gradient_surgery(base, args_class, out, **flags):
     return PCGradTrainer(model=Classifier(CLASSES + 1), args=args, train_dataset=rows)
 
 
-@recipe("noise on gradients", "`super().training_step`, then `torch.randn_like` added to each gradient")
+@recipe("noise on gradients", "`super().training_step`, then `torch.randn_like` added to each gradient", scales=False)
 def gradient_noise(base, args_class, out, **flags):
     class NoisyTrainer(base):
         def training_step(self, *args, **kwargs):
@@ -163,7 +163,9 @@ def own_step(base, args_class, out, **flags):
     )
 
 
-@recipe("layer-wise learning rates", "`create_optimizer` overridden: groups with a rate that falls with depth")
+@recipe(
+    "layer-wise learning rates", "`create_optimizer` overridden: groups with a rate that falls with depth", scales=False
+)
 def layerwise_rates(base, args_class, out, **flags):
     class LayerwiseTrainer(base):
         def create_optimizer(self, *args, **kwargs):
@@ -183,7 +185,7 @@ def layerwise_rates(base, args_class, out, **flags):
     return LayerwiseTrainer(model=bert(), args=args_class(**flags_for(out, flags)), train_dataset=sentences())
 
 
-@recipe("an optimizer and a schedule of one's own", "`optimizers=(SGD, OneCycleLR)` of torch")
+@recipe("an optimizer and a schedule of one's own", "`optimizers=(SGD, OneCycleLR)` of torch", scales=False)
 def own_optimizers(base, args_class, out, **flags):
     model = vit(**VIT)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True)
