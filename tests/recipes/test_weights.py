@@ -23,7 +23,6 @@ ONE_STEP = {
     "optim": "sgd",
     "learning_rate": 0.02,
     "lr_scheduler_type": "constant",
-    "eval_strategy": "no",
 }
 SERVED = [recipe for recipe in all_recipes() if recipe.expected.infobatch == RUNS and recipe.scales]
 
