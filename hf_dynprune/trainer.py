@@ -20,14 +20,14 @@ from transformers import Seq2SeqTrainer, Trainer
 from .decisions.plan import PrunePlan
 from .decisions.policy import PruningPolicy
 from .losses import PerSampleLoss
-from .losses.step import LossStep, is_indexed, without_own_keys
+from .losses.step import LossStep, without_own_keys
 from .records.history import PruningHistory
 from .records.savings import SavingsAccount
 from .selectors.contract import BatchSelector
-from .serving.indexed import INDEX_KEY, WEIGHT_KEY
+from .serving.served import ServedBatch, is_indexed
 from .training.about import describe_run
 from .training.backends import report_savings
-from .training.choice import Given, check_first_batch, choose_training, make_loss_step
+from .training.choice import Given, choose_training, intercepted_loss, intercepting, make_loss_step
 from .training.combining import refuse_trainer
 from .training.context import TrainerContext
 from .training.hooks import check_hooks
@@ -61,17 +61,21 @@ class DynPruneMixin(Trainer):
         **kwargs: Any,
     ) -> None:
         own = kwargs.get("args", args[1] if len(args) > 1 else None)
-        refuse_trainer(type(self), DynPruneMixin, own, per_sample_loss is not None)
+        refuse_trainer(type(self), DynPruneMixin, own)
         super().__init__(*args, **kwargs)
         self._given = policy, selector, per_sample_loss
         self._context = TrainerContext(self, DynPruneMixin)
         self._training = self._context.training = choose_training(self._context, policy, selector)
         self._hub = HubPushes(self._context)
-        self._in_training_step, self._weights_folder = False, ""
+        self._weights_folder = ""
         self._training.check()
         if self.train_dataset is not None:
-            self._loss_step = make_loss_step(self, self._context, self._given[2])
+            self._make_loss_step()
         self.add_callback(NominalStepping(self._context))
+
+    def _make_loss_step(self) -> None:
+        stock = super().compute_loss
+        self._loss_step = self._context.loss_step = make_loss_step(self, self._context, self._given[2], stock)
 
     # ---- What a user may ask ----
 
@@ -93,7 +97,7 @@ class DynPruneMixin(Trainer):
     @property
     def per_sample_loss(self) -> PerSampleLoss:
         """The object that gives each sample's loss."""
-        return self._loss_step.loss
+        return self._loss_step.loss or intercepted_loss(self, self._context)
 
     @property
     def pruning_history(self) -> PruningHistory:
@@ -159,7 +163,7 @@ class DynPruneMixin(Trainer):
         super()._init_training_state(
             max_steps, num_update_steps_per_epoch, self._stock_epochs, resume_from_checkpoint, trial
         )
-        self._loss_step = make_loss_step(self, self._context, self._given[2])
+        self._make_loss_step()
         self._context.begin(trial)
         if self._context.is_first:
             is_given = self._given[:2] != (None, None)
@@ -189,7 +193,8 @@ class DynPruneMixin(Trainer):
         """The stock epoch, told how many batches and optimizer steps it really has."""
         self._context.begin_epoch(rest.get("ignore_keys_for_eval"))
         length, done = (steps_in_epoch, num_update_steps_per_epoch), rest["steps_trained_in_current_epoch"]
-        with self._training.epoch(epoch, train_dataloader, length, done, rest.get("trial")) as (batches, updates):
+        run = self._training.epoch(epoch, train_dataloader, length, done, rest.get("trial"))
+        with run as (batches, updates), intercepting(self, self._loss_step, self._training.record):
             super()._run_epoch(  # type: ignore[no-untyped-call]
                 model=model,
                 epoch=epoch,
@@ -201,58 +206,62 @@ class DynPruneMixin(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """One accumulation window: its batches and the number of items that its loss is divided by."""
-        return self._training.window(
-            partial(super().get_batch_samples, epoch_iterator, num_batches, device),
-            num_batches,
-            lambda batches: self._get_num_items_in_batch(batches, device),
-        )
+        fetch = partial(super().get_batch_samples, epoch_iterator, num_batches, device)
+        with self._loss_step.fetching():
+            return self._training.window(fetch, num_batches, partial(self._get_num_items_in_batch, device=device))
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """D: the items that carry loss in the accumulation window, on the device; in evaluation, the stock count."""
         if self._training.is_fetching:
             return None
-        if not all(map(is_indexed, batch_samples)):
-            return super()._get_num_items_in_batch(batch_samples, device)
-        return self._loss_step.count(batch_samples)
+        return self._loss_step.items(batch_samples, partial(super()._get_num_items_in_batch, batch_samples, device))
 
     def _prepare_inputs(self, inputs: Any) -> Any:
-        """As the stock method, without its cast to DeepSpeed's precision for the weights, which it would round."""
+        """As the stock method; what was dealt out with a batch stays with it."""
         prepared = super()._prepare_inputs(inputs)
-        if WEIGHT_KEY in inputs:
-            prepared[WEIGHT_KEY] = inputs[WEIGHT_KEY].to(self.args.device)
+        if isinstance(inputs, ServedBatch) and isinstance(prepared, ServedBatch):
+            prepared.served = inputs.served
         return prepared
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """The stock step, told that the loss is normalised over the window, which `compute_loss` does for any model.
+        """The stock step; where the loss is computed here, told that it is normalised over the window for any model.
 
         The first stock flag says whether the model does so itself, and is wrong for ResNet, Segformer and others. It is
         set here only, since evaluation reads it too. The second exists from transformers 5.20 on and then decides.
+
+        What it returns is logged: weights that make up for samples left out make a sum over fewer samples larger.
         """
         before = self.model_accepts_loss_kwargs, getattr(self, "loss_is_scaled_for_ga", None)
-        self._in_training_step = self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True
+        if self._loss_step.is_known:
+            self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True
         try:
-            with self._loss_step.reached():
-                return super().training_step(model, inputs, num_items_in_batch)
+            with self._loss_step.training(inputs):
+                loss = super().training_step(model, inputs, num_items_in_batch)
         finally:
-            self._in_training_step = False
             self.model_accepts_loss_kwargs, self.loss_is_scaled_for_ga = before
+        return loss if self._loss_step.mean_weight == 1 else loss / self._loss_step.mean_weight
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """In training, the weighted loss over the window's items; in evaluation, the stock loss."""
-        if INDEX_KEY not in inputs or not self._in_training_step:
-            return super().compute_loss(model, without_own_keys(inputs), return_outputs, num_items_in_batch)
-        step = self._loss_step
-        if not step.is_checked:
-            check_first_batch(step, self._context, model, inputs, super().compute_loss)
-        result = step.forward(model, inputs, num_items_in_batch, self.current_gradient_accumulation_steps)
-        self._training.record(result)
-        if step.loss.trainer_gathers_metrics:
-            same: Any = lambda **_: result.outputs  # noqa: E731
+        step, served = self._loss_step, self._loss_step.served(inputs)
+        if served is None or not (step.is_known or step.can_observe):
+            plain = without_own_keys(inputs) if is_indexed(inputs) else inputs
+            return super().compute_loss(model, plain, return_outputs, num_items_in_batch)
+        if step.is_stock:
+            value, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+            result = step.observe(model, inputs, served, value, outputs)
+        else:
+            result = step.forward(model, inputs, served, self.current_gradient_accumulation_steps)
+            value, outputs = result.value, result.outputs
+        if result is not None and served.first_use():
+            self._training.record(result)
+        if step.is_known and self.per_sample_loss.trainer_gathers_metrics:
+            same: Any = lambda **_: outputs  # noqa: E731
             with torch.no_grad():
                 super().compute_loss(same, without_own_keys(inputs), False, num_items_in_batch)
-        return (result.value, result.outputs) if return_outputs else result.value
+        return (value, outputs) if return_outputs else value
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """The stock method; its time is counted apart from the time of training."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -49,13 +50,63 @@ def _shape_message(verb: str, got: torch.Tensor, index: torch.Tensor) -> str:
     )
 
 
-def refuse_mismatch(loss: PerSampleLoss, model: torch.nn.Module, got: float, expected: float, rel_tol: float) -> None:
-    """Raise a ValueError unless the two losses agree; a stock loss that is not finite is passed over."""
-    if math.isfinite(expected) and not math.isclose(got, expected, rel_tol=rel_tol, abs_tol=1e-5):
-        raise ValueError(
-            f"{type(loss).__name__} gives {got:.6g} on the first batch where {type(model).__name__}'s own loss is "
-            f"{expected:.6g}: the model computes another loss. Pass it as `per_sample_loss=fn`."
-        )
+class OtherLoss(ValueError):
+    """A per-sample loss is not the one that is trained on."""
+
+
+class StockFails(ValueError):
+    """The stock loss cannot be made of a batch either, of which a per-sample loss says what is wrong with it."""
+
+
+def compare_with_stock(
+    loss: PerSampleLoss, model: torch.nn.Module, inputs: dict[str, Any], stock: Callable[..., Any]
+) -> bool:
+    """Compare a first batch's loss with the stock Trainer's, which `stock` makes, in one forward pass where it can.
+
+    Args:
+        loss: that is to equal it.
+        model: unwrapped, in evaluation mode.
+        inputs: the batch.
+        stock: the Trainer's `compute_loss`.
+
+    Returns:
+        Whether the stock loss was finite; where it is not, as where no sample has a label, nothing was compared.
+
+    Raises:
+        OtherLoss: they differ.
+        StockFails: the batch is wrong.
+        ValueError: the loss itself detects that it is wrong.
+    """
+    rel_tol, wrong = loss_tolerance(model), None
+    try:
+        loss.count(inputs)
+    except ValueError as error:
+        wrong = error
+    with torch.no_grad():
+        start, outputs = torch.get_rng_state(), None
+        reads_outputs = type(loss).forward is PerSampleLoss.forward
+        try:
+            value = stock(model, dict(inputs), return_outputs=reads_outputs)
+        except Exception as error:
+            if wrong is None:
+                raise
+            raise StockFails(str(wrong)) from error
+        if wrong is not None:
+            raise wrong
+        value, outputs = value if reads_outputs else (value, None)
+        expected = value.item()
+        if not isinstance(outputs, Mapping):
+            torch.set_rng_state(start)  # so that a model that draws numbers draws the same ones
+            outputs = loss.forward(model, inputs)
+        terms = loss(model, inputs, outputs)
+        got = float(terms.total.sum() / loss.count(inputs).sum().clamp(min=1) + (terms.extra or 0.0))
+        if math.isfinite(expected) and not math.isclose(got, expected, rel_tol=rel_tol, abs_tol=1e-5):
+            raise OtherLoss(
+                f"{type(loss).__name__} gives {got:.6g} on the first batch where {type(model).__name__}'s own loss is "
+                f"{expected:.6g}: the model computes another loss. Pass it as `per_sample_loss=fn`."
+            )
+        loss.verify(model, inputs, terms, rel_tol)
+    return math.isfinite(expected)
 
 
 def loss_tolerance(model: torch.nn.Module) -> float:

@@ -1,108 +1,240 @@
-"""For models without a loss of their own here: the model's reductions, kept apart by sample.
+"""The loss of any model or trainer, as its own code computes it, taken apart by sample.
 
-While the model runs, the loss functions of torch that it calls give, instead of one number, two numbers per sample:
-what the sample adds to that number (times B, so that the mean over the samples is that number), and what the number
-would be for the sample alone. The model's own arithmetic, such as the sum of two losses or a factor, then acts on these
-`[2, B]`. With L the model's loss of the batch, c_i the part of sample i, and n_i its labels that are not -100, or 1
-where it has only one (and for CTC):
+The code runs inside `BySample`, which keeps torch's reductions apart. With L the loss of the batch, c_i what sample i
+adds to it, and n_i its labels that are not -100, or 1 where it has only one (and for CTC):
 
-    S_i = c_i * sum_j n_j, so that sum_i S_i / sum_i n_i = L
+    S_i = c_i * sum_j n_j, so that sum_i S_i / sum_i n_i = L        score_i = the loss of sample i alone
 
-This cannot see a loss that the model reduces by itself, nor tell samples apart that a model compares with each other:
-the first batch is checked against the model's own loss, and single samples against what they give alone.
+This cannot see a sum that is taken in another way, nor tell samples apart that are compared with each other: on the
+first batch the parts are compared with the loss, and single samples with what they give alone.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from inspect import signature
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
-from transformers import PreTrainedModel
-from transformers.utils.generic import find_labels
 
+from ..common.logs import logger
+from ..decisions.proxy import GradientProxy, smoothed_entropy
+from ..serving.rows import number_of_rows, take_rows
 from .base import LossTerms, PerSampleLoss
-from .labels import IGNORE, is_named, refuse_own_loss_function
+from .by_sample import BySample, UnknownRows
+from .labels import IGNORE, is_named
+
+Compute = Callable[[Any, dict[str, Any], Any], Any]
+"""(model, inputs, num_items_in_batch) -> the loss, or (loss, outputs)."""
+
+
+@dataclass(frozen=True)
+class LossApart:
+    """A loss `value`, and `carried` `[2, B]`: B times the part of each sample in it, and the loss of each one alone."""
+
+    value: Tensor
+    carried: Tensor
+    outputs: Any
 
 
 class InterceptedLoss(PerSampleLoss):
-    """Any model whose loss is a sum or mean over samples that torch's loss functions reduce.
+    """A loss that is a sum or mean over samples, made by code that knows nothing of single samples.
 
-    The model returns its loss as `outputs["loss"]`, or first in a tuple. `label_smoothing` must be 0: the Trainer
-    smooths logits of its own choice, not the model's loss.
+    Args:
+        model: gives the loss as `outputs["loss"]`, or first in a tuple, where there is no `compute`.
+        label_smoothing: must be 0 without `compute`: the Trainer smooths logits of its own choice, not a model's loss.
+        compute: how a trainer makes the loss.
+        shifts_labels: whether the labels of a place are those of the place before, as in causal language models.
+        is_normalized: whether the Trainer gives the number of labels of the whole window to what computes the loss.
+        processes: among which the Trainer averages gradients.
     """
 
-    def __init__(self, model: torch.nn.Module, label_smoothing: float = 0.0) -> None:
-        refuse_own_loss_function(model)
-        if not _takes_labels(model):
-            raise ValueError(
-                f"No per-sample loss is known for {type(model).__name__}, which takes no labels to compute one itself: "
-                f"{_PASS_ONE}"
-            )
-        if label_smoothing:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        label_smoothing: float = 0.0,
+        compute: Compute | None = None,
+        shifts_labels: bool = False,
+        is_normalized: bool = False,
+        processes: int = 1,
+    ) -> None:
+        if label_smoothing and compute is None:
             raise ValueError(
                 f"`label_smoothing_factor` {label_smoothing} with {type(model).__name__}, for which no per-sample loss "
                 f"is known: set it to 0, or {_PASS_ONE}"
             )
+        self.compute = _models_own if compute is None else compute
         self.counts_labels = not is_named(model, "ForCTC")
-        self._has_run = False
+        self.shifts_labels, self.is_normalized, self.processes = shifts_labels, is_normalized, processes
+        self.owner = type(model).__name__
+        self.is_verified = False
+        """Whether the parts were compared with the loss, and samples with what they give alone."""
+        self.gradient_proxy = None
+        self._is_divided_by_rows = False
 
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
-        """Labels that are not -100, of which a sample may have several; else, and for CTC, 1."""
-        labels = inputs.get("labels")
-        if self.counts_labels and isinstance(labels, Tensor) and labels.dim() > 1 and not labels.is_floating_point():
-            return labels.ne(IGNORE).flatten(1).sum(1)
-        first = next(value for value in inputs.values() if isinstance(value, Tensor))
-        return torch.ones(_batch_size(inputs), dtype=torch.int64, device=first.device)
+        """Labels that are not -100, of which a sample may have several; without such labels, and for CTC, 1."""
+        labels, rows = inputs.get("labels"), number_of_rows(inputs)
+        if self.counts_labels and isinstance(labels, Tensor) and labels.dim() and not labels.is_floating_point():
+            return labels.ne(IGNORE).reshape(rows, -1).sum(1)
+        return torch.ones(rows, dtype=torch.int64, device=_device_of(inputs))
 
-    def forward(self, model: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
-        """The outputs, whose loss is `[2, B]`.
+    def items(self, inputs: Mapping[str, Any]) -> Tensor | None:
+        """`[B]`: how many of the items that the Trainer counts (`num_items_in_batch`) each sample has."""
+        labels = inputs.get("shift_labels")
+        if labels is None:
+            labels = inputs.get("labels")
+            if isinstance(labels, Tensor) and self.shifts_labels and labels.dim() > 1:
+                labels = labels[..., 1:]
+        if not isinstance(labels, Tensor) or not labels.dim():
+            return None
+        return labels.ne(IGNORE).reshape(len(labels), -1).sum(1)
+
+    # ---- The loss ----
+
+    def forward(self, model: Callable[..., Any], inputs: Mapping[str, Any]) -> LossApart:
+        """The loss of the batch and what it is made of."""
+        items = self.items(inputs) if self.is_normalized else None
+        batch = dict(inputs)
+        rows = number_of_rows(inputs)
+        number = None if items is None else items.sum()
+        return self.apart(lambda: self.compute(model, batch, number), inputs, rows, number)
+
+    def apart(
+        self,
+        compute: Callable[[], Any],
+        inputs: Mapping[str, Any],
+        rows: int,
+        number_of_items: Any = None,
+        weights: Tensor | None = None,
+        share: Tensor | float = 1.0,
+    ) -> LossApart:
+        """What `compute` gives, for inputs of B = `rows` samples, with `weights` `[B]` in it if there are any.
 
         Raises:
-            ValueError: the model does something with its loss that takes one number.
+            ValueError: it cannot be taken apart by sample.
         """
+        mode = BySample(rows, _sizes(inputs, rows), weights, share)
+        items = self.items(inputs) if isinstance(number_of_items, Tensor) and not number_of_items.dim() else None
+        if items is not None and len(items) == rows:
+            each = (items * self.processes).to(torch.float32)
+            mode.give(number_of_items, torch.stack([number_of_items.expand(rows).to(torch.float32), each.clamp(min=1)]))
         try:
-            with _LossesBySample(inputs):
-                outputs = model(**inputs)
-        except (RuntimeError, TypeError) as error:
-            if self._has_run or isinstance(error, torch.OutOfMemoryError):
-                raise
-            raise ValueError(
-                f"The model's own loss cannot be taken apart by sample, its forward pass then fails ({error}). "
-                f"{_DO_PASS_ONE}"
-            ) from error
-        self._has_run = True
-        return outputs
-
-    def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
-        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs[0]
-        batch = _batch_size(inputs)
-        if not isinstance(loss, Tensor) or loss.shape != (2, batch):
+            with mode:
+                result = compute()
+                loss, outputs = result if isinstance(result, tuple) else (result, None)
+                if isinstance(loss, Tensor) and loss.dim() == 1 and len(loss) == rows:
+                    loss = loss.mean()  # a loss of each sample
+        except UnknownRows as error:
+            raise ValueError(f"{error} {_DO_PASS_ONE}") from error
+        carried = mode.of(loss)
+        if carried is None or carried.shape != (2, rows):
             found = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else "missing"
             raise ValueError(
-                f"No per-sample loss is known for {type(model).__name__}, and its own loss ({found}) cannot be taken "
-                f"apart by sample: it is not reduced by one of torch's loss functions. {_DO_PASS_ONE}"
+                f"The loss of {self.owner} ({found}) cannot be taken apart by sample: it is not made by reductions of "
+                f"torch's over the samples of the batch. {_DO_PASS_ONE}"
             )
-        return LossTerms(total=loss[0] / batch * self.count(inputs).sum(), score=loss[1].detach())
+        if self.gradient_proxy is None and not self.is_verified:
+            self.gradient_proxy = self._proxy(mode, carried[1].detach(), inputs)
+        return LossApart(loss, carried, outputs)
+
+    def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: LossApart) -> LossTerms:
+        carried, rows = outputs.carried, outputs.carried.shape[1]
+        if not self.is_verified:
+            self._check_parts(outputs)
+        total = carried[0] / rows * self.count(inputs).sum()
+        return LossTerms(total=total, score=self.score(carried).detach())
+
+    def score(self, carried: Tensor) -> Tensor:
+        """`[B]`: the loss of each sample alone."""
+        return carried[1] * carried.shape[1] if self._is_divided_by_rows else carried[1]
+
+    # ---- Checks on the first batch ----
+
+    def _check_parts(self, found: LossApart) -> None:
+        value, parts = float(found.value.detach()), float(found.carried[0].detach().double().mean())
+        if math.isfinite(value) and not math.isclose(value, parts, rel_tol=1e-3, abs_tol=1e-5):
+            raise ValueError(
+                f"The loss of {self.owner} is {value:.6g} on the first batch, the parts of its samples are "
+                f"{parts:.6g}: it is no sum over samples, such as a root or a power of a mean. {_DO_PASS_ONE}"
+            )
 
     def verify(self, model: torch.nn.Module, inputs: Mapping[str, Any], terms: LossTerms, rel_tol: float) -> None:
         """Compare the first and the last sample that have labels with their losses alone."""
-        labelled = self.count(inputs).nonzero().flatten().tolist() if _batch_size(inputs) > 1 else []
-        for index in sorted({*labelled[:1], *labelled[-1:]}):
-            one = {key: value[index : index + 1] if _is_batched(value) else value for key, value in inputs.items()}
-            alone = float(self(model, one, self.forward(model, one)).score)
-            inside = float(terms.score[index])
-            if not math.isclose(alone, inside, rel_tol=rel_tol, abs_tol=1e-5):
-                raise ValueError(
-                    f"{type(model).__name__}'s loss of a sample is {inside:.6g} in its batch and {alone:.6g} alone: "
-                    "samples are compared with each other, divided by the size of their batch by the model itself, or "
-                    f"cannot be told apart, so there is no loss per sample to record. {_DO_PASS_ONE}"
-                )
+        rows = len(terms.score)
+        labelled = self.count(inputs).nonzero().flatten().tolist() if rows > 1 else []
+        found = [self._alone(model, inputs, index, rows) for index in sorted({*labelled[:1], *labelled[-1:]})]
+        pairs = [(float(terms.score[index]), alone) for index, alone in found if alone is not None]
+        for factor in (1, rows):  # the code may divide a sum by the number of samples
+            if all(math.isclose(inside * factor, alone, rel_tol=rel_tol, abs_tol=1e-5) for inside, alone in pairs):
+                self._is_divided_by_rows = factor > 1
+                break
+        else:
+            self._refuse_unlike(model, inputs, terms, pairs, rel_tol)
+        self.is_verified = True
+
+    def _alone(
+        self, model: torch.nn.Module, inputs: Mapping[str, Any], index: int, rows: int
+    ) -> tuple[int, float | None]:
+        """The loss of a sample alone; None where the code takes no single sample, which is said."""
+        try:
+            return index, float(self.forward(model, take_rows(inputs, [index], rows)).value.detach())
+        except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            logger.warning(
+                "The loss of %s was not compared with that of a sample alone, which fails (%s): that samples are not "
+                "compared with each other is not known.",
+                self.owner,
+                error,
+            )
+            return index, None
+
+    def _refuse_unlike(
+        self,
+        model: torch.nn.Module,
+        inputs: Mapping[str, Any],
+        terms: LossTerms,
+        pairs: list[tuple[float, float]],
+        rel_tol: float,
+    ) -> None:
+        """Raise a ValueError for samples that have another loss alone, unless two equal calls differ too."""
+        again = self.score(self.forward(model, inputs).carried).detach()
+        if not torch.allclose(again, terms.score, rtol=rel_tol, atol=1e-5, equal_nan=True):
+            logger.warning(
+                "The loss of %s draws random numbers in evaluation mode too: two equal calls give %.6g and %.6g for a "
+                "sample. It was not compared with the loss of single samples.",
+                self.owner,
+                float(terms.score[0]),
+                float(again[0]),
+            )
+            return
+        inside, alone = max(pairs, key=lambda pair: abs(pair[0] - pair[1]))
+        raise ValueError(
+            f"{self.owner}'s loss of a sample is {inside:.6g} in its batch and {alone:.6g} alone: samples are compared "
+            "with each other, divided by the size of their batch by the code itself, or cannot be told apart, so there "
+            f"is no loss per sample to record. {_DO_PASS_ONE}"
+        )
+
+    def _proxy(self, mode: BySample, score: Tensor, inputs: Mapping[str, Any]) -> GradientProxy | None:
+        """Of the gradient's norm, where the loss is one loss function of torch, and nothing else, with a known one."""
+        if len(mode.reduced) != 1:
+            return None
+        func, given, value = mode.reduced[0]
+        carried = mode.of(value)
+        alone = None if carried is None else carried[1].detach()
+        items = self.items(inputs)
+        if alone is not None and given["reduction"] == "sum" and items is not None and len(items) == len(alone):
+            alone = alone / items.clamp(min=1)
+        if alone is None or not torch.allclose(alone, score, rtol=1e-4, atol=1e-6, equal_nan=True):
+            return None
+        if func is functional.mse_loss:
+            return GradientProxy("squared_error")
+        is_plain = func is functional.cross_entropy and given["weight"] is None
+        if not is_plain or given["target"].is_floating_point():
+            return None
+        return GradientProxy("cross_entropy", smoothed_entropy(given["label_smoothing"], given["input"].shape[1]))
 
 
 _PASS_ONE = (
@@ -112,114 +244,21 @@ _PASS_ONE = (
 _DO_PASS_ONE = f"P{_PASS_ONE[1:]}"
 
 
-def _takes_labels(model: torch.nn.Module) -> bool:
-    """Whether its `forward` can compute a loss: by the names transformers goes by, or in a module of the user's own."""
-    if find_labels(type(model)):
-        return True
-    return not isinstance(model, PreTrainedModel) and len(signature(model.forward).parameters) > 1
+def _models_own(model: Any, inputs: dict[str, Any], number_of_items: Any) -> Any:
+    outputs = model(**inputs)
+    return (outputs.get("loss") if isinstance(outputs, Mapping) else outputs[0]), outputs
 
 
-def _is_batched(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dim() > 0
+def _device_of(inputs: Mapping[str, Any]) -> torch.device | None:
+    for value in inputs.values():
+        if isinstance(value, Tensor):
+            return value.device
+        if isinstance(value, Mapping) and (found := _device_of(value)) is not None:
+            return found
+    return None
 
 
-def _batch_size(inputs: Mapping[str, Any]) -> int:
-    sizes = {key: len(value) for key, value in inputs.items() if _is_batched(value)}
-    if len(set(sizes.values())) != 1:
-        raise ValueError(
-            f"The tensors of a batch must have one row per sample for a model without a per-sample loss of its own, "
-            f"got {sizes or 'none'} rows: {_PASS_ONE}"
-        )
-    return next(iter(sizes.values()))
-
-
-# ---- The loss functions of torch, by sample ----
-
-
-class _LossesBySample(TorchFunctionMode):
-    """Reduced losses of a batch of B become `[2, B]`: B times what each sample adds, and what it would give alone."""
-
-    def __init__(self, inputs: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.batch = _batch_size(inputs)
-        sizes = [value.numel() for value in inputs.values() if _is_batched(value)]
-        self.sizes = {self.batch, *sizes, *(size - self.batch for size in sizes)}  # the last: labels shifted by one
-        self.selected: list[Tensor] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func not in _REDUCED:
-            result = func(*args, **kwargs)
-            if func in _SELECT and isinstance(args[1], Tensor) and args[1].dtype == torch.bool:
-                self.selected.append(result)
-            return result
-        call = signature(func).bind(*args, **kwargs)
-        call.apply_defaults()
-        given = call.arguments
-        reduction = given["reduction"]
-        is_old_style = given.get("size_average") is not None or given.get("reduce") is not None
-        if reduction not in ("mean", "sum") or is_old_style:
-            return func(*args, **kwargs)
-        self._refuse_selected(given)
-        losses = func(**{**given, "reduction": "none"})
-        if losses.dtype in (torch.float16, torch.bfloat16):  # whose sums round, or overflow
-            losses = losses.float()
-        if losses.numel() % self.batch or losses.dim() == 0 or len(losses) % self.batch:
-            return func(*args, **kwargs)  # not by sample: the shape of the model's loss will tell
-        if len(losses) != self.batch and not self.sizes & {losses.numel(), len(losses)}:
-            raise ValueError(
-                f"The model takes the mean of {len(losses)} losses for {self.batch} samples, which is the size of no "
-                f"tensor of the batch: which are whose cannot be told. {_DO_PASS_ONE}"
-            )
-        total = losses.reshape(self.batch, -1).sum(1)
-        if reduction == "sum":
-            return torch.stack([self.batch * total, total])
-        items = _REDUCED[func](given, losses).reshape(self.batch, -1).sum(1)
-        if func is functional.ctc_loss:  # a mean over samples, each divided by its own number of labels
-            return torch.stack([total / items, total / items])
-        # A sample without items has no loss; a batch without any has none either, where torch gives NaN.
-        smallest = torch.finfo(items.dtype).tiny
-        return torch.stack([self.batch * total / items.sum().clamp(min=smallest), total / items.clamp(min=smallest)])
-
-    def _refuse_selected(self, given: Mapping[str, Any]) -> None:
-        values = next(iter(given.values()))
-        for found in self.selected:
-            if values is found or values._base is found:
-                raise ValueError(
-                    "The model computes its loss of selected items (a mask): which are whose cannot be told. "
-                    f"{_DO_PASS_ONE}"
-                )
-
-
-def _of_classes(given: Mapping[str, Any], losses: Tensor) -> Tensor:
-    """What each loss counts in the mean: 0 where the class is ignored, and the class's weight if there are any."""
-    target, weight = given["target"], given["weight"]
-    if target.is_floating_point():  # shares of classes, which torch divides by the number of samples
-        return torch.ones_like(losses)
-    counted: Tensor = target.ne(given["ignore_index"])
-    if weight is None:
-        return counted.to(losses.dtype)
-    return torch.where(counted, weight[torch.where(counted, target, 0)], 0)
-
-
-def _of_elements(given: Mapping[str, Any], losses: Tensor) -> Tensor:
-    return torch.ones_like(losses)
-
-
-def _of_texts(given: Mapping[str, Any], losses: Tensor) -> Tensor:
-    """Labels of each sample, at least 1, by which torch divides."""
-    return torch.as_tensor(given["target_lengths"], device=losses.device).clamp(min=1).to(losses.dtype)
-
-
-_SELECT = (Tensor.__getitem__, Tensor.masked_select, torch.masked_select)
-_REDUCED: dict[Any, Callable[[Mapping[str, Any], Tensor], Tensor]] = {
-    functional.cross_entropy: _of_classes,
-    functional.nll_loss: _of_classes,
-    functional.binary_cross_entropy: _of_elements,
-    functional.binary_cross_entropy_with_logits: _of_elements,
-    functional.mse_loss: _of_elements,
-    functional.l1_loss: _of_elements,
-    functional.smooth_l1_loss: _of_elements,
-    functional.huber_loss: _of_elements,
-    functional.ctc_loss: _of_texts,
-}
+def _sizes(inputs: Mapping[str, Any], rows: int) -> set[int]:
+    """Numbers of entries that a tensor may have which belong to the samples in equal parts."""
+    sizes = [value.numel() for value in inputs.values() if isinstance(value, Tensor) and value.dim()]
+    return {rows, *sizes, *(size - rows for size in sizes)}  # the last: labels shifted by one

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from inspect import signature
-
 import torch
 
 from .base import PerSampleLoss
@@ -20,14 +18,4 @@ def refuse_set_based(model: torch.nn.Module, label_smoothing: float = 0.0) -> Pe
         f"{type(model).__name__} matches predictions to objects and divides by the number of objects in the batch: its "
         "loss is no sum over samples, so there is none to record. Pass a loss per image as `per_sample_loss=fn`, with "
         "fn(model, inputs, outputs) returning [B], or use a model that classifies pixels (SegFormer, UPerNet, BEiT)."
-    )
-
-
-@register_loss(lambda model: "return_loss" in signature(model.forward).parameters)
-def refuse_contrastive(model: torch.nn.Module, label_smoothing: float = 0.0) -> PerSampleLoss:
-    """Raise a ValueError for CLIP, SigLIP, ALIGN, CLAP and the like: their `forward` takes `return_loss`."""
-    raise ValueError(
-        f"{type(model).__name__} is trained on pairs, each against the others of its batch: a pair's loss depends on "
-        "what it is batched with, so it says little about the pair, and pruning would change it. Pass a loss per pair "
-        "as `per_sample_loss=fn`, with fn(model, inputs, outputs) returning [B], if that is meant."
     )

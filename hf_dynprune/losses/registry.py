@@ -84,22 +84,35 @@ def scan_losses() -> None:
 def find_loss(
     model: torch.nn.Module, label_smoothing: float = 0.0, options: Mapping[str, Any] | None = None
 ) -> PerSampleLoss:
+    """The known loss for this unwrapped model; without one, its own loss taken apart by sample (`InterceptedLoss`).
+
+    Raises:
+        ValueError: the loss is refused for this model, or does not have one of the parameters `options`.
+    """
+    return known_loss(model, label_smoothing, options) or InterceptedLoss(model, label_smoothing)
+
+
+def known_loss(
+    model: torch.nn.Module, label_smoothing: float = 0.0, options: Mapping[str, Any] | None = None
+) -> PerSampleLoss | None:
     """The registered loss for this unwrapped model, with `options` as the loss's own parameters.
 
-    Without one, and where a subclass has a `forward` of its own, the loss is made of the model's own reductions
-    (`InterceptedLoss`).
+    None where there is none, where a subclass has a `forward` of its own, and where the model was given a loss of its
+    own: another loss may not show on the first batch.
 
     Raises:
         ValueError: the loss is refused for this model, or does not have one of the parameters.
     """
     scan_losses()
-    found: Factory = next((factory for matches, factory in _LOSSES if matches(model)), InterceptedLoss)
-    is_known = not found.__module__.startswith(f"{__package__}.") or _is_forward_known(model)
-    if not is_known:
-        found(model, label_smoothing, **(options or {}))  # what is refused by the name of a class stays refused
-        found = InterceptedLoss
-    _check_options(found, options or {}, model)
-    return found(model, label_smoothing, **(options or {}))
+    found: Factory | None = next((factory for matches, factory in _LOSSES if matches(model)), None)
+    if found is not None and found.__module__.startswith(f"{__package__}."):
+        if not _is_forward_known(model):
+            found(model, label_smoothing, **(options or {}))  # what is refused by the name of a class stays refused
+            found = None
+        elif hasattr(model, "_loss_function"):
+            found = None
+    _check_options(found or InterceptedLoss, options or {}, model)
+    return None if found is None else found(model, label_smoothing, **(options or {}))
 
 
 def _is_forward_known(model: torch.nn.Module) -> bool:

@@ -1,9 +1,14 @@
-"""A batch's part in the training loss: what it is divided by, its weighted sum, and the check of the first batch."""
+"""A batch's part in the training loss: what it is divided by, and its weighted sum.
+
+A loss is made in one of three ways. A *known* loss is computed here from the model's outputs. *Other code*, such as a
+user's `compute_loss`, makes its loss itself, taken apart by sample on the way (`interception.py`). Where nothing is
+pruned and there is other code, the *stock* loss is trained on, and samples' losses are at most read off beside it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,75 +16,162 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..common.logs import logger
 from ..serving.distributed import sum_over_processes
 from ..serving.indexed import INDEX_KEY, WEIGHT_KEY
+from ..serving.served import Served, ServedBatch, is_indexed, take_served
 from . import host
 from .base import LossTerms, PerSampleLoss
-from .checks import check_counts, check_terms, loss_tolerance, refuse_mismatch
+from .checks import check_counts, check_terms
+from .interception import InterceptedLoss
 from .reduction import weighted_loss
-
-COUNT_KEY = "__dynprune_count__"
-"""Batch key of n_i, int64 `[B]`, counted when the accumulation window was fetched."""
-_OWN_KEYS = (INDEX_KEY, WEIGHT_KEY, COUNT_KEY)
-
-
-def is_indexed(batch: Any) -> bool:
-    """Whether the batch carries the samples' indices."""
-    return isinstance(batch, (dict, Mapping)) and INDEX_KEY in batch  # the abstract class alone is slow to ask
 
 
 def without_own_keys(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The batch as the user's collator made it."""
-    return {key: value for key, value in inputs.items() if key not in _OWN_KEYS}
+    """The batch as the user's collator made it, as a dictionary."""
+    return {key: value for key, value in inputs.items() if key not in (INDEX_KEY, WEIGHT_KEY)}
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """A forward pass and its losses.
+    """A loss and what it is made of.
 
     Args:
         value: this batch's part of the window's training loss.
-        outputs: the model's.
+        outputs: the model's; None where the code that makes the loss keeps them.
         index: int64 `[B]`, positions in the training set; with a selector, in the batch of candidates.
         count: int64 `[B]`, n_i; 0 for a ghost.
-        terms: the samples' losses.
-        forwarded: samples that all processes together forwarded.
+        score: float `[B]`, detached.
     """
 
     value: Tensor
     outputs: Any
     index: Tensor
     count: Tensor
-    terms: LossTerms
-    forwarded: int
+    score: Tensor
 
 
 class LossStep:
-    """Counts, checks and weighs the per-sample losses of one training; messages name the trainer class, `owner`."""
+    """Counts and weighs the per-sample losses of one training.
 
-    def __init__(self, loss: PerSampleLoss, accelerator: Any, owner: str) -> None:
+    Args:
+        loss: gives each sample's loss; None where the stock loss is trained on and nothing is known of samples.
+        accelerator: of the Trainer.
+        owner: name of the trainer class, for messages.
+        is_stock: whether the stock loss is trained on.
+        check: called with this object and the first batch of a run before it is used; sets `is_checked`.
+    """
+
+    def __init__(
+        self,
+        loss: PerSampleLoss | None,
+        accelerator: Any,
+        owner: str,
+        is_stock: bool = False,
+        check: Callable[[LossStep, Any], None] | None = None,
+    ) -> None:
         self.loss = loss
         self.owner = owner
+        self.is_stock = is_stock
         self.has_ghosts = True
         """Whether a batch may hold samples of weight 0. True until a plan says otherwise; a selector makes some too."""
-        self.is_checked = False
-        """Whether the first batch was compared with the model's own loss, or need not be."""
+        self.mean_weight = 1.0
+        """Of the samples of the epoch: the logged loss is divided by it, to be comparable to that on all data."""
+        self.is_checked = check is None
+        """Whether the first batch was compared with what the stock Trainer makes of it, or need not be."""
         self.forwarded = 0
-        """Samples forwarded since the run began or was resumed, over all processes."""
+        """Samples trained since the run began or was resumed, over all processes. One whose batch is forwarded several
+        times in a step counts once: on full data it would be forwarded as often."""
+        self.dealt = 0
+        """Places of batches dealt out since then: `forwarded`, and samples that the collator left out."""
+        self._check = check
         self._accelerator = accelerator
+        self._window: list[tuple[Any, Served]] = []
+        self._items: Any = None
+        self._current: Served | None = None
+        self._is_fetching = False
 
-    def count(self, window: Sequence[Any]) -> Tensor | None:
-        """D: the items that carry loss in an accumulation window of all processes, at least 1; None without batches.
+    @property
+    def is_known(self) -> bool:
+        """Whether the training loss is computed here, from the model's outputs."""
+        return not self.is_stock and not isinstance(self.loss, InterceptedLoss)
 
-        Each batch keeps its own counts under `COUNT_KEY`.
+    @property
+    def is_intercepted(self) -> bool:
+        """Whether other code makes the training loss, and it is taken apart on the way."""
+        return not self.is_stock and isinstance(self.loss, InterceptedLoss)
+
+    @property
+    def can_observe(self) -> bool:
+        """Whether samples' losses can be read off beside a stock loss, from the outputs of its forward pass."""
+        return self.is_stock and self.loss is not None and type(self.loss).forward is PerSampleLoss.forward
+
+    @property
+    def options(self) -> Mapping[str, Any] | None:
+        """Parameters of the loss that are not at their defaults."""
+        return None if self.loss is None else self.loss.options
+
+    # ---- Windows ----
+
+    @contextmanager
+    def fetching(self) -> Iterator[None]:
+        """Context in which a window is fetched. Batches that are counted elsewhere are those of an evaluation."""
+        self._is_fetching = True
+        try:
+            yield
+        finally:
+            self._is_fetching = False
+
+    def take(self, batches: list[Any]) -> bool:
+        """Take out of a fetched window's batches, in place, what was dealt out with them; False for other batches."""
+        if any(self.find(batch) is None and not is_indexed(batch) for batch in batches):
+            return False
+        if all(self.find(batch) is not None for batch in batches):
+            return bool(batches)
+        self._window, window = [], []
+        for place, batch in enumerate(batches):
+            batches[place], served = take_served(batch)
+            window.append((batches[place], served))
+            rows, processes = len(served.index), self._accelerator.num_processes
+            self.forwarded += rows * processes
+            self.dealt += (rows + served.dropped) * processes
+            if self.has_ghosts and processes > 1:
+                real = (served.weight > 0).sum()
+                served.share = real * processes / sum_over_processes(self._accelerator, real.clone()).clamp(min=1)
+        if not self.is_checked and self._check is not None:
+            self._check(self, batches[0])  # before its batches are those of the window: it trains on none of them
+        self._window = window
+        return True
+
+    def find(self, batch: Any) -> Served | None:
+        """What was dealt out with a batch of the window, also after it was moved to a device or copied."""
+        if isinstance(batch, ServedBatch):
+            return batch.served
+        for own, served in self._window:
+            if own is batch or _share_a_tensor(own, batch):
+                return served
+        return None
+
+    def items(self, batches: list[Any], stock: Callable[[], Any]) -> Any:
+        """What a window's loss is divided by: D with a known loss, else what the stock Trainer counts."""
+        if not self._is_fetching or not self.take(batches) or not self.is_known:
+            return stock()
+        self._items = self.count()
+        return self._items
+
+    def count(self) -> Tensor | None:
+        """D: the items that carry loss in the accumulation window of all processes, at least 1; None without batches.
+
+        Each batch keeps its own counts.
         """
+        assert self.loss is not None
         total: Any = None
-        for batch in window:
-            count = self.loss.count(batch)
-            check_counts(count, batch[INDEX_KEY])
+        for batch, served in self._window:
+            count = self.loss.count(batch if isinstance(batch, ServedBatch) else {**batch, INDEX_KEY: served.index})
+            check_counts(count, served.index)
             if self.has_ghosts:
-                count = count * (batch[WEIGHT_KEY] > 0)
-            batch[COUNT_KEY] = count
+                count = count * (served.weight > 0)
+            served.count = count
             total = count.sum() if total is None else total + count.sum()
         if total is None:
             return None
@@ -88,66 +180,105 @@ class LossStep:
             return total  # type: ignore[no-any-return]
         return total.clamp(min=1)  # type: ignore[no-any-return]
 
+    def refuse_unused(self) -> None:
+        """Raise a RuntimeError, before the optimizer's step, where no loss was made here of a batch of the window."""
+        if self.is_stock or all(served.is_used for _, served in self._window):
+            return
+        raise RuntimeError(
+            f"`compute_loss` of {self.owner} did not reach the pruning trainer's: losses were neither weighted nor "
+            "recorded. "
+            + (
+                "Call `super().compute_loss` in it, which makes the loss that was passed as `per_sample_loss`."
+                if self.is_known
+                else "Its `training_step` calls neither `super().training_step` nor `self.compute_loss` with the batch "
+                "it is given: let it call one of them, or set `prune_method='none'`."
+            )
+        )
+
+    # ---- Steps ----
+
     @contextmanager
-    def reached(self) -> Iterator[None]:
-        """Context of a training step.
+    def training(self, inputs: Any) -> Iterator[None]:
+        """Context of a training step on a batch of the window."""
+        before, self._current = self._current, self.find(inputs)
+        try:
+            yield
+        finally:
+            self._current = before
 
-        Raises:
-            RuntimeError: the step ended without a forward pass here, so pruning had no effect on it.
-        """
-        before = self.forwarded
-        yield
-        if self.forwarded == before:
-            raise RuntimeError(
-                f"`compute_loss` of {self.owner} did not reach the pruning trainer's: losses were neither "
-                "weighted nor recorded. Pass the loss as `per_sample_loss=fn`, or call `super().compute_loss`."
-            )
+    def served(self, inputs: Any) -> Served | None:
+        """What was dealt out with the batch that a loss is to be made of; None in evaluation."""
+        return self.find(inputs) or self._current
 
-    def refuse_uncounted(self, inputs: Mapping[str, Any]) -> None:
-        """Raise a RuntimeError where the batch was not counted."""
-        if COUNT_KEY not in inputs:
-            raise RuntimeError(
-                f"`_get_num_items_in_batch` of {self.owner} did not reach the pruning trainer's, which counts what the "
-                "loss is divided by: call `super()` in it."
-            )
-
-    def forward(self, model: Any, inputs: Mapping[str, Any], denominator: Any, micro_batches: int) -> StepResult:
-        """Forward a batch, which has index, weight and count, and weigh its losses by the window's denominator D.
-
-        Raises:
-            RuntimeError: the batch was not counted.
-        """
-        self.refuse_uncounted(inputs)
+    def forward(self, model: Any, inputs: Mapping[str, Any], served: Served, micro_batches: int) -> StepResult:
+        """Forward a batch and weigh its losses by the window's denominator D, with a known loss."""
+        assert self.loss is not None
         batch = without_own_keys(inputs)
-        index, weight, count = inputs[INDEX_KEY], inputs[WEIGHT_KEY], inputs[COUNT_KEY]
+        device = served.index.device
+        if served.count is None:
+            self._items = self.count()
         outputs = self.loss.forward(model, batch)
         terms = self.loss(model, batch, outputs)
-        check_terms(terms, index)
+        check_terms(terms, served.index)
         processes = self._accelerator.num_processes
-        if processes > 1:  # gradients are averaged over processes, but their sum is meant
-            denominator = denominator / processes
-        value = weighted_loss(terms, weight, denominator, micro_batches)
-        forwarded = index.shape[0] * processes
-        self.forwarded += forwarded
-        return StepResult(value, outputs, index, count, terms, forwarded)
+        # Gradients are averaged over processes, but their sum is meant.
+        denominator = self._items / processes if processes > 1 else self._items
+        value = weighted_loss(terms, served.weight.to(terms.total.device), denominator, micro_batches)
+        count: Any = served.count
+        return StepResult(value, outputs, served.index, count, terms.score.detach().to(device))
 
-    def check(self, model: torch.nn.Module, inputs: dict[str, Any], stock_loss: Callable[..., Any]) -> None:
-        """Compare the first batch's loss with the stock Trainer's, which `stock_loss` makes from model and batch.
+    def intercept(
+        self, compute: Callable[..., Any], model: Any, inputs: Any, served: Served, named: Mapping[str, Any]
+    ) -> tuple[Any, StepResult]:
+        """(what other code gives for a batch, with weighted losses; the losses).
 
-        A stock loss that is not finite, as where no sample has a label, tells nothing; the next batch is checked then.
-        The model is unwrapped, and is left in training mode.
-
-        Raises:
-            ValueError: they differ, or the loss itself detects that it is wrong.
+        `compute` is the trainer's `compute_loss`, `named` what it is called with beside model and batch.
         """
-        rel_tol = loss_tolerance(model)
-        model.eval()
-        with torch.no_grad():
-            expected = stock_loss(model, dict(inputs)).item()
-            outputs = self.loss.forward(model, inputs)
-            terms = self.loss(model, inputs, outputs)
-            got = float(terms.total.sum() / self.loss.count(inputs).sum().clamp(min=1) + (terms.extra or 0.0))
-            refuse_mismatch(self.loss, model, got, expected, rel_tol)
-            self.loss.verify(model, inputs, terms, rel_tol)
-        model.train()
-        self.is_checked = math.isfinite(expected)
+        loss: Any = self.loss
+        count = loss.count(inputs)
+        check_counts(count, served.index)
+        if self.has_ghosts:
+            count = count * (served.weight > 0)
+        found = loss.apart(
+            lambda: compute(model, inputs, **named),
+            inputs,
+            len(served.index),
+            named.get("num_items_in_batch"),
+            served.weight,
+            served.share,
+        )
+        result = StepResult(found.value, found.outputs, served.index, count, loss.score(found.carried).detach())
+        return ((found.value, found.outputs) if named.get("return_outputs") else found.value), result
+
+    def observe(self, model: Any, inputs: Mapping[str, Any], served: Served, value: Tensor, outputs: Any) -> Any:
+        """The samples' losses beside a stock loss; None where they are not known."""
+        assert self.loss is not None
+        try:
+            batch = without_own_keys(inputs)
+            with torch.no_grad():
+                count = self.loss.count({**batch, INDEX_KEY: served.index})
+                terms = self.loss(model, batch, outputs)
+            check_counts(count, served.index)
+            self._compare(value, terms, count)
+        except (ValueError, TypeError, KeyError, RuntimeError) as error:
+            logger.info("The samples' losses are not known here, so there are no figures of them: %s", error)
+            self.loss = None
+            return None
+        return StepResult(value, outputs, served.index, count * (served.weight > 0), terms.score.detach())
+
+    def _compare(self, value: Tensor, terms: LossTerms, count: Tensor) -> None:
+        """Raise a ValueError where a stock loss of the first batch is not that of the samples."""
+        if self.is_checked:
+            return
+        expected = float(value.detach())
+        got = float(terms.total.sum() / count.sum().clamp(min=1) + (terms.extra or 0.0))
+        if math.isfinite(expected) and not math.isclose(expected, got, rel_tol=1e-2, abs_tol=1e-5):
+            raise ValueError(f"{type(self.loss).__name__} gives {got:.6g} where the loss is {expected:.6g}.")
+        self.is_checked = True
+
+
+def _share_a_tensor(one: Any, other: Any) -> bool:
+    """Whether two batches have an entry in common, as a batch and its copy with another entry changed have."""
+    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
+        return False
+    return any(isinstance(value, Tensor) and other.get(key) is value for key, value in one.items())

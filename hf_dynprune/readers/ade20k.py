@@ -12,6 +12,8 @@ Source: Zhou et al., Scene Parsing through ADE20K Dataset, CVPR 2017.
 
 from __future__ import annotations
 
+import csv
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -81,26 +83,35 @@ def find_root(folder: Path) -> Path:
 
 
 def class_names(root: Path) -> tuple[str, ...]:
-    """150 different names: the first synonyms in `objectInfo150.txt` where that file is, else `NAMES`.
+    """150 different names: the first synonyms in `objectInfo150.txt` (or `.csv`) where that file is, else `NAMES`.
+
+    Copies of the file differ in their columns: the ones used are found by the headings Idx and Name, and are the first
+    and the last where there are no headings. Columns are separated by tabs or commas, synonyms by commas or semicolons.
 
     Raises:
-        ValueError: the file has other rows than 1 to 150, or columns are missing.
+        ValueError: the file has other rows than 1 to 150.
     """
-    file = root / "objectInfo150.txt"
-    if not file.is_file():
+    file = next((each for end in ("txt", "csv") if (each := root / f"objectInfo150.{end}").is_file()), None)
+    if file is None:
         return NAMES
-    lines = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    rows = {row[0].strip(): row[-1] for row in lines[1:]}
-    if list(rows) != [str(number) for number in range(1, 151)] or len(lines) != 151 or min(map(len, lines)) < 6:
+    text = file.read_text(encoding="utf-8-sig")
+    separator = "\t" if "\t" in text else ","
+    lines = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=separator) if any(row)]
+    heading = [cell.lower() for cell in lines[0]] if lines else []
+    number, name = (heading.index(title) if title in heading else place for title, place in (("idx", 0), ("name", -1)))
+    rows = [row for row in lines[int("name" in heading) :] if len(row) > max(number, name, 1)]
+    if [row[number] for row in rows] != [str(each) for each in range(1, 151)]:
         raise ValueError(
-            f"{file} must hold a heading and the classes 1 to 150, one a line with Idx, Ratio, Train, Val, Stuff, Name "
-            f"between tabs, got {len(lines) - 1} lines: copy it anew, or delete it to use the built-in names."
+            f"{file} must hold the classes 1 to 150, one a line, in columns with the headings Idx and Name between "
+            f"tabs or commas, got {max(len(lines) - 1, 0)} lines of classes and the headings "
+            f"{', '.join(heading) or 'none'}: copy it anew, or delete it to use the built-in names."
         )
     names: list[str] = []
-    for number, synonyms in rows.items():
-        free = [name for name in map(str.strip, synonyms.split(",")) if name and name not in names]
+    for row in rows:
+        synonyms = re.split("[,;]", row[name])
+        free = [each for each in map(str.strip, synonyms) if each and each not in names]
         if not free:
-            raise ValueError(f"{file}: class {number} ({synonyms.strip()!r}) has no name of its own.")
+            raise ValueError(f"{file}: class {row[number]} ({row[name]!r}) has no name of its own.")
         names.append(free[0])
     return tuple(names)
 

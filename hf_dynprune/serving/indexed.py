@@ -18,6 +18,8 @@ INDEX_KEY = "__dynprune_index__"
 """Key of the samples' positions in the training set, int64 `[B]`."""
 WEIGHT_KEY = "__dynprune_weight__"
 """Key of the samples' weights, float32 `[B]`."""
+DROPPED_KEY = "__dynprune_dropped__"
+"""Key of the positions of samples that the collator left out, int64 `[d]`, where there are any."""
 
 
 class Slot(NamedTuple):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..losses import PerSampleLoss
 from ..losses.checks import check_counts, check_terms
+from ..serving.generators import untouched_generators
 from ..serving.indexed import INDEX_KEY, WEIGHT_KEY
 
 
@@ -29,6 +30,20 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def without_trace(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
+    """Context of forward passes in evaluation mode that change neither random generators nor buffers of the model."""
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    with evaluation_mode(model), untouched_generators(device):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    if buffer.shape == before.shape:
+                        buffer.copy_(before)
 
 
 def number_rows(batch: Any) -> dict[str, Any]:

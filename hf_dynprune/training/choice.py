@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from inspect import signature
 from typing import Any
 
 import torch
+from transformers import Trainer
 
 from ..common.logs import logger
 from ..decisions.policy import PruningPolicy
-from ..losses import FunctionLoss, LossTerms, PerSampleLoss, find_loss
-from ..losses.registry import find_trainer_loss
-from ..losses.step import LossStep, without_own_keys
+from ..losses import FunctionLoss, LossTerms, PerSampleLoss
+from ..losses.checks import OtherLoss, StockFails, compare_with_stock, loss_tolerance
+from ..losses.interception import InterceptedLoss
+from ..losses.registry import find_trainer_loss, known_loss
+from ..losses.step import LossStep, StepResult, without_own_keys
 from ..selectors.contract import BatchSelector
-from ..serving.generators import private_torch_rng
+from .candidates import without_trace
 from .combining import owner_of
 from .context import TrainerContext
 from .epochs import EpochPruning
@@ -39,36 +44,85 @@ def choose_training(context: TrainerContext, policy: PruningPolicy | None, selec
     return EpochPruning(context, flags.build_policy() if policy is None else policy)
 
 
-def make_loss_step(trainer: Any, context: TrainerContext, given: Given) -> LossStep:
-    """The object that counts and weighs losses: with the given loss, or that of the trainer's class or the model.
+def make_loss_step(trainer: Any, context: TrainerContext, given: Given, stock: Callable[..., Any]) -> LossStep:
+    """The object that counts and weighs losses: with the given loss, that of the trainer's class, or the model's.
+
+    Where a `compute_loss` or `training_step` of the user's own, or a model of which nothing is known, makes the loss,
+    it is taken apart by sample on the way; if nothing is pruned, it is trained on as it is. `stock` is the stock
+    `compute_loss`, with which a known loss is compared.
 
     Raises:
-        ValueError: there is none, or what was given is no loss.
+        ValueError: there is no loss per sample, or what was given is no loss.
     """
-    model, name = context.plain_model, type(trainer).__name__
-    own = find_trainer_loss(owner_of("compute_loss", context.trainer_class, context.mixin))
-    if given is None and own is not None:
-        inside_peft(model)  # refuses adapters that shift or add to the loss
-        return LossStep(own.make(trainer), context.accelerator, name)
+    options, name = context.flags.loss_options, type(trainer).__name__
+    is_off = not context.training.prunes and context.training.selector is None
     smoothing = trainer.label_smoother.epsilon if trainer.label_smoother is not None else 0.0
-    return LossStep(resolve_loss(given, model, smoothing, context.flags.loss_options), context.accelerator, name)
+    check = partial(check_first_batch, trainer, context, stock, is_given=given is not None)
+    if given is not None:
+        loss = resolve_loss(given, options)
+        return LossStep(loss, context.accelerator, name, check=check)
+    has_code = has_code_of_its_own(trainer, context)
+    known = None
+    try:
+        known = _known_loss(trainer, context, smoothing, options)
+    except ValueError:
+        if options or not (is_off or has_code):
+            raise
+    if is_off and (has_code or known is None):
+        return LossStep(known, context.accelerator, name, is_stock=True)
+    if known is None or has_code:
+        known = intercepted_loss(trainer, context)
+    return LossStep(known, context.accelerator, name, check=check)
 
 
-def resolve_loss(
-    given: Given,
-    model: torch.nn.Module,
-    label_smoothing: float,
-    options: Mapping[str, Any] | None = None,
-) -> PerSampleLoss:
-    """The user's loss if there is one, else the registered one for the model, with `options` as its parameters.
+def _known_loss(
+    trainer: Any, context: TrainerContext, smoothing: float, options: Mapping[str, Any] | None
+) -> PerSampleLoss | None:
+    """The loss of the trainer's class, or of the model; None where none is known, or adapters make it another one."""
+    model = inside_peft(context.plain_model)
+    owner = owner_of("compute_loss", context.trainer_class, context.mixin)
+    of_trainer = find_trainer_loss(owner)
+    if of_trainer is not None:
+        known = of_trainer.make(trainer)
+        return None if model is None else known
+    return None if model is None or owner is not Trainer else known_loss(model, smoothing, options)
 
-    For a PEFT model it is the loss of the model inside.
+
+def has_code_of_its_own(trainer: Any, context: TrainerContext) -> bool:
+    """Whether code that this package does not know takes part in making the training loss."""
+    names = ("compute_loss", "training_step", "_get_num_items_in_batch")
+    order = context.trainer_class.__mro__
+    in_front = order[: order.index(context.mixin)]
+    if trainer.compute_loss_func is not None or any(name in vars(trainer) for name in names):
+        return True
+    if any(name in vars(each) for each in in_front for name in names):
+        return True
+    owner = owner_of("compute_loss", context.trainer_class, context.mixin)
+    if find_trainer_loss(owner) is not None:
+        return False
+    return any(owner_of(name, context.trainer_class, context.mixin) is not Trainer for name in names)
+
+
+def intercepted_loss(trainer: Any, context: TrainerContext) -> InterceptedLoss:
+    """The loss as the trainer's own code makes it, taken apart by sample."""
+    takes_number = bool(trainer.model_accepts_loss_kwargs or trainer.compute_loss_func is not None)
+    loss = InterceptedLoss(
+        context.plain_model,
+        compute=lambda model, inputs, number: trainer.compute_loss(model, inputs, num_items_in_batch=number),
+        shifts_labels=bool(getattr(trainer, "_loss_shifts_labels", False)),
+        is_normalized=takes_number,
+        processes=context.accelerator.num_processes,
+    )
+    loss.owner = type(trainer).__name__ if has_code_of_its_own(trainer, context) else loss.owner
+    return loss
+
+
+def resolve_loss(given: Given, options: Mapping[str, Any] | None = None) -> PerSampleLoss:
+    """The loss that a user gave, as an object.
 
     Raises:
-        ValueError: if there is none, or what was given is neither a `PerSampleLoss` nor a function.
+        ValueError: it is neither a `PerSampleLoss` nor a function, or there are `options`, which cannot reach it.
     """
-    if given is None:
-        return find_loss(inside_peft(model), label_smoothing, options)
     if options:
         raise ValueError(
             f"`prune_loss_kwargs` ({dict(options)!r}) with a `per_sample_loss` of your own, which they cannot reach: "
@@ -88,11 +142,11 @@ _ADD_TO_THE_LOSS = ("ADALORA", "SHADOW")
 """Types of adapters whose `forward` adds a regulariser where it is given labels."""
 
 
-def inside_peft(model: torch.nn.Module) -> torch.nn.Module:
+def inside_peft(model: torch.nn.Module) -> torch.nn.Module | None:
     """The model that PEFT's adapters are in; the model itself where there are none.
 
-    Raises:
-        ValueError: PEFT prepends virtual tokens, so that a sample's outputs and labels differ in number.
+    None where the adapters' loss is another than the model's: they prepend tokens, so that outputs and labels differ in
+    number, or they add a term to the loss.
     """
     inside: Any = getattr(model, "get_base_model", None)
     config = getattr(model, "peft_config", None)
@@ -102,17 +156,9 @@ def inside_peft(model: torch.nn.Module) -> torch.nn.Module:
         task = str(getattr(adapter, "task_type", None) or "")
         prepends = adapter.is_prompt_learning and "PREFIX" not in str(adapter.peft_type)
         if prepends and not task.endswith("SEQ_CLS"):
-            raise ValueError(
-                f"PEFT's {type(adapter).__name__} prepends virtual tokens to each sample, so its outputs do not line "
-                "up with its labels. Use LoRA or another adapter inside the layers, or pass `per_sample_loss=fn`."
-            )
-        kind = str(adapter.peft_type).rpartition(".")[2]
-        if kind in _ADD_TO_THE_LOSS:
-            raise ValueError(
-                f"PEFT's {type(adapter).__name__} adds a term of its own to the model's loss, which belongs to no "
-                "sample and would be left out. Use LoRA or another adapter, or pass `per_sample_loss=fn` that returns "
-                "LossTerms with this term as `extra`."
-            )
+            return None
+        if str(adapter.peft_type).rpartition(".")[2] in _ADD_TO_THE_LOSS:
+            return None
     base: torch.nn.Module = inside()
     return base
 
@@ -134,18 +180,87 @@ def _check_signature(function: Callable[..., Any]) -> None:
         ) from error
 
 
-def check_first_batch(
-    step: LossStep, context: TrainerContext, model: Any, inputs: Mapping[str, Any], stock_loss: Callable[..., Any]
-) -> None:
-    """Compare with the stock Trainer's loss, without dropout or gradient; torch's generators are put back."""
-    step.refuse_uncounted(inputs)
-    refuse_without_proxy(context.training.policy, step.loss)
-    if not step.loss.equals_model_loss:
-        step.is_checked = True
+@contextmanager
+def intercepting(trainer: Any, step: LossStep, record: Callable[[StepResult], None]) -> Iterator[None]:
+    """Context of an epoch in which the trainer's `compute_loss`, whoever wrote it, weighs losses by sample.
+
+    Set on the trainer itself: a method of the user's comes before those of this package, and so does not pass them. In
+    evaluations, and where the loss is a known or the stock one, it is called as it is.
+    """
+    if step.is_stock:
+        yield
         return
+    own, was_set = trainer.compute_loss, "compute_loss" in vars(trainer)
+
+    def compute_loss(model: Any, inputs: Any, *given: Any, **named: Any) -> Any:
+        served = step.served(inputs) if step.is_intercepted else None
+        if served is None:
+            return own(model, inputs, *given, **named)
+        names = ("return_outputs", "num_items_in_batch")
+        arguments = {**dict(zip(names, given, strict=False)), **named}
+        result, found = step.intercept(own, model, inputs, served, arguments)
+        if served.first_use():
+            record(found)
+        return result
+
+    trainer.compute_loss = compute_loss
+    try:
+        yield
+    finally:
+        if was_set:
+            trainer.compute_loss = own
+        else:
+            del trainer.compute_loss
+
+
+# ---- The first batch ----
+
+
+def check_first_batch(
+    trainer: Any, context: TrainerContext, stock: Callable[..., Any], step: LossStep, batch: Any, is_given: bool
+) -> None:
+    """Compare a known loss with the stock one, and take other code's loss apart, on a run's first batch.
+
+    Where a loss that was found turns out to be another, the code that makes it is taken apart instead; if nothing is
+    pruned, the stock loss is trained on. Neither dropout nor gradients are in it, and no trace is left in random
+    generators, buffers and modes of the model.
+
+    Raises:
+        ValueError: a loss that was given is wrong, or the loss is no sum over samples.
+    """
     if context.is_sharded:
         logger.warning("The per-sample loss was not checked against the model's own: the model is sharded.")
         step.is_checked = True
         return
-    with private_torch_rng(context.args.device), context.metrics_set_aside(), context.autocast():
-        step.check(context.accelerator.unwrap_model(model), without_own_keys(inputs), stock_loss)
+    inputs = without_own_keys(context.prepare(batch))
+    model = context.plain_model
+    with without_trace(model, context.args.device), context.metrics_set_aside(), context.autocast():
+        step.is_checked = True
+        if step.is_known and step.loss is not None and step.loss.equals_model_loss:
+            _compare_with_stock(trainer, context, stock, step, inputs, is_given)
+        if isinstance(step.loss, InterceptedLoss) and not step.loss.is_verified:
+            with torch.no_grad():
+                terms = step.loss(model, inputs, step.loss.forward(model, inputs))
+                step.loss.verify(model, inputs, terms, loss_tolerance(model))
+    if step.loss is not None:
+        refuse_without_proxy(context.training.policy, step.loss)
+
+
+def _compare_with_stock(
+    trainer: Any, context: TrainerContext, stock: Callable[..., Any], step: LossStep, inputs: Any, is_given: bool
+) -> None:
+    """Raise a ValueError where a given loss is not the stock one; take another loss than one that was only found."""
+    loss: Any = step.loss
+    try:
+        step.is_checked = compare_with_stock(loss, context.plain_model, inputs, stock)
+    except ValueError as error:
+        if is_given or isinstance(error, StockFails):
+            raise
+        if not context.training.prunes:
+            logger.info("The samples' losses are not known here, so there are no figures of them: %s", error)
+            step.loss, step.is_stock = None, True
+        elif isinstance(error, OtherLoss):
+            logger.info("%s Its losses are taken from the code that makes them.", error)
+            step.loss = intercepted_loss(trainer, context)
+        else:
+            raise

@@ -20,7 +20,7 @@ def owner_of(method: str, trainer_class: type, mixin: type) -> type:
     return next(behind for behind in order[order.index(mixin) + 1 :] if method in vars(behind))
 
 
-def refuse_trainer(trainer_class: type, mixin: type, arguments: Any, has_loss: bool) -> None:
+def refuse_trainer(trainer_class: type, mixin: type, arguments: Any) -> None:
     """Raise a ValueError, with what to do instead, where the class computes a loss that pruning would replace.
 
     `arguments` are the training arguments, None for the class's own; `has_loss`: a `per_sample_loss` is given.
@@ -43,15 +43,6 @@ def refuse_trainer(trainer_class: type, mixin: type, arguments: Any, has_loss: b
     known = find_trainer_loss(owner)
     if known is not None:
         known.refuse_settings(name, arguments)
-    for method in ("compute_loss", "_get_num_items_in_batch"):
-        owner = owner_of(method, trainer_class, mixin)
-        if owner is not Trainer and find_trainer_loss(owner) is None and not has_loss:
-            raise ValueError(
-                f"{owner.__name__} has a `{method}` of its own, which {name} would not use in training: pruning takes "
-                "a loss apart by sample, and cannot do so with this one. If each sample has a loss, pass it as "
-                "`per_sample_loss=fn`, with fn(model, inputs, outputs) returning [B]. If the method only adds to the "
-                "stock one, write it in a subclass of the pruning trainer and call `super()`."
-            )
 
 
 def refuse_own_data(trainer_class: type, mixin: type) -> None:

@@ -14,6 +14,7 @@ import datasets
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 
 from ..decisions.dealing import Layout
+from ..losses.step import LossStep
 from ..records.state_files import StateCache
 from ..records.timing import EpochTimes
 from ..records.usable_checkpoint import choose_checkpoint, remove_markers
@@ -38,6 +39,8 @@ class TrainerContext:
 
     training: Training
     """Chooses the samples; set by the Trainer, anew for each trial of a search."""
+    loss_step: LossStep
+    """Counts and weighs the samples' losses; set by the Trainer, anew for each run."""
 
     def __init__(self, trainer: Any, mixin: type) -> None:
         self._trainer = trainer

@@ -18,12 +18,11 @@ from ..decisions.length import STEPS
 from ..decisions.plan import PrunePlan
 from ..decisions.policy import PruningPolicy
 from ..decisions.registry import check_policy
-from ..losses.step import LossStep, StepResult, is_indexed
+from ..losses.step import LossStep, StepResult
 from ..records.history import PruningHistory
 from ..records.run_scores import RunScores
 from ..records.state_files import CheckpointError, require, save_state
 from ..serving.distributed import ScoreBuffer, agree
-from ..serving.indexed import WEIGHT_KEY
 from ..serving.labels import dataset_fingerprint
 from ..serving.loader import PlanLoader, check_served, plan_sampler, skipped_too_little
 from ..serving.sampler import PlanBatchSampler, visiting_order
@@ -175,7 +174,7 @@ class EpochPruning:
             sampling=str(args.train_sampling_strategy),
             reproducible_augmentation=context.flags.prune_reproducible_augmentation,
             target_saving=context.flags.prune_target_saving,
-            loss_options=step.loss.options,
+            loss_options=step.options,
             budget=STEPS if self._length.is_budget_of_steps else None,
         )
 
@@ -214,6 +213,7 @@ class EpochPruning:
         done = done if is_resumed else 0
         sampler = self._install_plan(number, dataloader, is_resumed, done)
         step.has_ghosts = sampler.has_ghosts
+        step.mean_weight = 1.0 if run.plan is None else float(run.plan.weights.mean(dtype="float64"))
         batches = len(dataloader)
         updates = max(1, math.ceil(batches / context.args.gradient_accumulation_steps))
         if not is_resumed:
@@ -221,13 +221,13 @@ class EpochPruning:
         if self._loader is not None and number == context.state.global_step == 0:
             self._loader.seed_workers()
         context.set_max_steps(run.clock.max_steps)
-        forwarded = step.forwarded
+        dealt = step.dealt
         log_reason(context, run)
         context.times.begin(run.record)
         yield batches, updates
         context.times.end()
         if not self._is_cut(updates):
-            check_served(number, step.forwarded - forwarded, sampler.num_slots(done))
+            check_served(number, step.dealt - dealt, sampler.num_slots(done))
         self._close_epoch(trial)
 
     def _install_plan(self, number: int, dataloader: Any, is_resumed: bool, done: int) -> PlanBatchSampler:
@@ -281,30 +281,31 @@ class EpochPruning:
 
     def window(self, fetch: Callable[[], Any], wanted: int, count: Callable[[list[Any]], Any]) -> tuple[list[Any], Any]:
         """The Trainer's own window, whose batches must carry the samples' indices."""
+        step, record = self._loss_step, self._active.record
+        before = step.forwarded
         with self.context.times.spent_on("data"):
             batches, items = fetch()
-        for batch in batches:
-            if not is_indexed(batch) or WEIGHT_KEY not in batch:
-                has = ", ".join(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
-                raise ValueError(
-                    f"A training batch carries no sample index, only: {has}. Something between the data set and the "
-                    "trainer rebuilds batches: let `get_train_dataloader` be the trainer's own, and pass the collator "
-                    "as `data_collator`."
-                )
+        if batches and not step.take(batches):
+            has = [", ".join(map(str, each)) if isinstance(each, Mapping) else type(each).__name__ for each in batches]
+            raise ValueError(
+                f"A training batch carries no sample index, only: {has[0]}. Something between the data set and the "
+                "trainer rebuilds batches: let `get_train_dataloader` be the trainer's own, and pass the collator as "
+                "`data_collator`."
+            )
+        if record is not None:
+            record.forward_passes += step.forwarded - before
         return batches, items
 
     def record(self, result: StepResult) -> None:
         """Keep the scores on the device until the epoch ends."""
-        self._scores.add(result.index, result.terms.score.detach(), result.count)
-        record = self._active.record
-        if record is not None:
-            record.forward_passes += result.forwarded
+        self._scores.add(result.index, result.score, result.count)
 
     def merge(self) -> None:
         began, run = time.perf_counter(), self.run
         if run is None:
             return
-        run.proxy = self._loss_step.loss.gradient_proxy or run.proxy  # a resumed run's loss has seen no batch yet
+        loss = self._loss_step.loss
+        run.proxy = (loss and loss.gradient_proxy) or run.proxy  # a resumed run's loss has seen no batch yet
         index, score = self._scores.drain(self.context.accelerator)
         run.store.record(index, score, epoch=-1 if run.record is None else run.record.epoch)
         seconds = time.perf_counter() - began

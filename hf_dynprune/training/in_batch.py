@@ -105,7 +105,7 @@ class InBatchSelection:
             stock_seed=stock_seed,
             drop_last=args.dataloader_drop_last,
             sampling=str(args.train_sampling_strategy),
-            loss_options=step.loss.options,
+            loss_options=step.options,
         )
         normalises = any(isinstance(module, _BatchNorm) for module in context.plain_model.modules())
         run = BatchRun(self.selector, identity, context.layout, context.accelerator.process_index, normalises)
@@ -186,6 +186,7 @@ class InBatchSelection:
         batches = [number_rows(context.prepare(batch)) for batch in batches]
         if is_first:
             check_first_batch(self.selector, len(batches[0][INDEX_KEY]), context.layout, context.train_dataset)
+        assert loss_step.loss is not None  # only without pruning
         model = context.model_to_evaluate
         _take_training_weights(context.optimizer)
         with evaluation_mode(model), private_generators(context.args.device, run.seed_sequence(step)):

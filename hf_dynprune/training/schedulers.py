@@ -22,6 +22,10 @@ class NominalStepping(TrainerCallback):
     def __init__(self, context: TrainerContext) -> None:
         self._context = context
 
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called with the gradients of a window, before its optimizer step."""
+        self._context.loss_step.refuse_unused()
+
     def on_step_end(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
         """Called after the Trainer's own step of the scheduler."""
         steps = self._context.training.extra_scheduler_steps(state.global_step)  # nearly always 0: asked first

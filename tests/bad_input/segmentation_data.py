@@ -158,7 +158,7 @@ FOLDERS = {
         turned_for_good,
     ),
     "too few names": folder(
-        r"objectInfo150\.txt must hold a heading and the classes 1 to 150, .* got 149 lines: copy it anew, or delete",
+        r"objectInfo150\.txt must hold the classes 1 to 150, .* got 149 lines of classes .*: copy it anew, or delete",
         lambda root: object_info(root, [f"name {number}" for number in range(149)]),
     ),
     "names without tabs": folder(

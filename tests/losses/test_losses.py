@@ -6,6 +6,7 @@ import functools
 
 import pytest
 import torch
+from torch.nn import functional
 from transformers import Trainer, TrainerCallback
 
 from hf_dynprune import (
@@ -23,6 +24,7 @@ from tests.support.helpers import (
     CLASSES,
     Images,
     arguments,
+    assert_same_bits,
     bert,
     pruning_trainer,
     resnet,
@@ -192,7 +194,8 @@ def test_a_registered_loss_of_a_trainer_class_is_found_by_the_class(monkeypatch)
     assert not mine.trainer_gathers_metrics
 
 
-def test_a_model_that_computes_another_loss_is_found_out_on_the_first_batch(tmp_path):
+def doubled():
+    """A model whose loss is not its class's, though its forward pass looks like it."""
     model = vit()
     forward = model.forward
 
@@ -204,17 +207,49 @@ def test_a_model_that_computes_another_loss_is_found_out_on_the_first_batch(tmp_
         return outputs
 
     model.forward = scaled
-    trainer = pruning_trainer(model, Images(), tmp_path)
+    return model
+
+
+def test_another_loss_is_found_out_on_the_first_batch(tmp_path):
+    given = ClassificationLoss(vit())
     with pytest.raises(ValueError, match="the model computes another loss. Pass it as `per_sample_loss=fn`"):
+        pruning_trainer(doubled(), Images(), tmp_path / "a", per_sample_loss=given).train()
+
+
+def test_another_loss_than_the_known_one_is_taken_from_the_model(tmp_path):
+    """Not pruned, it is the stock run; pruned, each sample's loss is twice the known one."""
+    runs = []
+    for make, flags in ((stock_trainer, {}), (pruning_trainer, {})):
+        trainer = make(doubled(), Images(), tmp_path / make.__name__, **flags)
         trainer.train()
+        runs.append(weights_of(trainer))
+    assert_same_bits(*runs)
+    flags = {"prune_method": "infobatch", "learning_rate": 0.0, "num_train_epochs": 1}
+    trainer = pruning_trainer(doubled(), Images(), tmp_path / "pruned", **flags)
+    trainer.train()
+    known = pruning_trainer(vit(), Images(), tmp_path / "known", **flags)
+    known.train()
+    ours, single = (each._training.run.store.view().score for each in (trainer, known))
+    assert ours == pytest.approx(2 * single, rel=1e-5)
 
 
-def test_the_first_batch_check_leaves_no_trace(tmp_path, monkeypatch):
+def without_its_check(trainer):
+    """The trainer's way to a loss step, whose first batch is not looked at."""
+    make = trainer._make_loss_step
+
+    def without_check():
+        make()
+        trainer._loss_step.is_checked = True
+
+    return without_check
+
+
+def test_the_first_batch_check_leaves_no_trace(tmp_path):
     def run(name, check):
         model = resnet()
         trainer = pruning_trainer(model, Images(12), tmp_path / name, num_train_epochs=1)
         if not check:
-            monkeypatch.setattr("hf_dynprune.trainer.check_first_batch", lambda *_: None)
+            trainer._make_loss_step = without_its_check(trainer)
         trainer.train()
         return weights_of(trainer)
 
@@ -291,21 +326,34 @@ def test_a_base_class_that_claims_unscaled_losses_changes_nothing(tmp_path):
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_a_replaced_loss_function_is_refused_even_if_the_first_batch_does_not_show_it(tmp_path):
+def test_a_replaced_loss_function_is_the_one_that_is_trained_on(tmp_path):
+    """Also where the first batch does not show that it is another one than the class's."""
+
+    def weighted(labels, pooled_logits, config, **kwargs):
+        return functional.cross_entropy(pooled_logits, labels, torch.tensor([1.0, 5.0, 2.0]))
+
+    runs = []
+    for make in (stock_trainer, pruning_trainer):
+        model = vit()
+        model.loss_function = weighted
+        trainer = make(model, Images(), tmp_path / make.__name__)
+        trainer.train()
+        runs.append(weights_of(trainer))
+    assert_same_bits(*runs)
     model = vit()
-    model.loss_function = lambda labels, pooled_logits, config, **kwargs: pooled_logits.sum()
-    with pytest.raises(ValueError, match="was given a `loss_function` of its own"):
-        pruning_trainer(model, Images(), tmp_path)
+    model.loss_function = lambda labels, pooled_logits, config, **kwargs: pooled_logits.logsumexp((0, 1))
+    with pytest.raises(ValueError, match="cannot be taken apart by sample"):
+        pruning_trainer(model, Images(), tmp_path, prune_method="infobatch").train()
 
 
-def test_the_check_draws_nothing_from_torchs_generator(tmp_path, monkeypatch):
+def test_the_check_draws_nothing_from_torchs_generator(tmp_path):
     draws = []
     for check in (True, False):
         model = vit()
         model.register_forward_pre_hook(lambda module, inputs: torch.rand(1) and None)
         trainer = pruning_trainer(model, Images(8), tmp_path, num_train_epochs=1)
         if not check:
-            monkeypatch.setattr("hf_dynprune.trainer.check_first_batch", lambda *_: None)
+            trainer._make_loss_step = without_its_check(trainer)
         trainer.train()
         draws.append(torch.get_rng_state())
     assert torch.equal(*draws)

@@ -17,7 +17,7 @@ from hf_dynprune.losses.classification import ClassificationLoss
 from hf_dynprune.losses.interception import InterceptedLoss
 from hf_dynprune.testing import check_loss
 from tests.losses.task_table import BEGIN, BOUND, END, PAGE, measure
-from tests.support.helpers import Images, pruning_trainer, stock_trainer, vit, weights_of
+from tests.support.helpers import Images, assert_same_bits, pruning_trainer, stock_trainer, vit, weights_of
 from tests.support.task_models import FEW, PAIRS, B, Pair, bert, gpt2, sounds, t5, texts_with, token_labels, wav2vec2
 from tests.support.task_models import VOCABULARY as V
 
@@ -285,30 +285,38 @@ def contrast(z, y):
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda z, y: (z - y).pow(2).mean(), r"its own loss \(of shape \(\)\) cannot be taken apart by sample"),
-        (lambda z, y: functional.mse_loss(z, y).mean(), r"its own loss \(of shape \(\)\) cannot be taken apart"),
-        (lambda z, y: functional.mse_loss(z.sum(0), y.sum(0)), r"cannot be taken apart|a loss .* alone"),
-        (lambda z, y: functional.mse_loss(z[y > 0.5], y[y > 0.5]), r"computes its loss of selected items \(a mask\)"),
+        (lambda z, y: (z - y).pow(2).mean().sqrt(), r"it is no sum over samples, such as a root or a power of a mean"),
+        (lambda z, y: functional.mse_loss(z, y).exp(), r"it is no sum over samples"),
+        (lambda z, y: functional.mse_loss(z.sum(0), y.sum(0)), r"no sum over samples|cannot be taken apart by sample"),
+        (lambda z, y: torch.linalg.norm(z - y), r"The loss of Own \(of shape \(\)\) cannot be taken apart by sample"),
         (lambda z, y: functional.mse_loss(z[:3], y[:3]), r"cannot be taken apart"),
         (
             lambda z, y: functional.mse_loss(*twenty(z, y)),
             r"mean of 20 losses for 4 samples, which is the size of no tensor",
         ),
-        (lambda z, y: functional.mse_loss(z, y) / max(1, functional.mse_loss(z, y).item()), r"forward pass then fails"),
+        (lambda z, y: functional.mse_loss(z, y) / max(0, functional.mse_loss(z, y).item()), r"alone: samples are comp"),
         (contrast, r"loss of a sample is [\d.]+ in its batch and 0 alone: samples are compared with each other"),
         (
             lambda z, y: functional.mse_loss(z.T.flatten(), y.T.flatten()),
-            "divided by the size of their batch by the model itself, or cannot be told apart",
+            "divided by the size of their batch by the code itself, or cannot be told apart",
         ),
     ],
 )
 def test_what_cannot_be_kept_apart_is_refused_on_the_first_batch(function, message, tmp_path):
     torch.manual_seed(0)
     rows = [{"x": torch.randn(4), "labels": torch.rand(3)} for _ in range(8)]
-    trainer = pruning_trainer(Own(function), rows, tmp_path)
+    trainer = pruning_trainer(Own(function), rows, tmp_path, prune_method="infobatch")
     with pytest.raises(ValueError, match=message):
         trainer.train()
     assert trainer.state.global_step == 0
+    stock, ours = (
+        make(Own(function), rows, tmp_path / make.__name__, num_train_epochs=2)
+        for make in (stock_trainer, pruning_trainer)
+    )
+    ours.model.load_state_dict(stock.model.state_dict())
+    for trainer in (stock, ours):
+        trainer.train()
+    assert_same_bits(weights_of(stock), weights_of(ours))
 
 
 def test_candidates_are_verified_though_one_row_is_trained(tmp_path):
@@ -403,17 +411,21 @@ def test_a_router_weighs_what_the_model_says():
         loss(model, batch, outputs)
 
 
-def test_pairs_are_refused():
+def test_pairs_are_refused_by_their_first_batch(tmp_path):
+    """Not for the name of an argument: what each pair gives alone shows that it is compared with the others."""
     widths = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    config = hf.CLIPConfig(text_config={**widths, "vocab_size": 9}, vision_config={**widths, "image_size": 8})
-    with pytest.raises(ValueError, match=r"CLIPModel is trained on pairs, .* `per_sample_loss=fn`"):
-        find_loss(hf.CLIPModel(config))
+    vision = {**widths, "image_size": 8, "patch_size": 4}
+    config = hf.CLIPConfig(text_config={**widths, "vocab_size": 9}, vision_config=vision)
+    row = {"input_ids": torch.tensor([1, 2, 8]), "attention_mask": torch.ones(3, dtype=torch.int64)}
+    rows = [{**row, "pixel_values": torch.randn(3, 8, 8)} for _ in range(8)]
 
+    def collate(items):
+        return {key: torch.stack([item[key] for item in items]) for key in items[0]} | {"return_loss": True}
 
-def test_rows_that_are_no_samples_are_refused(tmp_path):
-    loss = find_loss(Own(functional.mse_loss))
-    with pytest.raises(ValueError, match=r"must have one row per sample .* got \{'x': 5, 'labels': 4\} rows"):
-        loss.count({"x": torch.zeros(5, 4), "labels": torch.zeros(4, 3)})
+    trainer = pruning_trainer(hf.CLIPModel(config), rows, tmp_path, prune_method="infobatch")
+    trainer.data_collator = collate
+    with pytest.raises(ValueError, match=r"CLIPModel's loss of a sample is .* samples are compared with each other"):
+        trainer.train()
 
 
 def test_half_precision_is_reduced_in_single():

@@ -64,6 +64,30 @@ def test_names_of_the_folder_win(tmp_path):
     assert read_ade20k(root).classes == ade20k.NAMES
 
 
+SAMPLE = [f"class {number}, other" for number in range(1, 151)]
+
+
+@pytest.mark.parametrize(
+    ("name", "heading", "row"),
+    [
+        ("objectInfo150.txt", "Idx\tRatio\tTrain\tVal\tName", "{number}\t0.01\t100\t10\t{names}"),
+        ("objectInfo150.txt", "Idx\tName\tRatio\tTrain\tVal\tStuff", "{number}\t{names}\t0.01\t100\t10\t0"),
+        ("objectInfo150.txt", "\ufeffIdx\tName", " {number}\t{names} "),
+        ("objectInfo150.csv", "Idx,Ratio,Train,Val,Stuff,Name", "{number},0.01,100,10,1,{semicolons}"),
+        ("objectInfo150.csv", "Idx,Name", '{number},"{names}"'),
+        ("objectInfo150.txt", None, "{number}\t0.01\t100\t10\t1\t{names}"),
+    ],
+)
+def test_public_copies_of_the_names_differ_in_their_columns(tmp_path, name, heading, row):
+    root = ade20k_folder(tmp_path)
+    (root / "objectInfo150.txt").unlink(missing_ok=True)
+    lines = [] if heading is None else [heading]
+    for number, names in enumerate(SAMPLE, 1):
+        lines.append(row.format(number=number, names=names, semicolons=names.replace(",", ";")))
+    (root / name).write_text("\r\n".join(lines) + "\r\n", encoding="utf-8")
+    assert read_ade20k(root).classes == tuple(f"class {number}" for number in range(1, 151))
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_picture_is_not_turned(tmp_path, orientation):
     """`datasets` turns pictures upright by their EXIF data; the masks of ADE20K follow the stored pixels."""

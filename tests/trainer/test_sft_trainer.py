@@ -236,7 +236,7 @@ def test_the_first_batchs_check_leaves_no_trace_in_the_evaluation(tmp_path, monk
         data = {"eval_dataset": texts(5, seed=9), "eval_strategy": "steps", "eval_steps": 1, "max_steps": 1}
         trainer = build(tmp_path / str(check), policy=RandomPruning(0.0), **data)
         if not check:
-            monkeypatch.setattr("hf_dynprune.trainer.check_first_batch", lambda *_: None)
+            monkeypatch.setattr("hf_dynprune.training.choice.check_first_batch", lambda *_, **__: None)
         trainer.train()
         values += [
             {k: row[k] for k in row if "entropy" in k} for row in trainer.state.log_history if "eval_loss" in row
@@ -322,31 +322,36 @@ def test_the_combined_arguments_check_the_flags(tmp_path):
         Arguments(**arguments(tmp_path, prune_warmup_epochs=-1))
 
 
-def test_a_subclass_of_the_sft_trainer_with_a_loss_of_its_own_is_refused(tmp_path):
-    class Distilling(SFTTrainer):
-        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+class Distilling(SFTTrainer):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        return 2 * super().compute_loss(model, inputs, False, num_items_in_batch)
 
-    class Pruning(DynPruneMixin, Distilling):
+
+class Counting(SFTTrainer):
+    def _get_num_items_in_batch(self, batch_samples, device):
+        return super()._get_num_items_in_batch(batch_samples, device)
+
+
+@pytest.mark.parametrize("base", [Distilling, Counting])
+def test_a_subclass_with_a_loss_or_a_count_of_its_own_keeps_it(base, tmp_path):
+    class Pruning(DynPruneMixin, base):
         pass
 
-    with pytest.raises(ValueError, match="Distilling has a `compute_loss` of its own, which Pruning would not use"):
-        Pruning(model=llama(), args=Arguments(**arguments(tmp_path)), train_dataset=texts())
+    weights = []
+    for cls, flags in ((base, {}), (Pruning, {"prune_method": "none"})):
+        args = (SFTConfig if cls is base else Arguments)(**arguments(tmp_path / cls.__name__, bf16=False), **flags)
+        trainer = cls(model=llama(), args=args, train_dataset=texts(), processing_class=tokenizer())
+        trainer.train()
+        weights.append(weights_of(trainer))
+    assert_same_bits(*weights)
+    args = Arguments(**arguments(tmp_path / "pruned", bf16=False), prune_method="infobatch", prune_kwargs={"delta": 1})
+    trainer = Pruning(model=llama(), args=args, train_dataset=texts(), processing_class=tokenizer())
+    trainer.train()
+    assert min(record.kept for record in trainer.pruning_history) < len(trainer.train_dataset)
 
 
-def test_a_subclass_that_counts_for_itself_is_refused(tmp_path):
-    class Counting(SFTTrainer):
-        def _get_num_items_in_batch(self, batch_samples, device):
-            return super()._get_num_items_in_batch(batch_samples, device)
-
-    class Pruning(DynPruneMixin, Counting):
-        pass
-
-    with pytest.raises(ValueError, match="Counting has a `_get_num_items_in_batch` of its own"):
-        Pruning(model=llama(), args=Arguments(**arguments(tmp_path)), train_dataset=texts())
-
-
-def test_prompt_tuning_is_refused_here_too(tmp_path):
+def test_prompt_tuning_is_trained_on_trls_own_loss(tmp_path):
     prompt = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
-    with pytest.raises(ValueError, match="PromptTuningConfig prepends virtual tokens to each sample"):
-        build(tmp_path, peft_config=prompt)
+    trainer = build(tmp_path, peft_config=prompt, prune_method="infobatch", prune_kwargs={"delta": 1})
+    trainer.train()
+    assert min(record.kept for record in trainer.pruning_history) < len(trainer.train_dataset)

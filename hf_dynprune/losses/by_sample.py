@@ -1,0 +1,321 @@
+"""Torch's reductions, kept apart by sample while a loss is computed.
+
+A loss is made of reductions: a loss function of torch with `reduction="mean"` or "sum", or the mean or sum of a tensor
+with one row per sample. Inside `BySample` each of them still gives its one number, in which each sample has its weight,
+and the number carries along what it would be for each sample. What is then done with the numbers, such as adding two
+losses or dividing by a count, is done with what they carry too. So any code that computes a loss can be asked for the
+losses of its samples, without knowing of it.
+
+With w_i the weights, c_ij the losses of sample i's items, and n_i what they count in the mean:
+
+    mean = (sum_i w_i sum_j c_ij) / (sum_i n_i)        sum = sum_i w_i sum_j c_ij
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from inspect import Signature, signature
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+ARITHMETIC = frozenset(
+    f"{prefix}{name}{suffix}"
+    for name in ("add", "sub", "mul", "div", "truediv", "neg", "pow")
+    for prefix, suffix in (("", ""), ("__", "__"), ("__r", "__"))
+)
+"""Names of functions that act on numbers one by one, so that they act on a row of them in the same way."""
+_SELECT = (Tensor.__getitem__, Tensor.masked_select, torch.masked_select)
+_MEANS, _SUMS = (Tensor.mean, torch.mean), (Tensor.sum, torch.sum)
+
+
+class UnknownRows(ValueError):
+    """A loss is reduced whose entries belong to samples that cannot be told."""
+
+
+class BySample(TorchFunctionMode):
+    """Context in which reductions of a batch of B samples are kept apart.
+
+    Args:
+        size: B.
+        sizes: numbers of entries that belong to the batch's samples in equal parts, such as those of its tensors.
+        weights: float `[B]`, or None for numbers as torch gives them. A sample of weight 0 does not count in a mean.
+        share: factor of weighted means: above 1 where this process has more than its part of the samples.
+    """
+
+    def __init__(self, size: int, sizes: set[int], weights: Tensor | None = None, share: Tensor | float = 1.0) -> None:
+        super().__init__()
+        self.size, self.sizes, self.weights, self.share = size, sizes, weights, share
+        self.reduced: list[tuple[Any, Mapping[str, Any], Tensor]] = []
+        """The loss functions that were taken apart, with their arguments and what they gave."""
+        self._carried: dict[int, tuple[Tensor, Tensor]] = {}
+        self._owners: dict[int, tuple[Tensor, Tensor]] = {}
+
+    # ---- What numbers carry ----
+
+    def give(self, number: Tensor, carried: Tensor) -> Tensor:
+        """Let a number carry along `[2, B]`: B times what each sample adds to it, and what it is for each one alone."""
+        self._carried[id(number)] = (number, carried)  # with the number, whose identity is not given to another then
+        return number
+
+    def of(self, number: Any) -> Tensor | None:
+        """`[2, B]` that the number carries; None where it does not come of samples."""
+        found = self._carried.get(id(number))
+        return None if found is None else found[1]
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        carrying = [each for each in _tensors(args, kwargs) if id(each) in self._carried] if self._carried else []
+        result = None if carrying else self._reduced_by_sample(func, args, kwargs)
+        if result is not None:
+            return result
+        before = args[0].detach().clone() if carrying and _is_in_place(func) else None
+        result = func(*args, **kwargs)
+        if isinstance(result, Tensor):
+            if carrying:
+                self._follow(func, args, kwargs, result, before)
+            elif self._owners or func in _SELECT:
+                self._note_owners(func, args, kwargs, result)
+        return result
+
+    def _reduced_by_sample(self, func: Any, args: Any, kwargs: Any) -> Tensor | None:
+        if func in LOSSES:
+            return self._loss(func, args, kwargs)
+        if (func in _MEANS or func in _SUMS) and args and isinstance(args[0], Tensor):
+            return self._reduction(func, *args, **kwargs)
+        return None
+
+    def _follow(self, func: Any, args: Any, kwargs: Any, result: Tensor, before: Tensor | None) -> None:
+        """Do with what the numbers carry what was done with the numbers; `before`: the first, if it was changed."""
+        carried = {id(each): self._carried[id(each)][1] for each in _tensors(args, kwargs) if id(each) in self._carried}
+        try:
+            if func.__name__ in ARITHMETIC and all(each.dim() == 0 for each in _tensors(args, kwargs)):
+                self.give(result, func(*_replaced(args, carried), **_replaced(kwargs, carried)))
+                return
+            if before is not None:
+                first = carried.get(id(args[0]), before.expand(2, self.size, *before.shape))
+                carried[id(args[0])] = first.clone()
+
+            def one(*values: Tensor) -> Tensor:
+                own = dict(zip(carried, values, strict=True))
+                found: Tensor = func(*_replaced(args, own), **_replaced(kwargs, own))
+                return found
+
+            together = torch.func.vmap(one)(*[each.flatten(0, 1) for each in carried.values()])
+            self.give(result, together.reshape(2, self.size, *together.shape[1:]))
+        except (RuntimeError, TypeError, ValueError):
+            self._carried.pop(id(result), None)  # the loss then has no parts, which is said of it at its end
+
+    # ---- Whose are the rows? ----
+
+    def _note_owners(self, func: Any, args: Any, kwargs: Any, result: Tensor) -> None:
+        """Remember whose entries were selected by a mask, and what is computed of them entry by entry."""
+        if func in _SELECT:
+            mask = kwargs.get("mask", args[1] if len(args) > 1 else None)
+            if isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.dim() and self._is_by_sample(mask):
+                self._owners[id(result)] = result, mask.reshape(self.size, -1).nonzero()[:, 0]
+        elif self._owners and result.dim():
+            owners = self._owners_of(_tensors(args, kwargs), len(result))
+            if owners is not None:
+                self._owners[id(result)] = result, owners
+
+    def _owners_of(self, tensors: Iterator[Tensor] | list[Tensor], length: int) -> Tensor | None:
+        for each in tensors:
+            found = self._owners.get(id(each))
+            if found is not None and len(found[1]) == length:
+                return found[1]
+        return None
+
+    def _is_by_sample(self, values: Tensor) -> bool:
+        """Whether the entries belong to the samples in equal parts, one after the other."""
+        if values.dim() == 0 or len(values) % self.size or not self.size:
+            return False
+        return len(values) == self.size or bool(self.sizes & {values.numel(), len(values)})
+
+    def _totals(self, values: Tensor, owners: Tensor | None) -> Tensor | None:
+        """Sum of each sample's entries, `[B]`; None where it cannot be told whose they are."""
+        if owners is not None:
+            rows = values.reshape(len(owners), -1).sum(1)
+            return torch.zeros(self.size, dtype=rows.dtype, device=rows.device).index_add(0, owners, rows)
+        return values.reshape(self.size, -1).sum(1) if self._is_by_sample(values) else None
+
+    # ---- Reductions ----
+
+    def _weighted(self, totals: Tensor) -> Tensor:
+        """sum_i w_i S_i over the finite S_i with w_i > 0."""
+        if self.weights is None:
+            return totals.sum()
+        counts = torch.isfinite(totals) & (self.weights > 0)
+        return (self.weights.to(totals.dtype) * torch.where(counts, totals, torch.zeros_like(totals))).sum()
+
+    def _counted(self, items: Tensor) -> Tensor:
+        """sum_i n_i, at least the smallest number above 0: a batch without an item has no loss."""
+        counted = items if self.weights is None else items * (self.weights > 0)
+        return counted.sum().clamp(min=torch.finfo(items.dtype).tiny)
+
+    def _mean(self, totals: Tensor, items: Tensor, plain: Callable[[], Tensor]) -> Tensor:
+        divisor = self._counted(items)
+        value = plain() if self.weights is None else self._weighted(totals) / divisor * self.share
+        alone = totals / items.clamp(min=torch.finfo(items.dtype).tiny)
+        return self.give(value, torch.stack([self.size * totals / divisor, alone]))
+
+    def _sum(self, totals: Tensor, plain: Callable[[], Tensor]) -> Tensor:
+        value = plain() if self.weights is None else self._weighted(totals)
+        return self.give(value, torch.stack([self.size * totals, totals]))
+
+    def _loss(self, func: Any, args: Any, kwargs: Any) -> Tensor | None:
+        """A reduced loss function of torch; None where it reduces nothing, or not by sample."""
+        call = _signature(func).bind(*args, **kwargs)
+        call.apply_defaults()
+        given = call.arguments
+        reduction = given["reduction"]
+        is_old_style = given.get("size_average") is not None or given.get("reduce") is not None
+        if reduction not in ("mean", "sum", "batchmean") or is_old_style:
+            return None
+        losses = func(**{**given, "reduction": "none"})
+        if losses.dtype in (torch.float16, torch.bfloat16):  # whose sums round, or overflow
+            losses = losses.float()
+        if losses.dim() == 0:
+            return None
+        owners = self._owners_of([each for each in given.values() if isinstance(each, Tensor)], len(losses))
+        totals = self._totals(losses, owners)
+        if totals is None:
+            self._refuse_unknown_rows(losses)
+            return None
+        plain = lambda: func(*args, **kwargs)  # noqa: E731
+        if reduction == "sum":
+            value = self._sum(totals, plain)
+        elif reduction == "batchmean":
+            rows = next(each for each in given.values() if isinstance(each, Tensor)).shape[0]
+            value = self._mean(totals, torch.full_like(totals, rows / self.size), plain)
+        elif func is functional.ctc_loss:  # a mean over samples, each divided by its own number of labels
+            lengths = torch.as_tensor(given["target_lengths"], device=losses.device).clamp(min=1)
+            value = self._mean(totals / lengths.to(losses.dtype), torch.ones_like(totals), plain)
+        else:
+            items = self._totals(_COUNTED.get(func, _of_elements)(given, losses), owners)
+            assert items is not None
+            value = self._mean(totals, items, plain)
+        self.reduced.append((func, given, value))
+        return value
+
+    def _refuse_unknown_rows(self, losses: Tensor) -> None:
+        if _is_learned(losses) and len(losses) % self.size == 0:
+            raise UnknownRows(
+                f"The model takes the mean of {len(losses)} losses for {self.size} samples, which is the size of no "
+                "tensor of the batch: which are whose cannot be told."
+            )
+
+    def _reduction(self, func: Any, values: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
+        """A mean or sum over all entries, or over the rows of a batch; None for every other one."""
+        dim = kwargs.get("dim", args[0] if args else None)
+        if values.dim() == 0 or isinstance(dim, torch.dtype) or kwargs.get("keepdim") or len(args) > 1:
+            return None
+        every = set(range(values.dim()))
+        named = every if dim is None else [dim] if isinstance(dim, int) else dim
+        dims = {each % values.dim() for each in named} or every
+        if 0 not in dims:
+            return None
+        plain = lambda: func(values, *args, **kwargs)  # noqa: E731
+        if len(dims) < values.dim():
+            return self._over_rows(func, values, dims, plain)
+        owners = self._owners_of([values], len(values))
+        entries = values if values.is_floating_point() else values.long()
+        totals = self._totals(entries, owners)
+        if totals is None:
+            return None
+        keeps = self if _is_learned(values) else self._unweighted()
+        if func in _SUMS:
+            value = keeps._sum(totals, plain)
+        else:
+            items = self._totals(torch.ones_like(entries), owners)
+            assert items is not None
+            value = keeps._mean(totals, items, plain)
+        return self.give(value, keeps._carried[id(value)][1])
+
+    def _over_rows(self, func: Any, values: Tensor, dims: set[int], plain: Callable[[], Tensor]) -> Tensor | None:
+        """Of `[B, ...]` over the samples, such as `losses.mean(0)`: one number per column, each carrying its own."""
+        if len(values) != self.size or not _is_learned(values):
+            return None
+        rows = func(values, sorted(dims - {0})) if len(dims) > 1 else values
+        is_mean = func in _MEANS
+        value = plain()
+        if self.weights is not None:
+            shape = (self.size, *[1] * (rows.dim() - 1))
+            counts = (self.weights > 0).to(rows.dtype)
+            kept = torch.where(torch.isfinite(rows), rows, torch.zeros_like(rows))
+            value = (self.weights.to(rows.dtype).view(shape) * kept).sum(0)
+            value = value / counts.sum().clamp(min=1) * self.share if is_mean else value
+        return self.give(value, torch.stack([rows if is_mean else self.size * rows, rows]))
+
+    def _unweighted(self) -> BySample:
+        """For what no gradient flows through, such as the number of tokens that a loss is divided by."""
+        return BySample(self.size, self.sizes)
+
+
+# ---- Which functions, and what their losses count ----
+
+
+def _of_classes(given: Mapping[str, Any], losses: Tensor) -> Tensor:
+    """What each loss counts in the mean: 0 where the class is ignored, and the class's weight if there are any."""
+    target, weight = given["target"], given["weight"]
+    if target.is_floating_point():  # shares of classes, which torch divides by the number of samples
+        return torch.ones_like(losses)
+    counted: Tensor = target.ne(given["ignore_index"])
+    if weight is None:
+        return counted.to(losses.dtype)
+    return torch.where(counted, weight[torch.where(counted, target, 0)], 0).to(losses.dtype)
+
+
+def _of_elements(given: Mapping[str, Any], losses: Tensor) -> Tensor:
+    return torch.ones_like(losses)
+
+
+@lru_cache(maxsize=64)
+def _signature(func: Any) -> Signature:
+    return signature(func)
+
+
+def _reduces(func: Any) -> bool:
+    try:
+        return callable(func) and "reduction" in _signature(func).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+LOSSES = frozenset(func for name, func in vars(functional).items() if not name.startswith("_") and _reduces(func))
+"""The loss functions of torch: those with a `reduction`."""
+_COUNTED = {functional.cross_entropy: _of_classes, functional.nll_loss: _of_classes}
+
+
+def _is_learned(values: Tensor) -> bool:
+    """Whether gradients flow through it; without gradients anywhere, whether they might."""
+    return values.requires_grad or (values.is_floating_point() and not torch.is_grad_enabled())
+
+
+def _is_in_place(func: Any) -> bool:
+    name = func.__name__
+    return (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
+
+
+def _tensors(args: Any, kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """The tensors among a function's arguments, those in lists included."""
+    found: list[Tensor] = []
+    for each in (*args, *kwargs.values()):
+        if isinstance(each, Tensor):
+            found.append(each)
+        elif isinstance(each, (list, tuple)):
+            found += [one for one in each if isinstance(one, Tensor)]
+    return found
+
+
+def _replaced(given: Any, by: Mapping[int, Tensor]) -> Any:
+    """The arguments, with other tensors in the place of some."""
+    if isinstance(given, Mapping):
+        return {key: _replaced(value, by) for key, value in given.items()}
+    if isinstance(given, (list, tuple)):
+        return type(given)(_replaced(each, by) for each in given)
+    return by.get(id(given), given)
