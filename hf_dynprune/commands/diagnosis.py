@@ -34,10 +34,8 @@ FOR = {
 """What optional packages are for."""
 ALWAYS_REFUSED = (
     "iterable data sets without a selector (`prune_selector`): a policy has to address each sample",
-    "mixup, cutmix and other mixing of samples: there is no loss per sample",
-    "`compute_loss_func`: it returns one number per batch; pass `per_sample_loss=fn`",
     "losses that match sets (Mask2Former, DETR) or compare the samples of a batch (CLIP)",
-    "packing of several samples into one row, and trainers with a loss of their own (DPO, GRPO)",
+    "packing of several samples into one row, and trainers that make their own batches (GRPO)",
     "tensor, context and sequence parallelism; `batch_rebalance`",
 )
 
@@ -219,7 +217,7 @@ def _examine_run(args: Any, num_samples: int | None) -> Iterator[Finding]:
     try:
         if args.max_steps <= 0:
             check_epochs(epochs)
-        refuse_unsupported([0], args, None)
+        refuse_unsupported([0], args)
         if selector is not None:
             check_batch_size(selector, args.train_batch_size)
             yield Finding("ok", describe_selection(selector, args.train_batch_size))

@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-ARITHMETIC = frozenset(
+_ARITHMETIC = frozenset(
     f"{prefix}{name}{suffix}"
-    for name in ("add", "sub", "mul", "div", "truediv", "neg", "pow")
-    for prefix, suffix in (("", ""), ("__", "__"), ("__r", "__"))
+    for name in ("add", "sub", "rsub", "mul", "div", "truediv", "neg", "pow")
+    for prefix, suffix in (("", ""), ("", "_"), ("__", "__"), ("__r", "__"), ("__i", "__"))
 )
 """Names of functions that act on numbers one by one, so that they act on a row of them in the same way."""
 _SELECT = (Tensor.__getitem__, Tensor.masked_select, torch.masked_select)
@@ -45,15 +45,26 @@ class BySample(TorchFunctionMode):
         sizes: numbers of entries that belong to the batch's samples in equal parts, such as those of its tensors.
         weights: float `[B]`, or None for numbers as torch gives them. A sample of weight 0 does not count in a mean.
         share: factor of weighted means: above 1 where this process has more than its part of the samples.
+        counts_rows: whether a whole number that code computes with, and that is one of `sizes`, is the batch's number of
+            samples or entries, and so smaller for one sample alone.
     """
 
-    def __init__(self, size: int, sizes: set[int], weights: Tensor | None = None, share: Tensor | float = 1.0) -> None:
+    def __init__(
+        self,
+        size: int,
+        sizes: set[int],
+        weights: Tensor | None = None,
+        share: Tensor | float = 1.0,
+        counts_rows: bool = True,
+    ) -> None:
         super().__init__()
         self.size, self.sizes, self.weights, self.share = size, sizes, weights, share
+        self.counts_rows = counts_rows
         self.reduced: list[tuple[Any, Mapping[str, Any], Tensor]] = []
         """The loss functions that were taken apart, with their arguments and what they gave."""
         self._carried: dict[int, tuple[Tensor, Tensor]] = {}
         self._owners: dict[int, tuple[Tensor, Tensor]] = {}
+        self._of_parameters: dict[int, Tensor] = {}
 
     # ---- What numbers carry ----
 
@@ -78,8 +89,8 @@ class BySample(TorchFunctionMode):
         if isinstance(result, Tensor):
             if carrying:
                 self._follow(func, args, kwargs, result, before)
-            elif self._owners or func in _SELECT:
-                self._note_owners(func, args, kwargs, result)
+            else:
+                self._note_origin(func, args, kwargs, result)
         return result
 
     def _reduced_by_sample(self, func: Any, args: Any, kwargs: Any) -> Tensor | None:
@@ -92,13 +103,16 @@ class BySample(TorchFunctionMode):
     def _follow(self, func: Any, args: Any, kwargs: Any, result: Tensor, before: Tensor | None) -> None:
         """Do with what the numbers carry what was done with the numbers; `before`: the first, if it was changed."""
         carried = {id(each): self._carried[id(each)][1] for each in _tensors(args, kwargs) if id(each) in self._carried}
+        if before is not None:
+            first = carried.get(id(args[0]), before.expand(2, self.size, *before.shape))
+            carried[id(args[0])] = first.clone()
         try:
-            if func.__name__ in ARITHMETIC and all(each.dim() == 0 for each in _tensors(args, kwargs)):
-                self.give(result, func(*_replaced(args, carried), **_replaced(kwargs, carried)))
+            if func.__name__ in _ARITHMETIC and all(each.dim() == 0 for each in _tensors(args, kwargs)):
+                parts, alone = ({key: value[row] for key, value in carried.items()} for row in (0, 1))
+                parts = func(*_replaced(args, parts), **_replaced(kwargs, parts))
+                own = self._of_one_sample(args), self._of_one_sample(kwargs)
+                self.give(result, torch.stack([parts, func(*_replaced(own[0], alone), **_replaced(own[1], alone))]))
                 return
-            if before is not None:
-                first = carried.get(id(args[0]), before.expand(2, self.size, *before.shape))
-                carried[id(args[0])] = first.clone()
 
             def one(*values: Tensor) -> Tensor:
                 own = dict(zip(carried, values, strict=True))
@@ -110,18 +124,40 @@ class BySample(TorchFunctionMode):
         except (RuntimeError, TypeError, ValueError):
             self._carried.pop(id(result), None)  # the loss then has no parts, which is said of it at its end
 
+    def _of_one_sample(self, given: Any) -> Any:
+        """The arguments, with what each sample has of a number of samples or entries in its place."""
+        if not self.counts_rows:
+            return given
+        if isinstance(given, Mapping):
+            return {key: self._of_one_sample(value) for key, value in given.items()}
+        if isinstance(given, (list, tuple)):
+            return type(given)(self._of_one_sample(each) for each in given)
+        is_count = isinstance(given, (int, float)) and not isinstance(given, bool) and given in self.sizes
+        return given / self.size if is_count and given and given % self.size == 0 else given
+
     # ---- Whose are the rows? ----
 
-    def _note_owners(self, func: Any, args: Any, kwargs: Any, result: Tensor) -> None:
-        """Remember whose entries were selected by a mask, and what is computed of them entry by entry."""
+    def _note_origin(self, func: Any, args: Any, kwargs: Any, result: Tensor) -> None:
+        """Remember what is made of parameters alone, and whose entries a mask selected."""
+        tensors = _tensors(args, kwargs)
+        if tensors and self._is_of_parameters(tensors[0]):
+            others = [each for each in tensors if not self._is_of_parameters(each)]
+            is_elementwise = func.__name__ in _ARITHMETIC and not any(each.requires_grad for each in others)
+            is_alike = all(each.shape == result.shape or not each.dim() for each in others)
+            if not others or (is_elementwise and is_alike):
+                self._of_parameters[id(result)] = result
         if func in _SELECT:
             mask = kwargs.get("mask", args[1] if len(args) > 1 else None)
             if isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.dim() and self._is_by_sample(mask):
                 self._owners[id(result)] = result, mask.reshape(self.size, -1).nonzero()[:, 0]
         elif self._owners and result.dim():
-            owners = self._owners_of(_tensors(args, kwargs), len(result))
+            owners = self._owners_of(tensors, len(result))
             if owners is not None:
                 self._owners[id(result)] = result, owners
+
+    def _is_of_parameters(self, values: Tensor) -> bool:
+        """Whether it is a parameter or made of parameters, as a penalty is: none of its entries is a sample's."""
+        return isinstance(values, torch.nn.Parameter) or id(values) in self._of_parameters
 
     def _owners_of(self, tensors: Iterator[Tensor] | list[Tensor], length: int) -> Tensor | None:
         for each in tensors:
@@ -181,7 +217,10 @@ class BySample(TorchFunctionMode):
             losses = losses.float()
         if losses.dim() == 0:
             return None
-        owners = self._owners_of([each for each in given.values() if isinstance(each, Tensor)], len(losses))
+        tensors = [each for each in given.values() if isinstance(each, Tensor)]
+        if self._is_of_parameters(tensors[0]):
+            return None
+        owners = self._owners_of(tensors, len(losses))
         totals = self._totals(losses, owners)
         if totals is None:
             self._refuse_unknown_rows(losses)
@@ -190,8 +229,7 @@ class BySample(TorchFunctionMode):
         if reduction == "sum":
             value = self._sum(totals, plain)
         elif reduction == "batchmean":
-            rows = next(each for each in given.values() if isinstance(each, Tensor)).shape[0]
-            value = self._mean(totals, torch.full_like(totals, rows / self.size), plain)
+            value = self._mean(totals, torch.full_like(totals, len(tensors[0]) / self.size), plain)
         elif func is functional.ctc_loss:  # a mean over samples, each divided by its own number of labels
             lengths = torch.as_tensor(given["target_lengths"], device=losses.device).clamp(min=1)
             value = self._mean(totals / lengths.to(losses.dtype), torch.ones_like(totals), plain)
@@ -217,7 +255,7 @@ class BySample(TorchFunctionMode):
         every = set(range(values.dim()))
         named = every if dim is None else [dim] if isinstance(dim, int) else dim
         dims = {each % values.dim() for each in named} or every
-        if 0 not in dims:
+        if 0 not in dims or self._is_of_parameters(values):
             return None
         plain = lambda: func(values, *args, **kwargs)  # noqa: E731
         if len(dims) < values.dim():
@@ -227,14 +265,13 @@ class BySample(TorchFunctionMode):
         totals = self._totals(entries, owners)
         if totals is None:
             return None
-        keeps = self if _is_learned(values) else self._unweighted()
-        if func in _SUMS:
-            value = keeps._sum(totals, plain)
-        else:
-            items = self._totals(torch.ones_like(entries), owners)
-            assert items is not None
-            value = keeps._mean(totals, items, plain)
-        return self.give(value, keeps._carried[id(value)][1])
+        items = self._totals(torch.ones_like(entries), owners)
+        assert items is not None
+        if not _is_learned(values):  # such as the number of tokens that a loss is divided by: the same for all parts
+            alone = totals if func in _SUMS else totals / items
+            value = plain()
+            return self.give(value, torch.stack([value.expand(self.size), alone.to(value.dtype)]))
+        return self._sum(totals, plain) if func in _SUMS else self._mean(totals, items, plain)
 
     def _over_rows(self, func: Any, values: Tensor, dims: set[int], plain: Callable[[], Tensor]) -> Tensor | None:
         """Of `[B, ...]` over the samples, such as `losses.mean(0)`: one number per column, each carrying its own."""
@@ -250,10 +287,6 @@ class BySample(TorchFunctionMode):
             value = (self.weights.to(rows.dtype).view(shape) * kept).sum(0)
             value = value / counts.sum().clamp(min=1) * self.share if is_mean else value
         return self.give(value, torch.stack([rows if is_mean else self.size * rows, rows]))
-
-    def _unweighted(self) -> BySample:
-        """For what no gradient flows through, such as the number of tokens that a loss is divided by."""
-        return BySample(self.size, self.sizes)
 
 
 # ---- Which functions, and what their losses count ----

@@ -73,14 +73,21 @@ class InterceptedLoss(PerSampleLoss):
         self.is_verified = False
         """Whether the parts were compared with the loss, and samples with what they give alone."""
         self.gradient_proxy = None
-        self._is_divided_by_rows = False
+        self.blocks = 1
+        """Rows of a batch for one sample: two where the chosen answers of all pairs come before the rejected ones."""
+        self._counts_rows = True
 
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
         """Labels that are not -100, of which a sample may have several; without such labels, and for CTC, 1."""
-        labels, rows = inputs.get("labels"), number_of_rows(inputs)
-        if self.counts_labels and isinstance(labels, Tensor) and labels.dim() and not labels.is_floating_point():
+        labels, rows = inputs.get("labels"), self.rows(inputs)
+        is_by_sample = self.counts_labels and self.blocks == 1
+        if is_by_sample and isinstance(labels, Tensor) and labels.dim() and not labels.is_floating_point():
             return labels.ne(IGNORE).reshape(rows, -1).sum(1)
         return torch.ones(rows, dtype=torch.int64, device=_device_of(inputs))
+
+    def rows(self, inputs: Mapping[str, Any]) -> int:
+        """Samples of a batch."""
+        return number_of_rows(inputs) // self.blocks
 
     def items(self, inputs: Mapping[str, Any]) -> Tensor | None:
         """`[B]`: how many of the items that the Trainer counts (`num_items_in_batch`) each sample has."""
@@ -99,7 +106,7 @@ class InterceptedLoss(PerSampleLoss):
         """The loss of the batch and what it is made of."""
         items = self.items(inputs) if self.is_normalized else None
         batch = dict(inputs)
-        rows = number_of_rows(inputs)
+        rows = self.rows(inputs)
         number = None if items is None else items.sum()
         return self.apart(lambda: self.compute(model, batch, number), inputs, rows, number)
 
@@ -117,7 +124,7 @@ class InterceptedLoss(PerSampleLoss):
         Raises:
             ValueError: it cannot be taken apart by sample.
         """
-        mode = BySample(rows, _sizes(inputs, rows), weights, share)
+        mode = BySample(rows, _sizes(inputs, rows), weights, share, self._counts_rows)
         items = self.items(inputs) if isinstance(number_of_items, Tensor) and not number_of_items.dim() else None
         if items is not None and len(items) == rows:
             each = (items * self.processes).to(torch.float32)
@@ -146,11 +153,7 @@ class InterceptedLoss(PerSampleLoss):
         if not self.is_verified:
             self._check_parts(outputs)
         total = carried[0] / rows * self.count(inputs).sum()
-        return LossTerms(total=total, score=self.score(carried).detach())
-
-    def score(self, carried: Tensor) -> Tensor:
-        """`[B]`: the loss of each sample alone."""
-        return carried[1] * carried.shape[1] if self._is_divided_by_rows else carried[1]
+        return LossTerms(total=total, score=carried[1].detach())
 
     # ---- Checks on the first batch ----
 
@@ -168,12 +171,11 @@ class InterceptedLoss(PerSampleLoss):
         labelled = self.count(inputs).nonzero().flatten().tolist() if rows > 1 else []
         found = [self._alone(model, inputs, index, rows) for index in sorted({*labelled[:1], *labelled[-1:]})]
         pairs = [(float(terms.score[index]), alone) for index, alone in found if alone is not None]
-        for factor in (1, rows):  # the code may divide a sum by the number of samples
-            if all(math.isclose(inside * factor, alone, rel_tol=rel_tol, abs_tol=1e-5) for inside, alone in pairs):
-                self._is_divided_by_rows = factor > 1
-                break
-        else:
-            self._refuse_unlike(model, inputs, terms, pairs, rel_tol)
+        if not _are_close(pairs, rel_tol):
+            self._counts_rows = False  # a whole number in the code may just happen to be that of the samples
+            again = self.forward(model, inputs).carried[1].detach()
+            if not _are_close([(float(again[index]), alone) for index, alone in found if alone is not None], rel_tol):
+                self._refuse_unlike(model, inputs, terms, pairs, rel_tol)
         self.is_verified = True
 
     def _alone(
@@ -200,7 +202,8 @@ class InterceptedLoss(PerSampleLoss):
         rel_tol: float,
     ) -> None:
         """Raise a ValueError for samples that have another loss alone, unless two equal calls differ too."""
-        again = self.score(self.forward(model, inputs).carried).detach()
+        self._counts_rows = True
+        again = self.forward(model, inputs).carried[1].detach()
         if not torch.allclose(again, terms.score, rtol=rel_tol, atol=1e-5, equal_nan=True):
             logger.warning(
                 "The loss of %s draws random numbers in evaluation mode too: two equal calls give %.6g and %.6g for a "
@@ -242,6 +245,10 @@ _PASS_ONE = (
     "register one with `register_loss`."
 )
 _DO_PASS_ONE = f"P{_PASS_ONE[1:]}"
+
+
+def _are_close(pairs: list[tuple[float, float]], rel_tol: float) -> bool:
+    return all(math.isclose(inside, alone, rel_tol=rel_tol, abs_tol=1e-5) for inside, alone in pairs)
 
 
 def _models_own(model: Any, inputs: dict[str, Any], number_of_items: Any) -> Any:

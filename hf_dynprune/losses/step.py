@@ -84,6 +84,8 @@ class LossStep:
         times in a step counts once: on full data it would be forwarded as often."""
         self.dealt = 0
         """Places of batches dealt out since then: `forwarded`, and samples that the collator left out."""
+        self.failure: Exception | None = None
+        """Why other code could not make its loss of the first batch, though its steps may do without."""
         self._check = check
         self._accelerator = accelerator
         self._window: list[tuple[Any, Served]] = []
@@ -234,6 +236,8 @@ class LossStep:
 
         `compute` is the trainer's `compute_loss`, `named` what it is called with beside model and batch.
         """
+        if self.failure is not None:
+            raise self.failure
         loss: Any = self.loss
         count = loss.count(inputs)
         check_counts(count, served.index)
@@ -247,7 +251,7 @@ class LossStep:
             served.weight,
             served.share,
         )
-        result = StepResult(found.value, found.outputs, served.index, count, loss.score(found.carried).detach())
+        result = StepResult(found.value, found.outputs, served.index, count, found.carried[1].detach())
         return ((found.value, found.outputs) if named.get("return_outputs") else found.value), result
 
     def observe(self, model: Any, inputs: Mapping[str, Any], served: Served, value: Tensor, outputs: Any) -> Any:

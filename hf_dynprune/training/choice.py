@@ -19,6 +19,8 @@ from ..losses.interception import InterceptedLoss
 from ..losses.registry import find_trainer_loss, known_loss
 from ..losses.step import LossStep, StepResult, without_own_keys
 from ..selectors.contract import BatchSelector
+from ..serving.indexed import INDEX_KEY
+from ..serving.rows import number_of_rows
 from .candidates import without_trace
 from .combining import owner_of
 from .context import TrainerContext
@@ -55,7 +57,7 @@ def make_loss_step(trainer: Any, context: TrainerContext, given: Given, stock: C
         ValueError: there is no loss per sample, or what was given is no loss.
     """
     options, name = context.flags.loss_options, type(trainer).__name__
-    is_off = not context.training.prunes and context.training.selector is None
+    is_off = context.training.is_off
     smoothing = trainer.label_smoother.epsilon if trainer.label_smoother is not None else 0.0
     check = partial(check_first_batch, trainer, context, stock, is_given=given is not None)
     if given is not None:
@@ -232,18 +234,34 @@ def check_first_batch(
         logger.warning("The per-sample loss was not checked against the model's own: the model is sharded.")
         step.is_checked = True
         return
-    inputs = without_own_keys(context.prepare(batch))
+    inputs, rows = without_own_keys(context.prepare(batch)), len(batch[INDEX_KEY])
     model = context.plain_model
     with without_trace(model, context.args.device), context.metrics_set_aside(), context.autocast():
         step.is_checked = True
         if step.is_known and step.loss is not None and step.loss.equals_model_loss:
             _compare_with_stock(trainer, context, stock, step, inputs, is_given)
         if isinstance(step.loss, InterceptedLoss) and not step.loss.is_verified:
-            with torch.no_grad():
-                terms = step.loss(model, inputs, step.loss.forward(model, inputs))
-                step.loss.verify(model, inputs, terms, loss_tolerance(model))
+            step.loss.blocks = max(1, number_of_rows(inputs) // max(1, rows))
+            _take_apart(step, step.loss, model, inputs)
     if step.loss is not None:
         refuse_without_proxy(context.training.policy, step.loss)
+
+
+def _take_apart(step: LossStep, loss: InterceptedLoss, model: Any, inputs: Any) -> None:
+    """Take other code's loss of the first batch apart.
+
+    Where the code fails, the trainer may have steps of its own that do not use it: the failure is kept for that case.
+    """
+    try:
+        with torch.no_grad():
+            terms = loss(model, inputs, loss.forward(model, inputs))
+    except ValueError:
+        raise
+    except Exception as error:
+        step.failure = error
+        return
+    with torch.no_grad():
+        loss.verify(model, inputs, terms, loss_tolerance(model))
 
 
 def _compare_with_stock(
@@ -256,7 +274,7 @@ def _compare_with_stock(
     except ValueError as error:
         if is_given or isinstance(error, StockFails):
             raise
-        if not context.training.prunes:
+        if context.training.is_off:
             logger.info("The samples' losses are not known here, so there are no figures of them: %s", error)
             step.loss, step.is_stock = None, True
         elif isinstance(error, OtherLoss):

@@ -63,7 +63,6 @@ class TrainerContext:
     args = _of_trainer("args")
     train_dataset = _of_trainer("train_dataset")
     processing_class = _of_trainer("processing_class")
-    compute_loss_func = _of_trainer("compute_loss_func")
     accelerator = _of_trainer("accelerator")
     optimizer = _of_trainer("optimizer")
     state = _of_trainer("state")

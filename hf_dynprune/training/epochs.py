@@ -19,6 +19,7 @@ from ..decisions.plan import PrunePlan
 from ..decisions.policy import PruningPolicy
 from ..decisions.registry import check_policy
 from ..losses.step import LossStep, StepResult
+from ..methods.none import NoPruning
 from ..records.history import PruningHistory
 from ..records.run_scores import RunScores
 from ..records.state_files import CheckpointError, require, save_state
@@ -75,6 +76,10 @@ class EpochPruning:
         return bool(self.policy.max_ratio > 0)  # numpy's truth values do not fit JSON
 
     @property
+    def is_off(self) -> bool:
+        return isinstance(self.chooser, NoPruning)
+
+    @property
     def history(self) -> PruningHistory:
         return PruningHistory() if self.run is None else self.run.history
 
@@ -99,7 +104,7 @@ class EpochPruning:
         context, flags = self.context, self.context.flags
         dataset = context.train_dataset
         if dataset is not None:
-            refuse_unsupported(dataset, context.args, context.compute_loss_func)
+            refuse_unsupported(dataset, context.args)
             refuse_own_data(context.trainer_class, context.mixin)
             self._add_guarantees()
         self._length.check()

@@ -62,6 +62,10 @@ class InBatchSelection:
         return bool(self.selector.share < 1)
 
     @property
+    def is_off(self) -> bool:
+        return False
+
+    @property
     def has_fixed_steps(self) -> bool:
         return bool(self.context.args.max_steps > 0)
 
@@ -81,7 +85,7 @@ class InBatchSelection:
         context = self.context
         if context.train_dataset is None:
             return
-        refuse_unsupported(context.train_dataset, context.args, context.compute_loss_func, has_selector=True)
+        refuse_unsupported(context.train_dataset, context.args, has_selector=True)
         check_batch_size(self.selector, context.batch_size)
         refuse_dispatch(context.train_dataset, context.layout, bool(context.accelerator.dispatch_batches))
 

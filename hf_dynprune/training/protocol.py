@@ -55,6 +55,10 @@ class Training(Protocol):
         """Whether it ever leaves anything out."""
 
     @property
+    def is_off(self) -> bool:
+        """Whether pruning is switched off: what it would train on is then the stock Trainer's, whatever its loss is."""
+
+    @property
     def history(self) -> PruningHistory:
         """The finished epochs of the last run."""
 

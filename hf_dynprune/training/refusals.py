@@ -66,14 +66,9 @@ def is_map_style(dataset: Any) -> bool:
     return not isinstance(dataset, IterableDataset) and isinstance(dataset, Sized) and hasattr(dataset, "__getitem__")
 
 
-def refuse_unsupported(dataset: Any, args: Any, compute_loss_func: Any, has_selector: bool = False) -> None:
+def refuse_unsupported(dataset: Any, args: Any, has_selector: bool = False) -> None:
     """Raise a ValueError, with what to do instead, where samples cannot be chosen or losses cannot be told apart."""
     _refuse_dataset(dataset, has_selector)
-    if compute_loss_func is not None:
-        raise ValueError(
-            "`compute_loss_func` returns one number per batch, pruning needs one per sample: pass the loss as "
-            "`per_sample_loss=fn` with fn(model, inputs, outputs) returning [B]."
-        )
     strategy = args.train_sampling_strategy
     if strategy not in ("random", "sequential", "group_by_length"):
         raise ValueError(

@@ -513,10 +513,6 @@ def parallel(name: str) -> Case:
 
 
 SETTINGS = {
-    "compute_loss_func": refused(
-        "`compute_loss_func` returns one number per batch, .* pass the loss as `per_sample_loss=fn`",
-        compute_loss_func=lambda *args, **kwargs: 0,
-    ),
     "batch_rebalance": refused(
         "`train_sampling_strategy` 'batch_rebalance' composes batches itself .* use 'random', 'sequential' or",
         train_sampling_strategy="batch_rebalance",
