@@ -59,7 +59,7 @@ class LossStep:
         accelerator: of the Trainer.
         owner: name of the trainer class, for messages.
         is_stock: whether the stock loss is trained on.
-        check: called with this object and the first batch of a run before it is used; sets `is_checked`.
+        check: called with this object, the first batch of a run and its number of samples; sets `is_checked`.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class LossStep:
         accelerator: Any,
         owner: str,
         is_stock: bool = False,
-        check: Callable[[LossStep, Any], None] | None = None,
+        check: Callable[[LossStep, Any, int], None] | None = None,
     ) -> None:
         self.loss = loss
         self.owner = owner
@@ -141,7 +141,8 @@ class LossStep:
                 real = (served.weight > 0).sum()
                 served.share = real * processes / sum_over_processes(self._accelerator, real.clone()).clamp(min=1)
         if not self.is_checked and self._check is not None:
-            self._check(self, batches[0])  # before its batches are those of the window: it trains on none of them
+            # Before the batches are those of the window: the check trains on none of them.
+            self._check(self, batches[0], len(window[0][1].index))
         self._window = window
         return True
 

@@ -19,7 +19,6 @@ from ..losses.interception import InterceptedLoss
 from ..losses.registry import find_trainer_loss, known_loss
 from ..losses.step import LossStep, StepResult, without_own_keys
 from ..selectors.contract import BatchSelector
-from ..serving.indexed import INDEX_KEY
 from ..serving.rows import number_of_rows
 from .candidates import without_trace
 from .combining import owner_of
@@ -219,7 +218,13 @@ def intercepting(trainer: Any, step: LossStep, record: Callable[[StepResult], No
 
 
 def check_first_batch(
-    trainer: Any, context: TrainerContext, stock: Callable[..., Any], step: LossStep, batch: Any, is_given: bool
+    trainer: Any,
+    context: TrainerContext,
+    stock: Callable[..., Any],
+    step: LossStep,
+    batch: Any,
+    rows: int,
+    is_given: bool,
 ) -> None:
     """Compare a known loss with the stock one, and take other code's loss apart, on a run's first batch.
 
@@ -234,7 +239,7 @@ def check_first_batch(
         logger.warning("The per-sample loss was not checked against the model's own: the model is sharded.")
         step.is_checked = True
         return
-    inputs, rows = without_own_keys(context.prepare(batch)), len(batch[INDEX_KEY])
+    inputs = without_own_keys(context.prepare(batch))
     model = context.plain_model
     with without_trace(model, context.args.device), context.metrics_set_aside(), context.autocast():
         step.is_checked = True
