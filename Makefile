@@ -16,15 +16,22 @@ CORE_ENV := $(VENV)/.stamp-quickstart
 DEV_ENV  := $(VENV)/.stamp-examples,dev
 DOCS_ENV := $(VENV)/.stamp-docs
 OLDEST   := .venv-oldest
+NEWEST   := .venv-newest
 
 # Tests that need numpy alone: the policies' conformance suite, the methods, and the modules they are built from.
 # Only the plug-in they use is loaded, since pytest rewrites the assertions of every installed plug-in's package.
 DECISION_TESTS := $(addprefix tests/,decisions methods selectors)
 # The rooms that meet transformers and accelerate, or what these wrote. The others' code is the same with every version.
 OLDEST_TESTS := $(addprefix tests/,bad_input distributed golden losses models quickstart records scoring serving trainer training)
+# With the newest of everything: what trains, and the doctor, which knows of versions that do not fit each other.
+NEWEST_TESTS := $(addprefix tests/,commands/test_doctor.py losses models trainer/test_parity.py trainer/test_resume.py \
+	trainer/test_peft.py trainer/test_sft_trainer.py training/test_hooks.py training/test_changed_flags.py)
+# Where the other libraries' repositories lie for `make peers`: their tests are no part of this one.
+TRANSFORMERS ?= ../transformers
+TRL          ?= ../trl
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test test-decisions test-oldest test-wheel soak bench check format docs methods build clean
+.PHONY: help quickstart test test-decisions test-oldest test-newest test-wheel peers soak bench check format docs methods build clean
 
 help:  ## list the targets
 	@echo "make TARGET; each one creates $(VENV) from constraints.txt when it is missing"
@@ -43,6 +50,9 @@ test-decisions: $(DEV_ENV)  ## run only the tests of methods and plans; torch ca
 test-oldest: $(OLDEST)/.stamp  ## run the rooms that meet transformers with the oldest supported transformers and accelerate
 	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python $(RUN_TESTS) $(OLDEST_TESTS) $(ARGS)
 
+test-newest: $(NEWEST)/.stamp  ## run what trains with the newest of everything but torch; remove .venv-newest to take newer ones
+	@OMP_NUM_THREADS=1 $(NEWEST)/bin/python $(RUN_TESTS) $(NEWEST_TESTS) $(ARGS)
+
 test-wheel: build  ## install the wheel into an empty environment outside the tree; plug-ins and a short quickstart
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && wheel=$$(ls -t $(CURDIR)/dist/*.whl | head -n 1) && \
 		$(PYTHON) -m venv "$$folder/venv" && \
@@ -52,6 +62,9 @@ test-wheel: build  ## install the wheel into an empty environment outside the tr
 		venv/bin/python $(CURDIR)/tests/wheel/check_plug_ins.py --installed && \
 		venv/bin/hf-dynprune quickstart --methods none,infobatch --epochs 4 > quickstart.txt 2> quickstart.err && \
 		test -s quickstart_out/accuracy.png && tail -n 12 quickstart.txt || { cat "$$folder"/*.txt "$$folder"/*.err; exit 1; }
+
+peers: $(DEV_ENV)  ## transformers' and TRL's own tests with nothing pruned (TRANSFORMERS=folder, TRL=folder; see CONTRIBUTING.md)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.peers --transformers $(TRANSFORMERS) --trl $(TRL) $(ARGS)
 
 soak: $(DEV_ENV)  ## slow tests: kill -9 and start again, three and four processes, compiled runs (half an hour)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
@@ -98,6 +111,15 @@ $(OLDEST)/.stamp: pyproject.toml constraints.txt tests/oldest.txt | $(VENV)/.sta
 		grep -vE "^($$names)==" constraints.txt | cat - tests/oldest.txt > $(OLDEST)/constraints.txt
 	@$(OLDEST)/bin/python -m pip install --quiet --no-input --disable-pip-version-check \
 		-c $(OLDEST)/constraints.txt -e ".[examples,dev]"
+	@touch $@
+
+# Made once: the versions are those of that day. Only torch is pinned, to the build of constraints.txt.
+$(NEWEST)/.stamp: | $(VENV)/.stamp-venv
+	@echo "installing the newest versions into $(NEWEST)"
+	@$(PYTHON) -m venv $(NEWEST)
+	@grep '^torch==' constraints.txt > $(NEWEST)/constraints.txt
+	@$(NEWEST)/bin/python -m pip install --quiet --no-input --disable-pip-version-check \
+		-c $(NEWEST)/constraints.txt -e ".[examples,dev]"
 	@touch $@
 
 # The stamp's name is the list of extras. The environment itself is not a reason to install again.

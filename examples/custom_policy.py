@@ -144,7 +144,10 @@ def parse(arguments: list[str]) -> tuple[ComparisonArguments, DynPruneTrainingAr
     )
     example, training = parser.parse_args_into_dataclasses(arguments)
     if training.prune_ratio is None and training.prune_target_saving is None:
-        training.prune_target_saving = 1 / 3
+        if training.max_steps > 0:  # which fixes the forward passes, so that there is no saving to aim at
+            training.prune_ratio = 1 / 3
+        else:
+            training.prune_target_saving = 1 / 3
     return example, training
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
@@ -64,7 +65,11 @@ class DynPruneArguments:
         },
     )
     prune_seed: int | None = field(
-        default=None, metadata={"help": "Seed of the pruning draws. Default: data_seed, then seed."}
+        default=None,
+        metadata={
+            "help": "Seed of the pruning draws. Default: data_seed, else what torch is seeded with when training "
+            "begins, which is seed unless set_seed or a model_init came after."
+        },
     )
 
     prune_reproducible_augmentation: bool = field(
@@ -108,6 +113,10 @@ class DynPruneArguments:
         following = getattr(super(), "__post_init__", None)
         if following is not None:
             following()
+
+    def pruning_flags(self) -> dict[str, Any]:
+        """A copy of these flags by name, to tell later whether one was changed."""
+        return {each.name: deepcopy(getattr(self, each.name)) for each in fields(DynPruneArguments)}
 
     @property
     def loss_options(self) -> dict[str, Any]:

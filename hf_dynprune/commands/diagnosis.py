@@ -5,6 +5,7 @@ Each check is a function that returns findings; none changes anything.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import importlib.metadata
@@ -14,9 +15,12 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._version import __version__
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 NEEDED = {"torch": "2.6", "transformers": "5.14", "accelerate": "1.10"}
 """Lowest supported version by package."""
@@ -34,6 +38,7 @@ FOR = {
 """What optional packages are for."""
 ALWAYS_REFUSED = (
     "iterable data sets without a selector (`prune_selector`): a policy has to address each sample",
+    "mixed samples (mixup, cutmix) with a selector, or with another loss than that of classification",
     "losses that match sets (Mask2Former, DETR) or compare the samples of a batch (CLIP)",
     "packing of several samples into one row, and trainers that make their own batches (GRPO)",
     "tensor, context and sequence parallelism; `batch_rebalance`",
@@ -50,7 +55,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Findings on Python, the installed packages, the Trainer's methods and the devices."""
-    checks: Sequence[Callable[[], Iterator[Finding]]] = (_versions, _hooks, _torchvision, _devices, _optional)
+    checks: Sequence[Callable[[], Iterator[Finding]]] = (_versions, _hooks, _torchvision, _devices, _optional, _pairs)
     return [finding for check in checks for finding in check()]
 
 
@@ -126,6 +131,39 @@ def _optional() -> Iterator[Finding]:
             yield Finding("note", f"{package} is not installed; it is for {purpose}")
         else:
             yield Finding("ok", f"{package} {version}")
+
+
+def _pairs() -> Iterator[Finding]:
+    """Problems where two installed packages do not fit each other, by what each one says that it needs.
+
+    pip does not see what transformers needs of optional packages: that stands in a table of its own.
+    """
+    for package in (*NEEDED, *FOR):
+        version = installed(package)
+        for wanted in () if version is None else _wishes(package):
+            other = installed(wanted.name)
+            if other is None or wanted.specifier.contains(other, prereleases=True):
+                continue
+            yield Finding(
+                "problem",
+                f"{package} {version} needs {wanted.name}{wanted.specifier}, but {wanted.name} {other} is installed: "
+                f"pip install '{wanted.name}{wanted.specifier}'; where there is no such version yet, an older "
+                f"{package}, or no {wanted.name if wanted.name in FOR else package} if you do without it",
+            )
+
+
+def _wishes(package: str) -> Iterator[Requirement]:
+    """Versions that an installed package needs of `NEEDED` and of the optional packages in `FOR`."""
+    from packaging.requirements import Requirement
+
+    texts = [*(importlib.metadata.requires(package) or ())]
+    if package == "transformers":
+        with contextlib.suppress(ImportError, AttributeError):  # no part of its public interface
+            texts += importlib.import_module("transformers.dependency_versions_table").deps.values()
+    for wanted in map(Requirement, texts):
+        applies = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
+        if applies and wanted.name in (*NEEDED, *FOR) and wanted.name != package:
+            yield wanted
 
 
 def examine_model(name: str) -> list[Finding]:

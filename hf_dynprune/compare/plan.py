@@ -139,7 +139,7 @@ def planned_runs(comparison: ComparisonArguments, training: Any) -> list[Planned
         if comparison.control_epochs is not None:
             runs.append(_control(training, comparison.control_epochs, seed))
     for run in runs:
-        run.args.build_policy()
+        run.args.validate_pruning()  # they were set after parsing
     return runs
 
 

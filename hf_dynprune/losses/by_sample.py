@@ -66,8 +66,8 @@ class BySample(TorchFunctionMode):
         sizes: numbers of entries that belong to the batch's samples in equal parts, such as those of its tensors.
         weights: float `[B]`, or None for numbers as torch gives them. A sample of weight 0 does not count in a mean.
         share: factor of weighted means: above 1 where this process has more than its part of the samples.
-        places: where in the code reductions are kept apart, as an earlier batch showed; None on the first one, where
-            all are looked at. A tensor of another batch may happen to have as many rows as there are samples.
+        others: where in the code reductions are that the loss is not made of, as the first batch showed. In another
+            batch their tensors may happen to have as many rows as there are samples.
         counts: where in the code a whole number is the batch's number of samples or entries, and so smaller for one
             sample alone; None where each that is one of `sizes` is taken for such.
     """
@@ -78,12 +78,14 @@ class BySample(TorchFunctionMode):
         sizes: set[int],
         weights: Tensor | None = None,
         share: Tensor | float = 1.0,
-        places: frozenset[Place] | None = None,
+        others: frozenset[Place] = frozenset(),
         counts: frozenset[Place] | None = None,
     ) -> None:
         super().__init__()
         self.size, self.sizes, self.weights, self.share = size, sizes, weights, share
-        self.places, self.counts = places, counts
+        self.others, self.counts = others, counts
+        self.seen: set[Place] = set()
+        """Where reductions were."""
         self.counted: set[Place] = set()
         """Where whole numbers were taken for the batch's."""
         self.reduced: list[tuple[Any, Mapping[str, Any], Tensor]] = []
@@ -130,8 +132,9 @@ class BySample(TorchFunctionMode):
         if not is_loss and not ((func in MEANS or func in SUMS) and args and isinstance(args[0], Tensor)):
             return None
         place = _place()
-        if self.places is not None and place not in self.places:
+        if place in self.others:
             return None
+        self.seen.add(place)
         result = self._loss(func, args, kwargs) if is_loss else self._reduction(func, *args, **kwargs)
         if result is not None:
             self._places[id(result)] = frozenset([place])
@@ -295,7 +298,7 @@ class BySample(TorchFunctionMode):
         named = every if dim is None else [dim] if isinstance(dim, int) else dim
         if ({each % values.dim() for each in named} or every) != every or self._is_of_parameters(values):
             return None
-        plain = lambda: func(values, *args, **kwargs)  # noqa: E731
+        plain: Callable[[], Tensor] = lambda: func(values, *args, **kwargs)  # noqa: E731
         owners = self._owners_of([values], len(values))
         entries = values if values.is_floating_point() else values.long()
         totals = self._totals(entries, owners)

@@ -36,13 +36,13 @@ Compute = Callable[[Any, dict[str, Any], Any], Any]
 class LossApart:
     """A loss `value`, and `carried` `[2, B]`: B times the part of each sample in it, and the loss of each one alone.
 
-    `places` of its reductions in the code, and of whole numbers that are those of the samples, are as in `BySample`.
+    `others` and `counts` are places in the code, as in `BySample`.
     """
 
     value: Tensor
     carried: Tensor
     outputs: Any
-    places: frozenset[Place]
+    others: frozenset[Place]
     counts: frozenset[Place]
 
 
@@ -81,7 +81,7 @@ class InterceptedLoss(PerSampleLoss):
         self.gradient_proxy = None
         self.blocks = 1
         """Rows of a batch for one sample: two where the chosen answers of all pairs come before the rejected ones."""
-        self._places: frozenset[Place] | None = None
+        self._others: frozenset[Place] = frozenset()
         self._counts: frozenset[Place] | None = None
         self._first: LossApart
 
@@ -115,7 +115,8 @@ class InterceptedLoss(PerSampleLoss):
         items = self.items(inputs) if self.is_normalized else None
         batch = dict(inputs)
         rows = self.rows(inputs)
-        number = None if items is None else items.sum()
+        # Of the window of all processes: the Trainer multiplies the loss by their number.
+        number = None if items is None else items.sum() * self.processes
         # On the first batch gradients show what the loss is learned through, and what only counts.
         with nullcontext() if self.is_verified else torch.enable_grad():
             return self.apart(lambda: self.compute(model, batch, number), inputs, rows, number)
@@ -134,7 +135,7 @@ class InterceptedLoss(PerSampleLoss):
         Raises:
             ValueError: it cannot be taken apart by sample.
         """
-        mode = BySample(rows, _sizes(inputs, rows), weights, share, self._places, self._counts)
+        mode = BySample(rows, _sizes(inputs, rows), weights, share, self._others, self._counts)
         items = self.items(inputs) if isinstance(number_of_items, Tensor) and not number_of_items.dim() else None
         if items is not None and len(items) == rows:
             each = (items * self.processes).to(torch.float32)
@@ -153,7 +154,8 @@ class InterceptedLoss(PerSampleLoss):
             )
         if self.gradient_proxy is None and not self.is_verified:
             self.gradient_proxy = self._proxy(mode, carried[1].detach(), inputs)
-        return LossApart(loss, carried, outputs, mode.places_of(loss), frozenset(mode.counted))
+        others = frozenset(mode.seen) - mode.places_of(loss)
+        return LossApart(loss, carried, outputs, others, frozenset(mode.counted))
 
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: LossApart) -> LossTerms:
         carried, rows = outputs.carried, outputs.carried.shape[1]
@@ -184,7 +186,7 @@ class InterceptedLoss(PerSampleLoss):
             again = self.forward(model, inputs).carried[1].detach()
             if not _are_close([(float(again[index]), alone) for index, alone in found if alone is not None], rel_tol):
                 self._refuse_unlike(model, inputs, terms, pairs, rel_tol)
-        self._places = self._first.places
+        self._others = self._first.others
         self._counts = self._first.counts if self._counts is None else self._counts
         self.is_verified = True
 

@@ -209,6 +209,10 @@ class LossStep:
         finally:
             self._current = before
 
+    def logged(self, loss: Tensor) -> Tensor:
+        """A training loss as it is logged: weights that make up for samples left out make it larger."""
+        return loss if self.mean_weight == 1 else loss / self.mean_weight
+
     def served(self, inputs: Any) -> Served | None:
         """What was dealt out with the batch that a loss is to be made of; None in evaluation."""
         return self.find(inputs) or self._current
@@ -228,7 +232,7 @@ class LossStep:
         denominator = self._items / processes if processes > 1 else self._items
         value = weighted_loss(terms, served.weight.to(terms.total.device), denominator, micro_batches)
         count: Any = served.count
-        return StepResult(value, outputs, served.index, count, terms.score.detach().to(device))
+        return StepResult(value, outputs, served.index, terms.scored(count), terms.score.detach().to(device))
 
     def intercept(
         self, compute: Callable[..., Any], model: Any, inputs: Any, served: Served, named: Mapping[str, Any]

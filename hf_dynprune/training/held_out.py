@@ -43,7 +43,8 @@ def hold_out(context: TrainerContext, run: EpochRun, record: EpochRecord) -> Non
     """
     state, start = context.state, state_before(run, record)
     record.held_out = _of_first(context, run, held_out_figure(context.args, context.training_log, start))
-    is_over = state.global_step >= run.clock.max_steps or context.control.should_training_stop
+    made = state.global_step if run.clock.length.fixed_steps else context.attempted_steps
+    is_over = made >= run.clock.max_steps or context.control.should_training_stop
     is_warm_up = record.epoch + 1 < run.identity.warmup_epochs  # the next epoch is full, whatever an evaluation says
     if is_over or is_warm_up or record.held_out is not None or not context.evaluation_samples:
         return
@@ -79,7 +80,7 @@ def _refuse_without_figure(policy: PruningPolicy, args: Any, log: Iterable[Mappi
 
 def state_before(run: EpochRun, record: EpochRecord) -> int:
     """Global step at which a finished epoch began."""
-    return sum(each.steps for each in run.history) - record.steps
+    return run.first_step + sum(each.steps for each in run.history) - record.steps
 
 
 def announce_evaluations(context: TrainerContext, policy: PruningPolicy) -> None:
@@ -114,7 +115,8 @@ def refuse_without_proxy(policy: PruningPolicy, loss: PerSampleLoss) -> None:
     if policy.reads_worth and loss.gradient_proxy is None:
         raise ValueError(
             f"{policy.name} goes by the norm of each sample's gradient, of which {type(loss).__name__} says nothing: "
-            "the losses of classification with one label, regression, tokens and segmentation do. For a loss of your "
-            "own, pass a PerSampleLoss with `gradient_proxy=GradientProxy('cross_entropy')` or `'squared_error'`, or "
+            "the losses of classification with one label, regression, tokens and segmentation do, unless samples are "
+            "mixed (mixup, cutmix) or labels are shares of the classes. For a loss of your own, pass a PerSampleLoss "
+            "with `gradient_proxy=GradientProxy('cross_entropy')` or `'squared_error'`, or "
             "choose another method."
         )

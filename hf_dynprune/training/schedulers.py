@@ -28,7 +28,7 @@ class NominalStepping(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
         """Called after the Trainer's own step of the scheduler."""
-        steps = self._context.training.extra_scheduler_steps(state.global_step)  # nearly always 0: asked first
+        steps = self._context.training.extra_scheduler_steps(self._context.attempted_steps)  # nearly always 0
         was_skipped = steps and self._context.accelerator.optimizer_step_was_skipped
         if steps and not was_skipped and not is_stepped_by_metric(lr_scheduler):
             for _ in range(steps):

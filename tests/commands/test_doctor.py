@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import sys
 
@@ -39,6 +40,61 @@ def test_versions_outside_the_supported_ones_are_problems(monkeypatch, version, 
     known = doctor.installed
     monkeypatch.setattr(doctor, "installed", lambda name: version if name == "transformers" else known(name))
     assert any(said in text for text in texts(examine(), "problem"))
+
+
+@pytest.fixture
+def versions(monkeypatch):
+    """Other versions and requirements than the installed ones."""
+
+    def pretend(table=None, **told):
+        known, requires = doctor.installed, importlib.metadata.requires
+        monkeypatch.setattr(doctor, "installed", lambda name: told.get(name, (known(name),))[0])
+        more = lambda name: told.get(name, ())[1:]  # noqa: E731
+        monkeypatch.setattr(importlib.metadata, "requires", lambda name: [*(requires(name) or ()), *more(name)])
+        if table is not None:
+            monkeypatch.setattr("transformers.dependency_versions_table.deps", table)
+        return texts(doctor._pairs(), "problem")
+
+    return pretend
+
+
+def test_a_peft_that_transformers_finds_too_old_is_a_problem(versions):
+    (text,) = versions({"peft": "peft>=0.22.0"}, transformers=("5.24.0",), peft=("0.21.2",))
+    assert text.startswith("transformers 5.24.0 needs peft>=0.22.0, but peft 0.21.2 is installed: pip install '")
+    assert "where there is no such version yet, an older transformers, or no peft if you do without it" in text
+
+
+@pytest.mark.parametrize("peft", ["0.22.0", "0.23.1", "0.22.1.dev0", None])
+def test_a_peft_that_is_new_enough_or_missing_is_none(versions, peft):
+    assert versions({"peft": "peft>=0.22.0"}, transformers=("5.24.0",), peft=(peft,)) == []
+
+
+def test_what_is_installed_here_fits(versions):
+    assert versions() == []
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"trl": ("1.16.0", "transformers>=5.30")}, "trl 1.16.0 needs transformers>=5.30, but transformers"),
+        ({"trl": ("1.16.0", "peft<0.5")}, "trl 1.16.0 needs peft<0.5, but peft"),
+        ({"accelerate": ("9.0", "torch>=99")}, "accelerate 9.0 needs torch>=99, but torch"),
+        ({"kornia": ("0.9.0", "torch!=2.*")}, "kornia 0.9.0 needs torch!=2.*, but torch"),
+    ],
+)
+def test_any_two_packages_that_do_not_fit_are_named(versions, told, said):
+    (text,) = versions(**told)
+    assert said in text
+
+
+@pytest.mark.parametrize("wish", ["transformers>=99; extra == 'all'", "torch>=99; python_version < '3'", "numpy>=99"])
+def test_what_an_extra_or_another_python_needs_is_not_asked_for(versions, wish):
+    assert versions(trl=("1.16.0", wish)) == []
+
+
+def test_without_transformers_table_its_metadata_is_left(versions, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers.dependency_versions_table", None)
+    assert versions(peft=("0.0.1",)) == []
 
 
 def test_a_torchvision_that_does_not_import_is_a_problem(monkeypatch, tmp_path):

@@ -35,3 +35,30 @@ def test_a_scheduler_that_cannot_be_warped_makes_the_missing_steps():
     assert [clock.extra_scheduler_steps(step) for step in (11, 12, 13, 14)] == [1, 2, 1, 2]
     clock.is_warped = True
     assert clock.extra_scheduler_steps(12) == 0
+
+
+@pytest.mark.parametrize(("skipped", "planned"), [(0, 1), (1, 1), (3, 3), (6, 6), (9, 6)])
+def test_steps_that_do_not_count_in_fixed_ones_leave_room_for_as_many_more(skipped, planned):
+    """Six fixed steps; the first epoch made six, of which some did not count."""
+    clock = RunClock(RunLength(6, 6, 1, True))
+    clock.begin_epoch(0, 0, 6, scheduler_steps=0)
+    clock.skipped = skipped
+    clock.begin_epoch(1, 6, 6, scheduler_steps=6 - min(skipped, 6))
+    assert clock.current.planned == planned
+    made = 6 - min(skipped, 6)
+    assert [clock.lr_position(made + step) for step in range(planned + 1)] == [
+        made + step for step in range(planned + 1)
+    ]
+    assert clock.max_steps == 6
+
+
+def test_steps_that_do_not_count_outlive_a_checkpoint():
+    clock = RunClock(RunLength(6, 6, 1, True))
+    clock.skipped = 3
+    clock.begin_epoch(1, 6, 6, scheduler_steps=3)
+    again = RunClock(clock.length)
+    again.skipped = 4  # one more inside the epoch, at the checkpoint
+    again.load_state_dict(clock.state_dict())
+    assert again.current.planned == 4
+    assert again.position_at(9) == (1, 3)  # 5 of the 6 fixed steps
+    assert again.position_at(10) == (2, 0)
