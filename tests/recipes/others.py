@@ -89,13 +89,7 @@ def lora(base, args_class, out, **flags):
     return base(model=model, args=args_class(**flags_for(out, flags)), train_dataset=sentences())
 
 
-@recipe(
-    "prompt tuning",
-    "PEFT's `PromptTuningConfig` around GPT-2",
-    refused="before labelled tokens, the virtual tokens shift the outputs",
-    message="virtual|prompt",
-    needs=("peft",),
-)
+@recipe("prompt tuning", "PEFT's `PromptTuningConfig` around GPT-2", needs=("peft",))
 def prompt_tuning(base, args_class, out, **flags):
     from peft import PromptTuningConfig, get_peft_model
 

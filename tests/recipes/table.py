@@ -11,7 +11,7 @@ BEGIN, END = "<!-- recipes: written by `python -m tests.recipes` -->", "<!-- end
 PAGE = Path(__file__).parents[2] / "docs" / "other_trainers.md"
 THEMES = {
     "compute_loss": "A loss of the user's own",
-    "mixing_losses": "A loss that no sample has for itself",
+    "mixing_losses": "A loss that mixes samples, or is random",
     "training_step": "A step or an optimizer of the user's own",
     "model_losses": "A loss inside the model",
     "batches": "Collators, data sets and callbacks",
