@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from ..common.logs import logger
 from ..decisions.proxy import GradientProxy, smoothed_entropy
+from ..serving.generators import states_of_generators
 from ..serving.rows import number_of_rows, take_rows
 from .base import LossTerms, PerSampleLoss
 from .by_sample import BySample, Place
@@ -179,6 +180,7 @@ class InterceptedLoss(PerSampleLoss):
         """Compare the first and the last sample that have labels with their losses alone."""
         rows = len(terms.score)
         labelled = self.count(inputs).nonzero().flatten().tolist() if rows > 1 else []
+        states = states_of_generators(terms.score.device)
         found = [self._alone(model, inputs, index, rows) for index in sorted({*labelled[:1], *labelled[-1:]})]
         pairs = [(float(terms.score[index]), alone) for index, alone in found if alone is not None]
         if not _are_close(pairs, rel_tol):
@@ -186,6 +188,8 @@ class InterceptedLoss(PerSampleLoss):
             again = self.forward(model, inputs).carried[1].detach()
             if not _are_close([(float(again[index]), alone) for index, alone in found if alone is not None], rel_tol):
                 self._refuse_unlike(model, inputs, terms, pairs, rel_tol)
+        elif states != states_of_generators(terms.score.device):  # two samples may be alike by chance
+            self._is_random(model, inputs, terms, rel_tol)
         self._others = self._first.others
         self._counts = self._first.counts if self._counts is None else self._counts
         self.is_verified = True
@@ -215,15 +219,7 @@ class InterceptedLoss(PerSampleLoss):
     ) -> None:
         """Raise a ValueError for samples that have another loss alone, unless two equal calls differ too."""
         self._counts = None
-        again = self.forward(model, inputs).carried[1].detach()
-        if not torch.allclose(again, terms.score, rtol=rel_tol, atol=1e-5, equal_nan=True):
-            logger.warning(
-                "The loss of %s draws random numbers in evaluation mode too: two equal calls give %.6g and %.6g for a "
-                "sample. It was not compared with the loss of single samples.",
-                self.owner,
-                float(terms.score[0]),
-                float(again[0]),
-            )
+        if self._is_random(model, inputs, terms, rel_tol):
             return
         inside, alone = max(pairs, key=lambda pair: abs(pair[0] - pair[1]))
         raise ValueError(
@@ -231,6 +227,21 @@ class InterceptedLoss(PerSampleLoss):
             "with each other, divided by the size of their batch by the code itself, or cannot be told apart, so there "
             f"is no loss per sample to record. {_DO_PASS_ONE}"
         )
+
+    def _is_random(self, model: torch.nn.Module, inputs: Mapping[str, Any], terms: LossTerms, rel_tol: float) -> bool:
+        """Whether two equal calls differ, which is said."""
+        again = self.forward(model, inputs).carried[1].detach()
+        if torch.allclose(again, terms.score, rtol=rel_tol, atol=1e-5, equal_nan=True):
+            return False
+        sample = int((again - terms.score).abs().argmax())
+        logger.warning(
+            "The loss of %s draws random numbers in evaluation mode too: two equal calls give %.6g and %.6g for a "
+            "sample. It was not compared with the loss of single samples.",
+            self.owner,
+            float(terms.score[sample]),
+            float(again[sample]),
+        )
+        return True
 
     def _proxy(self, mode: BySample, score: Tensor, inputs: Mapping[str, Any]) -> GradientProxy | None:
         """Of the gradient's norm, where the loss is one loss function of torch, and nothing else, with a known one."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -219,6 +222,23 @@ def test_noise_is_named_and_no_reason_to_refuse(caplog):
 
     def compute(model, inputs, number):
         return functional.cross_entropy(model(inputs["x"]) + torch.randn(len(inputs["x"]), C), inputs["labels"])
+
+    loss, batch = InterceptedLoss(model, compute=compute), {"x": Z, "labels": Y}
+    with caplog.at_level("WARNING", logger="hf_dynprune"):
+        loss.verify(model, batch, loss(model, batch, loss.forward(model, batch)), 1e-4)
+    assert "draws random numbers in evaluation mode too: two equal calls give" in caplog.text
+    assert loss.is_verified
+
+
+@pytest.mark.parametrize("draw", [torch.rand, np.random.beta, random.betavariate], ids=["torch", "numpy", "python"])
+def test_noise_is_named_where_the_samples_that_are_compared_happen_to_have_none(draw, caplog):
+    arguments = (1,) if draw is torch.rand else (2.0, 2.0)
+    model, inner = nn.Linear(C, C), torch.arange(B).remainder(B - 1) > 0
+
+    def compute(model, inputs, number):
+        scale = 1 + float(draw(*arguments)) * (inner[: len(inputs["x"])] if len(inputs["x"]) > 1 else 0)
+        losses = functional.cross_entropy(model(inputs["x"]), inputs["labels"], reduction="none")
+        return (losses * scale).mean()
 
     loss, batch = InterceptedLoss(model, compute=compute), {"x": Z, "labels": Y}
     with caplog.at_level("WARNING", logger="hf_dynprune"):
