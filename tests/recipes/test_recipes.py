@@ -20,6 +20,7 @@ def quiet(monkeypatch, tmp_path):
     datasets.enable_progress_bars()
 
 
+@pytest.mark.filterwarnings("ignore:var.*degrees of freedom:UserWarning")  # the variance of one sample
 @pytest.mark.parametrize("recipe", all_recipes(), ids=lambda recipe: recipe.name)
 def test_a_recipe_comes_out_as_the_docs_say(recipe, tmp_path):
     for name in recipe.needs:
