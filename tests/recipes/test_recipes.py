@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import gc
+
 import datasets
 import pytest
 
 from tests.recipes.recipe import OTHER, REFUSED
 from tests.recipes.running import outcome
 from tests.recipes.table import PAGE, THEMES, all_recipes, table, with_table
+
+
+@pytest.fixture(autouse=True, scope="module")
+def collected_once():
+    """Each run has the garbage collector look through everything; most of it was imported before, and is left out."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
