@@ -239,7 +239,8 @@ class DynPruneMixin(Trainer):
         step, served = self._loss_step, self._loss_step.served(inputs)
         if served is None or not (step.is_known or step.can_observe):
             plain = without_own_keys(inputs) if is_indexed(inputs) else inputs
-            return super().compute_loss(model, plain, return_outputs, num_items_in_batch)
+            with step.explained():
+                return super().compute_loss(model, plain, return_outputs, num_items_in_batch)
         if step.is_stock:
             value, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
             result = step.observe(model, inputs, served, value, outputs)
@@ -284,7 +285,8 @@ class DynPruneMixin(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self._weights_folder = resume_from_checkpoint
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        given = () if model is None else (model,)  # sentence-transformers' method takes no model
+        super()._load_from_checkpoint(resume_from_checkpoint, *given)
         check_adapters(self.model if model is None else model, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
