@@ -1,7 +1,8 @@
 """Which trainer classes pruning can be combined with: a rule on what they override, asked before they are built.
 
 The pruning trainer comes first in the order of inheritance. Methods that it wraps reach the other class through
-`super()`. Methods that it replaces in training do not, and what they did would be lost without a message.
+`super()`, and a `compute_loss` of the other class is taken apart by sample. A loader or sampler of the other class
+would have no effect, and is refused where a plan is served.
 """
 
 from __future__ import annotations
