@@ -285,7 +285,8 @@ class DynPruneMixin(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self._weights_folder = resume_from_checkpoint
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        given = () if model is None else (model,)  # sentence-transformers' method takes no model
+        super()._load_from_checkpoint(resume_from_checkpoint, *given)
         check_adapters(self.model if model is None else model, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from ..common.logs import logger
 from ..decisions.proxy import GradientProxy, smoothed_entropy
+from ..serving.generators import states_of_generators
 from ..serving.rows import number_of_rows, take_rows
 from .base import LossTerms, PerSampleLoss
 from .by_sample import BySample, Place
@@ -182,6 +183,7 @@ class InterceptedLoss(PerSampleLoss):
         """Compare the first and the last sample that have labels with their losses alone."""
         rows = len(terms.score)
         labelled = self.count(inputs).nonzero().flatten().tolist() if rows > 1 else []
+        states = states_of_generators(terms.score.device)
         found = [self._alone(model, inputs, index, rows) for index in sorted({*labelled[:1], *labelled[-1:]})]
         pairs = [(float(terms.score[index]), alone) for index, alone in found if alone is not None]
         if not _are_close(pairs, rel_tol):
@@ -189,8 +191,14 @@ class InterceptedLoss(PerSampleLoss):
             again = self.forward(model, inputs).carried[1].detach()
             if not _are_close([(float(again[index]), alone) for index, alone in found if alone is not None], rel_tol):
                 self._refuse_unlike(model, inputs, terms, pairs, rel_tol)
+        elif states != states_of_generators(terms.score.device):  # two samples may be alike by chance
+            self._is_random(model, inputs, terms, rel_tol)
+        elif rows > 1 and torch.allclose(terms.score, terms.score[:1], rtol=rel_tol, atol=1e-5):
+            # As where a model still is its reference, or its head is 0: the losses do not tell samples apart.
+            self._compare_gradients(model, inputs, [index for index, alone in found if alone is not None], rows)
         self._others = self._first.others
         self._counts = self._first.counts if self._counts is None else self._counts
+        del self._first  # with the activations of its graph
         self.is_verified = True
 
     def _alone(
@@ -208,6 +216,26 @@ class InterceptedLoss(PerSampleLoss):
             )
             return index, None
 
+    def _compare_gradients(
+        self, model: torch.nn.Module, inputs: Mapping[str, Any], indices: list[int], rows: int
+    ) -> None:
+        """Raise a ValueError where the loss of a sample has another gradient alone."""
+        for index in indices:
+            with torch.enable_grad():
+                inside = self._first.carried[1][index]
+                alone = self.forward(model, take_rows(inputs, [index], rows)).value
+            try:
+                ours, theirs = _gradient(inside, model), _gradient(alone, model)
+            except RuntimeError as error:  # such as of recurrent layers, which have none in evaluation mode
+                logger.debug("The gradients of single samples were not compared: %s", error)
+                return
+            if float((ours - theirs).norm()) > _GRADIENT_TOLERANCE * float(theirs.norm()) + 1e-6:
+                raise ValueError(
+                    f"{self.owner}'s losses are all alike on the first batch, but a sample's has another gradient in "
+                    "its batch than alone: samples are compared with each other, or cannot be told apart, so there is "
+                    f"no loss per sample to record. {_DO_PASS_ONE}"
+                )
+
     def _refuse_unlike(
         self,
         model: torch.nn.Module,
@@ -218,15 +246,7 @@ class InterceptedLoss(PerSampleLoss):
     ) -> None:
         """Raise a ValueError for samples that have another loss alone, unless two equal calls differ too."""
         self._counts = None
-        again = self.forward(model, inputs).carried[1].detach()
-        if not torch.allclose(again, terms.score, rtol=rel_tol, atol=1e-5, equal_nan=True):
-            logger.warning(
-                "The loss of %s draws random numbers in evaluation mode too: two equal calls give %.6g and %.6g for a "
-                "sample. It was not compared with the loss of single samples.",
-                self.owner,
-                float(terms.score[0]),
-                float(again[0]),
-            )
+        if self._is_random(model, inputs, terms, rel_tol):
             return
         inside, alone = max(pairs, key=lambda pair: abs(pair[0] - pair[1]))
         raise ValueError(
@@ -234,6 +254,21 @@ class InterceptedLoss(PerSampleLoss):
             "with each other, divided by the size of their batch by the code itself, or cannot be told apart, so there "
             f"is no loss per sample to record. {_DO_PASS_ONE}"
         )
+
+    def _is_random(self, model: torch.nn.Module, inputs: Mapping[str, Any], terms: LossTerms, rel_tol: float) -> bool:
+        """Whether two equal calls differ, which is said."""
+        again = self.forward(model, inputs).carried[1].detach()
+        if torch.allclose(again, terms.score, rtol=rel_tol, atol=1e-5, equal_nan=True):
+            return False
+        sample = int((again - terms.score).abs().argmax())
+        logger.warning(
+            "The loss of %s draws random numbers in evaluation mode too: two equal calls give %.6g and %.6g for a "
+            "sample. It was not compared with the loss of single samples.",
+            self.owner,
+            float(terms.score[sample]),
+            float(again[sample]),
+        )
+        return True
 
     def _proxy(self, mode: BySample, score: Tensor, inputs: Mapping[str, Any]) -> GradientProxy | None:
         """Of the gradient's norm, where the loss is one loss function of torch, and nothing else, with a known one."""
@@ -264,6 +299,17 @@ _DO_PASS_ONE = f"P{_PASS_ONE[1:]}"
 
 def _are_close(pairs: list[tuple[float, float]], rel_tol: float) -> bool:
     return all(math.isclose(inside, alone, rel_tol=rel_tol, abs_tol=1e-5) for inside, alone in pairs)
+
+
+def _gradient(value: Tensor, model: torch.nn.Module) -> Tensor:
+    """Of the trained parameters, one after the other, `[P]`."""
+    parameters = [each for each in model.parameters() if each.requires_grad]
+    found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
+    return torch.cat([each.flatten().float() for each in found])
+
+
+_GRADIENT_TOLERANCE = 0.2
+"""Half precision moves a gradient by less, and that of another sample differs by more."""
 
 
 def _models_own(model: Any, inputs: dict[str, Any], number_of_items: Any) -> Any:

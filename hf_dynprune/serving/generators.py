@@ -1,11 +1,12 @@
 """Global random generators (Python's, numpy's and torch's): saved, and put back after others drew from them.
 
 The package draws from generators of its own. But models, data sets and collators draw from the global ones, and in some
-places these draws must leave no trace, or be a function of a seed. Only this file saves states and puts them back.
+places these draws must leave no trace, or be a function of a seed. Only this file reads states and puts them back.
 """
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -26,6 +27,15 @@ def private_torch_rng(device: torch.device) -> AbstractContextManager[None]:
     if device.type == "cpu":
         return torch.random.fork_rng([])
     return torch.random.fork_rng([device], device_type=device.type)
+
+
+def states_of_generators(device: torch.device = CPU) -> tuple[bytes, ...]:
+    """States of Python's, numpy's and torch's generators (CPU and `device`), equal as long as nothing was drawn."""
+    states = [pickle.dumps(random.getstate()), pickle.dumps(np.random.get_state())]  # noqa: NPY002
+    states.append(torch.get_rng_state().numpy().tobytes())
+    if device.type != "cpu":
+        states.append(torch.get_device_module(device).get_rng_state(device).numpy().tobytes())
+    return tuple(states)
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -225,3 +228,51 @@ def test_noise_is_named_and_no_reason_to_refuse(caplog):
         loss.verify(model, batch, loss(model, batch, loss.forward(model, batch)), 1e-4)
     assert "draws random numbers in evaluation mode too: two equal calls give" in caplog.text
     assert loss.is_verified
+
+
+@pytest.mark.parametrize("draw", [torch.rand, np.random.beta, random.betavariate], ids=["torch", "numpy", "python"])
+def test_noise_is_named_where_the_samples_that_are_compared_happen_to_have_none(draw, caplog):
+    arguments = (1,) if draw is torch.rand else (2.0, 2.0)
+    model, inner = nn.Linear(C, C), torch.arange(B).remainder(B - 1) > 0
+
+    def compute(model, inputs, number):
+        scale = 1 + float(draw(*arguments)) * (inner[: len(inputs["x"])] if len(inputs["x"]) > 1 else 0)
+        losses = functional.cross_entropy(model(inputs["x"]), inputs["labels"], reduction="none")
+        return (losses * scale).mean()
+
+    loss, batch = InterceptedLoss(model, compute=compute), {"x": Z, "labels": Y}
+    with caplog.at_level("WARNING", logger="hf_dynprune"):
+        loss.verify(model, batch, loss(model, batch, loss.forward(model, batch)), 1e-4)
+    assert "draws random numbers in evaluation mode too: two equal calls give" in caplog.text
+    assert loss.is_verified
+
+
+def test_samples_that_are_compared_are_refused_where_all_losses_are_alike():
+    """A model that still is its reference has the same loss for each pair, however the pairs are put together."""
+    model, reference = nn.Linear(C, 1), nn.Linear(C, 1)
+    reference.load_state_dict(model.state_dict())
+
+    def ranked(model, inputs, number):
+        ours, theirs = (net(inputs["x"]).squeeze(1).sort().values for net in (model, reference))
+        return -functional.logsigmoid(ours - theirs.detach()).mean()
+
+    def each(model, inputs, number):
+        return -functional.logsigmoid(model(inputs["x"]) - reference(inputs["x"]).detach()).mean()
+
+    def next_to_each_other(model, inputs, number):
+        ours = model(inputs["x"]) - reference(inputs["x"]).detach()
+        return -functional.logsigmoid(ours - ours.roll(1, 0)).mean()
+
+    order = reference(Z).squeeze(1).argsort(descending=True)
+    batch = {"x": Z[order], "labels": Y[order]}
+    for compute in (ranked, next_to_each_other):
+        loss = InterceptedLoss(model, compute=compute)
+        with torch.no_grad():
+            terms = loss(model, batch, loss.forward(model, batch))
+            with pytest.raises(ValueError, match="another gradient in its batch than alone: samples are compared"):
+                loss.verify(model, batch, terms, 1e-4)
+    loss = InterceptedLoss(model, compute=each)
+    with torch.no_grad():
+        loss.verify(model, batch, loss(model, batch, loss.forward(model, batch)), 1e-4)
+    assert loss.is_verified
+    assert all(each.grad is None for each in model.parameters())

@@ -1,0 +1,56 @@
+"""Trainings as people publish them come out as `docs/other_trainers.md` says, with the stock Trainer and with ours."""
+
+from __future__ import annotations
+
+import gc
+
+import datasets
+import pytest
+
+from tests.recipes.recipe import OTHER, REFUSED
+from tests.recipes.running import outcome
+from tests.recipes.table import PAGE, THEMES, all_recipes, table, with_table
+
+
+@pytest.fixture(autouse=True, scope="module")
+def collected_once():
+    """Each run has the garbage collector look through everything; most of it was imported before, and is left out."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch, tmp_path):
+    """No bars, no files of the data set preparation outside the test, no message to TRL's makers."""
+    monkeypatch.setenv("CI", "1")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()
+
+
+@pytest.mark.filterwarnings("ignore:var.*degrees of freedom:UserWarning")  # the variance of one sample
+@pytest.mark.parametrize("recipe", all_recipes(), ids=lambda recipe: recipe.name)
+def test_a_recipe_comes_out_as_the_docs_say(recipe, tmp_path):
+    for name in recipe.needs:
+        pytest.importorskip(name)
+    assert outcome(recipe, tmp_path) == recipe.expected
+
+
+def test_the_table_in_the_docs_is_up_to_date():
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == with_table(page, table()), "docs/other_trainers.md is out of date: run `python -m tests.recipes`"
+
+
+def test_there_are_many_recipes_and_each_is_told_apart():
+    recipes = all_recipes()
+    assert len(recipes) >= 40
+    assert len({recipe.name for recipe in recipes}) == len(recipes)
+    assert {recipe.theme for recipe in recipes} == set(THEMES)
+
+
+def test_what_is_refused_or_other_than_stock_has_a_reason():
+    words = {recipe.name: vars(recipe.expected).values() for recipe in all_recipes() if not recipe.expected.remark}
+    assert not [name for name, found in words.items() if {REFUSED, OTHER} & set(found)]
