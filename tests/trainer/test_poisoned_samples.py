@@ -1,4 +1,4 @@
-"""A picture with a value that no arithmetic survives: its sample is left out of the step, and the weights stay finite."""
+"""A picture with a value that no arithmetic survives: its sample is left out of the step, the weights stay finite."""
 
 from __future__ import annotations
 
