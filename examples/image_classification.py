@@ -56,7 +56,7 @@ from transformers import (
     set_seed,
 )
 
-from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, newest_usable_checkpoint
+from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, MixingCollator, newest_usable_checkpoint
 from hf_dynprune.common.checks import check_choice, check_names, check_numbers, parameter_names, refuse_without_effect
 from hf_dynprune.compare.plan import ComparisonArguments, PlannedRun, default_runs, planned_runs, with_recipes
 from hf_dynprune.compare.results import RunResult
@@ -139,6 +139,13 @@ class ExampleArguments(ComparisonArguments):
         metadata={"help": "RandAugment: operations per image, and magnitude from 1 to 29; 0 0 for none."},
     )
     erasing: float = field(default=0.0, metadata={"help": "Probability that a rectangle is erased."})
+    mixup: float = field(
+        default=0.0, metadata={"help": "Mix each training batch by mixup, with shares from Beta(a, a); 0: no mixup."}
+    )
+    cutmix: float = field(
+        default=0.0,
+        metadata={"help": "The same by cutmix. With both above 0, each batch is mixed in one of the two ways, by lot."},
+    )
     large_batch_optimizer: str | None = field(
         default=None,
         metadata={
@@ -191,6 +198,8 @@ def check(example: ExampleArguments, training: DynPruneTrainingArguments) -> Non
     check_choice("large_batch_optimizer", example.large_batch_optimizer, (None, *OPTIMIZERS))
     check_numbers("flip", [example.flip], 0, 1)
     check_numbers("erasing", [example.erasing], 0, 1)
+    check_numbers("mixup", [example.mixup], 0)
+    check_numbers("cutmix", [example.cutmix], 0)
     check_numbers("crop_pct", [example.crop_pct], 0, 1, is_low_open=True)
     check_numbers("image_size", [1 if example.image_size is None else example.image_size], 1)
     check_numbers("image_mean", example.image_mean, -math.inf, count=3)
@@ -372,11 +381,13 @@ def train(example: ExampleArguments, run: PlannedRun, data: ImageData) -> RunRes
     set_seed(args.seed)  # the same initial weights for every method
     model, processor = build_model(example, data)
     metric = TopKAccuracy((1, 5) if len(data.classes) > 5 else (1,))
+    is_mixed = example.mixup > 0 or example.cutmix > 0
     trainer = DynPruneTrainer(
         model=model,
         args=args,
         train_dataset=data.train.with_transform(Augment(data, example, processor)),
         eval_dataset=data.validation.with_transform(Prepare(data, processor)),
+        data_collator=MixingCollator(mixup=example.mixup, cutmix=example.cutmix) if is_mixed else None,
         processing_class=processor,
         compute_metrics=metric.batch_metrics,
         preprocess_logits_for_metrics=metric.top_classes,

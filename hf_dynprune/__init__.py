@@ -61,6 +61,7 @@ _EXPORTS = {
     "RunScores": "records.run_scores",
     "write_report": "report.write",
     "sample_table": "report.table",
+    "MixingCollator": "serving.mixing",
     "LossTerms": "losses",
     "PerSampleLoss": "losses",
     "register_loss": "losses",
@@ -132,6 +133,7 @@ if TYPE_CHECKING:
     from .selectors.orderdp import OrderDPSelector as OrderDPSelector
     from .selectors.random import RandomSelector as RandomSelector
     from .selectors.selective_backprop import SelectiveBackprop as SelectiveBackprop
+    from .serving.mixing import MixingCollator as MixingCollator
     from .trainer import DynPruneMixin as DynPruneMixin
     from .trainer import DynPruneSeq2SeqTrainer as DynPruneSeq2SeqTrainer
     from .trainer import DynPruneTrainer as DynPruneTrainer

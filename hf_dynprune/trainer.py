@@ -25,17 +25,18 @@ from .records.history import PruningHistory
 from .records.savings import SavingsAccount
 from .selectors.contract import BatchSelector
 from .serving.served import ServedBatch, is_indexed
-from .training.about import describe_run
+from .training.about import save_description
 from .training.backends import report_savings
-from .training.choice import Given, choose_again, choose_training, intercepted_loss, intercepting, make_loss_step
-from .training.combining import refuse_trainer
+from .training.choice import choose_again, choose_training, fitting, refuse_to_prune
 from .training.context import TrainerContext
+from .training.first_batch import intercepted_loss, intercepting, normalised_over_window
 from .training.hooks import check_hooks
 from .training.hub import HubPushes, add_to_card
+from .training.loss_choice import Given, make_loss_step
 from .training.protocol import StockLength
 from .training.run_length import other_args
 from .training.schedulers import NominalStepping
-from .training.weights import check_adapters, load_named_adapter, restore_strictly
+from .training.weights import check_adapters, load_named_adapter, restored
 from .training_args import DynPruneArguments
 
 check_hooks(Trainer)
@@ -61,7 +62,7 @@ class DynPruneMixin(Trainer):
         **kwargs: Any,
     ) -> None:
         own = kwargs.get("args", args[1] if len(args) > 1 else None)
-        refuse_trainer(type(self), DynPruneMixin, own)
+        refuse_to_prune(type(self), DynPruneMixin, own, (policy, selector))
         super().__init__(*args, **kwargs)
         self._given = policy, selector, per_sample_loss
         self._context = TrainerContext(self, DynPruneMixin)
@@ -69,8 +70,7 @@ class DynPruneMixin(Trainer):
         self._hub = HubPushes(self._context)
         self._weights_folder = ""
         self._training.check()
-        if self.train_dataset is not None:
-            self._make_loss_step()
+        self._make_loss_step()
         self.add_callback(NominalStepping(self._context))
 
     def _make_loss_step(self) -> None:
@@ -127,10 +127,8 @@ class DynPruneMixin(Trainer):
         self._training = choose_again(self._context, *self._given[:2])
         if resume_from_checkpoint:
             resume_from_checkpoint = self._context.choose_checkpoint(resume_from_checkpoint)
-        try:
+        with self._context.called():
             return super().train(resume_from_checkpoint, *args, **kwargs)
-        finally:
-            self._context.states.clear()  # left there where the run failed before it was taken up
 
     def _hp_search_setup(self, trial: Any) -> None:
         """A trial of `hyperparameter_search` may set pruning flags too."""
@@ -139,14 +137,16 @@ class DynPruneMixin(Trainer):
             self._training = choose_again(self._context, *self._given[:2])
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """The loader of the training: over the plan's samples with a policy, the stock one with a selector."""
-        if self.train_dataset is None:
+        """For the loop of `train()`, over the plan's samples with a policy; else the stock loader."""
+        if self.train_dataset is None or not self._context.begins_run():
             return super().get_train_dataloader()
+        self._training = self._context.training = fitting(self._context, self._training)
         self._training.check()
         return self._training.train_dataloader(super().get_train_dataloader)
 
     def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
         """The stock values for full epochs; where the steps are fixed, room for as many epochs as there are steps."""
+        self._training = self._context.training = fitting(self._context, self._training, dataloader)
         values = super().set_initial_training_values(self._training.as_long(args), dataloader)
         self._stock_epochs = values[0]
         return (self._training.epoch_limit(values[0], values[-1]), *values[1:])
@@ -161,15 +161,14 @@ class DynPruneMixin(Trainer):
         **rest: Any,
     ) -> tuple[int, int]:
         """A new run, also for a second `train()` and for each attempt of `auto_find_batch_size`."""
-        super()._init_training_state(
+        position = super()._init_training_state(
             max_steps, num_update_steps_per_epoch, self._stock_epochs, resume_from_checkpoint, trial, **rest
         )
         self._make_loss_step()
         self._context.begin(trial)
-        if self._context.is_first:
-            is_given = self._given[:2] != (None, None)
-            describe_run(self._context, self._training, is_given).save(self._context.run_folder)
-        length = StockLength(num_update_steps_per_epoch, max_steps, self._stock_epochs)
+        if not self._training.is_stock:
+            save_description(self._context, self._training, self._given[:2] != (None, None))
+        length = StockLength(num_update_steps_per_epoch, max_steps, self._stock_epochs, position)
         return self._training.begin(self._loss_step, length, resume_from_checkpoint, trial)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -225,22 +224,13 @@ class DynPruneMixin(Trainer):
         return prepared
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """The stock step; where the loss is computed here, told that it is normalised over the window for any model.
+        """The stock step. What it returns is logged: the loss as it would be on all data, where weights allow to say.
 
-        The first stock flag says whether the model does so itself, and is wrong for ResNet, Segformer and others. It is
-        set here only, since evaluation reads it too. The second exists from transformers 5.20 on and then decides.
-
-        What it returns is logged: weights that make up for samples left out make a sum over fewer samples larger.
+        A loss that is computed here is normalised over the window, for any model.
         """
-        before = self.model_accepts_loss_kwargs, getattr(self, "loss_is_scaled_for_ga", None)
-        if self._loss_step.is_known:
-            self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True
-        try:
-            with self._loss_step.training(inputs):
-                loss = super().training_step(model, inputs, num_items_in_batch)
-        finally:
-            self.model_accepts_loss_kwargs, self.loss_is_scaled_for_ga = before
-        return loss if self._loss_step.mean_weight == 1 else loss / self._loss_step.mean_weight
+        with self._loss_step.training(inputs), normalised_over_window(self, self._loss_step.is_known):
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        return self._loss_step.logged(loss)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -271,7 +261,7 @@ class DynPruneMixin(Trainer):
 
     def _finalize_training(self, trial: Any, num_train_samples: float, start_time: float) -> Any:
         """Close the last epoch, and let the throughput figures count the samples that were really forwarded."""
-        num_train_samples = self._training.finish(trial) * self._context.share_undone
+        num_train_samples = self._training.finish(trial, num_train_samples)
         report_savings(self._context)
         return super()._finalize_training(trial, num_train_samples, start_time)  # type: ignore[no-untyped-call]
 
@@ -304,10 +294,10 @@ class DynPruneMixin(Trainer):
         check_adapters(self.model, self._weights_folder)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Where the stock method warns that weights were not restored, restore them or stop."""
-        if load_result.missing_keys or load_result.unexpected_keys:
-            model: Any = self.model
-            restore_strictly(model, self._weights_folder, load_result.missing_keys, load_result.unexpected_keys)
+        """Where the stock method warns that weights were not restored, restore them or, if anything is pruned, stop."""
+        keys = load_result.missing_keys, load_result.unexpected_keys
+        if any(keys) and not restored(self.model, self._weights_folder, *keys, must=self._training.prunes):
+            super()._issue_warnings_after_load(load_result)
 
     # ---- Hub ----
 

@@ -65,7 +65,11 @@ class DynPruneArguments:
         },
     )
     prune_seed: int | None = field(
-        default=None, metadata={"help": "Seed of the pruning draws. Default: data_seed, then seed."}
+        default=None,
+        metadata={
+            "help": "Seed of the pruning draws. Default: data_seed, else what torch is seeded with when training "
+            "begins, which is seed unless set_seed or a model_init came after."
+        },
     )
 
     prune_reproducible_augmentation: bool = field(

@@ -38,6 +38,7 @@ FOR = {
 """What optional packages are for."""
 ALWAYS_REFUSED = (
     "iterable data sets without a selector (`prune_selector`): a policy has to address each sample",
+    "mixed samples (mixup, cutmix) with a selector, or with another loss than that of classification",
     "losses that match sets (Mask2Former, DETR) or compare the samples of a batch (CLIP)",
     "packing of several samples into one row, and trainers that make their own batches (GRPO)",
     "tensor, context and sequence parallelism; `batch_rebalance`",

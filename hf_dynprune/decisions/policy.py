@@ -206,3 +206,14 @@ def check_numbers(owner: object, field: str) -> tuple[float, ...]:
 def is_number(value: object) -> bool:
     """Whether the value is a real number, Python's or numpy's; True and False are not."""
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def check_plan(plan: object, policy: PruningPolicy, num_samples: int) -> None:
+    """Raise a TypeError or ValueError where what a policy returned is no plan for that many samples."""
+    if not isinstance(plan, PrunePlan):
+        raise TypeError(f"`plan` of {policy} must return a PrunePlan, got {type(plan).__name__}.")
+    if plan.num_samples != num_samples:
+        raise ValueError(
+            f"{policy} planned for {plan.num_samples} samples, the training set has {num_samples}: give the plan "
+            "`num_samples=len(view)`."
+        )

@@ -156,17 +156,44 @@ class RunClock:
         """The state as JSON can hold it; floats survive JSON exactly."""
         return {"length": asdict(self.length), "current": None if self.current is None else asdict(self.current)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the epoch under way and fit it to this run, which may be longer or have other steps per epoch."""
+    def load_state_dict(self, state: dict[str, Any], epochs_before: float = 0) -> None:
+        """Restore the epoch under way and fit it to this run, which may be longer or have other steps per epoch.
+
+        `epochs_before`: full epochs' worth that was done before this epoch. It is asked for where the steps of one of
+        the two runs are fixed and the other's are not, so that their nominal axes differ.
+        """
         if state["current"] is None:
             self.current = None
             return
         now = EpochClock(**state["current"])
         before = state["length"]["updates_per_epoch"]
-        if before != self.length.updates_per_epoch and not self.length.fixed_steps:
+        if state["length"]["fixed_steps"] != self.length.fixed_steps:
+            now = self._on_own_axis(now, epochs_before)
+        elif before != self.length.updates_per_epoch and not self.length.fixed_steps:
             scale = self.length.updates_per_epoch / before
             now = replace(now, nominal_start=now.nominal_start * scale, lr_start=now.lr_start * scale)
         self.current = now.fitted(self.length, self.skipped)
+
+    def _on_own_axis(self, now: EpochClock, epochs_before: float) -> EpochClock:
+        """An epoch of a run that was ended by steps, in this one that is ended by epochs; or the other way round."""
+        if self.length.fixed_steps:
+            return replace(now, nominal_start=now.start_step, lr_start=now.lr_anchor)
+        exact = epochs_before * self.length.updates_per_epoch
+        nominal = round(exact) if math.isclose(exact, round(exact), abs_tol=1e-6) else exact
+        skipped = now.start_step - now.lr_anchor  # by a grad scaler
+        return replace(now, nominal_start=nominal, lr_start=nominal - skipped)
+
+    def take_up_full(self, step: int, begins_again: bool) -> None:
+        """Stand at global step `step` of a run on full data that had no clock, as the stock Trainer's.
+
+        `begins_again`: the epoch that was interrupted is run from its first batch.
+        """
+        updates = self.length.updates_per_epoch
+        epoch, done = divmod(step, updates)
+        start = step if begins_again and done else step - done
+        if step and not done:  # the epoch under way is the one that has just ended
+            epoch, start = epoch - 1, step - updates
+        self.current = None if step == 0 else EpochClock(epoch, start, updates, start, start, start).fitted(self.length)
 
     def position_at(self, step: int) -> tuple[int, int]:
         """(epoch to run next, optimizer steps of it already done) for a checkpoint at global step `step`."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from ..decisions.proxy import GradientProxy
 from ..serving.indexed import INDEX_KEY
+from ..serving.mixing import MIXING_KEYS, PARTNER_KEY
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,17 @@ class LossTerms:
         total: `[B]`, S_i: sample i's loss summed over its items (tokens, pixels; one item in classification).
         score: `[B]`, what the policy sees; the losses of this package give S_i / n_i. Detached when recorded.
         extra: scalar added unweighted, such as a mixture-of-experts term.
+        is_scored: bool `[B]`, whose score is to be recorded; None for that of every sample with items.
     """
 
     total: Tensor
     score: Tensor
     extra: Tensor | None = None
+    is_scored: Tensor | None = None
+
+    def scored(self, count: Tensor) -> Tensor:
+        """n_i `[B]`, with 0 where no score is to be recorded."""
+        return count if self.is_scored is None else count * self.is_scored
 
 
 class PerSampleLoss(ABC):
@@ -45,6 +52,8 @@ class PerSampleLoss(ABC):
 
     The figures that say whether choosing samples can pay are made of it (`decisions/worth.py`).
     """
+    takes_mixed = False
+    """Whether it splits the loss of a batch with mixed samples (`MixingCollator`), by `mixing.split_by_carrier`."""
     trainer_gathers_metrics = False
     """Whether the trainer class's own `compute_loss` also gathers metrics for its logs, such as the accuracy of tokens.
 
@@ -61,7 +70,12 @@ class PerSampleLoss(ABC):
 
     def forward(self, model: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
         """The model's outputs for a batch, without what is withheld from it."""
-        return model(**{key: value for key, value in inputs.items() if key not in self.withheld})
+        withheld = self.withheld
+        if PARTNER_KEY in inputs:
+            if not self.takes_mixed:
+                refuse_mixed(type(self).__name__)
+            withheld = (*withheld, *MIXING_KEYS)
+        return model(**{key: value for key, value in inputs.items() if key not in withheld})
 
     @abstractmethod
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
@@ -78,6 +92,15 @@ class PerSampleLoss(ABC):
             terms: its losses.
             rel_tol: relative tolerance for comparisons, by the precision of the run.
         """
+
+
+def refuse_mixed(owner: str) -> NoReturn:
+    """Raise a ValueError: the loss of this name cannot be split by the samples of mixed images."""
+    raise ValueError(
+        f"The collator mixes samples (mixup, cutmix), and {owner} does not know how much of a mixed sample's loss "
+        "belongs to which label: only the loss of classification models does. Pass a collator that does not mix, or "
+        "`per_sample_loss` with a loss of your own that splits with `split_by_carrier` and has `takes_mixed = True`."
+    )
 
 
 class FunctionLoss(PerSampleLoss):

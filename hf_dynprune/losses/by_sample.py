@@ -13,9 +13,10 @@ With w_i the weights, c_ij the losses of sample i's items, and n_i what they cou
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
-from inspect import Signature, signature
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,18 +24,38 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-_ARITHMETIC = frozenset(
-    f"{prefix}{name}{suffix}"
-    for name in ("add", "sub", "rsub", "mul", "div", "truediv", "neg", "pow")
-    for prefix, suffix in (("", ""), ("", "_"), ("__", "__"), ("__r", "__"), ("__i", "__"))
+from .torch_functions import (
+    ARITHMETIC,
+    LOSSES,
+    MEANS,
+    SELECT,
+    SUMS,
+    counted_by,
+    is_in_place,
+    replaced,
+    signature_of,
+    tensors_in,
 )
-"""Names of functions that act on numbers one by one, so that they act on a row of them in the same way."""
-_SELECT = (Tensor.__getitem__, Tensor.masked_select, torch.masked_select)
-_MEANS, _SUMS = (Tensor.mean, torch.mean), (Tensor.sum, torch.sum)
+
+Place = tuple[Any, ...]
+"""A place in the code, by the functions and lines that lead to it."""
 
 
-class UnknownRows(ValueError):
-    """A loss is reduced whose entries belong to samples that cannot be told."""
+def _place() -> Place:
+    """Where the function of torch was called that is looked at: the lines of its callers outside of this package."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    found: list[Any] = []
+    while frame is not None and len(found) < 2 * _CALLERS and not frame.f_code.co_filename.startswith(_PACKAGE):
+        found += [frame.f_code, frame.f_lineno]
+        frame = frame.f_back
+    return tuple(found)
+
+
+_CALLERS = 6
+"""A module that calls a loss function has two callers of torch's own before that of the user's."""
+_PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 
 class BySample(TorchFunctionMode):
@@ -45,8 +66,10 @@ class BySample(TorchFunctionMode):
         sizes: numbers of entries that belong to the batch's samples in equal parts, such as those of its tensors.
         weights: float `[B]`, or None for numbers as torch gives them. A sample of weight 0 does not count in a mean.
         share: factor of weighted means: above 1 where this process has more than its part of the samples.
-        counts_rows: whether a whole number that code computes with, and that is one of `sizes`, is the batch's number of
-            samples or entries, and so smaller for one sample alone.
+        others: where in the code reductions are that the loss is not made of, as the first batch showed. In another
+            batch their tensors may happen to have as many rows as there are samples.
+        counts: where in the code a whole number is the batch's number of samples or entries, and so smaller for one
+            sample alone; None where each that is one of `sizes` is taken for such.
     """
 
     def __init__(
@@ -55,23 +78,34 @@ class BySample(TorchFunctionMode):
         sizes: set[int],
         weights: Tensor | None = None,
         share: Tensor | float = 1.0,
-        counts_rows: bool = True,
+        others: frozenset[Place] = frozenset(),
+        counts: frozenset[Place] | None = None,
     ) -> None:
         super().__init__()
         self.size, self.sizes, self.weights, self.share = size, sizes, weights, share
-        self.counts_rows = counts_rows
+        self.others, self.counts = others, counts
+        self.seen: set[Place] = set()
+        """Where reductions were."""
+        self.counted: set[Place] = set()
+        """Where whole numbers were taken for the batch's."""
         self.reduced: list[tuple[Any, Mapping[str, Any], Tensor]] = []
         """The loss functions that were taken apart, with their arguments and what they gave."""
         self._carried: dict[int, tuple[Tensor, Tensor]] = {}
+        self._places: dict[int, frozenset[Place]] = {}
         self._owners: dict[int, tuple[Tensor, Tensor]] = {}
         self._of_parameters: dict[int, Tensor] = {}
 
     # ---- What numbers carry ----
 
-    def give(self, number: Tensor, carried: Tensor) -> Tensor:
+    def give(self, number: Tensor, carried: Tensor, places: frozenset[Place] = frozenset()) -> Tensor:
         """Let a number carry along `[2, B]`: B times what each sample adds to it, and what it is for each one alone."""
         self._carried[id(number)] = (number, carried)  # with the number, whose identity is not given to another then
+        self._places[id(number)] = places
         return number
+
+    def places_of(self, number: Tensor) -> frozenset[Place]:
+        """Where in the code the reductions are that the number is made of."""
+        return self._places.get(id(number), frozenset())
 
     def of(self, number: Any) -> Tensor | None:
         """`[2, B]` that the number carries; None where it does not come of samples."""
@@ -80,11 +114,11 @@ class BySample(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        carrying = [each for each in _tensors(args, kwargs) if id(each) in self._carried] if self._carried else []
+        carrying = [each for each in tensors_in(args, kwargs) if id(each) in self._carried] if self._carried else []
         result = None if carrying else self._reduced_by_sample(func, args, kwargs)
         if result is not None:
             return result
-        before = args[0].detach().clone() if carrying and _is_in_place(func) else None
+        before = args[0].detach().clone() if carrying and is_in_place(func) else None
         result = func(*args, **kwargs)
         if isinstance(result, Tensor):
             if carrying:
@@ -94,59 +128,71 @@ class BySample(TorchFunctionMode):
         return result
 
     def _reduced_by_sample(self, func: Any, args: Any, kwargs: Any) -> Tensor | None:
-        if func in LOSSES:
-            return self._loss(func, args, kwargs)
-        if (func in _MEANS or func in _SUMS) and args and isinstance(args[0], Tensor):
-            return self._reduction(func, *args, **kwargs)
-        return None
+        is_loss = func in LOSSES
+        if not is_loss and not ((func in MEANS or func in SUMS) and args and isinstance(args[0], Tensor)):
+            return None
+        place = _place()
+        if place in self.others:
+            return None
+        self.seen.add(place)
+        result = self._loss(func, args, kwargs) if is_loss else self._reduction(func, *args, **kwargs)
+        if result is not None:
+            self._places[id(result)] = frozenset([place])
+        return result
 
     def _follow(self, func: Any, args: Any, kwargs: Any, result: Tensor, before: Tensor | None) -> None:
         """Do with what the numbers carry what was done with the numbers; `before`: the first, if it was changed."""
-        carried = {id(each): self._carried[id(each)][1] for each in _tensors(args, kwargs) if id(each) in self._carried}
+        carried = {
+            id(each): self._carried[id(each)][1] for each in tensors_in(args, kwargs) if id(each) in self._carried
+        }
+        places = frozenset().union(*(self._places[each] for each in carried))
         if before is not None:
             first = carried.get(id(args[0]), before.expand(2, self.size, *before.shape))
             carried[id(args[0])] = first.clone()
         try:
-            if func.__name__ in _ARITHMETIC and all(each.dim() == 0 for each in _tensors(args, kwargs)):
+            if func.__name__ in ARITHMETIC and all(each.dim() == 0 for each in tensors_in(args, kwargs)):
                 parts, alone = ({key: value[row] for key, value in carried.items()} for row in (0, 1))
-                parts = func(*_replaced(args, parts), **_replaced(kwargs, parts))
+                parts = func(*replaced(args, parts), **replaced(kwargs, parts))
                 own = self._of_one_sample(args), self._of_one_sample(kwargs)
-                self.give(result, torch.stack([parts, func(*_replaced(own[0], alone), **_replaced(own[1], alone))]))
+                alone = func(*replaced(own[0], alone), **replaced(own[1], alone))
+                self.give(result, torch.stack([parts, alone]), places)
                 return
 
             def one(*values: Tensor) -> Tensor:
                 own = dict(zip(carried, values, strict=True))
-                found: Tensor = func(*_replaced(args, own), **_replaced(kwargs, own))
+                found: Tensor = func(*replaced(args, own), **replaced(kwargs, own))
                 return found
 
             together = torch.func.vmap(one)(*[each.flatten(0, 1) for each in carried.values()])
-            self.give(result, together.reshape(2, self.size, *together.shape[1:]))
+            self.give(result, together.reshape(2, self.size, *together.shape[1:]), places)
         except (RuntimeError, TypeError, ValueError):
             self._carried.pop(id(result), None)  # the loss then has no parts, which is said of it at its end
 
     def _of_one_sample(self, given: Any) -> Any:
         """The arguments, with what each sample has of a number of samples or entries in its place."""
-        if not self.counts_rows:
-            return given
         if isinstance(given, Mapping):
             return {key: self._of_one_sample(value) for key, value in given.items()}
         if isinstance(given, (list, tuple)):
             return type(given)(self._of_one_sample(each) for each in given)
-        is_count = isinstance(given, (int, float)) and not isinstance(given, bool) and given in self.sizes
-        return given / self.size if is_count and given and given % self.size == 0 else given
+        if not isinstance(given, (int, float)) or isinstance(given, bool) or given not in self.sizes or not given:
+            return given
+        if given % self.size or (self.counts is not None and _place() not in self.counts):
+            return given
+        self.counted.add(_place())
+        return given / self.size
 
     # ---- Whose are the rows? ----
 
     def _note_origin(self, func: Any, args: Any, kwargs: Any, result: Tensor) -> None:
         """Remember what is made of parameters alone, and whose entries a mask selected."""
-        tensors = _tensors(args, kwargs)
+        tensors = tensors_in(args, kwargs)
         if tensors and self._is_of_parameters(tensors[0]):
             others = [each for each in tensors if not self._is_of_parameters(each)]
-            is_elementwise = func.__name__ in _ARITHMETIC and not any(each.requires_grad for each in others)
+            is_elementwise = func.__name__ in ARITHMETIC and not any(each.requires_grad for each in others)
             is_alike = all(each.shape == result.shape or not each.dim() for each in others)
             if not others or (is_elementwise and is_alike):
                 self._of_parameters[id(result)] = result
-        if func in _SELECT:
+        if func in SELECT:
             mask = kwargs.get("mask", args[1] if len(args) > 1 else None)
             if isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.dim() and self._is_by_sample(mask):
                 self._owners[id(result)] = result, mask.reshape(self.size, -1).nonzero()[:, 0]
@@ -166,18 +212,22 @@ class BySample(TorchFunctionMode):
                 return found[1]
         return None
 
-    def _is_by_sample(self, values: Tensor) -> bool:
-        """Whether the entries belong to the samples in equal parts, one after the other."""
-        if values.dim() == 0 or len(values) % self.size or not self.size:
-            return False
-        return len(values) == self.size or bool(self.sizes & {values.numel(), len(values)})
+    def _is_by_sample(self, values: Tensor, is_of_loss: bool = False) -> bool:
+        """Whether the entries belong to the samples in equal parts, one after the other.
 
-    def _totals(self, values: Tensor, owners: Tensor | None) -> Tensor | None:
+        Of the losses that a loss function gives any whole number of rows per sample is taken for such: what single
+        samples give will show it.
+        """
+        if values.dim() == 0 or not self.size or len(values) % self.size or not len(values):
+            return False
+        return is_of_loss or len(values) == self.size or bool(self.sizes & {values.numel(), len(values)})
+
+    def _totals(self, values: Tensor, owners: Tensor | None, is_of_loss: bool = False) -> Tensor | None:
         """Sum of each sample's entries, `[B]`; None where it cannot be told whose they are."""
         if owners is not None:
             rows = values.reshape(len(owners), -1).sum(1)
             return torch.zeros(self.size, dtype=rows.dtype, device=rows.device).index_add(0, owners, rows)
-        return values.reshape(self.size, -1).sum(1) if self._is_by_sample(values) else None
+        return values.reshape(self.size, -1).sum(1) if self._is_by_sample(values, is_of_loss) else None
 
     # ---- Reductions ----
 
@@ -205,7 +255,7 @@ class BySample(TorchFunctionMode):
 
     def _loss(self, func: Any, args: Any, kwargs: Any) -> Tensor | None:
         """A reduced loss function of torch; None where it reduces nothing, or not by sample."""
-        call = _signature(func).bind(*args, **kwargs)
+        call = signature_of(func).bind(*args, **kwargs)
         call.apply_defaults()
         given = call.arguments
         reduction = given["reduction"]
@@ -221,9 +271,8 @@ class BySample(TorchFunctionMode):
         if self._is_of_parameters(tensors[0]):
             return None
         owners = self._owners_of(tensors, len(losses))
-        totals = self._totals(losses, owners)
+        totals = self._totals(losses, owners, is_of_loss=True)
         if totals is None:
-            self._refuse_unknown_rows(losses)
             return None
         plain = lambda: func(*args, **kwargs)  # noqa: E731
         if reduction == "sum":
@@ -234,32 +283,22 @@ class BySample(TorchFunctionMode):
             lengths = torch.as_tensor(given["target_lengths"], device=losses.device).clamp(min=1)
             value = self._mean(totals / lengths.to(losses.dtype), torch.ones_like(totals), plain)
         else:
-            items = self._totals(_COUNTED.get(func, _of_elements)(given, losses), owners)
+            items = self._totals(counted_by(func, given, losses), owners, is_of_loss=True)
             assert items is not None
             value = self._mean(totals, items, plain)
         self.reduced.append((func, given, value))
         return value
 
-    def _refuse_unknown_rows(self, losses: Tensor) -> None:
-        if _is_learned(losses) and len(losses) % self.size == 0:
-            raise UnknownRows(
-                f"The model takes the mean of {len(losses)} losses for {self.size} samples, which is the size of no "
-                "tensor of the batch: which are whose cannot be told."
-            )
-
     def _reduction(self, func: Any, values: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
-        """A mean or sum over all entries, or over the rows of a batch; None for every other one."""
+        """A mean or sum over all entries; None for every other one."""
         dim = kwargs.get("dim", args[0] if args else None)
         if values.dim() == 0 or isinstance(dim, torch.dtype) or kwargs.get("keepdim") or len(args) > 1:
             return None
         every = set(range(values.dim()))
         named = every if dim is None else [dim] if isinstance(dim, int) else dim
-        dims = {each % values.dim() for each in named} or every
-        if 0 not in dims or self._is_of_parameters(values):
+        if ({each % values.dim() for each in named} or every) != every or self._is_of_parameters(values):
             return None
-        plain = lambda: func(values, *args, **kwargs)  # noqa: E731
-        if len(dims) < values.dim():
-            return self._over_rows(func, values, dims, plain)
+        plain: Callable[[], Tensor] = lambda: func(values, *args, **kwargs)  # noqa: E731
         owners = self._owners_of([values], len(values))
         entries = values if values.is_floating_point() else values.long()
         totals = self._totals(entries, owners)
@@ -268,87 +307,12 @@ class BySample(TorchFunctionMode):
         items = self._totals(torch.ones_like(entries), owners)
         assert items is not None
         if not _is_learned(values):  # such as the number of tokens that a loss is divided by: the same for all parts
-            alone = totals if func in _SUMS else totals / items
+            alone = totals if func in SUMS else totals / items
             value = plain()
             return self.give(value, torch.stack([value.expand(self.size), alone.to(value.dtype)]))
-        return self._sum(totals, plain) if func in _SUMS else self._mean(totals, items, plain)
-
-    def _over_rows(self, func: Any, values: Tensor, dims: set[int], plain: Callable[[], Tensor]) -> Tensor | None:
-        """Of `[B, ...]` over the samples, such as `losses.mean(0)`: one number per column, each carrying its own."""
-        if len(values) != self.size or not _is_learned(values):
-            return None
-        rows = func(values, sorted(dims - {0})) if len(dims) > 1 else values
-        is_mean = func in _MEANS
-        value = plain()
-        if self.weights is not None:
-            shape = (self.size, *[1] * (rows.dim() - 1))
-            counts = (self.weights > 0).to(rows.dtype)
-            kept = torch.where(torch.isfinite(rows), rows, torch.zeros_like(rows))
-            value = (self.weights.to(rows.dtype).view(shape) * kept).sum(0)
-            value = value / counts.sum().clamp(min=1) * self.share if is_mean else value
-        return self.give(value, torch.stack([rows if is_mean else self.size * rows, rows]))
-
-
-# ---- Which functions, and what their losses count ----
-
-
-def _of_classes(given: Mapping[str, Any], losses: Tensor) -> Tensor:
-    """What each loss counts in the mean: 0 where the class is ignored, and the class's weight if there are any."""
-    target, weight = given["target"], given["weight"]
-    if target.is_floating_point():  # shares of classes, which torch divides by the number of samples
-        return torch.ones_like(losses)
-    counted: Tensor = target.ne(given["ignore_index"])
-    if weight is None:
-        return counted.to(losses.dtype)
-    return torch.where(counted, weight[torch.where(counted, target, 0)], 0).to(losses.dtype)
-
-
-def _of_elements(given: Mapping[str, Any], losses: Tensor) -> Tensor:
-    return torch.ones_like(losses)
-
-
-@lru_cache(maxsize=64)
-def _signature(func: Any) -> Signature:
-    return signature(func)
-
-
-def _reduces(func: Any) -> bool:
-    try:
-        return callable(func) and "reduction" in _signature(func).parameters
-    except (TypeError, ValueError):
-        return False
-
-
-LOSSES = frozenset(func for name, func in vars(functional).items() if not name.startswith("_") and _reduces(func))
-"""The loss functions of torch: those with a `reduction`."""
-_COUNTED = {functional.cross_entropy: _of_classes, functional.nll_loss: _of_classes}
+        return self._sum(totals, plain) if func in SUMS else self._mean(totals, items, plain)
 
 
 def _is_learned(values: Tensor) -> bool:
     """Whether gradients flow through it; without gradients anywhere, whether they might."""
     return values.requires_grad or (values.is_floating_point() and not torch.is_grad_enabled())
-
-
-def _is_in_place(func: Any) -> bool:
-    name = func.__name__
-    return (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
-
-
-def _tensors(args: Any, kwargs: Mapping[str, Any]) -> list[Tensor]:
-    """The tensors among a function's arguments, those in lists included."""
-    found: list[Tensor] = []
-    for each in (*args, *kwargs.values()):
-        if isinstance(each, Tensor):
-            found.append(each)
-        elif isinstance(each, (list, tuple)):
-            found += [one for one in each if isinstance(one, Tensor)]
-    return found
-
-
-def _replaced(given: Any, by: Mapping[int, Tensor]) -> Any:
-    """The arguments, with other tensors in the place of some."""
-    if isinstance(given, Mapping):
-        return {key: _replaced(value, by) for key, value in given.items()}
-    if isinstance(given, (list, tuple)):
-        return type(given)(_replaced(each, by) for each in given)
-    return by.get(id(given), given)

@@ -4,7 +4,9 @@
     several:     S_i = mean_c BCE(sigmoid(z_ic), y_ic)
     regression:  S_i = mean_c (z_ic - y_ic)^2
 
-The means over c are those of the model's own loss, which averages over all B * C elements.
+The means over c are those of the model's own loss, which averages over all B * C elements. Where the one label is given
+as shares of the classes that sum to 1, as a teacher gives it, S_i = -sum_c y_ic log softmax(z_i)[c]. The loss of mixed
+images is split by label carrier (`mixing.py`).
 """
 
 from __future__ import annotations
@@ -16,9 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..common.logs import logger
 from ..decisions.proxy import GradientProxy, smoothed_entropy
+from ..serving.mixing import PARTNER_KEY, SHARE_KEY
 from .base import LossTerms, PerSampleLoss
 from .labels import IGNORE, RangeCheck, at_least_single, labels_of, logits_of, refuse_own_loss_function
+from .mixing import check_mixing, split_by_carrier
 from .registry import register_loss
 
 _TASKS = ("ForImageClassification", "ForSequenceClassification", "ForVideoClassification", "ForAudioClassification")
@@ -41,6 +46,7 @@ class ClassificationLoss(PerSampleLoss):
     """
 
     withheld = ("labels",)
+    takes_mixed = True
 
     def __init__(self, model: torch.nn.Module, label_smoothing: float = 0.0) -> None:
         refuse_own_loss_function(model)
@@ -49,13 +55,24 @@ class ClassificationLoss(PerSampleLoss):
         # Asking the config takes as long as an operation of torch.
         self.classes: int = config.num_labels
         self._problem: str | None = None
-        self._has_checked = False
+        self._has_checked = self._has_checked_mixing = False
+        self._is_mixed = self._is_soft = False
         self.label_smoothing = label_smoothing
         self._check_range = RangeCheck(self.classes, IGNORE, "Check `num_labels` of the model's config.")
 
     @property
+    def equals_model_loss(self) -> bool:  # type: ignore[override]
+        """False once a batch with shares of classes was counted, of which the model computes no loss."""
+        return not self._is_soft
+
+    @property
     def gradient_proxy(self) -> GradientProxy | None:  # type: ignore[override]
-        """None for several labels: a mean over classes does not say how large each one's error is."""
+        """None for several labels: a mean over classes does not say how large each one's error is.
+
+        None for mixed images and shares of classes too: their loss does not go to 0, however small its gradient.
+        """
+        if self._is_mixed or self._is_soft:
+            return None
         if self._problem == _SINGLE:
             return GradientProxy("cross_entropy", smoothed_entropy(self.label_smoothing, self.classes))
         return GradientProxy("squared_error") if self._problem == _REGRESSION else None
@@ -64,8 +81,9 @@ class ClassificationLoss(PerSampleLoss):
         """1 for each sample; 0 where its only label is -100."""
         labels = labels_of(inputs)
         problem = self._problem_type(labels)
+        self._is_mixed = self._is_mixed or PARTNER_KEY in inputs
         self._check_form(labels, problem)
-        if problem == _SINGLE:
+        if problem == _SINGLE and not labels.is_floating_point():
             flat = labels if labels.dim() == 1 else labels.view(-1)
             if not self._has_checked or labels.dtype is not torch.int64:
                 self._check_range(flat)
@@ -76,17 +94,26 @@ class ClassificationLoss(PerSampleLoss):
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: Any) -> LossTerms:
         logits = at_least_single(logits_of(outputs))
         labels = labels_of(inputs).to(logits.device)
+        own = self._losses(logits, labels)
+        if PARTNER_KEY not in inputs:
+            return LossTerms(total=own, score=own.detach())
+        if not self._has_checked_mixing:
+            check_mixing(inputs, len(labels))
+            self._has_checked_mixing = True
+        partner = inputs[PARTNER_KEY].to(logits.device)
+        return split_by_carrier(own, self._losses(logits, labels[partner]), partner, inputs[SHARE_KEY])
+
+    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """`[B]`, the loss of each row towards the label in the same row."""
         problem = self._problem_type(labels)
         if problem == _SINGLE:
-            total = self._cross_entropy(logits.view(-1, self.classes), labels.view(-1))
-        elif problem == _MULTI:
-            total = functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").mean(
-                1
-            )
-        else:
-            flat = labels.to(logits.dtype).view(len(labels), -1)
-            total = functional.mse_loss(logits.view(len(labels), -1), flat, reduction="none").mean(1)
-        return LossTerms(total=total, score=total.detach())
+            flat = labels.to(logits.dtype) if labels.is_floating_point() else labels.view(-1)
+            return self._cross_entropy(logits.view(-1, self.classes), flat)
+        if problem == _MULTI:
+            target = labels.to(logits.dtype)
+            return functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1)
+        flat = labels.to(logits.dtype).view(len(labels), -1)
+        return functional.mse_loss(logits.view(len(labels), -1), flat, reduction="none").mean(1)
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         try:
@@ -102,12 +129,13 @@ class ClassificationLoss(PerSampleLoss):
         if self._problem is None:
             self._problem = self._inferred(labels)
         problem = self._problem
-        if problem == _SINGLE and labels.is_floating_point():
-            self._refuse_soft_labels(labels)
-            raise ValueError(
-                f"`problem_type` {problem!r} needs integer labels, got {labels.dtype} of shape {tuple(labels.shape)}: "
-                "pass class numbers [B]."
-            )
+        if problem == _SINGLE and labels.is_floating_point() and not self._is_soft:
+            if labels.shape[1:] != (self.classes,) or not _sum_to_one(labels):
+                raise ValueError(
+                    f"`problem_type` {problem!r} needs integer labels, got {labels.dtype} of shape "
+                    f"{tuple(labels.shape)}: pass class numbers [B], or shares of the classes that sum to 1."
+                )
+            self._is_soft = True
         if problem != _SINGLE and self.label_smoothing:
             raise ValueError(
                 f"`label_smoothing_factor` {self.label_smoothing} does not apply to `problem_type` {problem!r}: "
@@ -128,13 +156,14 @@ class ClassificationLoss(PerSampleLoss):
                     "classes: class labels must be integers [B], labels of a multi-label problem floats [B, classes]."
                 )
             else:
-                self._refuse_soft_labels(labels)
+                if _are_shares(labels):
+                    logger.warning(_SOFT)
                 self.config.problem_type = _MULTI
         return str(self.config.problem_type)
 
     def _check_form(self, labels: Tensor, problem: str) -> None:
         """One class per sample, or a value for each output: torch would broadcast, or take B * C labels for them."""
-        if problem == _SINGLE and labels.dim() == 1 and labels.dtype is torch.int64:
+        if problem == _SINGLE and (labels.is_floating_point() or (labels.dim() == 1 and labels.dtype is torch.int64)):
             return  # as nearly always; the rest costs a small step more than its count
         classes, shape = self.classes, tuple(labels.shape)
         if problem == _SINGLE and labels.numel() != len(labels):
@@ -152,12 +181,19 @@ class ClassificationLoss(PerSampleLoss):
                 f"got labels of shape {shape}."
             )
 
-    def _refuse_soft_labels(self, labels: Tensor) -> None:
-        """Mixup and cutmix give one loss for two samples: there is no per-sample score to record."""
-        fractional = bool(((labels != 0) & (labels != 1)).any())
-        if labels.dim() == 2 and fractional and torch.allclose(labels.sum(1), labels.new_ones(len(labels)), atol=1e-3):
-            raise ValueError(
-                "The labels are soft (each row sums to 1), as mixup or cutmix makes them. Data pruning needs one loss "
-                "per sample: switch the mixing off, or set the config's `problem_type` to 'multi_label_classification' "
-                "if the labels really are independent."
-            )
+
+_SOFT = (
+    "The labels are soft (each row sums to 1), and the config names no `problem_type`: as in the stock Trainer, the "
+    "model takes them for independent labels and trains with binary cross-entropy. For the cross-entropy with a "
+    "teacher's shares of the classes set the config's `problem_type` to 'single_label_classification'; for mixed "
+    "images (mixup, cutmix) pass class numbers and `data_collator=MixingCollator()`, which keeps their losses apart."
+)
+
+
+def _sum_to_one(labels: Tensor) -> bool:
+    return torch.allclose(labels.float().sum(1), torch.ones(len(labels), device=labels.device), atol=1e-3)
+
+
+def _are_shares(labels: Tensor) -> bool:
+    """Whether rows `[B, classes]` are shares of classes: not all 0 or 1, and of sum 1."""
+    return labels.dim() == 2 and bool(((labels != 0) & (labels != 1)).any()) and _sum_to_one(labels)

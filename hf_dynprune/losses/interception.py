@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from ..common.logs import logger
 from ..decisions.proxy import GradientProxy, smoothed_entropy
 from ..serving.rows import number_of_rows, take_rows
 from .base import LossTerms, PerSampleLoss
-from .by_sample import BySample, UnknownRows
+from .by_sample import BySample, Place
 from .labels import IGNORE, is_named
 
 Compute = Callable[[Any, dict[str, Any], Any], Any]
@@ -33,11 +34,16 @@ Compute = Callable[[Any, dict[str, Any], Any], Any]
 
 @dataclass(frozen=True)
 class LossApart:
-    """A loss `value`, and `carried` `[2, B]`: B times the part of each sample in it, and the loss of each one alone."""
+    """A loss `value`, and `carried` `[2, B]`: B times the part of each sample in it, and the loss of each one alone.
+
+    `others` and `counts` are places in the code, as in `BySample`.
+    """
 
     value: Tensor
     carried: Tensor
     outputs: Any
+    others: frozenset[Place]
+    counts: frozenset[Place]
 
 
 class InterceptedLoss(PerSampleLoss):
@@ -75,7 +81,9 @@ class InterceptedLoss(PerSampleLoss):
         self.gradient_proxy = None
         self.blocks = 1
         """Rows of a batch for one sample: two where the chosen answers of all pairs come before the rejected ones."""
-        self._counts_rows = True
+        self._others: frozenset[Place] = frozenset()
+        self._counts: frozenset[Place] | None = None
+        self._first: LossApart
 
     def count(self, inputs: Mapping[str, Any]) -> Tensor:
         """Labels that are not -100, of which a sample may have several; without such labels, and for CTC, 1."""
@@ -107,8 +115,11 @@ class InterceptedLoss(PerSampleLoss):
         items = self.items(inputs) if self.is_normalized else None
         batch = dict(inputs)
         rows = self.rows(inputs)
-        number = None if items is None else items.sum()
-        return self.apart(lambda: self.compute(model, batch, number), inputs, rows, number)
+        # Of the window of all processes: the Trainer multiplies the loss by their number.
+        number = None if items is None else items.sum() * self.processes
+        # On the first batch gradients show what the loss is learned through, and what only counts.
+        with nullcontext() if self.is_verified else torch.enable_grad():
+            return self.apart(lambda: self.compute(model, batch, number), inputs, rows, number)
 
     def apart(
         self,
@@ -124,19 +135,16 @@ class InterceptedLoss(PerSampleLoss):
         Raises:
             ValueError: it cannot be taken apart by sample.
         """
-        mode = BySample(rows, _sizes(inputs, rows), weights, share, self._counts_rows)
+        mode = BySample(rows, _sizes(inputs, rows), weights, share, self._others, self._counts)
         items = self.items(inputs) if isinstance(number_of_items, Tensor) and not number_of_items.dim() else None
         if items is not None and len(items) == rows:
             each = (items * self.processes).to(torch.float32)
             mode.give(number_of_items, torch.stack([number_of_items.expand(rows).to(torch.float32), each.clamp(min=1)]))
-        try:
-            with mode:
-                result = compute()
-                loss, outputs = result if isinstance(result, tuple) else (result, None)
-                if isinstance(loss, Tensor) and loss.dim() == 1 and len(loss) == rows:
-                    loss = loss.mean()  # a loss of each sample
-        except UnknownRows as error:
-            raise ValueError(f"{error} {_DO_PASS_ONE}") from error
+        with mode:
+            result = compute()
+            loss, outputs = result if isinstance(result, tuple) else (result, None)
+            if isinstance(loss, Tensor) and loss.dim() == 1 and len(loss) == rows:
+                loss = loss.mean()  # a loss of each sample
         carried = mode.of(loss)
         if carried is None or carried.shape != (2, rows):
             found = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else "missing"
@@ -146,12 +154,14 @@ class InterceptedLoss(PerSampleLoss):
             )
         if self.gradient_proxy is None and not self.is_verified:
             self.gradient_proxy = self._proxy(mode, carried[1].detach(), inputs)
-        return LossApart(loss, carried, outputs)
+        others = frozenset(mode.seen) - mode.places_of(loss)
+        return LossApart(loss, carried, outputs, others, frozenset(mode.counted))
 
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: LossApart) -> LossTerms:
         carried, rows = outputs.carried, outputs.carried.shape[1]
         if not self.is_verified:
             self._check_parts(outputs)
+            self._first = outputs
         total = carried[0] / rows * self.count(inputs).sum()
         return LossTerms(total=total, score=carried[1].detach())
 
@@ -172,10 +182,12 @@ class InterceptedLoss(PerSampleLoss):
         found = [self._alone(model, inputs, index, rows) for index in sorted({*labelled[:1], *labelled[-1:]})]
         pairs = [(float(terms.score[index]), alone) for index, alone in found if alone is not None]
         if not _are_close(pairs, rel_tol):
-            self._counts_rows = False  # a whole number in the code may just happen to be that of the samples
+            self._counts = frozenset()  # a whole number in the code may just happen to be that of the samples
             again = self.forward(model, inputs).carried[1].detach()
             if not _are_close([(float(again[index]), alone) for index, alone in found if alone is not None], rel_tol):
                 self._refuse_unlike(model, inputs, terms, pairs, rel_tol)
+        self._others = self._first.others
+        self._counts = self._first.counts if self._counts is None else self._counts
         self.is_verified = True
 
     def _alone(
@@ -202,7 +214,7 @@ class InterceptedLoss(PerSampleLoss):
         rel_tol: float,
     ) -> None:
         """Raise a ValueError for samples that have another loss alone, unless two equal calls differ too."""
-        self._counts_rows = True
+        self._counts = None
         again = self.forward(model, inputs).carried[1].detach()
         if not torch.allclose(again, terms.score, rtol=rel_tol, atol=1e-5, equal_nan=True):
             logger.warning(

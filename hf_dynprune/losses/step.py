@@ -59,7 +59,7 @@ class LossStep:
         accelerator: of the Trainer.
         owner: name of the trainer class, for messages.
         is_stock: whether the stock loss is trained on.
-        check: called with this object and the first batch of a run before it is used; sets `is_checked`.
+        check: called with this object, the first batch of a run and its number of samples; sets `is_checked`.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class LossStep:
         accelerator: Any,
         owner: str,
         is_stock: bool = False,
-        check: Callable[[LossStep, Any], None] | None = None,
+        check: Callable[[LossStep, Any, int], None] | None = None,
     ) -> None:
         self.loss = loss
         self.owner = owner
@@ -141,7 +141,8 @@ class LossStep:
                 real = (served.weight > 0).sum()
                 served.share = real * processes / sum_over_processes(self._accelerator, real.clone()).clamp(min=1)
         if not self.is_checked and self._check is not None:
-            self._check(self, batches[0])  # before its batches are those of the window: it trains on none of them
+            # Before the batches are those of the window: the check trains on none of them.
+            self._check(self, batches[0], len(window[0][1].index))
         self._window = window
         return True
 
@@ -208,6 +209,10 @@ class LossStep:
         finally:
             self._current = before
 
+    def logged(self, loss: Tensor) -> Tensor:
+        """A training loss as it is logged: weights that make up for samples left out make it larger."""
+        return loss if self.mean_weight == 1 else loss / self.mean_weight
+
     def served(self, inputs: Any) -> Served | None:
         """What was dealt out with the batch that a loss is to be made of; None in evaluation."""
         return self.find(inputs) or self._current
@@ -227,7 +232,7 @@ class LossStep:
         denominator = self._items / processes if processes > 1 else self._items
         value = weighted_loss(terms, served.weight.to(terms.total.device), denominator, micro_batches)
         count: Any = served.count
-        return StepResult(value, outputs, served.index, count, terms.score.detach().to(device))
+        return StepResult(value, outputs, served.index, terms.scored(count), terms.score.detach().to(device))
 
     def intercept(
         self, compute: Callable[..., Any], model: Any, inputs: Any, served: Served, named: Mapping[str, Any]

@@ -22,7 +22,7 @@ class AboutRun:
         selector: its name, where one chooses inside the batches; None with a policy.
         class_name: of policy or selector.
         rule: what it keeps, in one sentence.
-        unbiased: whether its weights make up for what is left out.
+        unbiased: whether its weights make up for what is left out; not where kept samples are mixed with each other.
         prunes: False where it never leaves anything out.
         reference: the paper.
         expression: policy or selector as Python makes it, where the trainer was given an object; else None.
@@ -32,6 +32,7 @@ class AboutRun:
         num_samples: N; None for a stream.
         model: `class`, and `name_or_path` of its configuration where it has one.
         versions: of this package, torch, transformers and accelerate.
+        mixes: whether training batches were mixed (mixup, cutmix); not in the file where they were not.
     """
 
     method: str
@@ -49,6 +50,7 @@ class AboutRun:
     model: dict[str, str]
     versions: dict[str, str]
     expression: str | None = None
+    mixes: bool = False
 
     @classmethod
     def load(cls, folder: str | Path) -> AboutRun:
@@ -66,4 +68,7 @@ class AboutRun:
 
     def save(self, folder: str | Path) -> None:
         """Write `dynprune_run.json` into an output folder, whole or not at all."""
-        write_atomically(Path(folder) / RUN_FILE, (json.dumps(dataclasses.asdict(self), indent=1) + "\n").encode())
+        values = dataclasses.asdict(self)
+        if not self.mixes:
+            del values["mixes"]
+        write_atomically(Path(folder) / RUN_FILE, (json.dumps(values, indent=1) + "\n").encode())

@@ -58,6 +58,12 @@ def load_state(folder: str | os.PathLike[str]) -> State:
         raise CheckpointError(f"{problem}. Resume from an earlier checkpoint.") from error
 
 
+def has_state(folder: str | os.PathLike[str]) -> bool:
+    """Whether a checkpoint has a pruning state, whole or not; the stock Trainer's have none."""
+    files = _files(folder)
+    return files.json_file.exists() or files.tensors.exists()
+
+
 def _files(folder: str | os.PathLike[str]) -> SignedFiles:
     return SignedFiles(Path(folder) / TENSOR_FILE, Path(folder) / JSON_FILE, {"format_version": FORMAT_VERSION})
 
@@ -83,6 +89,15 @@ class StateCache:
         """
         if self._kept is None:
             self._kept = identity, state
+
+    def peek(self, folder: str | os.PathLike[str]) -> Mapping[str, Any] | None:
+        """The metadata of this folder's state, which is kept for `load`; None where the folder has no state."""
+        if not (Path(folder) / JSON_FILE).is_file():
+            return None
+        identity = identity_of(folder)
+        if self._kept is None or self._kept[0] != identity:
+            self._kept = identity, load_state(folder)
+        return self._kept[1][1]
 
     def load(self, folder: str | os.PathLike[str]) -> State:
         """The kept state if its files are still this folder's, else as `load_state`; nothing is kept afterwards."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ..common.logs import logger
-from .state_files import JSON_FILE, TENSOR_FILE, CheckpointError, StateCache, identity_of, load_state
+from .state_files import JSON_FILE, TENSOR_FILE, CheckpointError, StateCache, has_state, identity_of, load_state
 
 _TRAINER_STATE = "trainer_state.json"
 _WEIGHTS = (
@@ -32,6 +32,7 @@ _SHARDED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 # What FSDP and DeepSpeed write last into folders of their own form; their content is not opened.
 _FSDP = ("pytorch_model_fsdp_0/.metadata", "optimizer_0/.metadata", "scheduler.pt")
 _DEEPSPEED = ("latest",)
+_OPTIMIZERS = ("optimizer.pt", "optimizer.bin", "optimizer_0")
 
 
 def newest_usable_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
@@ -89,6 +90,9 @@ def _why_unusable(path: Path, ranks: Iterable[int] | None, cache: StateCache | N
         return f"{_TRAINER_STATE} is missing, so the checkpoint was not written to its end"
     except (ValueError, KeyError, TypeError) as error:
         return f"{_TRAINER_STATE} cannot be read ({error!r})"
+    if not has_state(path) and _has_optimizer(path):  # the stock Trainer's, which a run with pruning can go on from
+        found = sorted(file.name for file in path.glob("rng_state*.pth"))
+        return _why_unreadable(path, found or ["rng_state.pth"])
     try:
         identity = identity_of(path)
         state = load_state(path)
@@ -104,6 +108,11 @@ def _why_unusable(path: Path, ranks: Iterable[int] | None, cache: StateCache | N
     if reason is None and cache is not None:
         cache.offer(identity, state)
     return reason
+
+
+def _has_optimizer(path: Path) -> bool:
+    """Whether the optimizer's state is there, in one of its forms: `save_only_model` leaves it out."""
+    return any((path / name).exists() for name in _OPTIMIZERS) or bool(list(path.glob("global_step*")))
 
 
 def _why_unreadable(path: Path, random_states: list[str]) -> str | None:

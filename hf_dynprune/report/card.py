@@ -172,6 +172,8 @@ def _method(about: AboutRun) -> str:
     unbiased = (
         "yes: kept samples are weighted so that the weighted sum of losses is on average that of the full data"
         if about.unbiased
+        else "no: samples are mixed (mixup, cutmix), and their partners come from those that were kept"
+        if about.mixes
         else "no: what is left out is not made up for by weights"
     )
     lines = [f"- {what}: `{about.method}`" + (f" with {shown}" if shown else "")]

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from ..common.logs import logger
 from ..methods.none import NoPruning
 from ..serving.indexed import INDEX_KEY
 from ..serving.labels import same_labels
+from ..serving.mixing import PARTNER_KEY
 from ..trainer import DynPruneTrainer
 from ..training.context import without_unused_columns
 from ..training.refusals import is_map_style
@@ -204,9 +205,14 @@ class _ScoringTrainer(DynPruneTrainer):
     ) -> Any:
         """The loss of the pruning trainer, unchanged; its outputs are shown to `watch`."""
         if self.needs_one_label:
-            _require_one_label(self.accelerator.unwrap_model(model))
+            _require_one_label(self.accelerator.unwrap_model(model), inputs)
         if self.watch is None or INDEX_KEY not in inputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if PARTNER_KEY in inputs:
+            raise ValueError(
+                "Forgetting counts right answers to whole images, and the collator mixes them (mixup, cutmix): pass "
+                "one that does not mix, or score by 'el2n' or 'grand'."
+            )
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         self.watch.note(inputs[INDEX_KEY], inputs["labels"], _logits(outputs))
         return (loss, outputs) if return_outputs else loss
@@ -226,7 +232,7 @@ def _score_with(trainer: DynPruneTrainer, job: ScoringJob, number: str) -> tuple
         _refuse_unlabelled(loss.count(batch).cpu().numpy() > 0)
         passes += len(batch["labels"])
         if job.method == "el2n":
-            _require_one_label(model)
+            _require_one_label(model, batch)
             with torch.no_grad():
                 outputs = loss.forward(model, batch)
             parts.append(el2n_scores(_logits(outputs), batch["labels"].view(-1)).cpu())
@@ -248,7 +254,7 @@ def _score_with(trainer: DynPruneTrainer, job: ScoringJob, number: str) -> tuple
 def _plain_batches(trainer: DynPruneTrainer, job: ScoringJob) -> DataLoader[Any]:
     """Batches in the order of the data set; the stock evaluation loader may sort by length and drop the last one."""
     dataset = job.dataset if job.plain is None else job.plain
-    dataset, collator = without_unused_columns(trainer, dataset)
+    dataset, collator = without_unused_columns(trainer, dataset, trainer.data_collator)
     args = job.args
     return DataLoader(
         dataset, args.eval_batch_size, collate_fn=collator, num_workers=args.dataloader_num_workers, shuffle=False
@@ -259,11 +265,16 @@ def _logits(outputs: Any) -> Tensor:
     return outputs["logits"] if isinstance(outputs, dict) else outputs[0]  # type: ignore[no-any-return]
 
 
-def _require_one_label(model: Any) -> None:
+def _require_one_label(model: Any, batch: Mapping[str, Any]) -> None:
     if model.config.problem_type != "single_label_classification":
         raise ValueError(
             f"Forgetting and EL2N are defined for one label per sample, `problem_type` is "
             f"{model.config.problem_type!r}: use 'grand'."
+        )
+    if batch["labels"].is_floating_point():
+        raise ValueError(
+            "Forgetting and EL2N are defined for one label per sample, the labels are shares of the classes "
+            f"({batch['labels'].dtype}): pass class numbers, or use 'grand'."
         )
 
 

@@ -16,6 +16,11 @@ import torch
 CPU = torch.device("cpu")
 
 
+def initial_seed() -> int:
+    """What torch's generator on the CPU was last seeded with; reading it changes nothing."""
+    return torch.random.initial_seed()
+
+
 def private_torch_rng(device: torch.device) -> AbstractContextManager[None]:
     """Context in which torch's generators may be drawn from without a trace, on the CPU and on `device`."""
     if device.type == "cpu":

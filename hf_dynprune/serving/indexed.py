@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, overload
@@ -10,16 +10,17 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, MapDataPipe
 
 from .generators import CPU, private_generators
+from .rows import number_of_rows
 
 INDEX_KEY = "__dynprune_index__"
 """Key of the samples' positions in the training set, int64 `[B]`."""
 WEIGHT_KEY = "__dynprune_weight__"
 """Key of the samples' weights, float32 `[B]`."""
 DROPPED_KEY = "__dynprune_dropped__"
-"""Key of the positions of samples that the collator left out, int64 `[d]`, where there are any."""
+"""Key of the samples that were loaded but that the collator left out, int64 `[d]`; only where there are some."""
 
 
 class Slot(NamedTuple):
@@ -95,48 +96,111 @@ def seeded_generators(seed: int | None, slots: Slots, stream: int) -> AbstractCo
 
 
 class IndexedDataset(Dataset[Any]):
-    """A map-style data set that is asked for slots and returns them beside the items.
+    """The user's map-style data set, which also serves slots: asked for these, it returns them beside their items.
 
     A tuple cannot collide with a collator that pads or rebuilds every key, and HF data sets keep their batched
-    `__getitems__` path. Nothing else is delegated to the user's data set. With a `seed`, what the data set draws from
-    global generators is a function of the seed, the epoch and the batch.
+    `__getitems__` path. With a `seed`, what the data set draws from global generators is a function of the seed, the
+    epoch and the batch.
+
+    All else is the user's data set: items by number or slice, methods, and attributes, which are read from it, set and
+    deleted in it. So callbacks reach it by `train_dataloader.dataset`, as a curriculum does.
     """
 
     def __init__(self, dataset: Any, seed: int | None = None) -> None:
-        self.dataset = dataset
-        self.seed = seed
+        # Names with the package's own in them: the user's data set may have a `dataset` or a `seed`.
+        object.__setattr__(self, "_dynprune_data", dataset)
+        object.__setattr__(self, "_dynprune_seed", seed)
+
+    # ---- Slots ----
+
+    def __getitems__(self, slots: Any) -> Any:
+        data = self._dynprune_data
+        batched = getattr(data, "__getitems__", None)
+        if not isinstance(slots, Slots):
+            return batched(slots) if batched else [data[index] for index in slots]
+        indices = slots.samples.tolist()
+        with seeded_generators(self._dynprune_seed, slots, stream=0):
+            return IndexedItems(slots, batched(indices) if batched else [data[index] for index in indices])
+
+    def __getitem__(self, item: Any) -> Any:
+        return self.__getitems__(Slots.of([item])) if isinstance(item, Slot) else self._dynprune_data[item]
+
+    # ---- The user's data set ----
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """The user's class, so that `isinstance` says of it what it says of the user's data set.
+
+        Not for a `MapDataPipe`, which torch's loader would wrap once more.
+        """
+        kind = type(self._dynprune_data)
+        return type(self) if issubclass(kind, MapDataPipe) else kind
+
+    def __getattr__(self, name: str) -> Any:
+        """Attributes that are not found here. Names such as `__deepcopy__` are asked for by copying and pickling."""
+        if name in _OWN_ATTRIBUTES or (name.startswith("__") and name.endswith("__")):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self._dynprune_data, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._dynprune_data, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._dynprune_data, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*object.__dir__(self), *dir(self._dynprune_data)})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._dynprune_data, self._dynprune_seed)
+
+    def __setitem__(self, item: Any, value: Any) -> None:
+        self._dynprune_data[item] = value
+
+    def __delitem__(self, item: Any) -> None:
+        del self._dynprune_data[item]
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self._dynprune_data)
 
-    def __getitems__(self, slots: Slots) -> IndexedItems:
-        indices = slots.samples.tolist()
-        batched = getattr(self.dataset, "__getitems__", None)
-        with seeded_generators(self.seed, slots, stream=0):
-            return IndexedItems(slots, batched(indices) if batched else [self.dataset[index] for index in indices])
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._dynprune_data)
 
-    def __getitem__(self, slot: Slot) -> IndexedItems:
-        return self.__getitems__(Slots.of([slot]))
+    def __contains__(self, item: Any) -> bool:
+        return item in self._dynprune_data
 
-    def set_epoch(self, epoch: int) -> None:
-        """Passed on where the data set has this method, as in Accelerate's loader."""
-        if hasattr(self.dataset, "set_epoch"):
-            self.dataset.set_epoch(epoch)
+    def __add__(self, other: Any) -> Any:
+        return self._dynprune_data + other
+
+    def __repr__(self) -> str:
+        return repr(self._dynprune_data)
+
+    def __str__(self) -> str:
+        return str(self._dynprune_data)
+
+
+_OWN_ATTRIBUTES = ("_dynprune_data", "_dynprune_seed")
 
 
 class IndexedCollator:
-    """The user's collator on the items, with index and weight added to its batch; `seed` as for `IndexedDataset`."""
+    """The user's collator on the items, with index and weight of their samples added to its batch.
+
+    `seed` as for `IndexedDataset`. Where the collator leaves out items that are None, index and weight are those of the
+    others, and the indices of the samples left out are under `DROPPED_KEY`.
+    """
 
     def __init__(self, collator: Callable[[list[Any]], Any], seed: int | None = None) -> None:
         self.collator = collator
         self.seed = seed
 
     def __call__(self, indexed: Any) -> MutableMapping[str, Any]:
-        with seeded_generators(self.seed, indexed.slots, stream=1):
+        slots: Slots = indexed.slots
+        is_there = _items_there(indexed.items)  # before a collator that removes items from the list
+        with seeded_generators(self.seed, slots, stream=1):
             try:
                 batch: Any = self.collator(indexed.items)
             except (TypeError, ValueError) as error:
-                reason = _why_not_collated(indexed.items[0])
+                reason = _why_not_collated(indexed.items)
                 if reason is None:
                     raise
                 raise TypeError(f"The data collator failed ({error}): {reason}") from error
@@ -147,13 +211,24 @@ class IndexedCollator:
                     "the model is called with its entries, and the sample index travels in it."
                 )
             batch = dict(batch)
-        batch[INDEX_KEY] = torch.from_numpy(indexed.slots.samples)
-        batch[WEIGHT_KEY] = torch.from_numpy(indexed.slots.weights)
+        if is_there is not None and number_of_rows(batch) == is_there.sum():
+            batch[DROPPED_KEY] = torch.from_numpy(slots.samples[~is_there])
+            slots = Slots(slots.samples[is_there], slots.weights[is_there], slots.epoch)
+        batch[INDEX_KEY] = torch.from_numpy(slots.samples)
+        batch[WEIGHT_KEY] = torch.from_numpy(slots.weights)
         return batch  # type: ignore[no-any-return]
 
 
-def _why_not_collated(item: Any) -> str | None:
+def _items_there(items: Any) -> NDArray[np.bool_] | None:
+    """Which items are not None, bool `[B]`; None where all are, or a data set's batch is no list of items."""
+    if not isinstance(items, (list, tuple)) or all(item is not None for item in items):
+        return None
+    return np.array([item is not None for item in items])
+
+
+def _why_not_collated(items: list[Any]) -> str | None:
     """What the default collator cannot take but reports obscurely; None where its own error must do."""
+    item = items[0] if isinstance(items, list) and items else {}
     if not isinstance(item, Mapping):
         return (
             f"the data set's items are of type {type(item).__name__}. Let them be dictionaries with the names of the "

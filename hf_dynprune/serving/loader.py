@@ -65,11 +65,17 @@ class PlanLoader:
             torch.empty((), dtype=torch.int64).random_()
 
 
-def plan_sampler(dataloader: Any) -> PlanBatchSampler:
-    """The sampler inside Accelerate's wrappers; a ValueError if the loader has another one."""
+def find_plan_sampler(dataloader: Any) -> PlanBatchSampler | None:
+    """The sampler of plans inside Accelerate's wrappers; None where the loader has another one."""
     sampler = dataloader
     while sampler is not None and not isinstance(sampler, PlanBatchSampler):
         sampler = getattr(sampler, "batch_sampler", None)
+    return sampler
+
+
+def plan_sampler(dataloader: Any) -> PlanBatchSampler:
+    """The sampler inside Accelerate's wrappers; a ValueError if the loader has another one."""
+    sampler = find_plan_sampler(dataloader)
     if sampler is None:
         raise ValueError(
             "The training loader does not use the trainer's sampler, so no plan can be served. Where "

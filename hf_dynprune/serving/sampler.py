@@ -31,8 +31,8 @@ def visiting_order(
     Args:
         plan: K of N samples.
         epoch: its private generator orders a pruned epoch.
-        stock_seed: `data_seed`, or `seed` where that is None. A full epoch uses the permutation of the stock Trainer
-            (Accelerate's seedable sampler), so that pruning off is stock.
+        stock_seed: `data_seed`, or torch's seed when training began where that is None. A full epoch uses the
+            permutation of the stock Trainer (Accelerate's seedable sampler), so that pruning off is stock.
         strategy: the Trainer's `train_sampling_strategy`.
         lengths: `[N]`, for "group_by_length". This strategy draws from the epoch's generator in full epochs too, while
             the stock Trainer's reads the global one.

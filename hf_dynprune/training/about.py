@@ -24,6 +24,12 @@ LONGEST = 200
 _PACKAGES = ("torch", "transformers", "accelerate")
 
 
+def save_description(context: TrainerContext, training: Training, is_given: bool) -> None:
+    """Write `describe_run` into the run's folder, on the first process."""
+    if context.is_first:
+        describe_run(context, training, is_given).save(context.run_folder)
+
+
 def describe_run(context: TrainerContext, training: Training, is_given: bool) -> AboutRun:
     """The run that a trainer is about to begin.
 
@@ -38,17 +44,24 @@ def describe_run(context: TrainerContext, training: Training, is_given: bool) ->
         selector=None if training.selector is None else training.selector.name,
         class_name=type(chooser).__name__,
         rule=" ".join(inspect.cleandoc(type(chooser).__doc__ or "").partition("\n\n")[0].split()),
-        unbiased=bool(training.chooser.unbiased if training.selector is not None else training.policy.unbiased),
+        unbiased=_is_unbiased(context, training),
+        mixes=context.mixes,
         prunes=training.prunes,
         expression=_expression(chooser) if is_given else None,
         reference=chooser.reference,
         flags=_flags(context.flags),
-        seed=context.seeds[0],
+        seed=context.seeds.draws,
         num_epochs=None if training.has_fixed_steps else float(args.num_train_epochs),
         num_samples=_length(context.train_dataset),
         model=_model(context.plain_model),
         versions=_versions(),
     )
+
+
+def _is_unbiased(context: TrainerContext, training: Training) -> bool:
+    """Whether weights make up for what is left out; not for partners that samples are mixed with, all of them kept."""
+    chooser = training.chooser if training.selector is not None else training.policy
+    return bool(chooser.unbiased and not (context.mixes and training.prunes))
 
 
 def _expression(value: Any) -> str:

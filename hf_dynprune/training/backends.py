@@ -53,7 +53,7 @@ def report_savings(context: TrainerContext) -> None:
     The line on the worth of choosing is of every run but those that are too short for it, or that a selector made.
     """
     training = context.training
-    if context.is_first and training.selector is None:
+    if context.is_first and training.selector is None and not training.is_stock:
         worth = worth_of(training.history.records, context.state.log_history)
         if worth.missing != EPOCHS:
             logger.info("What choosing samples would be worth here: %s", worth.line)

@@ -20,6 +20,7 @@ from ..records.record import EpochRecord
 from ..records.state_files import require
 from ..selectors.contract import BatchSelector, Rows, State, Weights, check_choice, check_state
 from .identity import BatchRunIdentity, refuse_another_run
+from .seeds import RunSeeds
 
 
 class BatchRun:
@@ -33,6 +34,7 @@ class BatchRun:
         rank: of this process, which has its own draws and its own state of the selector.
         spare_single: whether a row that is chosen alone gets a second row of weight 0: batch normalisation fails on
             one.
+        seeds: in force; by default those of the identity.
     """
 
     def __init__(
@@ -42,9 +44,11 @@ class BatchRun:
         layout: Layout,
         rank: int = 0,
         spare_single: bool = False,
+        seeds: RunSeeds | None = None,
     ) -> None:
         self.selector, self.identity, self.layout, self.rank = selector, identity, layout, rank
         self.spare_single = spare_single
+        self.seeds = seeds or RunSeeds.fixed(identity.seed, identity.stock_seed)
         self.state: State = check_state(selector, "start", selector.start())
         self.history = PruningHistory()
         self.record: EpochRecord | None = None
@@ -54,7 +58,7 @@ class BatchRun:
         """Whether a window of the pass came out short: the data has ended."""
         self.trained = 0
         """Samples trained since the run began or was resumed, over all processes, as far as `book` was told."""
-        self._batches_in_pass = 0
+        self._batches_in_pass = self._batches_before = 0
         self._first_step = 0
         self._pending = np.zeros(4, np.int64)
         self._warned_nonfinite = self._warned_short = False
@@ -71,6 +75,12 @@ class BatchRun:
             self._first_step = step
             self.record = EpochRecord(epoch, 0, 0, 0, 0, 0, 0.0, None, [], None)
 
+    def take_up_full(self, epoch: int, step: int, done: int) -> None:
+        """Go on at global step `step` of a run without selection, `done` batches into pass number `epoch`."""
+        self._batches_before = done
+        if done:
+            self.begin_pass(epoch, step, 0, done)
+
     def fetched(self, got: int, wanted: int) -> bool:
         """Take note of an accumulation window; False if the end of the data cut it short.
 
@@ -81,7 +91,7 @@ class BatchRun:
             ValueError: if there is no other window in the first pass, so that no pass would ever train anything.
         """
         self.pass_ended = got < wanted
-        if self.pass_ended and got and self.is_untouched:
+        if self.pass_ended and got and self.is_untouched and not self._batches_before:
             raise ValueError(
                 f"The training data ended after {got} batches of a process, before the first accumulation window of "
                 f"{wanted} was full: nothing would be trained. Set `gradient_accumulation_steps` to at most {got}, "
@@ -99,7 +109,8 @@ class BatchRun:
     @property
     def is_untouched(self) -> bool:
         """Whether nothing was chosen yet, in this run or the one that it resumes."""
-        return not (self.batches or len(self.history) or (self.record is not None and self.record.num_samples))
+        chosen = self.batches - self._batches_before
+        return not (chosen or len(self.history) or (self.record is not None and self.record.num_samples))
 
     def is_pass_over(self, is_stopped: bool) -> bool:
         """Whether a checkpoint now lies at the end of the pass, so that a resume begins with the next one."""
@@ -123,7 +134,7 @@ class BatchRun:
 
     def seed_sequence(self, step: int, batch: int | None = None) -> np.random.SeedSequence:
         """Source of the draws for a batch, or for the whole window, by `generator_key`."""
-        return np.random.SeedSequence(int(self.identity.seed) % 2**64, spawn_key=self.generator_key(step, batch))
+        return np.random.SeedSequence(int(self.seeds.draws) % 2**64, spawn_key=self.generator_key(step, batch))
 
     def choose(
         self, step: int, losses: Sequence[NDArray[np.float32]], has_items: Sequence[NDArray[np.bool_]]
@@ -219,6 +230,7 @@ class BatchRun:
         return arrays, {
             "selector": {"name": self.selector.name, "parameters": self.selector.parameters()},
             "run": vars(self.identity),
+            "seeds": self.seeds.state(),
             "layout": asdict(self.layout),
             "position": {
                 "batches": self.batches,
@@ -237,8 +249,10 @@ class BatchRun:
             CheckpointError: naming everything that differs between the saved run and this one.
         """
         own = self.state_dict([], False)[1]
-        require(saved, own)
-        refuse_another_run("another run with in-batch selection", _identity(saved), _identity(own))
+        require(saved, own.keys() - {"seeds"})  # which checkpoints of older versions lack
+        then = {**saved, "run": self.seeds.saved_run(saved)}
+        refuse_another_run("another run with in-batch selection", _identity(then), _identity(own))
+        self.seeds = self.seeds.resumed(saved)
         prefix = f"selector.{self.rank}."
         self.state = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
         self.record = None if saved["open_record"] is None else EpochRecord(**saved["open_record"])

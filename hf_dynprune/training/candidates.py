@@ -14,6 +14,9 @@ from ..losses import PerSampleLoss
 from ..losses.checks import check_counts, check_terms
 from ..serving.generators import untouched_generators
 from ..serving.indexed import INDEX_KEY, WEIGHT_KEY
+from ..serving.mixing import PARTNER_KEY
+from ..serving.rows import entries_with_rows, number_of_rows
+from ..serving.rows import take_rows as rows_of_batch
 
 
 @contextmanager
@@ -58,30 +61,39 @@ def number_rows(batch: Any) -> dict[str, Any]:
             f"The data collator must return a mapping of names to tensors, got {type(batch).__name__}: the model is "
             "called with its entries, and rows are chosen from them."
         )
-    for name, value in batch.items():
-        if isinstance(value, Mapping) or (isinstance(value, np.ndarray) and value.ndim):
-            raise ValueError(
-                f"The training batch has {name!r} as {type(value).__name__}: in-batch selection takes rows of tensors "
-                "and lists only. Let the collator give tensors at the batch's top level; the model's `forward` may put "
-                "them together."
-            )
-    sizes = {name: len(value) for name, value in batch.items() if isinstance(value, torch.Tensor) and value.dim()}
-    if not sizes:
+    if PARTNER_KEY in batch:
+        refuse_mixed_rows()
+    entries = [(".".join(path), value) for path, value in entries_with_rows(batch)]
+    array = next((name for name, value in entries if isinstance(value, np.ndarray)), None)
+    if array is not None:
+        raise ValueError(
+            f"The training batch has {array!r} as ndarray: in-batch selection takes rows of tensors and lists only. "
+            "Let the collator give tensors."
+        )
+    device = next((value.device for _, value in entries if isinstance(value, torch.Tensor)), None)
+    size = number_of_rows(batch)
+    if device is None:
         raise ValueError(
             f"The training batch has no tensor with rows, only: {', '.join(map(str, batch)) or 'nothing'}. In-batch "
             "selection takes rows of tensors."
         )
-    size = sizes.get("labels", next(iter(sizes.values())))
-    sizes |= {name: len(value) for name, value in batch.items() if isinstance(value, (list, tuple))}
-    other = [f"{name!r} {length}" for name, length in sizes.items() if length != size]
+    other = [f"{name!r} {len(value)}" for name, value in entries if len(value) != size]
     if other:
         raise ValueError(
             f"The training batch has {size} rows, but {', '.join(other)}: in-batch selection cannot tell which entries "
             "belong to which sample. Let the collator give every tensor and list one entry per sample; packed batches "
             "(`DataCollatorWithFlattening`, `packing=True`) have none."
         )
-    device = next(value.device for value in batch.values() if isinstance(value, torch.Tensor) and value.dim())
     return {**batch, INDEX_KEY: torch.arange(size, device=device)}
+
+
+def refuse_mixed_rows() -> None:
+    """Raise a ValueError: of a mixed batch no rows can be chosen."""
+    raise ValueError(
+        "The collator mixes samples (mixup, cutmix), and a selector chooses rows of each batch: a mixed row holds two "
+        "samples, so that one cannot be chosen without the other. Prune by a policy (`prune_method`), or pass a "
+        "collator that does not mix."
+    )
 
 
 def take_rows(batch: Mapping[str, Any], rows: NDArray[np.intp], weights: NDArray[np.float32]) -> dict[str, Any]:
@@ -96,17 +108,9 @@ def take_rows(batch: Mapping[str, Any], rows: NDArray[np.intp], weights: NDArray
 
 
 def rows_of(batch: Mapping[str, Any], rows: NDArray[np.intp]) -> dict[str, Any]:
-    """The rows of every tensor and list in this order, of a batch with rows numbered."""
-    where = torch.from_numpy(rows).to(batch[INDEX_KEY].device, non_blocking=True)
-    return {name: _take(value, where, rows) for name, value in batch.items()}
-
-
-def _take(value: Any, where: torch.Tensor, rows: NDArray[np.intp]) -> Any:
-    if isinstance(value, torch.Tensor) and value.dim():
-        return value.index_select(0, where)
-    if isinstance(value, (list, tuple)):
-        return [value[row] for row in rows]
-    return value
+    """The rows of every tensor and list in this order, in nested mappings too, of a batch with rows numbered."""
+    taken: dict[str, Any] = rows_of_batch(batch, rows.tolist(), len(batch[INDEX_KEY]))
+    return taken
 
 
 def candidate_losses(

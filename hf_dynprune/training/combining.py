@@ -20,6 +20,16 @@ def owner_of(method: str, trainer_class: type, mixin: type) -> type:
     return next(behind for behind in order[order.index(mixin) + 1 :] if method in vars(behind))
 
 
+def refuse_arguments(trainer_class: type, arguments: Any) -> None:
+    """Raise a ValueError where one of TRL's trainers would lose the pruning flags of its arguments."""
+    if is_of_trl(trainer_class) and _loses_its_flags(trainer_class, arguments):
+        raise ValueError(
+            f"{trainer_class.__name__} is one of TRL's trainers, which copy arguments of another class than their own, "
+            f"got {type(arguments).__name__}, and so cannot take its pruning flags. Combine the two: "
+            f"`@dataclass` `class Arguments(DynPruneArguments, {_config_name(trainer_class)})`."
+        )
+
+
 def refuse_trainer(trainer_class: type, mixin: type, arguments: Any) -> None:
     """Raise a ValueError, with what to do instead, where the class computes a loss that pruning would replace.
 
@@ -34,12 +44,7 @@ def refuse_trainer(trainer_class: type, mixin: type, arguments: Any) -> None:
             "selectors alike go by. Train with its own trainer; choose the data beforehand, such as with "
             "`dataset.select`, or prune an `AutoModelForSequenceClassification` (a cross encoder) with DynPruneTrainer."
         )
-    if is_of_trl(trainer_class) and _loses_its_flags(trainer_class, arguments):
-        raise ValueError(
-            f"{name} is one of TRL's trainers, which copy arguments of another class than their own, got "
-            f"{type(arguments).__name__}, and so cannot take its pruning flags. Combine the two: "
-            f"`@dataclass` `class Arguments(DynPruneArguments, {_config_name(trainer_class)})`."
-        )
+    refuse_arguments(trainer_class, arguments)
     known = find_trainer_loss(owner)
     if known is not None:
         known.refuse_settings(name, arguments)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -13,16 +13,23 @@ from typing import Any
 import datasets
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 
+from ..common.logs import logger
 from ..decisions.dealing import Layout
+from ..losses.base import refuse_mixed
 from ..losses.step import LossStep
-from ..records.state_files import StateCache
+from ..records.state_files import CheckpointError, StateCache
 from ..records.timing import EpochTimes
 from ..records.usable_checkpoint import choose_checkpoint, remove_markers
 from ..serving.distributed import collect
+from ..serving.mixing import PARTNER_KEY, mixes, training_collator
 from ..training_args import DynPruneArguments
 from .combining import is_of_trl
 from .gpu_meter import find_meter
 from .protocol import Training
+from .train_call import TrainCall
+
+OWN_ROWS = "dynprune/"
+"""In every key of a row of pruning's own, perhaps behind a prefix that a `log` of the user's puts there."""
 
 
 def _of_trainer(name: str) -> Any:
@@ -30,7 +37,7 @@ def _of_trainer(name: str) -> Any:
     return property(lambda context: getattr(context._trainer, name), doc=f"The Trainer's `{name}`.")
 
 
-class TrainerContext:
+class TrainerContext(TrainCall):
     """The Trainer, a built `DynPruneMixin`, as a training sees it.
 
     Everything is read when it is asked for, since the Trainer replaces model, optimizer and state during a run. Behind
@@ -72,6 +79,7 @@ class TrainerContext:
 
     def begin(self, trial: Any) -> None:
         """A new run: its folder, its clock, and the GPUs' meter of energy on the first process."""
+        self.note_begin()
         here = int(os.environ.get("LOCAL_WORLD_SIZE", self.args.n_gpu))
         self.times = EpochTimes(find_meter(here) if self.is_first else None)
         self.run_folder = self.folder(trial)
@@ -92,15 +100,14 @@ class TrainerContext:
         return args if isinstance(args, DynPruneArguments) else self._default_flags
 
     @property
-    def seeds(self) -> tuple[int, int]:
-        """(seed of the pruning draws, seed of the order in which the stock Trainer visits the data)."""
-        stock = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return (stock if self.flags.prune_seed is None else self.flags.prune_seed), stock
-
-    @property
     def train_data_and_collator(self) -> tuple[Any, Any]:
         """Training set and collator without the columns that the model does not take, as in the stock loader."""
-        return without_unused_columns(self._trainer, self.train_dataset)
+        return without_unused_columns(self._trainer, self.train_dataset, training_collator(self._trainer.data_collator))
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the collator mixes the samples of training batches."""
+        return mixes(self._trainer.data_collator)
 
     @property
     def trainer_class(self) -> type:
@@ -146,6 +153,20 @@ class TrainerContext:
                 "pruning: it would train on the other one's data. Build a new trainer."
             )
 
+    def refuse_mixed(self, step: LossStep, batches: Sequence[Any] = ()) -> None:
+        """Raise a ValueError where samples are mixed, as the collator or a batch says, and loss or loader forbid it."""
+        if not (PARTNER_KEY in batches[0] if batches else self.mixes):
+            return
+        if step.is_stock or step.loss is None:
+            refuse_mixed(step.owner)
+        if not step.loss.takes_mixed:
+            refuse_mixed(getattr(step.loss, "owner", type(step.loss).__name__))
+        if self.accelerator.dispatch_batches and self.layout.split_batches and self.layout.world_size > 1:
+            raise ValueError(
+                "`dispatch_batches` with `split_batches` cuts a batch into parts after its samples were mixed, so that "
+                "a sample's partner may be on another process. Leave one of them off."
+            )
+
     def begin_checkpoint(self, trial: Any) -> str:
         """The folder of the checkpoint that is due; what marks an older one in it as complete is removed.
 
@@ -156,16 +177,26 @@ class TrainerContext:
             remove_markers(folder)
         return folder
 
-    def choose_checkpoint(self, wanted: str | bool) -> str:
-        """The checkpoint to resume from, the same on every process; its pruning state is kept in `states`."""
-        return choose_checkpoint(
-            wanted,
-            str(self.args.output_dir),
-            self.ranks_of_this_disk,
-            self.accelerator.is_local_main_process,
-            partial(collect, self.accelerator),
-            self.states,
-        )
+    def choose_checkpoint(self, wanted: str | bool) -> str | bool:
+        """The checkpoint to resume from, the same on every process; its pruning state is kept in `states`.
+
+        Where nothing is pruned and there is no usable one, what was `wanted`: the stock Trainer tries it.
+        """
+        try:
+            self._checkpoint = choose_checkpoint(
+                wanted,
+                str(self.args.output_dir),
+                self.ranks_of_this_disk,
+                self.accelerator.is_local_main_process,
+                partial(collect, self.accelerator),
+                self.states,
+            )
+        except CheckpointError as error:
+            if self.training.prunes:
+                raise
+            logger.warning("%s Nothing is pruned, so it is left to the stock Trainer.", error)
+            return wanted
+        return self._checkpoint
 
     def prepare(self, batch: Any) -> Any:
         """The batch on the device, in the precision the model takes."""
@@ -255,9 +286,15 @@ class TrainerContext:
         return str(self._trainer._get_output_dir(trial))
 
     def log(self, row: Mapping[str, float]) -> None:
-        """A row of pruning's own in the Trainer's log."""
+        """Give a row of pruning's own to `Trainer.log`, for callbacks, trackers and a `log` of the user's.
+
+        It does not stay in `log_history`, whose last rows people read by their place; `pruning_history` has it all.
+        """
+        before = len(self.state.log_history)
         with self.metrics_set_aside():
             self._trainer.log(dict(row))
+        history = self.state.log_history
+        history[before:] = [each for each in history[before:] if not any(OWN_ROWS in str(key) for key in each)]
 
     @contextmanager
     def metrics_set_aside(self) -> Iterator[None]:
@@ -282,14 +319,14 @@ class TrainerContext:
         return [] if progress is None else list(progress.jobs)
 
 
-def without_unused_columns(trainer: Any, dataset: Any) -> tuple[Any, Any]:
-    """(data set, collator) of a Trainer, without columns that its model does not take, as its own loaders have them.
+def without_unused_columns(trainer: Any, dataset: Any, collator: Any) -> tuple[Any, Any]:
+    """(data set, collator) for a Trainer, without columns that its model does not take, as its own loaders have them.
 
     Columns of a `datasets.Dataset` are removed; for other data sets the collator ignores them.
     """
     if isinstance(dataset, datasets.Dataset):
-        return trainer._remove_unused_columns(dataset, description="training"), trainer.data_collator
-    return dataset, trainer._get_collator_with_removed_columns(trainer.data_collator, description="training")
+        return trainer._remove_unused_columns(dataset, description="training"), collator
+    return dataset, trainer._get_collator_with_removed_columns(collator, description="training")
 
 
 def _set_progress_total(callbacks: Iterable[Any], total: int) -> None:

@@ -18,7 +18,7 @@ from ..common.logs import logger
 from ..decisions.budget import TargetSaving
 from ..decisions.dealing import Dealing, Layout
 from ..decisions.plan import EpochInfo, PrunePlan
-from ..decisions.policy import PruningPolicy
+from ..decisions.policy import PruningPolicy, check_plan
 from ..decisions.proxy import GradientProxy
 from ..decisions.schedule import RunClock, RunLength
 from ..decisions.scores import FoldSummary, ScoreStore, ScoreView
@@ -27,8 +27,9 @@ from ..records.history import PruningHistory
 from ..records.packing import pack_plan, pack_scores, unpack_plan, unpack_scores
 from ..records.record import EpochRecord
 from ..records.state_files import require
-from .identity import EpochRunIdentity, refuse_another_run
+from .identity import EpochRunIdentity, identities, is_of_no_pruning, refuse_another_run
 from .measures import staleness_meter
+from .seeds import RunSeeds
 
 _NOT_EXACT = (
     "Scores and plan are those of the checkpoint, the learning rate goes on at the same share of the run; the result "
@@ -39,10 +40,19 @@ _NOT_EXACT = (
 class EpochRun:
     """One training run from its first epoch, or from the checkpoint it is resumed from, to its end."""
 
-    def __init__(self, policy: PruningPolicy, identity: EpochRunIdentity, layout: Layout, length: RunLength) -> None:
+    def __init__(
+        self,
+        policy: PruningPolicy,
+        identity: EpochRunIdentity,
+        layout: Layout,
+        length: RunLength,
+        seeds: RunSeeds | None = None,
+    ) -> None:
         policy.check_data(identity.num_samples, identity.fingerprint)
         self.policy = policy
         self.identity = identity
+        self.seeds = seeds or RunSeeds.fixed(identity.seed, identity.stock_seed)
+        """In force; by default those of the identity."""
         self.target: TargetSaving | None = None
         if identity.target_saving is not None and identity.budget is None:
             self.target = TargetSaving(policy, identity.target_saving, length.num_epochs, identity.warmup_epochs)
@@ -55,6 +65,10 @@ class EpochRun:
         self.record: EpochRecord | None = None
         self.proxy: GradientProxy | None = None
         """Of the gradient's norm, once the loss has said so; without one there are no figures of worth."""
+        self.first_step = 0
+        """Global step at which the history begins; above 0 where a run that had none is continued."""
+        self._share_before = 0.0
+        """Share of the history's first epoch that was done before it."""
         self._saved_layout = layout
         self._saved_updates: int | None = None
         self._last_pruned_ratio = 0.0
@@ -64,7 +78,7 @@ class EpochRun:
         """Epoch `epoch`, beginning at global step `step`."""
         past = tuple(record.past for record in self.history)
         length = self.clock.length.num_epochs
-        return EpochInfo(epoch, length, self.clock.progress(epoch, step), self.identity.seed, past, self.proxy)
+        return EpochInfo(epoch, length, self.clock.progress(epoch, step), self.seeds.draws, past, self.proxy)
 
     def make_plan(self, info: EpochInfo) -> PrunePlan:
         """Plan the epoch from the folded scores, or hold the plan in force, and open the epoch's record.
@@ -74,29 +88,29 @@ class EpochRun:
         began = time.perf_counter()
         view = self.store.view()
         plan = self._select(view, info)
-        if not isinstance(plan, PrunePlan):
-            raise TypeError(f"`plan` of {self.policy} must return a PrunePlan, got {type(plan).__name__}.")
-        if plan.num_samples != self.identity.num_samples:
-            raise ValueError(
-                f"{self.policy} planned for {plan.num_samples} samples, the training set has "
-                f"{self.identity.num_samples}: give the plan `num_samples=len(view)`."
-            )
-        self.plan = plan
+        check_plan(plan, self.policy, self.identity.num_samples)
         self.dealing = Dealing(self.layout.window)
         if not plan.is_full:
             self._last_pruned_ratio = plan.ratio
-        full_steps = self.clock.length.updates_per_epoch
-        self.record = EpochRecord.opened(info.epoch, plan, view, full_steps, self._project(info, plan))
+        self.record = self._opened(plan, info)
         self.record.seconds_plan = time.perf_counter() - began
         self.record.reason = self.policy.reason(info) if info.epoch >= self.identity.warmup_epochs else None
-        if not self.history.records:
-            self.record.scoring_forward_passes = self.policy.scoring_forward_passes
-            self.record.seconds_scoring = self.policy.scoring_seconds
         return plan
+
+    def _opened(self, plan: PrunePlan, info: EpochInfo) -> EpochRecord:
+        """The record of an epoch that this plan is now in force for."""
+        self.plan = plan
+        full_steps = self.clock.length.updates_per_epoch
+        record = EpochRecord.opened(info.epoch, plan, self.store.view(), full_steps, self._project(info, plan))
+        if not self.history.records:
+            record.scoring_forward_passes = self.policy.scoring_forward_passes
+            record.seconds_scoring = self.policy.scoring_seconds
+        return record
 
     def _saved(self) -> float:
         """Epochs' worth of samples that the finished epochs did not forward, less those of scoring before the run."""
         spent = self.policy.scoring_forward_passes / self.identity.num_samples
+        spent += self._share_before if self.history.records else 0.0
         return sum(1 - record.forward_passes / record.num_samples for record in self.history) - spent
 
     def _select(self, view: ScoreView, info: EpochInfo) -> PrunePlan:
@@ -127,6 +141,8 @@ class EpochRun:
         record.nonfinite += len(summary.nonfinite)
         record.steps += step - self.clock.current.start_step
         record.share = (step - self.clock.current.start_step) / self.clock.current.updates
+        if not self.history.records:
+            record.share -= self._share_before
         length = self.clock.length
         if length.full_epochs is not None:
             record.stands_for = record.steps * length.full_epochs / length.max_steps
@@ -148,8 +164,11 @@ class EpochRun:
         return summary
 
     def _judge(self, epoch: int, summary: FoldSummary) -> None:
-        """Raise a FloatingPointError where no score of an epoch was finite; warn once where some were not."""
-        if summary.recorded and len(summary.nonfinite) == summary.recorded:
+        """Raise a FloatingPointError where no score of an epoch was finite; warn once where some were not.
+
+        Where nothing is pruned, only warn: the stock Trainer goes on, and no plan needs the scores.
+        """
+        if summary.recorded and len(summary.nonfinite) == summary.recorded and self.policy.max_ratio > 0:
             raise FloatingPointError(
                 f"All {summary.recorded} losses of epoch {epoch} were NaN or infinite: the model has diverged. "
                 "Lower the learning rate, clip gradients, or check the data; scores and plans need finite losses."
@@ -211,6 +230,20 @@ class EpochRun:
             self.record.steps += done - self.dealing.skipped
         return epoch, self.dealing.skipped
 
+    def take_up_full(self, step: int, begins_again: bool) -> None:
+        """Go on at global step `step` of a run that had no state of pruning: on full data, such as the stock Trainer's.
+
+        There are no scores and no history. An epoch that was interrupted is finished on all data, from the batch where
+        it stopped, or from its first one (`begins_again`); the epochs after it are planned.
+        """
+        self.clock.take_up_full(step, begins_again)
+        epoch, done = divmod(step, self.clock.length.updates_per_epoch)
+        self.first_step = step
+        if done:
+            self.record = self._opened(PrunePlan.full(self.identity.num_samples), self.epoch_info(epoch, step))
+            self.record.steps = 0 if begins_again else -done
+            self._share_before = 0.0 if begins_again else done / self.clock.length.updates_per_epoch
+
     def _deal_rest_anew(self, plan: PrunePlan, epoch: int, step: int, done: int, scheduler_steps: int) -> None:
         """Continue an epoch with other batches, accumulation or processes than it began with."""
         saved = self._saved_layout
@@ -228,7 +261,8 @@ class EpochRun:
         length = self.clock.length
         if length.full_epochs is not None:
             left = (1 - info.progress) * length.max_steps / length.updates_per_epoch
-            done = self.policy.scoring_forward_passes
+            done = self.first_step / length.updates_per_epoch * plan.num_samples  # before the history
+            done += self.policy.scoring_forward_passes
             done += sum(record.forward_passes + record.evaluation_forward_passes for record in self.history)
             return 1 - (done / plan.num_samples + left) / length.full_epochs
         if length.fixed_steps:
@@ -250,8 +284,10 @@ class EpochRun:
         arrays = pack_scores(self.store.state_dict(), self.identity.num_samples)
         if self.plan is not None:
             arrays |= pack_plan(self.plan)
-        proxy = None if self.proxy is None else asdict(self.proxy)  # which checkpoints of older versions lack
-        return arrays, self._json_state() | {"proxy": proxy}
+        # Checkpoints of older versions lack these.
+        newer = {"proxy": None if self.proxy is None else asdict(self.proxy), "seeds": self.seeds.state()}
+        newer["history_begins"] = {"step": self.first_step, "share_before": self._share_before}
+        return arrays, self._json_state() | newer
 
     def _json_state(self) -> dict[str, Any]:
         return {
@@ -274,45 +310,41 @@ class EpochRun:
             CheckpointError: naming everything that differs between the saved run and this one.
         """
         require(saved, self._json_state())
-        refuse_another_run("another run", *self._identities(saved))
-        self.store.load_state_dict(unpack_scores(arrays, self.store.state_dict(), self.identity.num_samples))
+        refuse_another_run("another run", *identities(self.policy, self.identity, self.clock.length, saved, self.seeds))
+        self.seeds = self.seeds.resumed(saved)
+        self._load_scores(arrays, saved)
         self.plan = unpack_plan(arrays, self.identity.num_samples) if "plan.weights" in arrays else None
-        self.clock.load_state_dict(saved["clock"])
         self._saved_layout = Layout(**saved["layout"])
         self._saved_updates = saved["clock"]["length"]["updates_per_epoch"]
         self.dealing = Dealing(**saved["dealing"])
         self.record = None if saved["open_record"] is None else EpochRecord(**saved["open_record"])
         self.history = PruningHistory([EpochRecord(**row) for row in saved["history"]])
+        begins = saved.get("history_begins") or {"step": 0, "share_before": 0.0}
+        self.first_step, self._share_before = begins["step"], begins["share_before"]
+        self._load_clock(saved["clock"])
+        if saved["clock"]["length"]["fixed_steps"] != self.clock.length.fixed_steps and self.policy.max_ratio > 0:
+            logger.info("The saved run was ended by %s, this one by %s. %s", *self._ends(saved), _NOT_EXACT)
         self._last_pruned_ratio = saved["last_pruned_ratio"]
         self._warned_nonfinite = saved["warned_nonfinite"]
         self.proxy = GradientProxy(**saved["proxy"]) if saved.get("proxy") else None
         if self.target is not None:
             self.target.has_warned = saved["warned_budget"]
 
-    def _identities(self, saved: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What must be the same on a resume, by its name in a message: (saved run, this run)."""
-        identity = self.policy.identity()
-        free = self.policy.parameters().keys() - identity.keys()
-        records = [*saved["history"], *([] if saved["open_record"] is None else [saved["open_record"]])]
-        own = self.policy.scoring_forward_passes
-        # The saved run was charged with them in its first record, if it got that far.
-        charged = int(records[0].get("scoring_forward_passes", 0)) if records else own
-        by_budget, before, now = self.identity.budget is not None, saved["clock"]["length"], self.clock.length
-        was_by_budget = saved["run"].get("budget") is not None
-        then = {
-            "pruning method": saved["policy"]["name"],
-            "parameters": {key: value for key, value in saved["policy"]["parameters"].items() if key not in free},
-            "forward passes of scoring": charged,
-            "run fixed by `max_steps`": before["fixed_steps"] and not was_by_budget,
-            # The steps already made are a part of the budget, in the saved run's size.
-            "optimizer steps of a full epoch": before["updates_per_epoch"] if by_budget and was_by_budget else None,
-            **saved["run"],
-        }
-        return then, {
-            "pruning method": self.policy.name,
-            "parameters": identity,
-            "forward passes of scoring": own,
-            "run fixed by `max_steps`": now.fixed_steps and not by_budget,
-            "optimizer steps of a full epoch": now.updates_per_epoch if by_budget and was_by_budget else None,
-            **vars(self.identity),
-        }
+    def _load_scores(self, arrays: Mapping[str, NDArray[Any]], saved: Mapping[str, Any]) -> None:
+        """Take the saved scores; of a run without pruning only if they have all that this policy goes by."""
+        own = self.store.state_dict()
+        scores = unpack_scores(arrays, own, self.identity.num_samples)
+        if own.keys() <= scores.keys() or not is_of_no_pruning(saved):
+            self.store.load_state_dict(scores)
+
+    def _ends(self, saved: Mapping[str, Any]) -> list[str]:
+        """What ends the saved run and this one, in words."""
+        both = RunLength(**saved["clock"]["length"]), self.clock.length
+        return [f"{each.max_steps} steps" if each.fixed_steps else f"{each.num_epochs:g} epochs" for each in both]
+
+    def _load_clock(self, state: dict[str, Any]) -> None:
+        """Take the saved place; full epochs' worth done before it is what the records of earlier epochs say."""
+        epoch = state["current"]["epoch"] if state["current"] else 0
+        earlier = [record for record in self.history if record.epoch < epoch]
+        done = earlier[0].epoch + self._share_before + sum(record.share for record in earlier) if earlier else epoch
+        self.clock.load_state_dict(state, done)

@@ -7,12 +7,12 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch.utils.data import DataLoader
 
 from ..common.logs import logger
-from ..decisions.budget import check_target
 from ..decisions.forecast import describe_savings
 from ..decisions.length import STEPS
 from ..decisions.plan import PrunePlan
@@ -22,7 +22,7 @@ from ..losses.step import LossStep, StepResult
 from ..methods.none import NoPruning
 from ..records.history import PruningHistory
 from ..records.run_scores import RunScores
-from ..records.state_files import CheckpointError, require, save_state
+from ..records.state_files import save_state
 from ..serving.distributed import ScoreBuffer, agree
 from ..serving.labels import dataset_fingerprint
 from ..serving.loader import PlanLoader, check_served, plan_sampler, skipped_too_little
@@ -32,7 +32,7 @@ from .combining import refuse_own_data
 from .context import TrainerContext
 from .epoch_run import EpochRun
 from .held_out import announce_evaluations, hold_out, log_reason
-from .identity import EpochRunIdentity, refuse_other_kind
+from .identity import EpochRunIdentity
 from .protocol import StockLength
 from .refusals import (
     add_guarantees,
@@ -42,6 +42,7 @@ from .refusals import (
     refuse_unsupported,
     sample_lengths,
 )
+from .resume import resume_run
 from .run_length import LengthOfRuns
 from .sample_logging import SampleLogging
 from .schedulers import warp_scheduler
@@ -55,7 +56,7 @@ class EpochPruning:
     """
 
     selector = None
-    is_fetching = False
+    is_fetching = is_stock = False
     _loss_step: LossStep
 
     def __init__(self, context: TrainerContext, policy: PruningPolicy) -> None:
@@ -101,17 +102,12 @@ class EpochPruning:
 
     def check(self) -> None:
         """Check data and trainer class first, then what the flags promise about them."""
-        context, flags = self.context, self.context.flags
-        dataset = context.train_dataset
+        context, dataset = self.context, self.context.train_dataset
         if dataset is not None:
             refuse_unsupported(dataset, context.args)
             refuse_own_data(context.trainer_class, context.mixin)
             self._add_guarantees()
-        self._length.check()
-        if flags.prune_target_saving is not None and not self._length.is_budget_of_steps:
-            epochs = float(context.args.num_train_epochs)
-            num_samples = None if dataset is None else len(dataset)
-            check_target(self.policy, flags.prune_target_saving, epochs, flags.prune_warmup_epochs, num_samples)
+        self._length.check(self.policy)
 
     def _add_guarantees(self) -> None:
         """Wrap the given policy as the flags say, once per training set: the class floor takes its labels."""
@@ -127,7 +123,7 @@ class EpochPruning:
         context = self.context
         dataset, collator = context.train_data_and_collator
         refuse_split(layout := context.layout)
-        seed = context.seeds[0] if context.flags.prune_reproducible_augmentation else None
+        seed = context.seeds.draws if context.flags.prune_reproducible_augmentation else None
         self._loader = PlanLoader(dataset, collator, context.args, layout, seed)
         return self._loader.prepared(context.accelerator)
 
@@ -140,18 +136,21 @@ class EpochPruning:
 
     def begin(self, step: LossStep, length: StockLength, checkpoint: str | None, trial: Any) -> tuple[int, int]:
         context, args = self.context, self.context.args
+        context.refuse_mixed(step)
         if self.run is not None and self.run.record is not None:
             logger.info("Starting over with batch size %d: scores, plans and history restart.", context.batch_size)
         self._add_guarantees()
         self._loss_step, self._scores = step, ScoreBuffer()
-        self.run = EpochRun(self.policy, self.identity(step), context.layout, self._length.of(length))
+        length_of_run = self._length.of(length)
+        make = partial(EpochRun, self.policy, self.identity(step), context.layout, length_of_run, context.seeds)
         self._lengths = sample_lengths(context.train_dataset, args, context.processing_class)
-        epoch = done = 0
-        if checkpoint is not None:
-            epoch, done = self._take_up(checkpoint, length)
+        if checkpoint is None:
+            self.run, position = make(), (0, 0)
+        else:
+            self.run, position = resume_run(context, make, checkpoint, length)
         if context.is_first:
             self._announce(self.run, context.folder(trial))
-        return epoch, done * args.gradient_accumulation_steps
+        return position
 
     def _announce(self, run: EpochRun, folder: str) -> None:
         """Say what the run can save, and begin its files."""
@@ -161,6 +160,8 @@ class EpochPruning:
         )
         logger.log(logging.WARNING if is_little else logging.INFO, text)
         announce_evaluations(context, self.policy)
+        if self.prunes:
+            self._length.announce_shares(run.clock.length)
         run.history.save(folder)
         self._sample_logging = SampleLogging()
         if context.flags.prune_sample_log and self.prunes:
@@ -172,8 +173,8 @@ class EpochPruning:
         return EpochRunIdentity(
             num_samples=len(context.train_dataset),
             fingerprint=dataset_fingerprint(context.train_dataset),
-            seed=context.seeds[0],
-            stock_seed=context.seeds[1],
+            seed=context.seeds.named_draws,
+            stock_seed=context.seeds.named_order,
             warmup_epochs=context.flags.prune_warmup_epochs,
             drop_last=args.dataloader_drop_last,
             sampling=str(args.train_sampling_strategy),
@@ -182,28 +183,6 @@ class EpochPruning:
             loss_options=step.options,
             budget=STEPS if self._length.is_budget_of_steps else None,
         )
-
-    def _take_up(self, folder: str, length: StockLength) -> tuple[int, int]:
-        """(epoch to run next, optimizer steps of it already done), from a checkpoint's state."""
-        context, run = self.context, self._active
-        arrays, saved = self.context.states.load(folder)
-        refuse_other_kind(saved, None)
-        require(saved, ("global_step", "scheduler_steps", "in_order", "epoch_stopped"))
-        step, skips, is_over = context.attempted_steps, not context.args.ignore_data_skip, saved["epoch_stopped"]
-        run.clock.skipped = step - context.state.global_step
-        run.load_state_dict(arrays, saved)
-        if skips and not saved["in_order"] and not is_over and run.clock.position_at(step)[1]:
-            raise CheckpointError(
-                f"{folder} lies inside an epoch and was written with `dataloader_in_order=False`: "
-                "which batches were trained is not known. Resume from the end of an epoch, or pass "
-                "`ignore_data_skip=True` to run the epoch again."
-            )
-        epoch, done = run.take_up(step, not skips, saved["scheduler_steps"], is_over)
-        # In other units a finished run's end may come out before its last step.
-        context.state.max_steps = max(run.clock.max_steps, step)
-        if self.has_fixed_steps and length.max_steps <= context.state.global_step:
-            epoch, done = self.epoch_limit(length.num_epochs, length.max_steps), 0
-        return epoch, done
 
     # ---- Epochs ----
 
@@ -249,7 +228,7 @@ class EpochPruning:
             PrunePlan.checksum,
         )
         strategy = context.args.train_sampling_strategy
-        order = visiting_order(plan, info, run.identity.stock_seed, strategy, self._lengths, run.dealing.window)
+        order = visiting_order(plan, info, run.seeds.order, strategy, self._lengths, run.dealing.window)
         sampler = plan_sampler(dataloader)
         sampler.install(plan, order, number, run.dealing, skipped_too_little(dataloader, context.layout, done))
         return sampler
@@ -280,16 +259,15 @@ class EpochPruning:
         if scalars:
             context.log(scalars)
 
-    def finish(self, trial: Any) -> int:
+    def finish(self, trial: Any, nominal: float) -> float:
         self._close_epoch(trial)
-        return self._loss_step.forwarded
+        return self._loss_step.forwarded * self.context.share_undone
 
     # ---- Steps ----
 
     def window(self, fetch: Callable[[], Any], wanted: int, count: Callable[[list[Any]], Any]) -> tuple[list[Any], Any]:
         """The Trainer's own window, whose batches must carry the samples' indices."""
-        step, record = self._loss_step, self._active.record
-        before = step.forwarded
+        step, record, before = self._loss_step, self._active.record, self._loss_step.forwarded
         with self.context.times.spent_on("data"):
             batches, items = fetch()
         if batches and not step.take(batches):
@@ -299,6 +277,7 @@ class EpochPruning:
                 "trainer rebuilds batches: let `get_train_dataloader` be the trainer's own, and pass the collator as "
                 "`data_collator`."
             )
+        self.context.refuse_mixed(step, batches)
         if record is not None:
             record.forward_passes += step.forwarded - before
         return batches, items

@@ -80,7 +80,7 @@ def _refuse_without_figure(policy: PruningPolicy, args: Any, log: Iterable[Mappi
 
 def state_before(run: EpochRun, record: EpochRecord) -> int:
     """Global step at which a finished epoch began."""
-    return sum(each.steps for each in run.history) - record.steps
+    return run.first_step + sum(each.steps for each in run.history) - record.steps
 
 
 def announce_evaluations(context: TrainerContext, policy: PruningPolicy) -> None:
@@ -115,7 +115,8 @@ def refuse_without_proxy(policy: PruningPolicy, loss: PerSampleLoss) -> None:
     if policy.reads_worth and loss.gradient_proxy is None:
         raise ValueError(
             f"{policy.name} goes by the norm of each sample's gradient, of which {type(loss).__name__} says nothing: "
-            "the losses of classification with one label, regression, tokens and segmentation do. For a loss of your "
-            "own, pass a PerSampleLoss with `gradient_proxy=GradientProxy('cross_entropy')` or `'squared_error'`, or "
+            "the losses of classification with one label, regression, tokens and segmentation do, unless samples are "
+            "mixed (mixup, cutmix) or labels are shares of the classes. For a loss of your own, pass a PerSampleLoss "
+            "with `gradient_proxy=GradientProxy('cross_entropy')` or `'squared_error'`, or "
             "choose another method."
         )

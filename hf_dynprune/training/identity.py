@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..decisions.policy import PruningPolicy
+from ..decisions.schedule import RunLength
+from ..methods.none import NoPruning
 from ..records.state_files import CheckpointError
 from ..selectors.contract import BatchSelector
+from .seeds import RunSeeds
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,50 @@ class BatchRunIdentity:
     drop_last: bool
     sampling: str
     loss_options: Mapping[str, Any] | None = None
+
+
+def is_of_no_pruning(saved: Mapping[str, Any]) -> bool:
+    """Whether the saved run, as its checkpoint describes it, left nothing out: its plans are full."""
+    return str(saved.get("policy", {}).get("name")).partition("+")[0] == NoPruning.name
+
+
+_FREE_AFTER_NO_PRUNING = ("seed", "warmup_epochs", "reproducible_augmentation", "target_saving", "budget")
+
+
+def identities(
+    policy: PruningPolicy, own: EpochRunIdentity, length: RunLength, saved: Mapping[str, Any], seeds: RunSeeds
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What must be the same where a policy's run is resumed, by its name in a message: (saved run, this run).
+
+    Where the saved run pruned nothing, a method may begin to: only what order and scores depend on must be the same.
+    """
+    identity = policy.identity()
+    free = policy.parameters().keys() - identity.keys()
+    records = [*saved["history"], *([] if saved["open_record"] is None else [saved["open_record"]])]
+    scoring = policy.scoring_forward_passes
+    # The saved run was charged with them in its first record, if it got that far.
+    charged = int(records[0].get("scoring_forward_passes", 0)) if records else scoring
+    is_by_budget = own.budget is not None and saved["run"].get("budget") is not None
+    before = saved["clock"]["length"]["updates_per_epoch"]
+    then = {
+        "pruning method": saved["policy"]["name"],
+        "parameters": {key: value for key, value in saved["policy"]["parameters"].items() if key not in free},
+        "forward passes of scoring": charged,
+        # The steps already made are a part of the budget, in the saved run's size.
+        "optimizer steps of a full epoch": before if is_by_budget else None,
+        **seeds.saved_run(saved),
+    }
+    now = {
+        "pruning method": policy.name,
+        "parameters": identity,
+        "forward passes of scoring": scoring,
+        "optimizer steps of a full epoch": length.updates_per_epoch if is_by_budget else None,
+        **vars(own),
+    }
+    if is_of_no_pruning(saved) and policy.max_ratio > 0:
+        of_method = ("pruning method", "parameters", "forward passes of scoring", *_FREE_AFTER_NO_PRUNING)
+        now = {name: value for name, value in now.items() if name not in of_method}
+    return then, now
 
 
 _SAID_AS = {

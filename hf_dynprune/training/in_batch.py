@@ -17,16 +17,16 @@ from ..losses.checks import loss_tolerance
 from ..losses.step import LossStep, StepResult
 from ..methods.none import NoPruning
 from ..records.history import PruningHistory
-from ..records.state_files import save_state
+from ..records.state_files import has_state, save_state
 from ..selectors.contract import BatchSelector, check_selector
 from ..serving.distributed import collect, sum_over_processes
 from ..serving.generators import private_generators
 from ..serving.indexed import INDEX_KEY
 from ..serving.labels import dataset_fingerprint
 from .batch_run import BatchRun, describe_selection
-from .candidates import candidate_losses, evaluation_mode, number_rows, take_rows
+from .candidates import candidate_losses, evaluation_mode, number_rows, refuse_mixed_rows, take_rows
 from .context import TrainerContext
-from .identity import BatchRunIdentity, refuse_other_kind
+from .identity import BatchRunIdentity, is_of_no_pruning, refuse_other_kind
 from .protocol import StockLength
 from .refusals import check_batch_size, check_first_batch, is_map_style, refuse_dispatch, refuse_unsupported
 
@@ -41,6 +41,7 @@ class InBatchSelection:
     """
 
     plan = None
+    is_stock = False
 
     def __init__(self, context: TrainerContext, selector: BatchSelector, policy: PruningPolicy | None) -> None:
         check_selector(selector)
@@ -88,9 +89,12 @@ class InBatchSelection:
         refuse_unsupported(context.train_dataset, context.args, has_selector=True)
         check_batch_size(self.selector, context.batch_size)
         refuse_dispatch(context.train_dataset, context.layout, bool(context.accelerator.dispatch_batches))
+        if context.mixes:
+            refuse_mixed_rows()
 
     def train_dataloader(self, stock: Callable[[], DataLoader[Any]]) -> DataLoader[Any]:
-        return stock()
+        with self.context.stock_order():
+            return stock()
 
     def as_long(self, args: Any) -> Any:
         return args
@@ -102,30 +106,44 @@ class InBatchSelection:
 
     def begin(self, step: LossStep, length: StockLength, checkpoint: str | None, trial: Any) -> tuple[int, int]:
         context, args = self.context, self.context.args
-        dataset, (seed, stock_seed) = context.train_dataset, context.seeds
+        dataset, seeds = context.train_dataset, context.seeds
         identity = BatchRunIdentity(
             data=dataset_fingerprint(dataset) if is_map_style(dataset) else "stream",
-            seed=seed,
-            stock_seed=stock_seed,
+            seed=seeds.named_draws,
+            stock_seed=seeds.named_order,
             drop_last=args.dataloader_drop_last,
             sampling=str(args.train_sampling_strategy),
             loss_options=step.options,
         )
         normalises = any(isinstance(module, _BatchNorm) for module in context.plain_model.modules())
-        run = BatchRun(self.selector, identity, context.layout, context.accelerator.process_index, normalises)
+        run = BatchRun(self.selector, identity, context.layout, context.accelerator.process_index, normalises, seeds)
         self.run, self._step = run, step
         epoch = done = 0
         if checkpoint is not None:
-            arrays, saved = context.states.load(checkpoint)
-            refuse_other_kind(saved, self.selector)
-            epoch, done = run.load_state_dict(arrays, saved)
-            if args.ignore_data_skip:
-                done = 0
-            if context.state.global_step >= context.state.max_steps:
-                epoch, done = length.num_epochs, 0
+            epoch, done = self._take_up(run, checkpoint, length)
         if context.is_first:
             logger.info(describe_selection(self.selector, context.batch_size))
             run.history_so_far.save(context.folder(trial))
+        return epoch, done
+
+    def _take_up(self, run: BatchRun, folder: str, length: StockLength) -> tuple[int, int]:
+        """(pass to run next, batches of it already done): by the run's own state, or where the stock Trainer stood."""
+        context, args = self.context, self.context.args
+        arrays, saved = context.states.load(folder) if has_state(folder) else ({}, {})
+        if saved and not is_of_no_pruning(saved):
+            refuse_other_kind(saved, self.selector)
+            epoch, done = run.load_state_dict(arrays, saved)
+            done = 0 if args.ignore_data_skip else done
+        else:
+            epoch, done = length.position
+            run.take_up_full(epoch, context.state.global_step, done)
+            if context.is_first:
+                logger.info(
+                    "%s was written without selection, which begins here, after %d optimizer steps.",
+                    *(folder, context.state.global_step),
+                )
+        if context.state.global_step >= context.state.max_steps:
+            epoch, done = length.num_epochs, 0
         return epoch, done
 
     # ---- Passes over the data ----
@@ -163,9 +181,9 @@ class InBatchSelection:
                 }
             )
 
-    def finish(self, trial: Any) -> int:
+    def finish(self, trial: Any, nominal: float) -> float:
         self._close_pass(trial)
-        return self._active[0].trained
+        return self._active[0].trained * self.context.share_undone
 
     # ---- Steps ----
 

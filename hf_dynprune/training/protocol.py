@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from ..decisions.plan import PrunePlan
 from ..decisions.policy import PruningPolicy
-from ..losses.step import LossStep, StepResult
+from ..losses.step import StepResult
 from ..records.history import PruningHistory
 from ..records.run_scores import RunScores
 from ..selectors.contract import BatchSelector
@@ -25,15 +25,20 @@ class StockLength:
         updates_per_epoch: optimizer steps of an epoch.
         max_steps: optimizer steps of the whole run.
         num_epochs: epochs that it begins.
+        position: (epoch to run next, batches of it already done), from the checkpoint that is resumed.
     """
 
     updates_per_epoch: int
     max_steps: int
     num_epochs: int
+    position: tuple[int, int] = (0, 0)
 
 
 class Training(Protocol):
-    """Pruning by a policy before each epoch (`EpochPruning`), or by a selector inside each batch (`InBatchSelection`).
+    """Pruning by a policy before each epoch (`EpochPruning`) or by a selector inside each batch (`InBatchSelection`).
+
+    The third one, `StockTraining`, leaves all to the stock Trainer: where nothing is pruned and no index can be
+    served.
 
     One object serves one trainer; each `train()` begins a new run in it.
     """
@@ -57,6 +62,10 @@ class Training(Protocol):
     @property
     def is_off(self) -> bool:
         """Whether pruning is switched off: what it would train on is then the stock Trainer's, whatever its loss is."""
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether batches and losses are the stock Trainer's own, without the samples' indices."""
 
     @property
     def history(self) -> PruningHistory:
@@ -86,11 +95,11 @@ class Training(Protocol):
     def epoch_limit(self, stock_epochs: int, max_steps: int) -> int:
         """Epochs after which the Trainer's loop is to end at the latest; on full data it would be `stock_epochs`."""
 
-    def begin(self, step: LossStep, length: StockLength, checkpoint: str | None, trial: Any) -> tuple[int, int]:
+    def begin(self, step: Any, length: StockLength, checkpoint: str | None, trial: Any) -> tuple[int, int]:
         """Begin a run, or take up that of a checkpoint.
 
         Args:
-            step: counts and weighs the losses of this run.
+            step: the `LossStep`, which counts and weighs the losses of this run; not used where `is_stock`.
             length: of the run.
             checkpoint: folder to resume from, if any.
             trial: of a hyperparameter search.
@@ -130,8 +139,8 @@ class Training(Protocol):
     def save(self, folder: str, trial: Any) -> None:
         """Write the state into a checkpoint; to be called by all processes."""
 
-    def finish(self, trial: Any) -> int:
-        """Close the last epoch: the samples that the run trained on, over all processes."""
+    def finish(self, trial: Any, nominal: float) -> float:
+        """Close the last epoch: the samples trained on, for a throughput; `nominal` is the Trainer's own count."""
 
     def adapt(self, scheduler: Any, is_own: bool) -> None:
         """Let the learning rate follow the run's progress over the data; `is_own`: the Trainer made the scheduler."""

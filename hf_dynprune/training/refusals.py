@@ -68,7 +68,7 @@ def is_map_style(dataset: Any) -> bool:
 
 def refuse_unsupported(dataset: Any, args: Any, has_selector: bool = False) -> None:
     """Raise a ValueError, with what to do instead, where samples cannot be chosen or losses cannot be told apart."""
-    _refuse_dataset(dataset, has_selector)
+    refuse_dataset(dataset, has_selector)
     strategy = args.train_sampling_strategy
     if strategy not in ("random", "sequential", "group_by_length"):
         raise ValueError(
@@ -89,8 +89,8 @@ def refuse_unsupported(dataset: Any, args: Any, has_selector: bool = False) -> N
             )
 
 
-def _refuse_dataset(dataset: Any, has_selector: bool) -> None:
-    """Raise a ValueError unless samples of the data set can be addressed, or a selector takes them as they come."""
+def refuse_dataset(dataset: Any, takes_streams: bool) -> None:
+    """Raise a ValueError unless samples of the data set can be addressed, or are taken as they come."""
     if isinstance(dataset, str) or (isinstance(dataset, Mapping) and len(dataset) and 0 not in dataset):
         got = (
             repr(dataset)
@@ -101,7 +101,7 @@ def _refuse_dataset(dataset: Any, has_selector: bool) -> None:
             f"`train_dataset` must be one data set whose items are samples, got {got}: pass one split, such as "
             "`data['train']`, or make a data set of columns with `datasets.Dataset.from_dict`."
         )
-    if not is_map_style(dataset) and not (has_selector and isinstance(dataset, IterableDataset)):
+    if not is_map_style(dataset) and not (takes_streams and isinstance(dataset, IterableDataset)):
         raise ValueError(
             f"Data pruning chooses samples by index, got a {type(dataset).__name__} without length or indexing: "
             "pass a map-style data set (for `datasets`, load it without `streaming=True`), or choose inside the batch: "

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from typing import Any
 
+from ..common.logs import logger
+from ..decisions.budget import check_target
 from ..decisions.length import check_length, counts_steps, shorter_epochs, shorter_warmup
 from ..decisions.policy import PruningPolicy
 from ..decisions.schedule import RunLength
@@ -21,12 +23,37 @@ class LengthOfRuns:
         self._context = context
         self._policy = policy
 
-    def check(self) -> None:
-        """Raise a ValueError where flags and policy fix no length, or one that leaves no step to make."""
+    def check(self, policy: PruningPolicy | None = None) -> None:
+        """Raise a ValueError where flags and policy fix no length, or one that leaves no step to make.
+
+        `policy`: with its guarantees, which limit what a target can ask of it.
+        """
         context, target = self._context, self._context.flags.prune_target_saving
         check_length(self._policy, context.flags.prune_budget, target, context.args.max_steps)
         if self.is_budget_of_steps:
             self._policy.check_length(self._epochs(context.args))
+        elif target is not None:
+            epochs, warmup = float(context.args.num_train_epochs), context.flags.prune_warmup_epochs
+            check_target(policy or self._policy, target, epochs, warmup, self._num_samples)
+
+    def announce_shares(self, length: RunLength) -> None:
+        """One line where a flag in steps is a share of the run, whose full-data length is then meant."""
+        args = self._context.args
+        shares = {
+            name: getattr(args, f"{name}_steps")
+            for name, when in (
+                ("eval", args.eval_strategy),
+                ("save", args.save_strategy),
+                ("logging", args.logging_strategy),
+            )
+            if when == "steps" and 0 < (getattr(args, f"{name}_steps") or 0) < 1
+        }
+        if shares and not length.fixed_steps:
+            named = ", ".join(f"`{name}_steps` {value:g}" for name, value in shares.items())
+            logger.info(
+                "%s: a share is of the %d optimizer steps of the run on full data, of which a pruned run makes fewer.",
+                *(named, length.max_steps),
+            )
 
     @property
     def is_budget_of_steps(self) -> bool:
@@ -65,9 +92,13 @@ class LengthOfRuns:
 
     def _epochs(self, args: Any) -> float:
         """Epochs of the full data that have as many steps as a run by this budget."""
-        dataset, target = self._context.train_dataset, self._context.flags.prune_target_saving
-        num_samples = None if dataset is None else len(dataset)
-        return shorter_epochs(self._policy, target or 0.0, float(args.num_train_epochs), num_samples)
+        target = self._context.flags.prune_target_saving
+        return shorter_epochs(self._policy, target or 0.0, float(args.num_train_epochs), self._num_samples)
+
+    @property
+    def _num_samples(self) -> int | None:
+        dataset = self._context.train_dataset
+        return len(dataset) if isinstance(dataset, Sized) else None
 
 
 @contextmanager

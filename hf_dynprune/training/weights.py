@@ -46,6 +46,17 @@ def restore_strictly(model: torch.nn.Module, folder: str, missing: list[str], un
     model.load_state_dict(fresh.state_dict(), strict=True)
 
 
+def restored(model: Any, folder: str, missing: list[str], unexpected: list[str], must: bool) -> bool:
+    """Whether `restore_strictly` restored all weights; where they `must` be, what it raises is raised."""
+    try:
+        restore_strictly(model, folder, missing, unexpected)
+    except RuntimeError:
+        if must:
+            raise
+        return False
+    return True
+
+
 def check_adapters(model: Any, folder: str) -> None:
     """Raise a RuntimeError unless the checkpoint holds exactly the weights of a PEFT model's adapters.
 

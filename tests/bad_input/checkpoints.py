@@ -15,7 +15,7 @@ from hf_dynprune.records.state_files import (
     save_state,
 )
 from tests.bad_input import Case, build
-from tests.support.helpers import Images, bert, stock_trainer, vit
+from tests.support.helpers import Images, bert, vit
 
 SAVED = {"policy": InfoBatch(ratio=0.7, delta=0.8), "max_steps": 5, "save_strategy": "steps", "save_steps": 4}
 """The run that is saved: its `checkpoint-4` lies inside the first epoch, which has 6 steps."""
@@ -77,11 +77,6 @@ def flip_a_bit(folder):
     content = bytearray((folder / TENSOR_FILE).read_bytes())
     content[-1] ^= 1
     (folder / TENSOR_FILE).write_bytes(content)
-
-
-def by_the_stock_trainer(folder):
-    shutil.rmtree(folder)
-    stock_trainer(vit(), Images(), folder.parent, max_steps=4, save_strategy="steps", save_steps=4).train()
 
 
 def add_empty_folder(folder):
@@ -173,9 +168,6 @@ CHECKPOINTS = {
     "state without an entry": resumed(
         "The checkpoint's pruning state lacks clock. Resume from another one", saved_again(clock=None)
     ),
-    "by the stock trainer": unusable(
-        f"has no {JSON_FILE}: it was {EXACTLY} that trainer, or start a new run from its weights", by_the_stock_trainer
-    ),
     "inside an epoch, out of order": resumed(
         "checkpoint-4 lies inside an epoch and was written with `dataloader_in_order=False`: .* Resume from the end of "
         "an epoch, or pass `ignore_data_skip=True`",
@@ -219,7 +211,6 @@ RESUMES = {
     "augmentation": differs(
         "prune_reproducible_augmentation: False then, True now", prune_reproducible_augmentation=True
     ),
-    "epochs for steps": differs("run fixed by `max_steps`: True then, False now", max_steps=-1),
     "model of another depth": resumed(
         r"The weights in .*checkpoint-4 do not fit ViTForImageClassification: missing \['vit\.\S*layers\.2\..* Build "
         "the model as it was when the checkpoint was saved",

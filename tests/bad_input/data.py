@@ -8,9 +8,11 @@ from datasets import DatasetDict
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from transformers import default_data_collator
 
-from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments
+from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, MixingCollator
+from hf_dynprune.serving.mixing import PARTNER_KEY, SHARE_KEY
 from tests.bad_input import Case, build, first_batch, plain, refused
 from tests.support.helpers import CLASSES, Images, arguments, vit
+from tests.support.segmenters import Scenes, segformer
 
 
 class Stream(IterableDataset):
@@ -45,11 +47,13 @@ DATA_SETS = {
         "chooses samples by index, got a Stream without length or indexing: pass a map-style data set",
         dataset=Stream(),
         max_steps=3,
+        prune_method="infobatch",
     ),
     "streamed": refused(
         "got a IterableDataset without length or indexing: .* load it without `streaming=True`",
         dataset=columns().to_iterable_dataset(),
         max_steps=3,
+        prune_method="infobatch",
     ),
     "without length": refused("got a Endless without length or indexing", dataset=Endless(), max_steps=3),
     "loader for a data set": refused(
@@ -124,12 +128,16 @@ def soft(size):
     return torch.tensor([0.7, 0.3, 0.0]).expand(size, 3).clone()
 
 
+def mixed(size, share=0.7):
+    """Keys of a mixed batch."""
+    return {PARTNER_KEY: torch.arange(size).flip(0), SHARE_KEY: torch.full((size,), share)}
+
+
 def declared(problem_type, **config):
     """A model whose config says which labels it takes."""
     return lambda: vit(problem_type=problem_type, **config)
 
 
-SOFT = "labels are soft .each row sums to 1., as mixup or cutmix makes them.*: switch the mixing off"
 SINGLE, MULTI = "single_label_classification", "multi_label_classification"
 
 LABELS = {
@@ -156,18 +164,22 @@ LABELS = {
         "Label -1 is out of range: the model has 3 classes",
         steps=1,
     ),
-    "soft": first_batch(SOFT, data_collator=labels(lambda y: soft(len(y)))),
-    "soft, problem declared": first_batch(
-        f"{SOFT}, or set the config's `problem_type` to 'multi",
+    "soft, not of sum 1": first_batch(
+        r"got torch.float32 of shape \(4, 3\): pass class numbers \[B\], or shares of the classes that sum to 1",
         model=declared(SINGLE),
-        data_collator=labels(lambda y: soft(len(y))),
+        data_collator=labels(lambda y: 2 * soft(len(y))),
+    ),
+    "soft, of too few classes": first_batch(
+        r"got torch.float32 of shape \(4, 2\): pass class numbers \[B\], or shares of the classes that sum to 1",
+        model=declared(SINGLE),
+        data_collator=labels(lambda y: torch.full((len(y), 2), 0.5)),
     ),
     "floats": first_batch(
         r"The labels are torch.float32 of shape \(4,\) for 3 classes: class labels must be integers \[B\]",
         data_collator=labels(lambda y: y.float()),
     ),
     "floats, problem declared": first_batch(
-        r"needs integer labels, got torch.float32 of shape \(4,\): pass class numbers \[B\]",
+        r"needs integer labels, got torch.float32 of shape \(4,\): pass class numbers \[B\], or shares",
         model=declared(SINGLE),
         data_collator=labels(lambda y: y.float()),
     ),
@@ -250,6 +262,43 @@ COLLATORS = {
     ),
     "returns nothing": first_batch(
         "data collator must return a mapping of names to tensors, got NoneType", TypeError, data_collator=print
+    ),
+    "mixes pixels of scenes": first_batch(
+        "The collator mixes samples .mixup, cutmix., and SegmentationLoss does not know how much of a mixed sample's",
+        dataset=Scenes(4),
+        model=segformer,
+        data_collator=MixingCollator(),
+    ),
+    "mixes scenes by keys of its own": first_batch(
+        "The collator mixes samples .mixup, cutmix., and SegmentationLoss does not know",
+        dataset=Scenes(4),
+        model=segformer,
+        data_collator=collate(lambda batch: batch | mixed(4)),
+    ),
+    "mixes for a loss of the user's": first_batch(
+        "and FunctionLoss does not know how much .* Pass a collator that does not mix, or `per_sample_loss` with",
+        per_sample_loss=lambda model, inputs, outputs: outputs.logits.sum(1),
+        data_collator=MixingCollator(),
+    ),
+    "mixes sounds": first_batch(
+        "MixingCollator mixes the tensor 'input_values' of a batch, which has only: .*pixel_values.*: `MixingColl",
+        data_collator=MixingCollator(images="input_values"),
+    ),
+    "partner of another size": first_batch(
+        r"The partner of a mixed batch of 4 samples must be int64 \[4\], got torch.int64 \(3,\)",
+        data_collator=collate(lambda batch: batch | mixed(3)),
+    ),
+    "share missing": first_batch(
+        r"The share of a mixed batch of 4 samples must be floats in \[0, 1\] \[4\], got NoneType",
+        data_collator=collate(lambda batch: batch | {PARTNER_KEY: torch.arange(4)}),
+    ),
+    "partner outside the batch": first_batch(
+        r"The partner of a mixed batch of 4 samples must be in \[0, 3\], got 0 to 7: rows are counted from 0 within",
+        data_collator=collate(lambda batch: batch | mixed(4) | {PARTNER_KEY: torch.tensor([0, 1, 2, 7])}),
+    ),
+    "share above 1": first_batch(
+        r"The share of a mixed batch of 4 samples must be in \[0, 1\], got 1\.5 to 1\.5",
+        data_collator=collate(lambda batch: batch | mixed(4, 1.5)),
     ),
     "index dropped": Case(
         rebuilt_batches,

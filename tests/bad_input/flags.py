@@ -477,7 +477,7 @@ PARAMETERS = {
 
 
 def with_parallelism(place, **sizes):
-    trainer = build(place)
+    trainer = build(place, prune_method="infobatch")
     trainer.args.parallelism_config = SimpleNamespace(**{"tp_size": 1, "cp_size": 1, "sp_size": 1, **sizes})
     return trainer
 
@@ -516,17 +516,21 @@ SETTINGS = {
     "batch_rebalance": refused(
         "`train_sampling_strategy` 'batch_rebalance' composes batches itself .* use 'random', 'sequential' or",
         train_sampling_strategy="batch_rebalance",
+        prune_method="infobatch",
     ),
     "group_by_length without lengths": first_batch(
         "needs a column 'length' or items with 'input_ids', the items have: pixel_values, labels. Name the column in "
         "`length_column_name`, or use 'random'",
         train_sampling_strategy="group_by_length",
+        prune_method="infobatch",
     ),
     "tensor parallelism": parallel("tp"),
     "context parallelism": parallel("cp"),
     "sequence parallelism": parallel("sp"),
     "batches out of order, checkpoints inside epochs": Case(
-        lambda place: build(place, dataloader_in_order=False, dataloader_num_workers=2, save_strategy="steps"),
+        lambda place: build(
+            place, dataloader_in_order=False, dataloader_num_workers=2, save_strategy="steps", prune_method="infobatch"
+        ),
         "`dataloader_in_order=False` with `save_strategy='steps'`: .* Use `save_strategy='epoch'` or load in order",
         needs="dataloader_in_order",
     ),

@@ -208,7 +208,11 @@ LOSSES = {
     ),
     # The epoch's end is the first moment at which all losses are known.
     "all NaN": Case(
-        lambda place: build(place, per_sample_loss=lambda m, inputs, outputs: losses(inputs, outputs) * float("nan")),
+        lambda place: build(
+            place,
+            per_sample_loss=lambda m, inputs, outputs: losses(inputs, outputs) * float("nan"),
+            prune_method="infobatch",
+        ),
         "All 22 losses of epoch 0 were NaN or infinite: the model has diverged. Lower the learning rate, clip",
         FloatingPointError,
         steps=6,

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from transformers import default_data_collator
 
-from hf_dynprune import DynPruneTrainer, InfoBatch, OrderDPSelector, RandomSelector
+from hf_dynprune import DynPruneTrainer, InfoBatch, MixingCollator, OrderDPSelector, RandomSelector
 from hf_dynprune.decisions.dealing import Layout
+from hf_dynprune.serving.mixing import PARTNER_KEY, SHARE_KEY
 from tests.bad_input import Case, build, first_batch, refused
 from tests.bad_input.data import Endless, Stream
 
@@ -190,8 +191,8 @@ SELECTORS = {
         lambda batch: {name: value[:1] for name, value in batch.items()},
     ),
     "nested mapping": row_batch(
-        "has 'vision' as dict: in-batch selection takes rows of tensors and lists only. .* at the batch's top level",
-        lambda batch: batch | {"vision": {"size": torch.ones(4)}},
+        "has 4 rows, but 'vision.size' 3: .* cannot tell which entries belong to which sample",
+        lambda batch: batch | {"vision": {"size": torch.ones(3)}},
     ),
     "numpy array": row_batch(
         "has 'extra' as ndarray: in-batch selection takes rows of tensors and lists only",
@@ -202,8 +203,13 @@ SELECTORS = {
         lambda batch: batch | {"names": ["a", "b"]},
     ),
     "no tensors": row_batch("has no tensor with rows, only: text", lambda batch: {"text": ["a"]}),
-    "soft labels": row_batch(
-        "labels are soft .each row sums to 1.*: switch the mixing off, or",
-        lambda batch: batch | {"labels": torch.tensor([0.7, 0.3, 0.0]).expand(4, 3)},
+    "mixed samples": refused(
+        "The collator mixes samples .mixup, cutmix., and a selector chooses rows of each batch: .* Prune by a policy",
+        selector=RandomSelector(),
+        data_collator=MixingCollator(),
+    ),
+    "mixed samples, by keys": row_batch(
+        "The collator mixes samples .mixup, cutmix., and a selector chooses rows",
+        lambda batch: batch | {PARTNER_KEY: torch.arange(4).flip(0), SHARE_KEY: torch.full((4,), 0.7)},
     ),
 }

@@ -90,11 +90,12 @@ def test_a_folder_with_odd_and_bad_files(example, tmp_path, capsys):
     assert (tmp_path / "out" / "infobatch-seed42" / "preprocessor_config.json").exists()
 
 
-def test_an_interrupted_run_ends_as_it_would_have(example, tmp_path):
+@pytest.mark.parametrize("mixing", [[], ["--mixup", "0.8", "--cutmix", "1.0"], ["--mixup", "0.2"]])
+def test_an_interrupted_run_ends_as_it_would_have(example, tmp_path, mixing):
     root = image_folder(tmp_path)
     arguments = ["--data", str(root), *FEW, "--per_device_train_batch_size", "4", "--save_strategy", "epoch"]
     arguments += ["--methods", "random", "--prune_ratio", "0.4", "--seeds", "3", "--rand_augment", "2", "15"]
-    arguments += ["--output_dir", str(tmp_path / "out"), "--erasing", "0.5"]
+    arguments += ["--output_dir", str(tmp_path / "out"), "--erasing", "0.5", *mixing]
     (whole,) = example.main(arguments)
     folder = tmp_path / "out" / "random-seed3"
     weights = AutoModelForImageClassification.from_pretrained(folder).state_dict()
@@ -236,6 +237,8 @@ PUBLISHED = {  # epochs, batch, learning rate, weight decay: those of the papers
     "imagenet_vit_b": (300, 1024, 1e-3, 0.3),
     "tiny_imagenet_r18": (200, 128, 0.2, 5e-4),
 }
+MIXED = {"imagenet_swin_t": (0, 1.0), "imagenet_vit_b": (0.8, 1.0)}
+"""Mixup and cutmix."""
 PARAMETERS = {  # with 10 classes
     "cifar_resnet18": 11_173_962,
     "cifar_resnet50": 23_520_842,
@@ -255,6 +258,7 @@ def test_recipes_hold_the_papers_settings_and_build_their_models(example, recipe
     batch = training.per_device_train_batch_size
     assert (training.num_train_epochs, batch, training.learning_rate, training.weight_decay) == PUBLISHED[recipe.stem]
     assert training.label_smoothing_factor == 0.1
+    assert (settings.mixup, settings.cutmix) == MIXED.get(recipe.stem, (0, 0))
     settings.data = "elsewhere"
     data = load_digit_images()
     with torch.device("meta"):

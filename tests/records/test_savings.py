@@ -17,7 +17,7 @@ from hf_dynprune.records.record import EpochRecord
 from hf_dynprune.records.savings import describe_account
 from hf_dynprune.records.timing import EpochTimes
 from hf_dynprune.training.gpu_meter import find_meter
-from tests.support.helpers import Images, pruning_trainer, vit, without_worth
+from tests.support.helpers import Images, LoggedRows, pruning_trainer, vit
 
 
 def record(epoch, kept, seconds=0.0, num_samples=100, **more):
@@ -90,7 +90,9 @@ def trainer(tmp_path_factory):
     flags = {"num_train_epochs": 4, "eval_strategy": "epoch", "save_strategy": "epoch"}
     folder = tmp_path_factory.mktemp("run")
     flags["eval_dataset"] = Images(8)
-    built = pruning_trainer(vit(), Images(24), folder, policy=RandomPruning(0.5), **flags)
+    logged = LoggedRows()
+    built = pruning_trainer(vit(), Images(24), folder, [logged], policy=RandomPruning(0.5), **flags)
+    built.logged = logged
     built.train()
     return built
 
@@ -111,7 +113,8 @@ class TestOfARun:
         assert PruningHistory.load(trainer.args.output_dir).account() == trainer.savings
 
     def test_the_share_is_logged_at_the_end(self, trainer):
-        assert [row["dynprune/saved"] for row in trainer.state.log_history if "dynprune/saved" in row] == [0.5]
+        assert [row["dynprune/saved"] for row in trainer.logged.rows if "dynprune/saved" in row] == [0.5]
+        assert not any("dynprune" in key for row in trainer.state.log_history for key in row)
 
 
 def test_one_line_at_the_end(tmp_path, caplog):
@@ -125,7 +128,7 @@ def test_without_pruning_nothing_is_said(tmp_path, caplog):
         trainer = pruning_trainer(vit(), Images(12), tmp_path, prune_method="none", num_train_epochs=1)
         trainer.train()
     assert "saved (" not in caplog.text
-    assert not [key for row in without_worth(trainer.state.log_history) for key in row if key.startswith("dynprune/")]
+    assert not [key for row in trainer.state.log_history for key in row if key.startswith("dynprune/")]
 
 
 class StopAt(TrainerCallback):

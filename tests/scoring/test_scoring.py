@@ -15,7 +15,14 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments, ViTForImageClassification
 from typer.testing import CliRunner
 
-from hf_dynprune import DynPruneTrainingArguments, PruningHistory, StaticPruning, load_scores, score_dataset
+from hf_dynprune import (
+    DynPruneTrainingArguments,
+    MixingCollator,
+    PruningHistory,
+    StaticPruning,
+    load_scores,
+    score_dataset,
+)
 from hf_dynprune.cli import app
 from hf_dynprune.common.files import json_digest
 from hf_dynprune.records.score_file import ScoreFileError, StaticScores
@@ -169,6 +176,22 @@ def test_scores_for_one_label_refuse_several_at_the_first_batch(method, tmp_path
     with pytest.raises(ValueError, match="defined for one label per sample, `problem_type` is 'multi_label_class"):
         score(method, tmp_path, lambda: vit(problem_type=None), Several(SIZE), epochs=1)
     assert counted.calls == 1
+
+
+@pytest.mark.parametrize("method", ["el2n", "forgetting"])
+def test_scores_for_one_label_refuse_shares_of_classes(method, tmp_path):
+    class Shares(Images):
+        def __getitem__(self, index):
+            return super().__getitem__(index) | {"labels": torch.tensor([0.6, 0.3, 0.1])}
+
+    with pytest.raises(ValueError, match="the labels are shares of the classes .torch.float32.: pass class numbers"):
+        score(method, tmp_path, lambda: vit(problem_type="single_label_classification"), Shares(SIZE), epochs=1)
+
+
+def test_forgetting_refuses_mixed_images_and_el2n_scores_whole_ones(tmp_path):
+    with pytest.raises(ValueError, match="Forgetting counts right answers to whole images, and the collator mixes"):
+        score("forgetting", tmp_path, data_collator=MixingCollator())
+    assert score("el2n", tmp_path, epochs=1, data_collator=MixingCollator()).score.max() < 2**0.5
 
 
 def test_forgetting_counts_of_a_hand_made_trace():

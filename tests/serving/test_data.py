@@ -17,7 +17,7 @@ from hf_dynprune.decisions.dealing import Dealing, Layout
 from hf_dynprune.serving.indexed import INDEX_KEY, WEIGHT_KEY, IndexedCollator, IndexedDataset, Slot, Slots
 from hf_dynprune.serving.labels import class_labels, dataset_fingerprint, same_labels
 from hf_dynprune.serving.sampler import PlanBatchSampler, visiting_order
-from tests.support.helpers import CLASSES, Images, bert, pruning_trainer, vit
+from tests.support.helpers import CLASSES, Images, bert, loader_of_the_run, pruning_trainer, vit
 from tests.support.policies import FixedKeep
 
 N = 23
@@ -99,9 +99,9 @@ def test_index_and_weight_arrive_with_their_sample(dataset, loading, tmp_path):
 
 def test_unused_columns_are_removed_before_loading(tmp_path):
     trainer = pruning_trainer(vit(), hf_rows().with_format("torch"), tmp_path)
-    loader = trainer.get_train_dataloader()
+    loader = loader_of_the_run(trainer)
     assert set(next(iter(loader))) == {"pixel_values", "labels", INDEX_KEY, WEIGHT_KEY}
-    assert loader.dataset.dataset.column_names == ["pixel_values", "labels"]
+    assert loader.dataset.column_names == ["pixel_values", "labels"]
 
 
 def test_hf_rows_are_fetched_in_one_call_per_batch():
@@ -137,8 +137,8 @@ def test_collator_gets_the_items_untouched_and_may_return_any_mapping():
 def test_wrappers_pickle_and_copy():
     wrapped = IndexedDataset(Numbered())
     for twin in (pickle.loads(pickle.dumps(wrapped)), copy.copy(wrapped), copy.deepcopy(wrapped)):
-        assert twin[Slot(4, 1.0)].items[0]["labels"] == wrapped.dataset[4]["labels"]
-    assert not hasattr(wrapped, "labels")
+        assert twin[Slot(4, 1.0)].items[0]["labels"] == twin[4]["labels"] == wrapped[4]["labels"]
+    assert not hasattr(wrapped, "label_names")
     pickle.loads(pickle.dumps(IndexedCollator(default_data_collator)))
 
 

@@ -15,14 +15,14 @@ from hf_dynprune.decisions.dealing import Layout
 from hf_dynprune.losses import LossTerms, weighted_loss
 from hf_dynprune.serving.distributed import ScoreBuffer
 from hf_dynprune.serving.sampler import PlanBatchSampler
-from tests.support.helpers import CLASSES, Images, StepLog, pruning_trainer, resnet, vit
+from tests.support.helpers import CLASSES, Images, StepLog, loader_of_the_run, pruning_trainer, resnet, vit
 from tests.support.policies import FixedKeep
 
 
 def test_endless_epoch(tmp_path):
     """A sampler that is its own iterator re-prunes whenever a loader asks again, as torch's BatchSampler now does."""
     trainer = pruning_trainer(vit(), Images(40), tmp_path, policy=RandomPruning(0.5))
-    loader = trainer.get_train_dataloader()
+    loader = loader_of_the_run(trainer)
     sizes = [sum(1 for _ in loader) for _ in range(3)]
     assert sizes == [10, 10, 10]
     grouped = torch.utils.data.BatchSampler(PlanBatchSampler(40, Layout(4, 1, 1), False), batch_size=2, drop_last=False)
@@ -115,7 +115,7 @@ def test_spawned_workers_can_be_started(tmp_path):
     """Attribute delegation made published data sets recurse when pickled."""
     assert "spawn" in multiprocessing.get_all_start_methods()
     trainer = pruning_trainer(vit(), Images(8), tmp_path, policy=RandomPruning(0.5), dataloader_num_workers=1)
-    loader = trainer.get_train_dataloader().base_dataloader
+    loader = loader_of_the_run(trainer).base_dataloader
     loader.multiprocessing_context = "spawn"
     assert [len(batch["labels"]) for batch in loader] == [4, 4]
 

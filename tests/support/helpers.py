@@ -161,12 +161,20 @@ def pruning_trainer(
     )
 
 
-WORTH = {"dynprune/concentration", "dynprune/kappa", "dynprune/staleness"}
+def loader_of_the_run(trainer: DynPruneTrainer) -> Any:
+    """The loader that the loop of `train()` gets."""
+    with trainer._context.called():
+        return trainer.get_train_dataloader()
 
 
-def without_worth(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of the Trainer's log less those of `none`, which say what choosing samples would be worth."""
-    return [row for row in rows if not {key for key in row if "dynprune" in key} & WORTH or "dynprune/kept" in row]
+class LoggedRows(TrainerCallback):
+    """Every row that reaches callbacks, with its step; those of pruning's own are not in `state.log_history`."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.rows.append({**logs, "step": state.global_step})
 
 
 def weights_of(trainer: Trainer) -> dict[str, torch.Tensor]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
+import datasets
 import pytest
 import torch
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
+    BertConfig,
+    BertModel,
     DataCollatorForSeq2Seq,
+    LlamaForSequenceClassification,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     T5Config,
@@ -28,7 +33,7 @@ from hf_dynprune import (
     RandomPruning,
     RandomSelector,
 )
-from tests.support.helpers import Images, arguments, assert_same_bits, vit, weights_of, without_worth
+from tests.support.helpers import Images, arguments, assert_same_bits, vit, weights_of
 from tests.support.tiny_text import EOS, PAD, ForwardedRows, llama, sentences, texts, tokenizer
 from tests.trainer.test_resume import untimed, untimed_logs
 
@@ -99,7 +104,7 @@ def test_seq2seq_without_pruning_is_the_stock_trainer(make, tmp_path):
     # The model takes the mean over all tokens at once; here they are summed by sample first.
     for name, ours in weights_of(runs[1]).items():
         torch.testing.assert_close(ours, weights_of(runs[0])[name], rtol=1e-5, atol=1e-6)
-    for theirs, mine in zip(untimed_logs(runs[0]), without_worth(untimed_logs(runs[1])), strict=True):
+    for theirs, mine in zip(untimed_logs(runs[0]), untimed_logs(runs[1]), strict=True):
         assert mine == pytest.approx(theirs, rel=1e-5)
 
 
@@ -237,3 +242,59 @@ class TestTRL:
         args = DynPruneTrainingArguments(**arguments(tmp_path))
         with pytest.raises(ValueError, match=r"got DynPruneTrainingArguments, .* `class Arguments\(.*, DPOConfig\)`"):
             combined(trl.DPOTrainer)(model=llama(), args=args, train_dataset=texts(), processing_class=tokenizer())
+
+
+class TestWithoutPruning:
+    """Trainers whose losses cannot be pruned are, with `none`, what they are without this package."""
+
+    @staticmethod
+    def compare(base, config, folder, make):
+        """`make(trainer class, arguments)` builds a trainer; both must train to the same bits."""
+        pruning = dataclasses.make_dataclass("Arguments", [], bases=(DynPruneArguments, config))
+        runs = []
+        for name, kind in (("stock", base), ("ours", combined(base))):
+            flags = arguments(folder / name, num_train_epochs=2)
+            args = config(**flags) if name == "stock" else pruning(**flags, prune_method="none")
+            runs.append(make(kind, args))
+            runs[-1].train()
+        assert runs[0].state.global_step > 2
+        assert_same_bits(weights_of(runs[0]), weights_of(runs[1]))
+        assert untimed_logs(runs[0]) == untimed_logs(runs[1])
+
+    @pytest.mark.parametrize("loss", ["MultipleNegativesRankingLoss", "CosineSimilarityLoss"])
+    def test_sentence_transformers(self, loss, tmp_path):
+        package = pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+        from sentence_transformers.sentence_transformer import losses, modules
+
+        sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+        words = tokenizer()
+        BertModel(BertConfig(vocab_size=len(words), hidden_size=16, **sizes)).save_pretrained(tmp_path / "model")
+        words.save_pretrained(tmp_path / "model")
+        some = sentences(24)
+        data = {"a": some[:12], "b": some[12:]}
+        data |= {"score": [0.1 * at for at in range(12)]} if loss == "CosineSimilarityLoss" else {}
+
+        def make(kind, args):
+            layers = modules.Transformer(str(tmp_path / "model"), max_seq_length=32)
+            model = package.SentenceTransformer(modules=[layers, modules.Pooling(16)], device="cpu")
+            rows = datasets.Dataset.from_dict(data)
+            return kind(model=model, args=args, train_dataset=rows, loss=getattr(losses, loss)(model))
+
+        config = package.SentenceTransformerTrainingArguments
+        self.compare(package.SentenceTransformerTrainer, config, tmp_path, make)
+
+    @pytest.mark.parametrize("name", ["DPO", "Reward"])
+    def test_preferences_in_trl(self, name, monkeypatch, tmp_path):
+        monkeypatch.setenv("CI", "1")
+        trl = pytest.importorskip("trl", reason="TRL is not installed")
+        some = sentences(24)
+        rows = {"prompt": ["the " for _ in range(12)], "chosen": some[:12], "rejected": some[12:]}
+
+        def make(kind, args):
+            config = llama(num_labels=1).config  # seeds
+            model = llama() if name == "DPO" else LlamaForSequenceClassification(config)
+            parts = {"ref_model": llama()} if name == "DPO" else {}
+            data = datasets.Dataset.from_dict(rows)
+            return kind(model=model, args=args, train_dataset=data, processing_class=tokenizer(), **parts)
+
+        self.compare(getattr(trl, f"{name}Trainer"), getattr(trl, f"{name}Config"), tmp_path, make)

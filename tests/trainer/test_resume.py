@@ -386,13 +386,6 @@ def test_a_checkpoint_of_a_run_stopped_inside_an_epoch_continues_that_epochs_pla
     assert second.state.global_step == whole.state.global_step
 
 
-def test_switching_between_epochs_and_max_steps_is_refused(tmp_path):
-    build(tmp_path, "run", POLICIES["random"], num_train_epochs=2).train()
-    other = build(tmp_path, "other", POLICIES["random"], max_steps=9)
-    with pytest.raises(CheckpointError, match="run fixed by `max_steps`: False then, True now"):
-        other.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
-
-
 def test_a_state_file_without_an_entry_is_refused_by_name(tmp_path):
     build(tmp_path, "run", POLICIES["random"], max_steps=2).train()
     folder = tmp_path / "run" / "checkpoint-2"

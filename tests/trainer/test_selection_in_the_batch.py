@@ -33,6 +33,7 @@ from hf_dynprune.training.in_batch import InBatchSelection
 from hf_dynprune.training.refusals import check_first_batch, is_map_style, refuse_dispatch
 from tests.support.helpers import (
     Images,
+    LoggedRows,
     StepLog,
     arguments,
     assert_same_bits,
@@ -484,9 +485,10 @@ def test_flags_choose_a_selector_and_an_object_wins_over_them(tmp_path):
 def test_the_start_says_what_is_trained_and_what_it_costs(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="hf_dynprune"):
         trainer = build(tmp_path, HALF["orderdp"], max_steps=7, save_strategy="no")
+        trainer.add_callback(log := LoggedRows())
         result = trainer.train()
     assert "of each batch of 4 candidates about 48.0% are trained. Choosing costs one forward pass" in caplog.text
-    rows = [row for row in trainer.state.log_history if "dynprune/candidates" in row]
+    rows = [row for row in log.rows if "dynprune/candidates" in row]
     assert [(row["dynprune/candidates"], row["dynprune/nonfinite"]) for row in rows] == [(22, 0), (4, 0)]
     rate, seconds = result.metrics["train_samples_per_second"], result.metrics["train_runtime"]
     assert rate * seconds == pytest.approx(trainer.pruning_history.forward_passes, rel=0.05)

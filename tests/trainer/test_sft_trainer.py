@@ -24,7 +24,7 @@ from hf_dynprune import (
 )
 from hf_dynprune.losses import find_trainer_loss
 from hf_dynprune.losses.sft import SFTLoss, refuse_sft_settings
-from tests.support.helpers import StepLog, arguments, assert_same_bits, weights_of, without_worth
+from tests.support.helpers import LoggedRows, StepLog, arguments, assert_same_bits, weights_of
 from tests.support.tiny_text import ForwardedRows, llama, questions, sentences, texts, tokenizer
 from tests.trainer.test_resume import Interrupt, InterruptAt, untimed, untimed_logs
 
@@ -114,7 +114,7 @@ def test_pruning_off_is_the_stock_sft_trainer(name, tmp_path):
     assert_same_bits(weights_of(stock), weights_of(ours))
     assert stock_log.steps == our_log.steps
     assert len(our_log.steps) > 0
-    rows = list(zip(untimed_logs(stock), without_worth(untimed_logs(ours)), strict=True))
+    rows = list(zip(untimed_logs(stock), untimed_logs(ours), strict=True))
     assert any("mean_token_accuracy" in row and "entropy" in row and "num_tokens" in row for row, _ in rows)
     for theirs, mine in rows:
         assert theirs.keys() == mine.keys()
@@ -156,8 +156,22 @@ def test_the_router_term_of_experts_is_kept_as_it_is(coefficient, tmp_path):
     assert_same_bits(weights_of(runs[0]), weights_of(runs[1]))
     logged = [key for row in runs[1].state.log_history for key in row]
     assert ("aux_loss" in logged) == (coefficient is None)
-    for theirs, mine in zip(untimed_logs(runs[0]), without_worth(untimed_logs(runs[1])), strict=True):
+    for theirs, mine in zip(untimed_logs(runs[0]), untimed_logs(runs[1]), strict=True):
         assert mine == pytest.approx(theirs, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "flags", [{"packing": True, "max_length": 16}, {"packing": True, "max_length": 16, "packing_strategy": "wrapped"}]
+)
+def test_packing_without_pruning_is_the_stock_trainers(flags, tmp_path):
+    """Refused where something is pruned."""
+    runs = []
+    for stock in (True, False):
+        runs.append(build(tmp_path / str(stock), stock=stock, **flags))
+        runs[-1].train()
+    assert_same_bits(weights_of(runs[0]), weights_of(runs[1]))
+    assert untimed_logs(runs[0]) == untimed_logs(runs[1])
+    assert len(runs[1].pruning_history) == 0
 
 
 def test_infobatch_saves_the_forward_passes_it_says(tmp_path):
@@ -218,12 +232,13 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
 
 def test_prunings_rows_do_not_take_the_metrics_of_the_next_row(tmp_path):
     """TRL clears its metrics with every row: those of steps before an epoch's end belong to the row after it."""
-    trainer = build(tmp_path, policy=RandomPruning(0.3), logging_steps=3)
+    log = LoggedRows()
+    trainer = build(tmp_path, callbacks=[log], policy=RandomPruning(0.3), logging_steps=3)
     assert (
         trainer._context.layout.batch_size * 2 * 3 > SIZE * 0.7 > trainer._context.layout.batch_size * 2
     )  # 2 updates an epoch
     trainer.train()
-    rows = trainer.state.log_history
+    rows = log.rows
     pruning = [row for row in rows if "dynprune/kept" in row]
     assert len(pruning) == 2
     assert all(not {"entropy", "mean_token_accuracy", "eval_entropy"} & row.keys() for row in pruning)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from transformers import EarlyStoppingCallback, integrations
+from transformers import EarlyStoppingCallback, integrations, set_seed
 from transformers import trainer as transformers_trainer
 from transformers.trainer_utils import BestRun, HPSearchBackend
 
@@ -206,6 +206,7 @@ class TestHyperparameterSearch:
         assert len(histories[1]) == 4
         settings = {"policy": RandomPruning(0.4), **trials[0]}
         alone = pruning_trainer(vit(), Images(SIZE), tmp_path / "alone", **settings)
+        set_seed(7)  # as the trials' `model_init` does
         alone.train()
         assert untimed(histories[0]) == untimed(alone.pruning_history)
 
@@ -219,6 +220,7 @@ class TestHyperparameterSearch:
             policy=RandomPruning(0.5),
         )
         alone = pruning_trainer(vit(), Images(SIZE), tmp_path / "alone", policy=RandomPruning(0.5), **settings)
+        set_seed(7)  # as the trials' `model_init` does
         alone.train()
         assert_same_bits(weights_of(trainer), weights_of(alone))
         assert untimed(histories[1]) == untimed(alone.pruning_history)

@@ -11,7 +11,16 @@ import torch
 from transformers.trainer_callback import ProgressCallback
 
 from hf_dynprune import InfoBatch, PruningHistory, RandomPruning
-from tests.support.helpers import Images, StepLog, assert_same_bits, pruning_trainer, stock_trainer, vit, weights_of
+from tests.support.helpers import (
+    Images,
+    LoggedRows,
+    StepLog,
+    assert_same_bits,
+    pruning_trainer,
+    stock_trainer,
+    vit,
+    weights_of,
+)
 from tests.support.policies import FixedKeep, Halving
 
 
@@ -124,7 +133,8 @@ def test_throughput_counts_the_samples_trained_on(tmp_path):
 
 
 def test_history_file_has_a_line_per_epoch(tmp_path):
-    trainer = pruning_trainer(vit(), Images(40), tmp_path, policy=RandomPruning(0.25), num_train_epochs=2)
+    log = LoggedRows()
+    trainer = pruning_trainer(vit(), Images(40), tmp_path, [log], policy=RandomPruning(0.25), num_train_epochs=2)
     trainer.train()
     history = PruningHistory.load(tmp_path)
     assert history.as_dicts() == trainer.pruning_history.as_dicts()
@@ -136,7 +146,7 @@ def test_history_file_has_a_line_per_epoch(tmp_path):
     assert len(history[1].score_quantiles) == 5
     assert history[0].projected_saving == pytest.approx(0.25)
     assert history[0].seconds_train > 0
-    rows = [row for row in trainer.state.log_history if "dynprune/kept" in row]
+    rows = [row for row in log.rows if "dynprune/kept" in row]
     assert [(row["dynprune/kept"], row["epoch"]) for row in rows] == [(30, 1.0), (30, 2.0)]
 
 

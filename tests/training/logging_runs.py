@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from tests.support.helpers import Images, pruning_trainer, vit
+from tests.support.helpers import Images, LoggedRows, pruning_trainer, vit
 
 
 def main(folder: Path, backends: list[str]) -> None:
@@ -17,6 +17,7 @@ def main(folder: Path, backends: list[str]) -> None:
         vit(),
         Images(48),
         folder / "out",
+        [logged := LoggedRows()],
         num_train_epochs=4,
         prune_method="infobatch",
         report_to=backends,
@@ -27,7 +28,7 @@ def main(folder: Path, backends: list[str]) -> None:
     trainer.train()
     run = trainer._training.run
     found = {
-        "log": trainer.state.log_history,
+        "log": logged.rows,
         "scores": run.store.view().score.tolist(),
         "history": trainer.pruning_history.as_dicts(),
     }

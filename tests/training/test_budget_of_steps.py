@@ -26,6 +26,7 @@ from hf_dynprune.records.state_files import CheckpointError
 from hf_dynprune.report.card import CardContent
 from tests.support.helpers import (
     Images,
+    LoggedRows,
     StepLog,
     arguments,
     assert_same_bits,
@@ -104,8 +105,9 @@ def test_a_run_that_never_prunes_is_the_stock_trainers_shorter_run(name, policy,
         assert ours.savings.saved == pytest.approx(saving, abs=0.1)
 
 
-def finished(tmp_path, policy=None, size=SIZE, **flags):
-    trainer = pruning_trainer(vit(), Images(size), tmp_path, policy=policy, **{"num_train_epochs": 8, **STEPS, **flags})
+def finished(tmp_path, policy=None, callbacks=(), size=SIZE, **flags):
+    flags = {"num_train_epochs": 8, **STEPS, **flags}
+    trainer = pruning_trainer(vit(), Images(size), tmp_path, callbacks, policy=policy, **flags)
     trainer.train()
     return trainer
 
@@ -140,12 +142,12 @@ def test_epochs_know_that_the_run_has_the_shorter_runs_length(tmp_path):
 
 def test_the_account_is_against_the_full_run_also_from_the_folder(tmp_path, caplog):
     with caplog.at_level("INFO", "hf_dynprune"):
-        trainer = finished(tmp_path, RandomPruning(0.6), size=200)
+        trainer = finished(tmp_path, RandomPruning(0.6), [logged := LoggedRows()], size=200)
     account, done = trainer.savings, trainer.pruning_history.forward_passes
     assert (account.full, account.training, account.full_steps) == (8 * 200, done, 8 * 50)
     assert account.saved == pytest.approx(0.5, abs=0.01)
     assert account == PruningHistory.load(tmp_path).account() == CardContent.read(tmp_path).account
-    assert trainer.state.log_history[-2]["dynprune/saved"] == account.saved
+    assert logged.rows[-2]["dynprune/saved"] == account.saved
     assert f"50.0% of the forward passes saved ({done:,} of 1,600), 200 of 400 optimizer steps made" in caplog.text
     assert "`prune_budget='steps'` fixes 200 optimizer steps, those of 4 full epochs, to save 50.0% of 8" in caplog.text
     assert [record.projected_saving for record in trainer.pruning_history] == pytest.approx(10 * [0.5], abs=0.01)
@@ -226,7 +228,10 @@ def test_interrupted_after_every_step_equals_uninterrupted(policy, tmp_path):
         ({"prune_budget": "passes"}, "prune_budget: 'steps' then, None now"),
         ({"prune_budget": None}, "prune_budget: 'steps' then, None now"),
         ({"prune_target_saving": 0.4}, "prune_target_saving: 0.5 then, 0.4 now"),
-        ({"prune_target_saving": None, "max_steps": 24}, "run fixed by `max_steps`: False then, True now"),
+        (
+            {"prune_target_saving": None, "max_steps": 24},
+            "prune_target_saving: 0.5 then, None now; prune_budget: 'steps' then, None now",
+        ),
         ({"per_device_train_batch_size": 2}, "optimizer steps of a full epoch: 6 then, 11 now"),
     ],
 )

@@ -20,7 +20,7 @@ from hf_dynprune.records.record import EpochRecord
 from hf_dynprune.records.worth import worth_of
 from hf_dynprune.training import backends as logging_backends
 from hf_dynprune.training.backends import epoch_scalars, find_backends, send_histograms, send_picture
-from tests.support.helpers import Images, pruning_trainer, vit, without_worth
+from tests.support.helpers import Images, LoggedRows, pruning_trainer, vit
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, SIZE = 4, 48
@@ -188,12 +188,13 @@ def test_what_is_unknown_is_not_logged():
 
 
 def test_a_run_without_pruning_logs_what_choosing_would_be_worth_and_nothing_else(tmp_path):
-    trainer = pruning_trainer(vit(), Images(8), tmp_path, num_train_epochs=2)
+    log = LoggedRows()
+    trainer = pruning_trainer(vit(), Images(8), tmp_path, [log], num_train_epochs=2)
     trainer.train()
-    ours = [{key for key in row if "dynprune" in key} for row in trainer.state.log_history]
+    ours = [{key for key in row if "dynprune" in key} for row in log.rows]
     figures = {"dynprune/concentration", "dynprune/kappa"}
     assert [keys for keys in ours if keys] == [figures, figures | {"dynprune/staleness"}]
-    assert not [key for row in without_worth(trainer.state.log_history) for key in row if "dynprune" in key]
+    assert not [key for row in trainer.state.log_history for key in row if "dynprune" in key]
 
 
 @pytest.mark.parametrize(("method", "epochs", "lines"), [("none", 2, 0), ("none", 3, 1), ("infobatch", 3, 1)])

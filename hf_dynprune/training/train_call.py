@@ -1,0 +1,87 @@
+"""One call of `train()`: which seeds its run has, and who asks for its loader."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..records.state_files import StateCache
+from ..serving.distributed import from_first_process
+from ..serving.generators import initial_seed
+from ..training_args import DynPruneArguments
+from .seeds import RunSeeds
+
+
+class TrainCall(ABC):
+    """The call of `train()` that is under way, or the last one; a part of the `TrainerContext`."""
+
+    args: Any
+    accelerator: Any
+    states: StateCache
+    _seeds: RunSeeds | None = None
+    _is_called = False
+    _begun_with: int | None = None
+    _checkpoint: str | None = None
+
+    @property
+    @abstractmethod
+    def flags(self) -> DynPruneArguments:
+        """The pruning flags."""
+
+    @property
+    @abstractmethod
+    def batch_size(self) -> int:
+        """Samples of one process's batch."""
+
+    @property
+    def seeds(self) -> RunSeeds:
+        """Of the run under way, or of the last one, the same on every process; before a run, those of the arguments."""
+        return RunSeeds.of(self.args, self.flags.prune_seed) if self._seeds is None else self._seeds
+
+    @contextmanager
+    def called(self) -> Iterator[None]:
+        """Context of one call of `train()`."""
+        self._is_called, self._seeds, self._begun_with = True, None, None
+        try:
+            yield
+        finally:
+            self._is_called, self._checkpoint = False, None
+            self.states.clear()  # left there where the run failed before it was taken up
+
+    def begins_run(self) -> bool:
+        """Whether it is the loop of `train()` that asks for a loader; the run's seeds are read then.
+
+        Others may ask, as a callback that evaluates on the training set, and get the stock loader. A loop begins again
+        where `auto_find_batch_size` has lowered the batch size.
+        """
+        if not self._is_called or self._begun_with == self.batch_size:
+            return False
+        self._read_seeds()
+        return True
+
+    def _read_seeds(self) -> None:
+        """The first process's seeds: from arguments, the checkpoint that is resumed, or torch's generator."""
+        self._seeds = from_first_process(self.args, self._find_seeds)
+
+    @contextmanager
+    def stock_order(self) -> Iterator[None]:
+        """Context in which Accelerate orders the stock loader by the run's seed, which a resume takes over."""
+        config = self.accelerator.dataloader_config
+        before, config.data_seed = config.data_seed, self.seeds.order
+        try:
+            yield
+        finally:
+            config.data_seed = before
+
+    def _find_seeds(self) -> RunSeeds:
+        seeds = RunSeeds.of(self.args, self.flags.prune_seed, initial_seed())
+        saved = None if self._checkpoint is None else self.states.peek(self._checkpoint)
+        return seeds if saved is None else seeds.resumed(saved)
+
+    def note_begin(self) -> None:
+        """Note that the run has begun."""
+        if self._is_called and self._seeds is None:  # a `get_train_dataloader` of the user's own, with a selector
+            self._read_seeds()
+        self._begun_with = self.batch_size
