@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, InfoBatch, OrderDPSelector, RandomPruning
 from tests.support.helpers import (
@@ -66,7 +67,7 @@ class TestPlaces:
 
     def test_callbacks_get_rows_of_prunings_own(self, trained):
         trainer, log = trained
-        assert own(log.rows)
+        assert bool(own(log.rows)) == trainer._training.prunes
         assert not own(trainer.state.log_history)
         assert [row for row in log.rows if row not in own(log.rows)] == trainer.state.log_history
 
@@ -149,6 +150,58 @@ def test_without_pruning_the_log_is_the_stock_trainers(name, tmp_path):
     assert [list(row) for row in runs[0].state.log_history] == [list(row) for row in runs[1].state.log_history]
     for theirs, mine in zip(*map(untimed_logs, runs), strict=True):
         assert mine == pytest.approx(theirs, rel=1e-6)
+
+
+EVENTS = [name for name in vars(TrainerCallback) if name.startswith("on_")]
+
+
+class Flow(TrainerCallback):
+    """Each event, with the step and what the control asked for then."""
+
+    def __init__(self):
+        self.events = []
+
+
+def _note(name):
+    def note(self, args, state, control, **kwargs):
+        logged = sorted(kwargs["logs"]) if "logs" in kwargs else None
+        self.events.append((name, state.global_step, state.epoch, vars(control).copy(), logged))
+
+    return note
+
+
+for event in EVENTS:
+    setattr(Flow, event, _note(event))
+
+FLOWS = {
+    **SETTINGS,
+    "saved": {"save_strategy": "steps", "save_steps": 4, "logging_steps": 3},
+    "best of several": {**EVALUATED, "save_strategy": "epoch", "load_best_model_at_end": True},
+    "no rest": {"gradient_accumulation_steps": 4, "dataloader_drop_last": True, "logging_strategy": "epoch"},
+}
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_without_pruning_callbacks_are_called_as_by_the_stock_trainer(name, tmp_path):
+    flows = []
+    for make in (stock_trainer, pruning_trainer):
+        flows.append(Flow())
+        make(vit(), Images(), tmp_path / make.__name__, [flows[-1]], **FLOWS[name]).train()
+    assert flows[1].events == flows[0].events
+    assert {"on_log", "on_step_end", "on_train_end"} <= {event[0] for event in flows[0].events}
+
+
+class LossOnly(DynPruneTrainer):
+    """A `log` that takes every row for one of the Trainer's."""
+
+    def log(self, logs, *args, **kwargs):
+        assert {"loss", "eval_loss", "train_loss"} & set(logs)
+        super().log(logs, *args, **kwargs)
+
+
+def test_without_pruning_an_override_of_log_gets_the_trainers_rows_alone(tmp_path):
+    args = DynPruneTrainingArguments(**arguments(tmp_path, eval_strategy="epoch", prune_method="none"))
+    LossOnly(model=vit(), args=args, train_dataset=Images(), eval_dataset=Images(8)).train()
 
 
 class TestShares:
