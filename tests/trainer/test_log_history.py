@@ -191,6 +191,38 @@ def test_without_pruning_callbacks_are_called_as_by_the_stock_trainer(name, tmp_
     assert {"on_log", "on_step_end", "on_train_end"} <= {event[0] for event in flows[0].events}
 
 
+def kinds_of_callbacks(trainer):
+    return [type(each).__name__ for each in trainer.callback_handler.callbacks]
+
+
+class TestCallbackList:
+    """What stands among the trainer's callbacks."""
+
+    @pytest.mark.parametrize("shown", [{}, {"disable_tqdm": False}, {"report_to": "tensorboard"}], ids=str)
+    @pytest.mark.parametrize("given", [[], [Flow]], ids=["no callback", "one callback"])
+    def test_without_pruning_it_is_the_stock_trainers(self, shown, given, tmp_path):
+        makers = (stock_trainer, pruning_trainer)
+        stock, ours = (make(vit(), Images(), tmp_path, [kind() for kind in given], **shown) for make in makers)
+        assert kinds_of_callbacks(ours) == kinds_of_callbacks(stock)
+        ours.train()
+        assert kinds_of_callbacks(ours) == kinds_of_callbacks(stock)
+
+    @pytest.mark.parametrize("chooser", [name for name in CHOOSERS if name != "none"])
+    def test_with_pruning_it_has_the_one_that_steps_schedulers_along_full_data(self, chooser, tmp_path):
+        trainer = pruning_trainer(vit(), Images(), tmp_path, **CHOOSERS[chooser], num_train_epochs=1)
+        for _ in range(2):
+            assert kinds_of_callbacks(trainer).count("NominalStepping") == 1
+            trainer.train()
+
+    def test_it_follows_a_flag_that_was_changed(self, tmp_path):
+        trainer = pruning_trainer(vit(), Images(), tmp_path, num_train_epochs=1)
+        for method, expected in (("random", 1), ("random", 1), ("none", 0), ("random", 1)):
+            trainer.args.prune_method = method
+            trainer.args.prune_ratio = 0.4 if method == "random" else None
+            trainer.train()
+            assert kinds_of_callbacks(trainer).count("NominalStepping") == expected
+
+
 class LossOnly(DynPruneTrainer):
     """A `log` that takes every row for one of the Trainer's."""
 
