@@ -240,7 +240,8 @@ class DynPruneMixin(Trainer):
         step, served = self._loss_step, self._loss_step.served(inputs)
         if served is None or not (step.is_known or step.can_observe):
             plain = without_own_keys(inputs) if is_indexed(inputs) else inputs
-            return super().compute_loss(model, plain, return_outputs, num_items_in_batch)
+            with step.explained():
+                return super().compute_loss(model, plain, return_outputs, num_items_in_batch)
         if step.is_stock:
             value, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
             result = step.observe(model, inputs, served, value, outputs)
@@ -331,8 +332,8 @@ class DynPruneTrainer(DynPruneMixin, Trainer):
             (warm-up, seed, target, class floor, longest time unseen) hold for it too. Plain `TrainingArguments` mean
             the flags' defaults.
         selector: chooses inside each batch instead of a policy, also for iterable data sets; wins over the flags.
-        per_sample_loss: a `PerSampleLoss`, or a function `(model, inputs, outputs) -> [B]`, where the loss is not the
-            one that model and task have.
+        per_sample_loss: a `PerSampleLoss`, or a function `(model, inputs, outputs) -> [B]`, to train on instead of the
+            loss of the model or of your `compute_loss`, such as where that cannot be taken apart by sample.
 
     Raises:
         ValueError: for what cannot be pruned, when the trainer is built or on its first batch.

@@ -37,9 +37,11 @@ FOR = {
 }
 """What optional packages are for."""
 ALWAYS_REFUSED = (
-    "iterable data sets without a selector (`prune_selector`): a policy has to address each sample",
-    "mixed samples (mixup, cutmix) with a selector, or with another loss than that of classification",
-    "losses that match sets (Mask2Former, DETR) or compare the samples of a batch (CLIP)",
+    "iterable data sets, and a sampler or loader of your own, without a selector (`prune_selector`)",
+    "losses that compare the samples of a batch (CLIP, in-batch negatives), match sets (Mask2Former, DETR), or are "
+    "no sum over samples (the root of a mean, dice over a whole batch)",
+    "a `training_step` that calls neither `super().training_step` nor `self.compute_loss`",
+    "`MixingCollator` (mixup, cutmix) with a selector, or with another loss than that of classification",
     "packing of several samples into one row, and trainers that make their own batches (GRPO)",
     "tensor, context and sequence parallelism; `batch_rebalance`",
 )
@@ -175,6 +177,7 @@ def examine_model(name: str) -> list[Finding]:
     import transformers
 
     from ..losses import find_loss
+    from ..losses.interception import InterceptedLoss
 
     try:
         cls = getattr(transformers, name, None) if name.isidentifier() else None
@@ -194,6 +197,9 @@ def examine_model(name: str) -> list[Finding]:
         loss = find_loss(model)
     except ValueError as error:
         return [Finding("problem", str(error))]
+    if isinstance(loss, InterceptedLoss):
+        text = "its loss is taken apart by sample (InterceptedLoss); the first batch shows whether it can be"
+        return [Finding("note", f"{cls.__name__}: {text}")]
     return [Finding("ok", f"{cls.__name__}: the loss of a sample comes from {type(loss).__name__}")]
 
 
@@ -247,6 +253,7 @@ def _examine_run(args: Any, num_samples: int | None) -> Iterator[Finding]:
     from ..decisions.guarantees import CoverEvery
     from ..decisions.length import counts_steps, shorter_epochs
     from ..decisions.schedule import RunLength
+    from ..methods.none import NoPruning
     from ..training.batch_run import describe_selection
     from ..training.refusals import check_batch_size, refuse_dropped_visits, refuse_unsupported
 
@@ -255,7 +262,8 @@ def _examine_run(args: Any, num_samples: int | None) -> Iterator[Finding]:
     try:
         if args.max_steps <= 0:
             check_epochs(epochs)
-        refuse_unsupported([0], args)
+        if selector is not None or not isinstance(policy, NoPruning):
+            refuse_unsupported([0], args)
         if selector is not None:
             check_batch_size(selector, args.train_batch_size)
             yield Finding("ok", describe_selection(selector, args.train_batch_size))

@@ -52,7 +52,9 @@ def doctor(flags: Flags = None, model: Model = None, samples: Samples = None) ->
             raise ValueError(f"`--samples` ({samples}) without flags to look at: give those of the script after `--`.")
     for finding in findings:
         typer.echo(f"{SIGNS[finding.state]} {finding.text}")
-    typer.echo("\nWhatever the flags, refused with a message that says what to do instead:")
+    typer.echo(
+        "\nRefused with a message that says what to do instead, unless nothing is pruned (`--prune_method none`):"
+    )
     for line in ALWAYS_REFUSED:
         typer.echo(f"  - {line}")
     problems = sum(finding.state == "problem" for finding in findings)

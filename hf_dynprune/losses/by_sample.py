@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 
 from .torch_functions import (
     ARITHMETIC,
+    LINEAR,
     LOSSES,
     MEANS,
     SELECT,
@@ -92,6 +93,7 @@ class BySample(TorchFunctionMode):
         """The loss functions that were taken apart, with their arguments and what they gave."""
         self._carried: dict[int, tuple[Tensor, Tensor]] = {}
         self._places: dict[int, frozenset[Place]] = {}
+        self._bent: set[int] = set()
         self._owners: dict[int, tuple[Tensor, Tensor]] = {}
         self._of_parameters: dict[int, Tensor] = {}
 
@@ -112,6 +114,10 @@ class BySample(TorchFunctionMode):
         found = self._carried.get(id(number))
         return None if found is None else found[1]
 
+    def is_sum(self, number: Tensor) -> bool:
+        """Whether the number is a sum of the samples' parts: no root or power of them, and no ratio of two sums."""
+        return id(number) not in self._bent
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         carrying = [each for each in tensors_in(args, kwargs) if id(each) in self._carried] if self._carried else []
@@ -122,6 +128,8 @@ class BySample(TorchFunctionMode):
         result = func(*args, **kwargs)
         if isinstance(result, Tensor):
             if carrying:
+                if any(id(each) in self._bent for each in carrying) or _bends(func, args, carrying):
+                    self._bent.add(id(result))
                 self._follow(func, args, kwargs, result, before)
             else:
                 self._note_origin(func, args, kwargs, result)
@@ -316,3 +324,16 @@ class BySample(TorchFunctionMode):
 def _is_learned(values: Tensor) -> bool:
     """Whether gradients flow through it; without gradients anywhere, whether they might."""
     return values.requires_grad or (values.is_floating_point() and not torch.is_grad_enabled())
+
+
+def _bends(func: Any, args: Any, carrying: list[Tensor]) -> bool:
+    """Whether the function makes something else than a sum of what the numbers it is given are sums of.
+
+    Numbers that no gradient flows through, such as counts, are as good as constants.
+    """
+    learned = [each for each in carrying if each.requires_grad]
+    if not learned or func.__name__ in LINEAR:
+        return False
+    if func.__name__.strip("_") in ("div", "truediv", "itruediv"):
+        return any(each is args[-1] for each in learned)
+    return func.__name__.strip("_") not in ("mul", "rmul", "imul") or len(learned) > 1

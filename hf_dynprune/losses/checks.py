@@ -68,6 +68,34 @@ def _miscounted(loss: PerSampleLoss, inputs: dict[str, Any]) -> ValueError | Non
     return None
 
 
+def _of_stock(
+    loss: PerSampleLoss,
+    model: torch.nn.Module,
+    inputs: dict[str, Any],
+    stock: Callable[..., Any],
+    wrong: ValueError | None,
+) -> tuple[float, Any]:
+    """(stock loss, outputs to compare it by): those of its own forward pass, or another with the same random numbers.
+
+    `wrong` is what the loss said of the batch: raised, as `StockFails` where the stock loss cannot be made either.
+    """
+    start = torch.get_rng_state()
+    reads_outputs = type(loss).forward is PerSampleLoss.forward
+    try:
+        found = stock(model, dict(inputs), return_outputs=reads_outputs)
+    except Exception as error:
+        if wrong is None:
+            raise
+        raise StockFails(str(wrong)) from error
+    if wrong is not None:
+        raise wrong
+    value, outputs = found if reads_outputs else (found, None)
+    if not isinstance(outputs, Mapping):
+        torch.set_rng_state(start)
+        outputs = loss.forward(model, inputs)
+    return value.item(), outputs
+
+
 def compare_with_stock(
     loss: PerSampleLoss, model: torch.nn.Module, inputs: dict[str, Any], stock: Callable[..., Any]
 ) -> bool:
@@ -92,21 +120,7 @@ def compare_with_stock(
         return True  # the batch has shown that the model makes no such loss
     inputs = without_mixing(inputs)  # a mixed image has a loss towards the label of its own sample, too
     with torch.no_grad():
-        start, outputs = torch.get_rng_state(), None
-        reads_outputs = type(loss).forward is PerSampleLoss.forward
-        try:
-            value = stock(model, dict(inputs), return_outputs=reads_outputs)
-        except Exception as error:
-            if wrong is None:
-                raise
-            raise StockFails(str(wrong)) from error
-        if wrong is not None:
-            raise wrong
-        value, outputs = value if reads_outputs else (value, None)
-        expected = value.item()
-        if not isinstance(outputs, Mapping):
-            torch.set_rng_state(start)  # so that a model that draws numbers draws the same ones
-            outputs = loss.forward(model, inputs)
+        expected, outputs = _of_stock(loss, model, inputs, stock, wrong)
         terms = loss(model, inputs, outputs)
         got = float(terms.total.sum() / loss.count(inputs).sum().clamp(min=1) + (terms.extra or 0.0))
         if math.isfinite(expected) and not math.isclose(got, expected, rel_tol=rel_tol, abs_tol=1e-5):

@@ -36,7 +36,7 @@ Compute = Callable[[Any, dict[str, Any], Any], Any]
 class LossApart:
     """A loss `value`, and `carried` `[2, B]`: B times the part of each sample in it, and the loss of each one alone.
 
-    `others` and `counts` are places in the code, as in `BySample`.
+    `others` and `counts` are places in the code, as in `BySample`, and `is_sum` is whether the parts make up the loss.
     """
 
     value: Tensor
@@ -44,6 +44,7 @@ class LossApart:
     outputs: Any
     others: frozenset[Place]
     counts: frozenset[Place]
+    is_sum: bool
 
 
 class InterceptedLoss(PerSampleLoss):
@@ -155,7 +156,7 @@ class InterceptedLoss(PerSampleLoss):
         if self.gradient_proxy is None and not self.is_verified:
             self.gradient_proxy = self._proxy(mode, carried[1].detach(), inputs)
         others = frozenset(mode.seen) - mode.places_of(loss)
-        return LossApart(loss, carried, outputs, others, frozenset(mode.counted))
+        return LossApart(loss, carried, outputs, others, frozenset(mode.counted), mode.is_sum(loss))
 
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: LossApart) -> LossTerms:
         carried, rows = outputs.carried, outputs.carried.shape[1]
@@ -169,10 +170,12 @@ class InterceptedLoss(PerSampleLoss):
 
     def _check_parts(self, found: LossApart) -> None:
         value, parts = float(found.value.detach()), float(found.carried[0].detach().double().mean())
-        if math.isfinite(value) and not math.isclose(value, parts, rel_tol=1e-3, abs_tol=1e-5):
+        is_alike = not math.isfinite(value) or math.isclose(value, parts, rel_tol=1e-3, abs_tol=1e-5)
+        if not (found.is_sum and is_alike):
             raise ValueError(
                 f"The loss of {self.owner} is {value:.6g} on the first batch, the parts of its samples are "
-                f"{parts:.6g}: it is no sum over samples, such as a root or a power of a mean. {_DO_PASS_ONE}"
+                f"{parts:.6g}: it is no sum over samples, such as a root or a power of a mean, or a ratio of "
+                f"two sums. {_DO_PASS_ONE}"
             )
 
     def verify(self, model: torch.nn.Module, inputs: Mapping[str, Any], terms: LossTerms, rel_tol: float) -> None:

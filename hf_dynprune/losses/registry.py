@@ -106,10 +106,10 @@ def known_loss(
     scan_losses()
     found: Factory | None = next((factory for matches, factory in _LOSSES if matches(model)), None)
     if found is not None and found.__module__.startswith(f"{__package__}."):
-        if not _is_forward_known(model):
-            found(model, label_smoothing, **(options or {}))  # what is refused by the name of a class stays refused
+        if hasattr(model, "_loss_function"):
             found = None
-        elif hasattr(model, "_loss_function"):
+        elif not _is_forward_known(model):
+            found(model, label_smoothing, **(options or {}))  # what is refused by the name of a class stays refused
             found = None
     _check_options(found or InterceptedLoss, options or {}, model)
     return None if found is None else found(model, label_smoothing, **(options or {}))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
 from ..common.logs import logger
@@ -86,6 +87,8 @@ class LossStep:
         """Places of batches dealt out since then: `forwarded`, and samples that the collator left out."""
         self.failure: Exception | None = None
         """Why other code could not make its loss of the first batch, though its steps may do without."""
+        self.refusal: ValueError | None = None
+        """Why samples have no losses, where the stock loss is trained on; None once that was made."""
         self._check = check
         self._accelerator = accelerator
         self._window: list[tuple[Any, Served]] = []
@@ -258,6 +261,17 @@ class LossStep:
         )
         result = StepResult(found.value, found.outputs, served.index, count, found.carried[1].detach())
         return ((found.value, found.outputs) if named.get("return_outputs") else found.value), result
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Context of a stock loss: where the first one fails, what is known of the reason is raised."""
+        try:
+            yield
+        except Exception as error:
+            if self.refusal is None or should_reduce_batch_size(error):
+                raise
+            raise ValueError(str(self.refusal)) from error
+        self.refusal = None
 
     def observe(self, model: Any, inputs: Mapping[str, Any], served: Served, value: Tensor, outputs: Any) -> Any:
         """The samples' losses beside a stock loss; None where they are not known."""

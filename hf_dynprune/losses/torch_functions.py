@@ -17,6 +17,19 @@ ARITHMETIC = frozenset(
     for prefix, suffix in (("", ""), ("", "_"), ("__", "__"), ("__r", "__"), ("__i", "__"))
 )
 """Names of functions that act on numbers one by one, so that they act on a row of them in the same way."""
+_SHAPES = """
+    stack cat concat sum mean to float double half bfloat16 type clone detach detach_ view reshape __getitem__ squeeze
+    unsqueeze contiguous cpu cuda flatten expand item __get__ __set__ requires_grad_ register_hook retain_grad
+"""
+LINEAR = frozenset(
+    [
+        f"{prefix}{name}{suffix}"
+        for name in ("add", "sub", "rsub", "neg")
+        for prefix, suffix in (("", ""), ("", "_"), ("__", "__"), ("__r", "__"), ("__i", "__"))
+    ]
+    + _SHAPES.split()
+)
+"""Names of functions that make sums of sums."""
 SELECT = (Tensor.__getitem__, Tensor.masked_select, torch.masked_select)
 MEANS, SUMS = (Tensor.mean, torch.mean), (Tensor.sum, torch.sum)
 

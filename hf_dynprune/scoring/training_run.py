@@ -206,14 +206,16 @@ class _ScoringTrainer(DynPruneTrainer):
         """The loss of the pruning trainer, unchanged; its outputs are shown to `watch`."""
         if self.needs_one_label:
             _require_one_label(self.accelerator.unwrap_model(model), inputs)
-        if self.watch is None or INDEX_KEY not in inputs:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        if PARTNER_KEY in inputs:
+        is_watched = self.watch is not None and INDEX_KEY in inputs
+        if is_watched and PARTNER_KEY in inputs:
             raise ValueError(
                 "Forgetting counts right answers to whole images, and the collator mixes them (mixup, cutmix): pass "
                 "one that does not mix, or score by 'el2n' or 'grand'."
             )
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        result = super().compute_loss(model, inputs, return_outputs or is_watched, num_items_in_batch)
+        if self.watch is None or not is_watched:
+            return result
+        loss, outputs = result
         self.watch.note(inputs[INDEX_KEY], inputs["labels"], _logits(outputs))
         return (loss, outputs) if return_outputs else loss
 

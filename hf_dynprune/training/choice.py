@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from transformers import Trainer
+
 from ..decisions.policy import PruningPolicy
 from ..methods.none import NoPruning
 from ..selectors.contract import BatchSelector
 from ..serving.loader import find_plan_sampler
 from ..training_args import DynPruneArguments
-from .combining import refuse_arguments, refuse_own_data, refuse_trainer
+from .combining import owner_of, refuse_arguments, refuse_own_data, refuse_trainer
 from .context import TrainerContext
 from .epochs import EpochPruning
 from .in_batch import InBatchSelection
@@ -62,9 +64,12 @@ def _why_stock(context: TrainerContext) -> str:
     try:
         refuse_trainer(context.trainer_class, context.mixin, args)
         refuse_unsupported(context.train_dataset, args)
-        refuse_own_data(context.trainer_class, context.mixin)
+        refuse_own_data(context.trainer_class, context.mixin, args)
     except ValueError as error:
         return str(error)
+    loading = owner_of("get_train_dataloader", context.trainer_class, context.mixin)
+    if loading is not Trainer:
+        return f"{loading.__name__} has a `get_train_dataloader` of its own, whose order a plan does not have."
     if args.train_sampling_strategy == "group_by_length" or not accelerator.use_seedable_sampler:
         return "The stock Trainer draws the order of an epoch from torch's global generator, a plan from its own."
     return ""

@@ -1,7 +1,8 @@
 """Which trainer classes pruning can be combined with: a rule on what they override, asked before they are built.
 
 The pruning trainer comes first in the order of inheritance. Methods that it wraps reach the other class through
-`super()`. Methods that it replaces in training do not, and what they did would be lost without a message.
+`super()`, and a `compute_loss` of the other class is taken apart by sample. A loader or sampler of the other class
+would have no effect, and is refused where a plan is served.
 """
 
 from __future__ import annotations
@@ -31,18 +32,25 @@ def refuse_arguments(trainer_class: type, arguments: Any) -> None:
 
 
 def refuse_trainer(trainer_class: type, mixin: type, arguments: Any) -> None:
-    """Raise a ValueError, with what to do instead, where the class computes a loss that pruning would replace.
+    """Raise a ValueError, with what to do instead, where the trainer class has no losses of single samples.
 
-    `arguments` are the training arguments, None for the class's own; `has_loss`: a `per_sample_loss` is given.
+    `arguments` are the training arguments, None for the class's own.
     """
     owner = owner_of("compute_loss", trainer_class, mixin)
     name = trainer_class.__name__
-    if _package(owner) == "sentence_transformers":
+    generating = owner_of("_prepare_inputs", trainer_class, mixin)
+    if generating is not Trainer and owner_of("_get_train_sampler", trainer_class, mixin) is not Trainer:
         raise ValueError(
-            f"{name} combines data pruning with a trainer of sentence-transformers ({owner.__module__}): its losses "
-            "compare the samples of a batch with each other, so no sample has a loss of its own, which policies and "
-            "selectors alike go by. Train with its own trainer; choose the data beforehand, such as with "
-            "`dataset.select`, or prune an `AutoModelForSequenceClassification` (a cross encoder) with DynPruneTrainer."
+            f"{name} combines data pruning with {generating.__name__}, which samples and generates its own batches "
+            "(`_get_train_sampler`, `_prepare_inputs`): the samples of the data set have no loss to go by. Choose the "
+            "data beforehand, such as with `dataset.select`, or set `prune_method='none'`."
+        )
+    if _package(owner) == "trl" and owner.__name__ == "KTOTrainer":
+        raise ValueError(
+            f"{name} combines data pruning with TRL's KTOTrainer, whose loss compares an answer with the mean KL "
+            "divergence of its batch, and takes wanted and unwanted answers apart: no sample has a loss of its own. "
+            "The divergence is 0 at first, so the first batch would not show it. Choose the data beforehand, such as "
+            "with `dataset.select`, train on pairs with DPOTrainer, or set `prune_method='none'`."
         )
     refuse_arguments(trainer_class, arguments)
     known = find_trainer_loss(owner)
@@ -50,8 +58,11 @@ def refuse_trainer(trainer_class: type, mixin: type, arguments: Any) -> None:
         known.refuse_settings(name, arguments)
 
 
-def refuse_own_data(trainer_class: type, mixin: type) -> None:
-    """Raise a ValueError where the class chooses or loads the training data itself: a plan would not be served."""
+def refuse_own_data(trainer_class: type, mixin: type, arguments: Any) -> None:
+    """Raise a ValueError where the class chooses or loads the training data itself: a plan would not be served.
+
+    The loader of sentence-transformers is known: with its default batch sampler it shuffles, as the stock one does.
+    """
     sampled = trainer_class._get_train_sampler is not Trainer._get_train_sampler  # type: ignore[attr-defined]
     if sampled:
         raise ValueError(
@@ -59,11 +70,26 @@ def refuse_own_data(trainer_class: type, mixin: type) -> None:
             "plan decides what an epoch visits. Write it as a PruningPolicy, or remove it."
         )
     owner = owner_of("get_train_dataloader", trainer_class, mixin)
-    if owner is not Trainer:
+    if _package(owner) == "sentence_transformers":
+        _refuse_composed_batches(trainer_class, arguments)
+    elif owner is not Trainer:
         raise ValueError(
             f"{owner.__name__} has a `get_train_dataloader` of its own, which {trainer_class.__name__} would not use: "
             "the plan decides what an epoch visits. Change data set and collator instead, or use a selector "
             "(`prune_selector`), which chooses inside the batches of any loader."
+        )
+
+
+def _refuse_composed_batches(trainer_class: type, arguments: Any) -> None:
+    """Raise a ValueError where a trainer of sentence-transformers does more with its data than to shuffle them."""
+    sampler = getattr(arguments, "batch_sampler", None)
+    sampler = getattr(sampler, "value", sampler)
+    owner = next(base for base in trainer_class.__mro__ if "get_batch_sampler" in vars(base))
+    if sampler != "batch_sampler" or _package(owner) != "sentence_transformers":
+        raise ValueError(
+            f"{trainer_class.__name__} is a trainer of sentence-transformers whose batch sampler composes batches "
+            f"itself (`batch_sampler` {sampler!r}, `get_batch_sampler` of {owner.__name__}), so no plan can be served: "
+            "use the default ones, or set `prune_method='none'`."
         )
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import datasets
+from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 
 from ..common.logs import logger
@@ -23,7 +24,7 @@ from ..records.usable_checkpoint import choose_checkpoint, remove_markers
 from ..serving.distributed import collect
 from ..serving.mixing import PARTNER_KEY, mixes, training_collator
 from ..training_args import DynPruneArguments
-from .combining import is_of_trl
+from .combining import is_of_trl, owner_of
 from .gpu_meter import find_meter
 from .protocol import Training
 from .train_call import TrainCall
@@ -101,7 +102,12 @@ class TrainerContext(TrainCall):
 
     @property
     def train_data_and_collator(self) -> tuple[Any, Any]:
-        """Training set and collator without the columns that the model does not take, as in the stock loader."""
+        """Training set and collator without the columns that the model does not take, as in the stock loader.
+
+        A loader of the trainer class's own leaves the columns to its collator.
+        """
+        if owner_of("get_train_dataloader", self.trainer_class, self.mixin) is not Trainer:
+            return self.train_dataset, training_collator(self._trainer.data_collator)
         return without_unused_columns(self._trainer, self.train_dataset, training_collator(self._trainer.data_collator))
 
     @property

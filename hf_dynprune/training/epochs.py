@@ -105,7 +105,7 @@ class EpochPruning:
         context, dataset = self.context, self.context.train_dataset
         if dataset is not None:
             refuse_unsupported(dataset, context.args)
-            refuse_own_data(context.trainer_class, context.mixin)
+            refuse_own_data(context.trainer_class, context.mixin, context.args)
             self._add_guarantees()
         self._length.check(self.policy)
 

@@ -165,7 +165,7 @@ def _compare_with_stock(
     try:
         step.is_checked = compare_with_stock(loss, context.plain_model, inputs, stock)
     except ValueError as error:
-        if isinstance(error, StockFails):
+        if isinstance(error, StockFails) or (is_given and isinstance(error, OtherLoss)):
             raise ValueError(str(error)) from error.__cause__
         if is_given:
             raise

@@ -36,21 +36,30 @@ def make_loss_step(trainer: Any, context: TrainerContext, given: Given, stock: C
     smoothing = trainer.label_smoother.epsilon if trainer.label_smoother is not None else 0.0
     if context.training.is_stock or context.train_dataset is None:
         return LossStep(None, context.accelerator, name, is_stock=True)
-    check = partial(check_first_batch, trainer, context, stock, is_given=given is not None)
     if given is not None:
-        loss = resolve_loss(given, options)
-        return LossStep(loss, context.accelerator, name, check=check)
+        check = partial(check_first_batch, trainer, context, stock, is_given=True)
+        return LossStep(resolve_loss(given, options), context.accelerator, name, check=check)
     has_code = has_code_of_its_own(trainer, context)
-    known = None
+    known, refusal = None, None
     try:
         known = _known_loss(trainer, context, smoothing, options)
-    except ValueError:
+    except ValueError as error:
+        refusal = None if has_code else error
         if options or not (is_off or has_code):
             raise
     if is_off and (has_code or known is None):
-        return LossStep(known, context.accelerator, name, is_stock=True)
+        step = LossStep(known, context.accelerator, name, is_stock=True)
+        step.refusal = refusal
+        return step
     if known is None or has_code:
+        if options:
+            raise ValueError(
+                f"`prune_loss_kwargs` ({dict(options)!r}) with a loss that code of {name} or of its model makes, which "
+                "they cannot reach: leave the flag out, or that code."
+            )
         known = intercepted_loss(trainer, context)
+    is_given = bool(options) or not type(known).__module__.startswith("hf_dynprune.")
+    check = partial(check_first_batch, trainer, context, stock, is_given=is_given)
     return LossStep(known, context.accelerator, name, check=check)
 
 

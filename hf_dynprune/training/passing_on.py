@@ -27,7 +27,8 @@ def passes_loss_on(function: Callable[..., Any]) -> bool:
     calls = [node for node in ast.walk(method) if _is_of_super(node)]
     if len(calls) != 1 or not _passes_number(calls[0]) or _repeats(method, calls[0]):
         return False
-    names = set(_bound_to(method, calls[0]))
+    names = set(_bound_to(method, lambda value: value is calls[0]))
+    names |= set(_bound_to(method, lambda value: isinstance(value, ast.Name) and value.id in names))
     returned = [node.value for node in ast.walk(method) if isinstance(node, ast.Return)]
     return (
         bool(returned) and not _is_changed(method, names) and all(_is_of(value, calls[0], names) for value in returned)
@@ -52,10 +53,10 @@ def _repeats(method: ast.FunctionDef, call: ast.AST) -> bool:
     return any(call is each for node in inner for each in ast.walk(node))
 
 
-def _bound_to(method: ast.FunctionDef, call: ast.AST) -> Iterator[str]:
-    """Names of what the call gives."""
+def _bound_to(method: ast.FunctionDef, is_meant: Callable[[ast.AST], bool]) -> Iterator[str]:
+    """Names that such a value, or its parts, are assigned to."""
     for node in ast.walk(method):
-        if isinstance(node, ast.Assign) and node.value is call:
+        if isinstance(node, ast.Assign) and is_meant(node.value):
             for target in node.targets:
                 yield from (each.id for each in ast.walk(target) if isinstance(each, ast.Name))
 

@@ -57,8 +57,13 @@ class RunSeeds:
         return cls(draws, order, draws, order, are_draws_given=True, is_order_given=True)
 
     def resumed(self, saved: Mapping[str, Any]) -> RunSeeds:
-        """Those of the saved run where no argument gives one: a resumed script need not repeat its `set_seed`."""
+        """Those of the saved run where no argument gives one: a resumed script need not repeat its `set_seed`.
+
+        With another `seed` among the arguments nothing is taken over: it is another run, or the stock Trainer's.
+        """
         then = _saved(saved)
+        if saved["run"]["stock_seed"] != self.named_order:
+            return self
         return replace(
             self,
             draws=self.draws if self.are_draws_given else then["draws"],

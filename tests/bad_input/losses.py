@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 from torch.nn import functional
-from transformers import Trainer, ViTForImageClassification, ViTModel
+from transformers import ViTForImageClassification, ViTModel
 
-from hf_dynprune import DynPruneMixin, DynPruneTrainer
+from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments
 from hf_dynprune.losses import LossTerms, PerSampleLoss
 from hf_dynprune.losses.classification import ClassificationLoss
 from tests.bad_input import Case, build, first_batch, plain, refused
 from tests.bad_input.data import collate
-from tests.support.helpers import vit
+from tests.support.helpers import Images, arguments, vit
 
 
 def losses(inputs, outputs):
@@ -54,43 +54,40 @@ def replaced_loss_function():
 
 
 def bypassing(place):
-    """ViT's forward takes any keyword, so nothing else would notice."""
+    """ViT's forward takes any keyword, so nothing else would notice that the given loss is not used."""
 
     class Bypassing(DynPruneTrainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             return model(**inputs).loss
 
-    return plain(Bypassing, place)
+    return Bypassing(
+        model=vit(),
+        args=DynPruneTrainingArguments(**arguments(place / "run")),
+        train_dataset=Images(),
+        per_sample_loss=lambda model, inputs, outputs: losses(inputs, outputs),
+    )
 
 
-def uncounted(place):
-    """In front of the mixin, without `super()`."""
+def stepping(place):
+    """A step without `compute_loss`, whose loss no weight can reach."""
 
-    class Uncounted(DynPruneTrainer):
-        def _get_num_items_in_batch(self, batch_samples, device):
-            return torch.tensor(4)
+    class Stepping(DynPruneTrainer):
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            loss = model(**self._prepare_inputs(inputs)).loss
+            self.accelerator.backward(loss)
+            return loss.detach()
 
-    return plain(Uncounted, place)
-
-
-def doubled_loss():
-    class Doubled(Trainer):
-        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            return 2 * super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
-
-    return Doubled
+    return plain(Stepping, place)
 
 
-def counting_all():
-    class Counting(Trainer):
-        def _get_num_items_in_batch(self, batch_samples, device):
-            return sum(len(batch["labels"]) for batch in batch_samples)
-
-    return Counting
+def norm_of_losses(outputs, labels, num_items_in_batch=None):
+    return functional.cross_entropy(outputs.logits, labels, reduction="none").square().mean().sqrt()
 
 
-def combined(base):
-    return lambda place: plain(type("Combined", (DynPruneMixin, base()), {}), place)
+def compared(outputs, labels, num_items_in_batch=None):
+    """Each image with all others of its batch."""
+    logits = outputs.logits @ outputs.logits.T
+    return functional.cross_entropy(logits, torch.arange(len(logits)))
 
 
 def doubled_model():
@@ -166,39 +163,42 @@ LOSSES = {
         terms=lambda loss: LossTerms(loss, loss, extra=loss),
     ),
     # Models and trainers
-    "model without a task": refused(
-        r"No per-sample loss is known for Linear, .*: pass `per_sample_loss=fn` .* or register one with",
+    "model without a task": first_batch(
+        "The batch received was empty, .* your training dataset contains keys expected by the model",
         model=lambda: torch.nn.Linear(2, 2),
+        prune_method="infobatch",
     ),
-    "model without a head": refused(
-        "No per-sample loss is known for ViTModel, which takes no labels .*: pass `per_sample_loss=fn`",
+    "model without a head": first_batch(
+        "The model did not return a loss from the inputs, only the following keys: last_hidden_state,pooler_output",
         model=lambda: ViTModel(vit().config),
+        prune_method="infobatch",
     ),
-    "model with a loss function of its own": refused(
-        "ViTForImageClassification was given a `loss_function` of its own. Pass the same loss .* `per_sample_loss=fn`",
+    "model with a loss function without a loss": first_batch(
+        r"The loss of ViTForImageClassification \(missing\) cannot be taken apart by sample: .*`per_sample_loss=fn`",
         model=replaced_loss_function,
+        prune_method="infobatch",
     ),
-    "items that are counted elsewhere": Case(
-        uncounted,
-        "`_get_num_items_in_batch` of Uncounted did not reach the pruning trainer's, .* call `super.*` in it",
-        RuntimeError,
-        steps=0,
-    ),
-    "compute_loss that bypasses the weights": Case(
+    "compute_loss that bypasses a given loss": Case(
         bypassing,
-        "`compute_loss` of Bypassing did not reach the pruning trainer's: .* or call `super...compute_loss`",
+        "`compute_loss` of Bypassing did not reach the pruning trainer's: .* Call `super...compute_loss` in it, which",
         RuntimeError,
         steps=0,
     ),
-    "compute_loss of a combined trainer": Case(
-        combined(doubled_loss),
-        "Doubled has a `compute_loss` of its own, which Combined would not use in training: .* If each sample has a "
-        "loss, pass it as `per_sample_loss=fn`",
+    "training_step without compute_loss": Case(
+        stepping,
+        "of Stepping did not .* Its `training_step` calls neither `super...training_step` nor `self.compute_loss`",
+        RuntimeError,
+        steps=0,
     ),
-    "count of a combined trainer": Case(
-        combined(counting_all),
-        "Counting has a `_get_num_items_in_batch` of its own, which Combined would not use in training: .* If the "
-        "method only adds to the stock one, write it in a subclass of the pruning trainer and call `super",
+    "loss that is no sum over samples": first_batch(
+        "of DynPruneTrainer is .* on the first batch, the parts of its samples are .*: it is no sum over samples",
+        compute_loss_func=norm_of_losses,
+        prune_method="infobatch",
+    ),
+    "loss that compares samples": first_batch(
+        "DynPruneTrainer's loss of a sample is .* in its batch and .* alone: samples are compared with each other",
+        compute_loss_func=compared,
+        prune_method="infobatch",
     ),
     "model with another loss": first_batch(
         r"ClassificationLoss gives 1\.\d+ on the first batch where DoubledForImageClassification's own loss is "

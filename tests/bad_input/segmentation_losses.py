@@ -30,12 +30,6 @@ def parameters(message, **given):
     return model_of(segformer, message, prune_loss_kwargs=given)
 
 
-def with_own_loss():
-    model = segformer()
-    model.loss_function = lambda *args, **kwargs: 0
-    return model
-
-
 def mask2former():
     backbone = ConvNextConfig(
         hidden_sizes=[8] * 4, depths=[1] * 4, out_features=["stage1", "stage2", "stage3", "stage4"]
@@ -58,15 +52,17 @@ SEGMENTATION_LOSSES = {
         segformer,
         "`label_smoothing_factor` 0.1 does not apply to segmentation: the Trainer's",
         label_smoothing_factor=0.1,
+        prune_method="infobatch",
     ),
     "one label where the model has none": model_of(
-        lambda: beit(num_labels=1), "has `num_labels` 1, which it refuses itself"
+        lambda: beit(num_labels=1), "has `num_labels` 1, which it refuses itself", prune_method="infobatch"
     ),
-    "DPT without auxiliary head": model_of(lambda: dpt(use_auxiliary_head=False), "fails to compute its own loss"),
-    "a segmenter with a loss of its own": model_of(
-        with_own_loss, "SegformerForSemanticSegmentation was given a `loss_f"
+    "DPT without auxiliary head": model_of(
+        lambda: dpt(use_auxiliary_head=False), "fails to compute its own loss", prune_method="infobatch"
     ),
-    "set-based loss": model_of(mask2former, "Mask2FormerForUniversalSegmentation matches predictions to objects"),
+    "set-based loss": model_of(
+        mask2former, "Mask2FormerForUniversalSegmentation matches predictions to objects", prune_method="infobatch"
+    ),
     "unknown parameter of the loss": parameters(
         "Unknown parameter 'scores' in `prune_loss_kwargs`: .* takes: denom", scores="mean"
     ),

@@ -55,10 +55,7 @@ def on_two_processes(place: Path) -> DynPruneTrainer:
     """Dispatched map-style data, as on two processes."""
     trainer = build(place, selector=RandomSelector(), accelerator_config={"dispatch_batches": True})
     trainer._training.context = SimpleNamespace(
-        **{
-            name: getattr(trainer._context, name)
-            for name in ("args", "train_dataset", "compute_loss_func", "batch_size")
-        },
+        **{name: getattr(trainer._context, name) for name in ("args", "train_dataset", "batch_size")},
         accelerator=trainer.accelerator,
         layout=Layout(4, 1, 2),
     )

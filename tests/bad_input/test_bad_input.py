@@ -82,20 +82,39 @@ def test_bad_input(name, tmp_path, saved):
     assert case.steps == (None if log is None else len(log.steps))
 
 
+@pytest.mark.parametrize(
+    "name", ["label smoothing", "one label where the model has none", "DPT without auxiliary head", "set-based loss"]
+)
+def test_where_the_stock_loss_fails_without_pruning_the_reason_is_the_same(name, tmp_path, monkeypatch):
+    case = SEGMENTATION_LOSSES[name]
+    monkeypatch.setattr("tests.bad_input.segmentation_losses.build", stock_build)
+    log = StepLog()
+    trainer = case.act(tmp_path)
+    trainer.add_callback(log)
+    with pytest.raises(ValueError, match=case.message) as caught:
+        trainer.train()
+    assert caught.value.__cause__ is not None  # the stock Trainer's own
+    assert not log.steps
+
+
+def stock_build(*args, **flags):
+    return build(*args, **{**flags, "prune_method": "none"})
+
+
 def test_size_of_the_catalogue():
     assert {kind: len(cases) for kind, cases in KINDS.items()} == {
         "flags": 58,
         "parameters": 66,
-        "settings": 10,
+        "settings": 9,
         "data sets": 11,
         "labels": 20,
         "collators": 13,
         "losses": 28,
-        "segmentation losses": 19,
+        "segmentation losses": 18,
         "policies": 32,
         "selectors": 40,
-        "checkpoints": 30,
-        "resumes": 16,
+        "checkpoints": 29,
+        "resumes": 15,
         "image folders": 8,
         "image tables": 13,
         "image files": 9,

@@ -152,7 +152,7 @@ def test_flags_are_judged_as_the_trainer_would(flags, samples, state, said):
     ("name", "state", "said"),
     [
         ("ViTForImageClassification", "ok", "ClassificationLoss"),
-        ("CLIPModel", "problem", "trained on pairs"),
+        ("CLIPModel", "note", "the first batch shows whether it can be"),
         ("no/such-folder", "problem", "cannot be built"),
     ],
 )

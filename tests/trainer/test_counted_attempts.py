@@ -37,6 +37,9 @@ class CountToCome(TodaysCount):
         result = super()._init_training_state(max_steps, updates, epochs, checkpoint, trial)
         self.attempts = json.loads(Path(checkpoint, FILE).read_text()) if checkpoint else 0
         self.state.optimizer_step_attempts = self._initial_optimizer_step_attempts = self.attempts
+        if checkpoint:  # the place in the data will be counted in attempts too
+            epoch, step = divmod(self.attempts, updates)
+            return epoch, step * self.args.gradient_accumulation_steps
         return result
 
     def attempt(self) -> None:

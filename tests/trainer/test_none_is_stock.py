@@ -59,6 +59,16 @@ class OwnCount(Trainer):
         return torch.tensor(5)
 
 
+class Doubled(Trainer):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        return 2 * super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+
+
+class AllLabels(Trainer):
+    def _get_num_items_in_batch(self, batch_samples, device):
+        return sum(len(batch["labels"]) for batch in batch_samples)
+
+
 class OwnWindow(Trainer):
     """Batches that something rebuilds on the way to the model."""
 
@@ -78,6 +88,12 @@ class OwnWindow(Trainer):
 
 def twice(outputs, labels, num_items_in_batch=None):
     return 2 * torch.nn.functional.cross_entropy(outputs.logits, labels)
+
+
+def with_own_loss():
+    model = vit()
+    model.loss_function = lambda labels, logits, config, **_: torch.nn.functional.multi_margin_loss(logits, labels)
+    return model
 
 
 def lengths():
@@ -161,11 +177,15 @@ UNSTEADY = {
 }
 """Of which two stock runs differ."""
 LOSSES = {
-    "own compute_loss": Setting("has a `compute_loss` of its own", behind=OwnLoss),
-    "own count of items": Setting("has a `_get_num_items_in_batch` of its own", behind=OwnCount),
-    "compute_loss_func": Setting("`compute_loss_func`", parts={"compute_loss_func": twice}),
+    "own compute_loss": Setting("", behind=OwnLoss),
+    "loss changed": Setting("", behind=Doubled),
+    "own count of items": Setting("", behind=OwnCount),
+    "count of all labels": Setting("", behind=AllLabels),
+    "compute_loss_func": Setting("", parts={"compute_loss_func": twice}),
+    "loss function of the model": Setting("", model=with_own_loss),
 }
-REFUSED = {name: each for name, each in {**SETTINGS, **UNSTEADY, **LOSSES}.items() if "generator" not in each.why}
+"""Which pruning serves too."""
+REFUSED = {name: each for name, each in {**SETTINGS, **UNSTEADY}.items() if "generator" not in each.why}
 
 
 def compare(setting, folder, **flags):
@@ -192,6 +212,38 @@ def test_what_pruning_refuses_is_trained_as_stock_trains_it(name, tmp_path):
 def test_a_method_that_prunes_is_still_refused(name, tmp_path):
     with pytest.raises(ValueError, match=REFUSED[name].why):
         REFUSED[name].trainer("random", tmp_path, prune_ratio=0.4).train()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_method_prunes_with_a_loss_of_the_users(name, tmp_path):
+    trainer = LOSSES[name].trainer("infobatch", tmp_path, prune_kwargs={"delta": 1.0})
+    trainer.train()
+    kept = [record.kept for record in trainer.pruning_history]
+    assert kept[0] == 22 > min(kept)
+
+
+def bypassing(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    return model(**inputs).loss
+
+
+def counting(self, batch_samples, device):
+    return torch.tensor(4)
+
+
+@pytest.mark.parametrize(("name", "method"), [("compute_loss", bypassing), ("_get_num_items_in_batch", counting)])
+def test_a_method_in_front_of_the_mixin_that_calls_no_super_is_used(name, method, tmp_path):
+    front = type("Front", (DynPruneMixin, Trainer), {name: method})
+    behind = type("Behind", (Trainer,), {name: method})
+    runs = []
+    for kind, flags in ((behind, {}), (front, {"prune_method": "none"})):
+        args = (DynPruneTrainingArguments if flags else TrainingArguments)(**arguments(tmp_path), **flags)
+        runs.append(kind(model=vit(), args=args, train_dataset=Images()))
+        runs[-1].train()
+    assert_same_bits(weights_of(runs[1]), weights_of(runs[0]))
+    args = DynPruneTrainingArguments(**arguments(tmp_path), prune_method="infobatch", prune_kwargs={"delta": 1.0})
+    pruned = front(model=vit(), args=args, train_dataset=Images())
+    pruned.train()
+    assert min(record.kept for record in pruned.pruning_history) < 22
 
 
 @pytest.mark.parametrize("name", SETTINGS | UNSTEADY)
@@ -275,13 +327,14 @@ def test_data_that_come_later_decide(tmp_path):
     assert len(ours.pruning_history) == 2
 
 
-@pytest.mark.parametrize("policy", [NoPruning(), RandomPruning(0.0)], ids=str)
-def test_a_policy_object_that_prunes_nothing_is_none(policy, tmp_path):
+def test_the_policy_object_none_is_none(tmp_path):
     ours = type("Ours", (DynPruneMixin, OwnSampler), {})
     args = TrainingArguments(**arguments(tmp_path))
-    trained = ours(model=vit(), args=args, train_dataset=Images(), policy=policy)
+    trained = ours(model=vit(), args=args, train_dataset=Images(), policy=NoPruning())
     trained.train()
     assert trained.state.global_step == 18
+    with pytest.raises(ValueError, match="has a `_get_train_sampler` of its own"):  # it leaves nothing out, by a plan
+        ours(model=vit(), args=args, train_dataset=Images(), policy=RandomPruning(0.0))
 
 
 def test_a_shorter_run_by_steps_is_the_stock_trainers_shorter_run(tmp_path):

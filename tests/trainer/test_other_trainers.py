@@ -33,7 +33,7 @@ from hf_dynprune import (
     RandomPruning,
     RandomSelector,
 )
-from tests.support.helpers import Images, arguments, assert_same_bits, vit, weights_of
+from tests.support.helpers import Images, arguments, assert_same_bits, bert, vit, weights_of
 from tests.support.tiny_text import EOS, PAD, ForwardedRows, llama, sentences, texts, tokenizer
 from tests.trainer.test_resume import untimed, untimed_logs
 
@@ -176,6 +176,10 @@ class OwnLoader(Trainer):
         return super().get_train_dataloader()
 
 
+COLUMNS = {name: sentences(24, seed) for seed, name in enumerate("abc")}
+COLUMNS |= {"label": [float(at % 2) for at in range(24)], "score": [at / 24 for at in range(24)]}
+
+
 def combined(base):
     return type("Pruning", (DynPruneMixin, base), {})
 
@@ -204,21 +208,87 @@ def test_a_loader_of_the_class_serves_a_selector_but_no_plan(tmp_path):
     assert selected.pruning_history[0].kept == 11
 
 
-class TestSentenceTransformers:
-    """Refused by the class alone: no model is loaded."""
+SERVED = {
+    "BinaryCrossEntropyLoss": ("cross_encoder", ("a", "b", "label")),
+    "MSELoss": ("cross_encoder", ("a", "b", "score")),
+    "CosineSimilarityLoss": ("bi_encoder", ("a", "b", "score")),
+    "TripletLoss": ("bi_encoder", ("a", "b", "c")),
+    "ContrastiveLoss": ("bi_encoder", ("a", "b", "label")),
+}
 
-    @pytest.mark.parametrize(
-        "name",
-        ["SentenceTransformerTrainer", "cross_encoder.CrossEncoderTrainer", "sparse_encoder.SparseEncoderTrainer"],
-    )
-    @pytest.mark.parametrize("way", ["policy", "selector", "per_sample_loss"])
-    def test_refused(self, name, way):
-        package = pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
-        for part in name.split("."):
-            package = getattr(package, part)
-        given = {"policy": RandomPruning(0.5), "selector": RandomSelector(0.5), "per_sample_loss": lambda *parts: parts}
-        with pytest.raises(ValueError, match="trainer of sentence-transformers .* compare the samples of a batch"):
-            combined(package)(model=None, train_dataset=texts(), **{way: given[way]})
+
+class TestSentenceTransformers:
+    """Losses of single samples are pruned; losses that compare samples show on the first batch."""
+
+    @pytest.fixture(autouse=True)
+    def package(self):
+        return pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+
+    @staticmethod
+    def cross_encoder(folder, loss, columns, **flags):
+        from sentence_transformers import cross_encoder
+
+        bert(num_labels=1).save_pretrained(folder / "model")
+        tokenizer().save_pretrained(folder / "model")
+        model = cross_encoder.CrossEncoder(str(folder / "model"), device="cpu", num_labels=1)
+        made = getattr(cross_encoder.losses, loss)(model)
+        trainer, config = cross_encoder.CrossEncoderTrainer, cross_encoder.CrossEncoderTrainingArguments
+        return TestSentenceTransformers.build(trainer, config, model, made, folder, columns, **flags)
+
+    @staticmethod
+    def bi_encoder(folder, loss, columns, **flags):
+        import sentence_transformers
+        from sentence_transformers.sentence_transformer import losses, modules
+
+        sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+        config = BertConfig(vocab_size=len(tokenizer()), hidden_size=16, **sizes)
+        BertModel(config).save_pretrained(folder / "model")
+        tokenizer().save_pretrained(folder / "model")
+        layers = modules.Transformer(str(folder / "model"), max_seq_length=32)
+        model = sentence_transformers.SentenceTransformer(modules=[layers, modules.Pooling(16)], device="cpu")
+        trainer = sentence_transformers.SentenceTransformerTrainer
+        config = sentence_transformers.SentenceTransformerTrainingArguments
+        return TestSentenceTransformers.build(
+            trainer, config, model, getattr(losses, loss)(model), folder, columns, **flags
+        )
+
+    @staticmethod
+    def build(trainer, config, model, loss, folder, columns, selector=None, **flags):
+        args = dataclasses.make_dataclass("Arguments", [], bases=(DynPruneArguments, config))
+        flags = arguments(folder / "run", **flags)
+        if selector is None:
+            flags |= {"prune_method": "infobatch", "prune_kwargs": {"delta": 1.0}}
+        rows = datasets.Dataset.from_dict({name: COLUMNS[name] for name in columns})
+        return combined(trainer)(model=model, args=args(**flags), train_dataset=rows, loss=loss, selector=selector)
+
+    @pytest.mark.parametrize("loss", SERVED)
+    def test_losses_of_single_samples_are_pruned(self, loss, tmp_path):
+        kind, columns = SERVED[loss]
+        trainer = getattr(self, kind)(tmp_path, loss, columns)
+        trainer.train()
+        kept = [record.kept for record in trainer.pruning_history]
+        assert kept[0] == 24 > min(kept)
+
+    def test_a_selector_chooses_pairs(self, tmp_path):
+        trainer = self.cross_encoder(
+            tmp_path, "BinaryCrossEntropyLoss", ("a", "b", "label"), selector=RandomSelector(0.5)
+        )
+        trainer.train()
+        assert [record.kept for record in trainer.pruning_history] == [12] * 3
+
+    @pytest.mark.parametrize("kind", ["cross_encoder", "bi_encoder"])
+    def test_a_loss_that_compares_samples_is_refused_on_the_first_batch(self, kind, tmp_path):
+        trainer = getattr(self, kind)(tmp_path, "MultipleNegativesRankingLoss", ("a", "b"))
+        with pytest.raises(ValueError, match="in its batch and .* alone: samples are compared with each other"):
+            trainer.train()
+        assert trainer.state.global_step == 0
+
+    @pytest.mark.parametrize("sampler", ["no_duplicates", "group_by_label"])
+    def test_a_batch_sampler_that_composes_batches_is_refused(self, sampler, tmp_path):
+        with pytest.raises(
+            ValueError, match=f"whose batch sampler composes batches itself .`batch_sampler` '{sampler}'"
+        ):
+            self.bi_encoder(tmp_path, "ContrastiveLoss", ("a", "b", "label"), batch_sampler=sampler)
 
 
 class TestTRL:
@@ -229,12 +299,16 @@ class TestTRL:
         monkeypatch.setenv("CI", "1")
         return pytest.importorskip("trl", reason="TRL is not installed")
 
-    @pytest.mark.parametrize("name", ["DPOTrainer", "RewardTrainer", "KTOTrainer", "GRPOTrainer", "RLOOTrainer"])
-    def test_refused_before_data_are_prepared(self, trl, name):
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("KTOTrainer", "TRL's KTOTrainer, whose loss compares an answer with the mean KL divergence of its batch"),
+            ("GRPOTrainer", "GRPOTrainer, which samples and generates its own batches"),
+            ("RLOOTrainer", "RLOOTrainer, which samples and generates its own batches"),
+        ],
+    )
+    def test_refused_before_data_are_prepared(self, trl, name, message):
         base = getattr(trl, name)
-        message = (
-            f"{name} has a `compute_loss` of its own, which Pruning would not use in training: .*`per_sample_loss=fn`"
-        )
         with pytest.raises(ValueError, match=message):
             combined(base)(model=llama(), args=None, train_dataset=texts(), processing_class=tokenizer())
 

@@ -9,7 +9,8 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from hf_dynprune import DynPruneTrainer, InfoBatch
-from hf_dynprune.serving.indexed import WEIGHT_KEY
+from hf_dynprune.serving.indexed import INDEX_KEY, WEIGHT_KEY
+from hf_dynprune.serving.served import take_served
 from tests.support import helpers
 from tests.support.helpers import (
     Images,
@@ -169,8 +170,10 @@ def test_weights_keep_their_precision_where_deepspeed_casts(tmp_path, monkeypatc
     plugin = SimpleNamespace(hf_ds_config=SimpleNamespace(dtype=lambda: torch.bfloat16))
     monkeypatch.setattr(type(trainer.accelerator.state), "deepspeed_plugin", plugin)
     monkeypatch.setattr(trainer, "is_deepspeed_enabled", True)
-    batch = {"pixel_values": torch.rand(2, 3, 4, 4), WEIGHT_KEY: torch.tensor([1.7, 2.3])}
-    got = trainer._prepare_inputs(dict(batch))
+    weight = torch.tensor([1.7, 2.3])
+    batch, _ = take_served({"pixel_values": torch.rand(2, 3, 4, 4), INDEX_KEY: torch.arange(2), WEIGHT_KEY: weight})
+    got = trainer._prepare_inputs(batch)
     assert got["pixel_values"].dtype == torch.bfloat16
+    assert list(got) == ["pixel_values"]
     assert got[WEIGHT_KEY].dtype == torch.float32
-    assert torch.equal(got[WEIGHT_KEY], batch[WEIGHT_KEY])
+    assert torch.equal(got[WEIGHT_KEY], weight)

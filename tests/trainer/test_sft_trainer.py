@@ -24,6 +24,7 @@ from hf_dynprune import (
 )
 from hf_dynprune.losses import find_trainer_loss
 from hf_dynprune.losses.sft import SFTLoss, refuse_sft_settings
+from tests.losses.test_losses import without_its_check
 from tests.support.helpers import LoggedRows, StepLog, arguments, assert_same_bits, weights_of
 from tests.support.tiny_text import ForwardedRows, llama, questions, sentences, texts, tokenizer
 from tests.trainer.test_resume import Interrupt, InterruptAt, untimed, untimed_logs
@@ -245,13 +246,13 @@ def test_prunings_rows_do_not_take_the_metrics_of_the_next_row(tmp_path):
     assert all("mean_token_accuracy" in row for row in rows if "loss" in row)
 
 
-def test_the_first_batchs_check_leaves_no_trace_in_the_evaluation(tmp_path, monkeypatch):
+def test_the_first_batchs_check_leaves_no_trace_in_the_evaluation(tmp_path):
     values = []
     for check in (True, False):
         data = {"eval_dataset": texts(5, seed=9), "eval_strategy": "steps", "eval_steps": 1, "max_steps": 1}
         trainer = build(tmp_path / str(check), policy=RandomPruning(0.0), **data)
         if not check:
-            monkeypatch.setattr("hf_dynprune.training.choice.check_first_batch", lambda *_, **__: None)
+            trainer._make_loss_step = without_its_check(trainer)
         trainer.train()
         values += [
             {k: row[k] for k in row if "entropy" in k} for row in trainer.state.log_history if "eval_loss" in row
@@ -315,7 +316,7 @@ REFUSED = {
 def test_settings_without_a_loss_per_sample_are_refused(name, tmp_path):
     flags, message = REFUSED[name]
     with pytest.raises(ValueError, match=message):
-        build(tmp_path, **flags)
+        build(tmp_path, prune_method="infobatch", **flags)
 
 
 def test_flags_that_trl_would_drop_are_refused(tmp_path):
