@@ -71,7 +71,7 @@ class DynPruneMixin(Trainer):
         self._weights_folder = ""
         self._training.check()
         self._make_loss_step()
-        self.add_callback(NominalStepping(self._context))
+        NominalStepping.watch(self, self._context)
 
     def _make_loss_step(self) -> None:
         stock = super().compute_loss
@@ -166,6 +166,7 @@ class DynPruneMixin(Trainer):
         )
         self._make_loss_step()
         self._context.begin(trial)
+        NominalStepping.watch(self, self._context)
         if not self._training.is_stock:
             save_description(self._context, self._training, self._given[:2] != (None, None))
         length = StockLength(num_update_steps_per_epoch, max_steps, self._stock_epochs, position)

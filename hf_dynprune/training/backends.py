@@ -1,7 +1,8 @@
 """What backends of the Trainer's log show beside single figures: histograms of scores and weights, and one picture.
 
 They are sent through the backend's own client, found among the trainer's callbacks, and made only where there is one.
-Single figures go through `Trainer.log`.
+Single figures go through `Trainer.log`. Where nothing is pruned they go to the clients too, so that callbacks and a
+`log` of the user's are called as in a stock run.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def epoch_scalars(record: EpochRecord) -> dict[str, float]:
 
 
 def worth_scalars(record: EpochRecord) -> dict[str, float]:
-    """What `Trainer.log` is given at the end of an epoch with any policy: whether choosing could pay."""
+    """Figures at the end of an epoch with any policy: whether choosing could pay."""
     figures = {"concentration": record.concentration, "staleness": record.staleness}
     if record.concentration is not None:
         figures["kappa"] = 1 / record.concentration
@@ -70,6 +71,9 @@ def report_savings(context: TrainerContext) -> None:
 class Backend(Protocol):
     """A place that logs go to."""
 
+    def figures(self, figures: Mapping[str, float], step: int) -> None:
+        """Show single figures, where `Trainer.log` would put them."""
+
     def histogram(self, name: str, values: NDArray[Any], step: int) -> None:
         """Show the distribution of finite values `[M]`."""
 
@@ -80,6 +84,10 @@ class Backend(Protocol):
 class _TensorBoard:
     def __init__(self, writer: Any) -> None:
         self.writer = writer
+
+    def figures(self, figures: Mapping[str, float], step: int) -> None:
+        for name, value in figures.items():
+            self.writer.add_scalar(f"train/{name}", value, step)
 
     def histogram(self, name: str, values: NDArray[Any], step: int) -> None:
         self.writer.add_histogram(f"train/{name}", values, step)
@@ -94,14 +102,17 @@ class _Module:
     def __init__(self, module: Any) -> None:
         self.module = module
 
+    def figures(self, figures: Mapping[str, float], step: int) -> None:
+        self._log(figures, step)
+
     def histogram(self, name: str, values: NDArray[Any], step: int) -> None:
-        self._log(name, self.module.Histogram(np_histogram=np.histogram(values, BINS)), step)
+        self._log({name: self.module.Histogram(np_histogram=np.histogram(values, BINS))}, step)
 
     def image(self, name: str, picture: NDArray[np.uint8], step: int) -> None:
-        self._log(name, self.module.Image(picture), step)
+        self._log({name: self.module.Image(picture)}, step)
 
-    def _log(self, name: str, value: Any, step: int) -> None:
-        self.module.log({f"train/{name}": value, "train/global_step": step})
+    def _log(self, row: Mapping[str, Any], step: int) -> None:
+        self.module.log({f"train/{name}": value for name, value in row.items()} | {"train/global_step": step})
 
 
 def find_backends(callbacks: Iterable[Any]) -> list[Backend]:
@@ -117,6 +128,12 @@ def find_backends(callbacks: Iterable[Any]) -> list[Backend]:
         elif "WandbCallback" in names and callback._wandb is not None and callback._wandb.run is not None:
             found.append(_Module(callback._wandb))
     return found
+
+
+def send_figures(callbacks: Iterable[Any], step: int, figures: Mapping[str, float]) -> None:
+    """Send single figures to the backends alone, past `Trainer.log`."""
+    if figures:
+        _send([partial(backend.figures, figures, step) for backend in find_backends(callbacks)], "a figure")
 
 
 def send_histograms(callbacks: Iterable[Any], step: int, arrays: Callable[[], Mapping[str, NDArray[Any]]]) -> None:
@@ -173,10 +190,10 @@ def history_picture(records: Sequence[EpochRecord]) -> NDArray[np.uint8]:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _send(calls: list[Callable[[], None]]) -> None:
+def _send(calls: list[Callable[[], None]], what: str = "a histogram or picture") -> None:
     """Make one call for each backend; a backend that fails is no reason to stop training."""
     for call in calls:
         try:
             call()
         except Exception as error:
-            logger.warning("A backend of the log did not take a histogram or picture of data pruning: %s", error)
+            logger.warning("A backend of the log did not take %s of data pruning: %s", what, error)

@@ -27,7 +27,7 @@ from ..serving.distributed import ScoreBuffer, agree
 from ..serving.labels import dataset_fingerprint
 from ..serving.loader import PlanLoader, check_served, plan_sampler, skipped_too_little
 from ..serving.sampler import PlanBatchSampler, visiting_order
-from .backends import epoch_scalars, send_histograms, worth_scalars
+from .backends import epoch_scalars, send_figures, send_histograms, worth_scalars
 from .combining import refuse_own_data
 from .context import TrainerContext
 from .epoch_run import EpochRun
@@ -253,11 +253,12 @@ class EpochPruning:
         finally:
             if context.is_first:
                 run.history.save(context.folder(trial))
-        if self.prunes and context.is_first:
-            send_histograms(context.callbacks, context.state.global_step, run.distributions)
-        scalars = epoch_scalars(record) if self.prunes else worth_scalars(record)
-        if scalars:
-            context.log(scalars)
+        if self.prunes:
+            if context.is_first:
+                send_histograms(context.callbacks, context.state.global_step, run.distributions)
+            context.log(epoch_scalars(record))
+        elif context.is_first:  # past `Trainer.log`, which calls callbacks that a stock run does not call here
+            send_figures(context.callbacks, context.state.global_step, worth_scalars(record))
 
     def finish(self, trial: Any, nominal: float) -> float:
         self._close_epoch(trial)

@@ -22,6 +22,16 @@ class NominalStepping(TrainerCallback):
     def __init__(self, context: TrainerContext) -> None:
         self._context = context
 
+    @classmethod
+    def watch(cls, trainer: Any, context: TrainerContext) -> None:
+        """Have one among the trainer's callbacks, and none where nothing is pruned: the list is the stock Trainer's."""
+        found = [each for each in context.callbacks if isinstance(each, cls)]
+        if context.training.is_off:
+            for each in found:
+                trainer.remove_callback(each)
+        elif not found:
+            trainer.add_callback(cls(context))
+
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called with the gradients of a window, before its optimizer step."""
         self._context.loss_step.refuse_unused()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import sys
+from types import MappingProxyType
 
 import pytest
 
@@ -44,9 +45,9 @@ def test_versions_outside_the_supported_ones_are_problems(monkeypatch, version, 
 
 @pytest.fixture
 def versions(monkeypatch):
-    """Other versions and requirements than the installed ones."""
+    """Other versions and requirements than the installed ones; transformers' table is empty unless told otherwise."""
 
-    def pretend(table=None, **told):
+    def pretend(table=MappingProxyType({}), **told):
         known, requires = doctor.installed, importlib.metadata.requires
         monkeypatch.setattr(doctor, "installed", lambda name: told.get(name, (known(name),))[0])
         more = lambda name: told.get(name, ())[1:]  # noqa: E731
@@ -70,7 +71,7 @@ def test_a_peft_that_is_new_enough_or_missing_is_none(versions, peft):
 
 
 def test_what_is_installed_here_fits(versions):
-    assert versions() == []
+    assert versions(table=None) == []
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_what_an_extra_or_another_python_needs_is_not_asked_for(versions, wish):
 
 def test_without_transformers_table_its_metadata_is_left(versions, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers.dependency_versions_table", None)
-    assert versions(peft=("0.0.1",)) == []
+    assert versions(table=None, peft=("0.0.1",)) == []
 
 
 def test_a_torchvision_that_does_not_import_is_a_problem(monkeypatch, tmp_path):

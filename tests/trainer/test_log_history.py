@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, InfoBatch, OrderDPSelector, RandomPruning
 from tests.support.helpers import (
@@ -66,7 +67,7 @@ class TestPlaces:
 
     def test_callbacks_get_rows_of_prunings_own(self, trained):
         trainer, log = trained
-        assert own(log.rows)
+        assert bool(own(log.rows)) == trainer._training.prunes
         assert not own(trainer.state.log_history)
         assert [row for row in log.rows if row not in own(log.rows)] == trainer.state.log_history
 
@@ -149,6 +150,90 @@ def test_without_pruning_the_log_is_the_stock_trainers(name, tmp_path):
     assert [list(row) for row in runs[0].state.log_history] == [list(row) for row in runs[1].state.log_history]
     for theirs, mine in zip(*map(untimed_logs, runs), strict=True):
         assert mine == pytest.approx(theirs, rel=1e-6)
+
+
+EVENTS = [name for name in vars(TrainerCallback) if name.startswith("on_")]
+
+
+class Flow(TrainerCallback):
+    """Each event, with the step and what the control asked for then."""
+
+    def __init__(self):
+        self.events = []
+
+
+def _note(name):
+    def note(self, args, state, control, **kwargs):
+        logged = sorted(kwargs["logs"]) if "logs" in kwargs else None
+        self.events.append((name, state.global_step, state.epoch, vars(control).copy(), logged))
+
+    return note
+
+
+for event in EVENTS:
+    setattr(Flow, event, _note(event))
+
+FLOWS = {
+    **SETTINGS,
+    "saved": {"save_strategy": "steps", "save_steps": 4, "logging_steps": 3},
+    "best of several": {**EVALUATED, "save_strategy": "epoch", "load_best_model_at_end": True},
+    "no rest": {"gradient_accumulation_steps": 4, "dataloader_drop_last": True, "logging_strategy": "epoch"},
+}
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_without_pruning_callbacks_are_called_as_by_the_stock_trainer(name, tmp_path):
+    flows = []
+    for make in (stock_trainer, pruning_trainer):
+        flows.append(Flow())
+        make(vit(), Images(), tmp_path / make.__name__, [flows[-1]], **FLOWS[name]).train()
+    assert flows[1].events == flows[0].events
+    assert {"on_log", "on_step_end", "on_train_end"} <= {event[0] for event in flows[0].events}
+
+
+def kinds_of_callbacks(trainer):
+    return [type(each).__name__ for each in trainer.callback_handler.callbacks]
+
+
+class TestCallbackList:
+    """What stands among the trainer's callbacks."""
+
+    @pytest.mark.parametrize("shown", [{}, {"disable_tqdm": False}, {"report_to": "tensorboard"}], ids=str)
+    @pytest.mark.parametrize("given", [[], [Flow]], ids=["no callback", "one callback"])
+    def test_without_pruning_it_is_the_stock_trainers(self, shown, given, tmp_path):
+        makers = (stock_trainer, pruning_trainer)
+        stock, ours = (make(vit(), Images(), tmp_path, [kind() for kind in given], **shown) for make in makers)
+        assert kinds_of_callbacks(ours) == kinds_of_callbacks(stock)
+        ours.train()
+        assert kinds_of_callbacks(ours) == kinds_of_callbacks(stock)
+
+    @pytest.mark.parametrize("chooser", [name for name in CHOOSERS if name != "none"])
+    def test_with_pruning_it_has_the_one_that_steps_schedulers_along_full_data(self, chooser, tmp_path):
+        trainer = pruning_trainer(vit(), Images(), tmp_path, **CHOOSERS[chooser], num_train_epochs=1)
+        for _ in range(2):
+            assert kinds_of_callbacks(trainer).count("NominalStepping") == 1
+            trainer.train()
+
+    def test_it_follows_a_flag_that_was_changed(self, tmp_path):
+        trainer = pruning_trainer(vit(), Images(), tmp_path, num_train_epochs=1)
+        for method, expected in (("random", 1), ("random", 1), ("none", 0), ("random", 1)):
+            trainer.args.prune_method = method
+            trainer.args.prune_ratio = 0.4 if method == "random" else None
+            trainer.train()
+            assert kinds_of_callbacks(trainer).count("NominalStepping") == expected
+
+
+class LossOnly(DynPruneTrainer):
+    """A `log` that takes every row for one of the Trainer's."""
+
+    def log(self, logs, *args, **kwargs):
+        assert {"loss", "eval_loss", "train_loss"} & set(logs)
+        super().log(logs, *args, **kwargs)
+
+
+def test_without_pruning_an_override_of_log_gets_the_trainers_rows_alone(tmp_path):
+    args = DynPruneTrainingArguments(**arguments(tmp_path, eval_strategy="epoch", prune_method="none"))
+    LossOnly(model=vit(), args=args, train_dataset=Images(), eval_dataset=Images(8)).train()
 
 
 class TestShares:

@@ -15,11 +15,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from transformers import TrainerCallback
 
 from hf_dynprune.records.record import EpochRecord
 from hf_dynprune.records.worth import worth_of
 from hf_dynprune.training import backends as logging_backends
-from hf_dynprune.training.backends import epoch_scalars, find_backends, send_histograms, send_picture
+from hf_dynprune.training.backends import epoch_scalars, find_backends, send_figures, send_histograms, send_picture
 from tests.support.helpers import Images, LoggedRows, pruning_trainer, vit
 
 ROOT = Path(__file__).parents[2]
@@ -187,14 +188,44 @@ def test_what_is_unknown_is_not_logged():
     assert "dynprune/score_median" not in epoch_scalars(RECORD_WITHOUT)
 
 
-def test_a_run_without_pruning_logs_what_choosing_would_be_worth_and_nothing_else(tmp_path):
-    log = LoggedRows()
-    trainer = pruning_trainer(vit(), Images(8), tmp_path, [log], num_train_epochs=2)
-    trainer.train()
-    ours = [{key for key in row if "dynprune" in key} for row in log.rows]
-    figures = {"dynprune/concentration", "dynprune/kappa"}
-    assert [keys for keys in ours if keys] == [figures, figures | {"dynprune/staleness"}]
-    assert not [key for row in trainer.state.log_history for key in row if "dynprune" in key]
+class TestNothingIsPruned:
+    """What choosing would be worth goes to the backends, and not through `Trainer.log`."""
+
+    FIGURES = frozenset({"train/dynprune/concentration", "train/dynprune/kappa"})
+
+    @pytest.fixture
+    def callback(self):
+        class Wandb(WandbCallback, TrainerCallback):
+            pass
+
+        Wandb.__name__ = "WandbCallback"
+        return Wandb
+
+    def test_backends_are_sent_what_choosing_would_be_worth_and_nothing_else(self, callback, tmp_path):
+        log, wandb = LoggedRows(), callback()
+        trainer = pruning_trainer(vit(), Images(8), tmp_path, [log, wandb], num_train_epochs=2)
+        trainer.train()
+        steps = {"train/global_step"}
+        assert [set(row) for row in wandb.sent] == [
+            self.FIGURES | steps,
+            self.FIGURES | steps | {"train/dynprune/staleness"},
+        ]
+        for row, record in zip(wandb.sent, trainer.pruning_history, strict=True):
+            assert row["train/dynprune/concentration"] == record.concentration
+            assert row["train/global_step"] == trainer.state.global_step * (record.epoch + 1) // 2
+        assert not [key for row in (*log.rows, *trainer.state.log_history) for key in row if "dynprune" in key]
+
+    def test_a_backend_that_fails_is_a_warning(self, callback, tmp_path, caplog):
+        trainer = pruning_trainer(vit(), Images(8), tmp_path, [callback(is_broken=True)], num_train_epochs=1)
+        trainer.train()
+        assert "did not take a figure of data pruning: the backend is gone" in caplog.text
+
+    def test_tensorboard_shows_them_beside_the_trainers_own(self):
+        written = []
+        writer = SimpleNamespace(add_scalar=lambda *row: written.append(row))
+        callback = type("TensorBoardCallback", (), {"tb_writer": writer})()
+        send_figures([callback], 3, {"dynprune/kappa": 2.0, "dynprune/concentration": 0.5})
+        assert written == [("train/dynprune/kappa", 2.0, 3), ("train/dynprune/concentration", 0.5, 3)]
 
 
 @pytest.mark.parametrize(("method", "epochs", "lines"), [("none", 2, 0), ("none", 3, 1), ("infobatch", 3, 1)])
