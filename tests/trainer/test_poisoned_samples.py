@@ -31,7 +31,7 @@ def test_the_weights_stay_finite(value, method, accumulation, tmp_path):
     trainer = pruning_trainer(vit(), poisoned(value), tmp_path, num_train_epochs=3, **flags)
     trainer.train()
     assert is_finite(trainer)
-    assert trainer.pruning_history[0].nonfinite == 1
+    assert sum(record.nonfinite for record in trainer.pruning_history) >= 1
 
 
 class Weighted(DynPruneTrainer):
