@@ -88,6 +88,8 @@ def train(task: Task, data: TaskData, plan: ArmPlan, key: RunKey, places: Places
             trainer.train()
         except FloatingPointError:  # all losses of an epoch: the metrics below are those of guessing
             has_diverged = True
+        # Without pruning the run goes on with weights that are none.
+        has_diverged |= not all(bool(torch.isfinite(each).all()) for each in trainer.model.parameters())
         spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
         facts = _facts(task, trainer, data, has_diverged) | spent | {"versions": AboutRun.load(folder).versions}
         return _measured(task, trainer, data, plan, key, facts)

@@ -39,7 +39,7 @@ from .torch_functions import (
 )
 
 Place = tuple[Any, ...]
-"""A place in the code, by the functions and lines that lead to it."""
+"""A place in the code, by the functions and instructions that lead to it."""
 
 
 def _place() -> Place:
@@ -49,7 +49,7 @@ def _place() -> Place:
         frame = frame.f_back
     found: list[Any] = []
     while frame is not None and len(found) < 2 * _CALLERS and not frame.f_code.co_filename.startswith(_PACKAGE):
-        found += [frame.f_code, frame.f_lineno]
+        found += [frame.f_code, frame.f_lasti]
         frame = frame.f_back
     return tuple(found)
 
@@ -159,7 +159,7 @@ class BySample(TorchFunctionMode):
             carried[id(args[0])] = first.clone()
         try:
             if func.__name__ in ARITHMETIC and all(each.dim() == 0 for each in tensors_in(args, kwargs)):
-                parts, alone = ({key: value[row] for key, value in carried.items()} for row in (0, 1))
+                parts, alone = ({key: value[row].clone() for key, value in carried.items()} for row in (0, 1))
                 parts = func(*replaced(args, parts), **replaced(kwargs, parts))
                 own = self._of_one_sample(args), self._of_one_sample(kwargs)
                 alone = func(*replaced(own[0], alone), **replaced(own[1], alone))
@@ -194,7 +194,7 @@ class BySample(TorchFunctionMode):
     def _note_origin(self, func: Any, args: Any, kwargs: Any, result: Tensor) -> None:
         """Remember what is made of parameters alone, and whose entries a mask selected."""
         tensors = tensors_in(args, kwargs)
-        if tensors and self._is_of_parameters(tensors[0]):
+        if any(self._is_of_parameters(each) for each in tensors):
             others = [each for each in tensors if not self._is_of_parameters(each)]
             is_elementwise = func.__name__ in ARITHMETIC and not any(each.requires_grad for each in others)
             is_alike = all(each.shape == result.shape or not each.dim() for each in others)
@@ -276,8 +276,10 @@ class BySample(TorchFunctionMode):
         if losses.dim() == 0:
             return None
         tensors = [each for each in given.values() if isinstance(each, Tensor)]
-        if self._is_of_parameters(tensors[0]):
-            return None
+        if any(self._is_of_parameters(each) for each in tensors[:2]) and not any(
+            each.requires_grad for each in tensors[:2] if not self._is_of_parameters(each)
+        ):
+            return None  # a penalty
         owners = self._owners_of(tensors, len(losses))
         totals = self._totals(losses, owners, is_of_loss=True)
         if totals is None:
@@ -299,7 +301,7 @@ class BySample(TorchFunctionMode):
 
     def _reduction(self, func: Any, values: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
         """A mean or sum over all entries; None for every other one."""
-        dim = kwargs.get("dim", args[0] if args else None)
+        dim = kwargs.get("dim", kwargs.get("axis", args[0] if args else None))
         if values.dim() == 0 or isinstance(dim, torch.dtype) or kwargs.get("keepdim") or len(args) > 1:
             return None
         every = set(range(values.dim()))
@@ -322,8 +324,8 @@ class BySample(TorchFunctionMode):
 
 
 def _is_learned(values: Tensor) -> bool:
-    """Whether gradients flow through it; without gradients anywhere, whether they might."""
-    return values.requires_grad or (values.is_floating_point() and not torch.is_grad_enabled())
+    """Whether gradients flow through it."""
+    return values.requires_grad
 
 
 def _bends(func: Any, args: Any, carrying: list[Tensor]) -> bool:
@@ -334,6 +336,7 @@ def _bends(func: Any, args: Any, carrying: list[Tensor]) -> bool:
     learned = [each for each in carrying if each.requires_grad]
     if not learned or func.__name__ in LINEAR:
         return False
-    if func.__name__.strip("_") in ("div", "truediv", "itruediv"):
+    name = func.__name__.strip("_")
+    if name in ("div", "truediv", "itruediv", "divide", "true_divide"):
         return any(each is args[-1] for each in learned)
-    return func.__name__.strip("_") not in ("mul", "rmul", "imul") or len(learned) > 1
+    return name not in ("mul", "rmul", "imul", "multiply") or len(learned) > 1

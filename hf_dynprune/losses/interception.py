@@ -28,6 +28,7 @@ from ..serving.rows import number_of_rows, take_rows
 from .base import LossTerms, PerSampleLoss
 from .by_sample import BySample, Place
 from .labels import IGNORE, is_named
+from .readings import are_close, device_of, gradient, sizes
 
 Compute = Callable[[Any, dict[str, Any], Any], Any]
 """(model, inputs, num_items_in_batch) -> the loss, or (loss, outputs)."""
@@ -46,6 +47,10 @@ class LossApart:
     others: frozenset[Place]
     counts: frozenset[Place]
     is_sum: bool
+
+
+class NotTakenApart(ValueError):
+    """A loss is not made of reductions over the samples of the batch."""
 
 
 class InterceptedLoss(PerSampleLoss):
@@ -93,7 +98,7 @@ class InterceptedLoss(PerSampleLoss):
         is_by_sample = self.counts_labels and self.blocks == 1
         if is_by_sample and isinstance(labels, Tensor) and labels.dim() and not labels.is_floating_point():
             return labels.ne(IGNORE).reshape(rows, -1).sum(1)
-        return torch.ones(rows, dtype=torch.int64, device=_device_of(inputs))
+        return torch.ones(rows, dtype=torch.int64, device=device_of(inputs))
 
     def rows(self, inputs: Mapping[str, Any]) -> int:
         """Samples of a batch."""
@@ -137,7 +142,7 @@ class InterceptedLoss(PerSampleLoss):
         Raises:
             ValueError: it cannot be taken apart by sample.
         """
-        mode = BySample(rows, _sizes(inputs, rows), weights, share, self._others, self._counts)
+        mode = BySample(rows, sizes(inputs, rows), weights, share, self._others, self._counts)
         items = self.items(inputs) if isinstance(number_of_items, Tensor) and not number_of_items.dim() else None
         if items is not None and len(items) == rows:
             each = (items * self.processes).to(torch.float32)
@@ -150,7 +155,7 @@ class InterceptedLoss(PerSampleLoss):
         carried = mode.of(loss)
         if carried is None or carried.shape != (2, rows):
             found = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else "missing"
-            raise ValueError(
+            raise NotTakenApart(
                 f"The loss of {self.owner} ({found}) cannot be taken apart by sample: it is not made by reductions of "
                 f"torch's over the samples of the batch. {_DO_PASS_ONE}"
             )
@@ -169,6 +174,11 @@ class InterceptedLoss(PerSampleLoss):
 
     # ---- Checks on the first batch ----
 
+    def refuse_other_sums(self, found: LossApart) -> None:
+        """Raise a ValueError where a later batch's loss is no sum of its samples' parts, as the first one's was."""
+        if not found.is_sum:
+            self._check_parts(found)
+
     def _check_parts(self, found: LossApart) -> None:
         value, parts = float(found.value.detach()), float(found.carried[0].detach().double().mean())
         is_alike = not math.isfinite(value) or math.isclose(value, parts, rel_tol=1e-3, abs_tol=1e-5)
@@ -186,10 +196,10 @@ class InterceptedLoss(PerSampleLoss):
         states = states_of_generators(terms.score.device)
         found = [self._alone(model, inputs, index, rows) for index in sorted({*labelled[:1], *labelled[-1:]})]
         pairs = [(float(terms.score[index]), alone) for index, alone in found if alone is not None]
-        if not _are_close(pairs, rel_tol):
+        if not are_close(pairs, rel_tol):
             self._counts = frozenset()  # a whole number in the code may just happen to be that of the samples
             again = self.forward(model, inputs).carried[1].detach()
-            if not _are_close([(float(again[index]), alone) for index, alone in found if alone is not None], rel_tol):
+            if not are_close([(float(again[index]), alone) for index, alone in found if alone is not None], rel_tol):
                 self._refuse_unlike(model, inputs, terms, pairs, rel_tol)
         elif states != states_of_generators(terms.score.device):  # two samples may be alike by chance
             self._is_random(model, inputs, terms, rel_tol)
@@ -198,8 +208,33 @@ class InterceptedLoss(PerSampleLoss):
             self._compare_gradients(model, inputs, [index for index, alone in found if alone is not None], rows)
         self._others = self._first.others
         self._counts = self._first.counts if self._counts is None else self._counts
+        if states == states_of_generators(terms.score.device) and rows > 1:
+            self._check_weights(model, inputs, rows)
         del self._first  # with the activations of its graph
         self.is_verified = True
+
+    def _check_weights(self, model: torch.nn.Module, inputs: Mapping[str, Any], rows: int) -> None:
+        """Raise a ValueError where weights do not act on the loss, or on its gradient, as on a sum of parts."""
+        items = self.items(inputs) if self.is_normalized else None
+        number, batch = None if items is None else items.sum() * self.processes, dict(inputs)
+        with torch.enable_grad():
+            weights = torch.linspace(0.5, 1.5, rows, device=device_of(inputs))  # of mean 1: constants stay as they are
+            found = self.apart(lambda: self.compute(model, batch, number), inputs, rows, number, weights)
+            expected = (weights.to(found.carried.dtype) * found.carried[0]).mean()
+            try:
+                ours, theirs = gradient(found.value, model), gradient(expected, model)
+            except RuntimeError as error:
+                logger.debug("The gradients of a weighted loss were not compared: %s", error)
+                ours = theirs = torch.zeros(1)
+        value, wanted = float(found.value.detach()), float(expected.detach())
+        is_alike = not math.isfinite(wanted) or math.isclose(value, wanted, rel_tol=1e-2, abs_tol=1e-4)
+        if not is_alike or float((ours - theirs).norm()) > 0.05 * float(theirs.norm()) + 1e-5:
+            raise ValueError(
+                f"Weights of samples do not act on the loss of {self.owner} as on a sum over samples: with weights of "
+                f"mean 1 it is {value:.6g} where the weighted parts are {wanted:.6g}, or its gradient is another one. "
+                "It may divide by something that the weights change, or compute its gradient by code of its own. "
+                f"{_DO_PASS_ONE}"
+            )
 
     def _alone(
         self, model: torch.nn.Module, inputs: Mapping[str, Any], index: int, rows: int
@@ -207,6 +242,8 @@ class InterceptedLoss(PerSampleLoss):
         """The loss of a sample alone; None where the code takes no single sample, which is said."""
         try:
             return index, float(self.forward(model, take_rows(inputs, [index], rows)).value.detach())
+        except NotTakenApart:
+            raise
         except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             logger.warning(
                 "The loss of %s was not compared with that of a sample alone, which fails (%s): that samples are not "
@@ -225,7 +262,7 @@ class InterceptedLoss(PerSampleLoss):
                 inside = self._first.carried[1][index]
                 alone = self.forward(model, take_rows(inputs, [index], rows)).value
             try:
-                ours, theirs = _gradient(inside, model), _gradient(alone, model)
+                ours, theirs = gradient(inside, model), gradient(alone, model)
             except RuntimeError as error:  # such as of recurrent layers, which have none in evaluation mode
                 logger.debug("The gradients of single samples were not compared: %s", error)
                 return
@@ -297,17 +334,6 @@ _PASS_ONE = (
 _DO_PASS_ONE = f"P{_PASS_ONE[1:]}"
 
 
-def _are_close(pairs: list[tuple[float, float]], rel_tol: float) -> bool:
-    return all(math.isclose(inside, alone, rel_tol=rel_tol, abs_tol=1e-5) for inside, alone in pairs)
-
-
-def _gradient(value: Tensor, model: torch.nn.Module) -> Tensor:
-    """Of the trained parameters, one after the other, `[P]`."""
-    parameters = [each for each in model.parameters() if each.requires_grad]
-    found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
-    return torch.cat([each.flatten().float() for each in found])
-
-
 _GRADIENT_TOLERANCE = 0.2
 """Half precision moves a gradient by less, and that of another sample differs by more."""
 
@@ -315,18 +341,3 @@ _GRADIENT_TOLERANCE = 0.2
 def _models_own(model: Any, inputs: dict[str, Any], number_of_items: Any) -> Any:
     outputs = model(**inputs)
     return (outputs.get("loss") if isinstance(outputs, Mapping) else outputs[0]), outputs
-
-
-def _device_of(inputs: Mapping[str, Any]) -> torch.device | None:
-    for value in inputs.values():
-        if isinstance(value, Tensor):
-            return value.device
-        if isinstance(value, Mapping) and (found := _device_of(value)) is not None:
-            return found
-    return None
-
-
-def _sizes(inputs: Mapping[str, Any], rows: int) -> set[int]:
-    """Numbers of entries that a tensor may have which belong to the samples in equal parts."""
-    sizes = [value.numel() for value in inputs.values() if isinstance(value, Tensor) and value.dim()]
-    return {rows, *sizes, *(size - rows for size in sizes)}  # the last: labels shifted by one

@@ -77,6 +77,8 @@ class LossStep:
         self.is_stock = is_stock
         self.has_ghosts = True
         """Whether a batch may hold samples of weight 0. True until a plan says otherwise; a selector makes some too."""
+        self.repairs = True
+        """Whether samples without a finite loss are left out of the backward pass; not where pruning is off."""
         self.mean_weight = 1.0
         """Of the samples of the epoch: the logged loss is divided by it, to be comparable to that on all data."""
         self.is_checked = check is None
@@ -207,7 +209,9 @@ class LossStep:
     @contextmanager
     def training(self, inputs: Any) -> Iterator[None]:
         """Context of a training step on a batch of the window."""
-        before, self._current = self._current, self.find(inputs)
+        left = [served for _, served in self._window if not served.is_used]
+        # A step that changes every entry, as by noise, passes on a batch without a tensor of the fetched one.
+        before, self._current = self._current, self.find(inputs) or (left[0] if left else None)
         try:
             yield
         finally:
@@ -250,7 +254,7 @@ class LossStep:
 
         The others are left out by another forward pass: in backward their activations make every gradient NaN.
         """
-        if self._accelerator.num_processes > 1 or not host.is_on_host(losses):
+        if not self.repairs or self._accelerator.num_processes > 1 or not host.is_on_host(losses):
             return None
         finite = torch.isfinite(losses.detach())
         return None if bool(finite.all()) else finite.nonzero().flatten().tolist()
@@ -284,6 +288,7 @@ class LossStep:
             served.weight,
             served.share,
         )
+        loss.refuse_other_sums(found)
         score, kept = found.carried[1].detach(), self._finite_rows(found.carried[1])
         if kept:
             refuse_poisoned_buffers(model)

@@ -13,18 +13,19 @@ from torch.nn import functional
 
 ARITHMETIC = frozenset(
     f"{prefix}{name}{suffix}"
-    for name in ("add", "sub", "rsub", "mul", "div", "truediv", "neg", "pow")
+    for name in ("add", "sub", "rsub", "mul", "div", "truediv", "neg", "pow", "subtract", "multiply", "divide")
     for prefix, suffix in (("", ""), ("", "_"), ("__", "__"), ("__r", "__"), ("__i", "__"))
 )
 """Names of functions that act on numbers one by one, so that they act on a row of them in the same way."""
 _SHAPES = """
     stack cat concat sum mean to float double half bfloat16 type clone detach detach_ view reshape __getitem__ squeeze
-    unsqueeze contiguous cpu cuda flatten expand item __get__ __set__ requires_grad_ register_hook retain_grad
+    unsqueeze type_as nan_to_num hstack vstack contiguous cpu cuda flatten
+    expand item __get__ __set__ requires_grad_ register_hook retain_grad
 """
 LINEAR = frozenset(
     [
         f"{prefix}{name}{suffix}"
-        for name in ("add", "sub", "rsub", "neg")
+        for name in ("add", "sub", "rsub", "neg", "subtract")
         for prefix, suffix in (("", ""), ("", "_"), ("__", "__"), ("__r", "__"), ("__i", "__"))
     ]
     + _SHAPES.split()

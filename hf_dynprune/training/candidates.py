@@ -37,12 +37,17 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
 
 @contextmanager
 def without_trace(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
-    """Context of forward passes in evaluation mode that change neither random generators nor buffers of the model."""
+    """Context of passes in evaluation mode that change no random generator, and no buffer or gradient of the model."""
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    for parameter, _ in gradients:
+        parameter.grad = None
     with evaluation_mode(model), untouched_generators(device):
         try:
             yield
         finally:
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
             with torch.no_grad():
                 for buffer, before in buffers:
                     if buffer.shape == before.shape:

@@ -22,6 +22,13 @@ Given = PerSampleLoss | Callable[..., torch.Tensor | LossTerms] | None
 
 
 def make_loss_step(trainer: Any, context: TrainerContext, given: Given, stock: Callable[..., Any]) -> LossStep:
+    """The `LossStep` of a run; see `_loss_step`. Where pruning is off a loss that is not finite is the stock run's."""
+    step = _loss_step(trainer, context, given, stock)
+    step.repairs = not context.training.is_off
+    return step
+
+
+def _loss_step(trainer: Any, context: TrainerContext, given: Given, stock: Callable[..., Any]) -> LossStep:
     """The object that counts and weighs losses: with the given loss, that of the trainer's class, or the model's.
 
     Where a `compute_loss` or `training_step` of the user's own, or a model of which nothing is known, makes the loss,

@@ -45,7 +45,7 @@ def _passes_number(call: ast.AST) -> bool:
     assert isinstance(call, ast.Call)
     given = [*call.args, *(keyword.value for keyword in call.keywords)]
     is_named = any(isinstance(each, ast.Name) and each.id == "num_items_in_batch" for each in given)
-    return is_named or any(keyword.arg is None for keyword in call.keywords) or len(call.args) > 3
+    return is_named or any(keyword.arg is None for keyword in call.keywords)
 
 
 def _repeats(method: ast.FunctionDef, call: ast.AST) -> bool:
@@ -63,8 +63,11 @@ def _bound_to(method: ast.FunctionDef, is_meant: Callable[[ast.AST], bool]) -> I
 
 def _is_changed(method: ast.FunctionDef, names: set[str]) -> bool:
     """Whether one of the names gets another value, or a method of it changes it in place."""
+    names = names | {"num_items_in_batch"}
     stored = [node.id for node in ast.walk(method) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
-    in_place = [
+    touched = {"backward", "grad"}
+    in_place = [node for node in ast.walk(method) if isinstance(node, ast.Attribute) and node.attr in touched]
+    in_place += [
         node
         for node in ast.walk(method)
         if isinstance(node, ast.Attribute)
@@ -72,7 +75,7 @@ def _is_changed(method: ast.FunctionDef, names: set[str]) -> bool:
         and node.value.id in names
         and node.attr.endswith("_")
     ]
-    return bool(in_place) or any(stored.count(name) > 1 for name in names)
+    return bool(in_place) or any(stored.count(name) > (name != "num_items_in_batch") for name in names)
 
 
 def _is_of(value: ast.AST | None, call: ast.AST, names: set[str]) -> bool:

@@ -7,11 +7,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch.utils.data import DataLoader
+from transformers.trainer_utils import has_length
 
 from ..common.logs import logger
+from ..decisions.plan import PrunePlan
 from ..decisions.policy import PruningPolicy
+from ..decisions.scores import ScoreStore
 from ..losses.step import StepResult
 from ..records.history import PruningHistory
+from ..records.record import EpochRecord
 from .context import TrainerContext
 from .protocol import StockLength
 from .run_length import LengthOfRuns
@@ -20,8 +24,8 @@ from .run_length import LengthOfRuns
 class StockTraining:
     """A training in which everything is the stock Trainer's. What each method is for: `Training`.
 
-    Samples carry no index, so there are no scores, no history and no state in a checkpoint. `why` says what stands in
-    the way of indices, such as a stream or a loader of the user's own.
+    Samples carry no index, so there are no scores and no state in a checkpoint; epochs are only counted. `why` says
+    what stands in the way of indices, such as a stream or a loader of the user's own.
     """
 
     is_stock = is_off = True
@@ -53,10 +57,11 @@ class StockTraining:
         return stock_epochs
 
     def begin(self, step: Any, length: StockLength, checkpoint: str | None, trial: Any) -> tuple[int, int]:
+        self.history = PruningHistory()
         if self._context.is_first:
             logger.info(
-                "Nothing is pruned, and the run is the stock Trainer's own: it has no history, and no figures of what "
-                "choosing samples would be worth. With pruning it would be refused: %s",
+                "Nothing is pruned, and the run is the stock Trainer's own: it has no scores, and no figures of what "
+                "choosing samples would be worth. %s",
                 self._why,
             )
         return length.position
@@ -65,8 +70,21 @@ class StockTraining:
     def epoch(
         self, number: int, dataloader: Any, length: tuple[int, int], done: int, trial: Any
     ) -> Iterator[tuple[int, int]]:
-        """The stock Trainer's epoch."""
+        """The stock Trainer's epoch; of data of a known size it has a record, as one on all samples."""
+        context, start = self._context, self._context.state.global_step
+        samples = len(context.train_dataset) if has_length(context.train_dataset) else 0
+        if not samples:
+            yield length
+            return
+        view = ScoreStore(samples).view()
+        record = EpochRecord.opened(number, PrunePlan.full(samples), view, length[1], None)
+        context.times.begin(record)
         yield length
+        context.times.end()
+        record.steps = context.state.global_step - start
+        record.share = record.steps / max(1, length[1])
+        record.forward_passes = round(samples * min(1.0, record.share))
+        self.history.records.append(record)
 
     def window(self, fetch: Callable[[], Any], wanted: int, count: Callable[[list[Any]], Any]) -> Any:
         return fetch()
