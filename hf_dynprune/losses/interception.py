@@ -222,7 +222,9 @@ class InterceptedLoss(PerSampleLoss):
             found = self.apart(lambda: self.compute(model, batch, number), inputs, rows, number, weights)
             expected = (weights.to(found.carried.dtype) * found.carried[0]).mean()
             try:
-                ours, theirs = gradient(found.value, model), gradient(expected, model)
+                ours = gradient(found.value, model)
+                # Parts without a gradient are those of code that makes its gradient by itself.
+                theirs = gradient(expected, model) if expected.requires_grad else torch.zeros_like(ours)
             except RuntimeError as error:
                 logger.debug("The gradients of a weighted loss were not compared: %s", error)
                 ours = theirs = torch.zeros(1)
