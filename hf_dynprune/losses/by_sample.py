@@ -194,11 +194,14 @@ class BySample(TorchFunctionMode):
     def _note_origin(self, func: Any, args: Any, kwargs: Any, result: Tensor) -> None:
         """Remember what is made of parameters alone, and whose entries a mask selected."""
         tensors = tensors_in(args, kwargs)
-        if any(self._is_of_parameters(each) for each in tensors):
+        own = [each for each in tensors if self._is_of_parameters(each)]
+        if own:
             others = [each for each in tensors if not self._is_of_parameters(each)]
             is_elementwise = func.__name__ in ARITHMETIC and not any(each.requires_grad for each in others)
-            is_alike = all(each.shape == result.shape or not each.dim() for each in others)
-            if not others or (is_elementwise and is_alike):
+            is_alike = all(each.shape == result.shape or not each.dim() for each in others) and self.size > 1
+            # Not of the sum of a batch and a parameter for all of its samples, such as that of positions.
+            has_shape = any(each.shape == result.shape for each in own)
+            if not others or (is_elementwise and is_alike and has_shape):
                 self._of_parameters[id(result)] = result
         if func in SELECT:
             mask = kwargs.get("mask", args[1] if len(args) > 1 else None)

@@ -11,7 +11,7 @@ from transformers import Trainer
 
 from ..common.logs import logger
 from ..losses.checks import OtherLoss, StockFails, compare_with_stock, loss_tolerance
-from ..losses.interception import InterceptedLoss
+from ..losses.interception import InterceptedLoss, NotTakenApart
 from ..losses.registry import find_trainer_loss
 from ..losses.step import LossStep, StepResult, without_own_keys
 from ..serving.rows import number_of_rows
@@ -148,6 +148,8 @@ def _take_apart(step: LossStep, loss: InterceptedLoss, model: Any, inputs: Any) 
     try:
         with torch.no_grad():
             terms = loss(model, inputs, loss.forward(model, inputs))
+    except NotTakenApart as error:
+        raise ValueError(str(error)) from error
     except ValueError:
         raise
     except Exception as error:
