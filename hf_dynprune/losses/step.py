@@ -256,7 +256,10 @@ class LossStep:
         """
         if not self.repairs or self._accelerator.num_processes > 1 or not host.is_on_host(losses):
             return None
-        finite = torch.isfinite(losses.detach())
+        losses = losses.detach()
+        if math.isfinite(losses.sum().item()):  # as nearly always; fewer operations than to look at each
+            return None
+        finite = torch.isfinite(losses)
         return None if bool(finite.all()) else finite.nonzero().flatten().tolist()
 
     @staticmethod
