@@ -176,6 +176,9 @@ UNSTEADY = {
     ),
 }
 """Of which two stock runs differ."""
+if not hasattr(TrainingArguments, "dataloader_in_order"):  # older versions always load in order
+    UNSTEADY = {}
+
 LOSSES = {
     "own compute_loss": Setting("", behind=OwnLoss),
     "loss changed": Setting("", behind=Doubled),
