@@ -38,6 +38,18 @@ def loaders_of_the_past_end_soon():
         yield
 
 
+@pytest.fixture
+def quiet_data_sets(monkeypatch, tmp_path):
+    """No bars, no files of the data set preparation outside the test, no message to TRL's makers."""
+    import datasets
+
+    monkeypatch.setenv("CI", "1")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()
+
+
 @pytest.fixture(scope="session")
 def view_of() -> Callable[..., ScoreView]:
     """`view_of([0.5, None, (1.0, nan)])`: one sample visited once, one never, one in two epochs."""

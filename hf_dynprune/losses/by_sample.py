@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,23 @@ _CALLERS = 6
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 
+@dataclass(frozen=True, eq=False)
+class _Number:
+    """A number and what it carries along.
+
+    Args:
+        number: kept, so that its identity is not given to another tensor.
+        carried: `[2, B]`: B times what each sample adds to it, and what it is for each one alone.
+        places: where in the code the reductions are that it is made of.
+        is_sum: whether it is a sum of the samples' parts: no root or power of them, and no ratio of two sums.
+    """
+
+    number: Tensor
+    carried: Tensor
+    places: frozenset[Place]
+    is_sum: bool
+
+
 class BySample(TorchFunctionMode):
     """Context in which reductions of a batch of B samples are kept apart.
 
@@ -91,36 +109,26 @@ class BySample(TorchFunctionMode):
         """Where whole numbers were taken for the batch's."""
         self.reduced: list[tuple[Any, Mapping[str, Any], Tensor]] = []
         """The loss functions that were taken apart, with their arguments and what they gave."""
-        self._carried: dict[int, tuple[Tensor, Tensor]] = {}
-        self._places: dict[int, frozenset[Place]] = {}
-        self._bent: set[int] = set()
+        self._numbers: dict[int, _Number] = {}
         self._owners: dict[int, tuple[Tensor, Tensor]] = {}
         self._of_parameters: dict[int, Tensor] = {}
 
     # ---- What numbers carry ----
 
-    def give(self, number: Tensor, carried: Tensor, places: frozenset[Place] = frozenset()) -> Tensor:
+    def give(
+        self, number: Tensor, carried: Tensor, places: frozenset[Place] = frozenset(), is_sum: bool = True
+    ) -> Tensor:
         """Let a number carry along `[2, B]`: B times what each sample adds to it, and what it is for each one alone."""
-        self._carried[id(number)] = (number, carried)  # with the number, whose identity is not given to another then
-        self._places[id(number)] = places
+        self._numbers[id(number)] = _Number(number, carried, places, is_sum)
         return number
 
-    def places_of(self, number: Tensor) -> frozenset[Place]:
-        """Where in the code the reductions are that the number is made of."""
-        return self._places.get(id(number), frozenset())
-
-    def of(self, number: Any) -> Tensor | None:
-        """`[2, B]` that the number carries; None where it does not come of samples."""
-        found = self._carried.get(id(number))
-        return None if found is None else found[1]
-
-    def is_sum(self, number: Tensor) -> bool:
-        """Whether the number is a sum of the samples' parts: no root or power of them, and no ratio of two sums."""
-        return id(number) not in self._bent
+    def of(self, number: Any) -> _Number | None:
+        """What the number carries; None where it does not come of samples."""
+        return self._numbers.get(id(number))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        carrying = [each for each in tensors_in(args, kwargs) if id(each) in self._carried] if self._carried else []
+        carrying = [each for each in tensors_in(args, kwargs) if id(each) in self._numbers] if self._numbers else []
         result = None if carrying else self._reduced_by_sample(func, args, kwargs)
         if result is not None:
             return result
@@ -128,9 +136,7 @@ class BySample(TorchFunctionMode):
         result = func(*args, **kwargs)
         if isinstance(result, Tensor):
             if carrying:
-                if any(id(each) in self._bent for each in carrying) or _bends(func, args, carrying):
-                    self._bent.add(id(result))
-                self._follow(func, args, kwargs, result, before)
+                self._follow(func, args, kwargs, result, carrying, before)
             else:
                 self._note_origin(func, args, kwargs, result)
         return result
@@ -144,16 +150,16 @@ class BySample(TorchFunctionMode):
             return None
         self.seen.add(place)
         result = self._loss(func, args, kwargs) if is_loss else self._reduction(func, *args, **kwargs)
-        if result is not None:
-            self._places[id(result)] = frozenset([place])
-        return result
+        return None if result is None else self.give(result, self._numbers[id(result)].carried, frozenset([place]))
 
-    def _follow(self, func: Any, args: Any, kwargs: Any, result: Tensor, before: Tensor | None) -> None:
+    def _follow(
+        self, func: Any, args: Any, kwargs: Any, result: Tensor, carrying: list[Tensor], before: Tensor | None
+    ) -> None:
         """Do with what the numbers carry what was done with the numbers; `before`: the first, if it was changed."""
-        carried = {
-            id(each): self._carried[id(each)][1] for each in tensors_in(args, kwargs) if id(each) in self._carried
-        }
-        places = frozenset().union(*(self._places[each] for each in carried))
+        numbers = {id(each): self._numbers[id(each)] for each in carrying}
+        carried = {key: number.carried for key, number in numbers.items()}
+        places = frozenset().union(*(number.places for number in numbers.values()))
+        is_sum = all(number.is_sum for number in numbers.values()) and not _bends(func, args, carrying)
         if before is not None:
             first = carried.get(id(args[0]), before.expand(2, self.size, *before.shape))
             carried[id(args[0])] = first.clone()
@@ -163,7 +169,7 @@ class BySample(TorchFunctionMode):
                 parts = func(*replaced(args, parts), **replaced(kwargs, parts))
                 own = self._of_one_sample(args), self._of_one_sample(kwargs)
                 alone = func(*replaced(own[0], alone), **replaced(own[1], alone))
-                self.give(result, torch.stack([parts, alone]), places)
+                self.give(result, torch.stack([parts, alone]), places, is_sum)
                 return
 
             def one(*values: Tensor) -> Tensor:
@@ -172,9 +178,9 @@ class BySample(TorchFunctionMode):
                 return found
 
             together = torch.func.vmap(one)(*[each.flatten(0, 1) for each in carried.values()])
-            self.give(result, together.reshape(2, self.size, *together.shape[1:]), places)
+            self.give(result, together.reshape(2, self.size, *together.shape[1:]), places, is_sum)
         except (RuntimeError, TypeError, ValueError):
-            self._carried.pop(id(result), None)  # the loss then has no parts, which is said of it at its end
+            self._numbers.pop(id(result), None)  # the loss then has no parts, which is said of it at its end
 
     def _of_one_sample(self, given: Any) -> Any:
         """The arguments, with what each sample has of a number of samples or entries in its place."""
@@ -319,16 +325,11 @@ class BySample(TorchFunctionMode):
             return None
         items = self._totals(torch.ones_like(entries), owners)
         assert items is not None
-        if not _is_learned(values):  # such as the number of tokens that a loss is divided by: the same for all parts
+        if not values.requires_grad:  # such as the number of tokens that a loss is divided by: the same for all parts
             alone = totals if func in SUMS else totals / items
             value = plain()
             return self.give(value, torch.stack([value.expand(self.size), alone.to(value.dtype)]))
         return self._sum(totals, plain) if func in SUMS else self._mean(totals, items, plain)
-
-
-def _is_learned(values: Tensor) -> bool:
-    """Whether gradients flow through it."""
-    return values.requires_grad
 
 
 def _bends(func: Any, args: Any, carrying: list[Tensor]) -> bool:

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
+from ..serving.generators import CPU, untouched_generators
 from ..serving.mixing import without_mixing
+from ..serving.rows import device_of
 from .base import LossTerms, PerSampleLoss
 
 
@@ -51,6 +53,12 @@ def _shape_message(verb: str, got: torch.Tensor, index: torch.Tensor) -> str:
     )
 
 
+def mean_loss(terms: LossTerms, count: torch.Tensor) -> float:
+    """(sum_i S_i) / (sum_i n_i) + extra: the loss of a batch of which all weights are 1."""
+    extra = 0.0 if terms.extra is None else terms.extra
+    return float((terms.total.sum() / count.sum().clamp(min=1) + extra).detach())
+
+
 class OtherLoss(ValueError):
     """A per-sample loss is not the one that is trained on."""
 
@@ -79,10 +87,10 @@ def _of_stock(
 
     `wrong` is what the loss said of the batch: raised, as `StockFails` where the stock loss cannot be made either.
     """
-    start = torch.get_rng_state()
     reads_outputs = type(loss).forward is PerSampleLoss.forward
     try:
-        found = stock(model, dict(inputs), return_outputs=reads_outputs)
+        with untouched_generators(device_of(inputs) or CPU):
+            found = stock(model, dict(inputs), return_outputs=reads_outputs)
     except Exception as error:
         if wrong is None:
             raise
@@ -91,7 +99,6 @@ def _of_stock(
         raise wrong
     value, outputs = found if reads_outputs else (found, None)
     if not isinstance(outputs, Mapping):
-        torch.set_rng_state(start)
         outputs = loss.forward(model, inputs)
     return value.item(), outputs
 
@@ -122,7 +129,7 @@ def compare_with_stock(
     with torch.no_grad():
         expected, outputs = _of_stock(loss, model, inputs, stock, wrong)
         terms = loss(model, inputs, outputs)
-        got = float(terms.total.sum() / loss.count(inputs).sum().clamp(min=1) + (terms.extra or 0.0))
+        got = mean_loss(terms, loss.count(inputs))
         if math.isfinite(expected) and not math.isclose(got, expected, rel_tol=rel_tol, abs_tol=1e-5):
             raise OtherLoss(
                 f"{type(loss).__name__} gives {got:.6g} on the first batch where {type(model).__name__}'s own loss is "

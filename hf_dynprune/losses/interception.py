@@ -24,11 +24,11 @@ from torch.nn import functional
 from ..common.logs import logger
 from ..decisions.proxy import GradientProxy, smoothed_entropy
 from ..serving.generators import states_of_generators
-from ..serving.rows import number_of_rows, take_rows
+from ..serving.rows import device_of, number_of_rows, take_rows
 from .base import LossTerms, PerSampleLoss
 from .by_sample import BySample, Place
 from .labels import IGNORE, is_named
-from .readings import are_close, device_of, gradient, sizes
+from .readings import are_close, gradient, sizes
 
 Compute = Callable[[Any, dict[str, Any], Any], Any]
 """(model, inputs, num_items_in_batch) -> the loss, or (loss, outputs)."""
@@ -119,14 +119,15 @@ class InterceptedLoss(PerSampleLoss):
 
     def forward(self, model: Callable[..., Any], inputs: Mapping[str, Any]) -> LossApart:
         """The loss of the batch and what it is made of."""
-        items = self.items(inputs) if self.is_normalized else None
-        batch = dict(inputs)
-        rows = self.rows(inputs)
-        # Of the window of all processes: the Trainer multiplies the loss by their number.
-        number = None if items is None else items.sum() * self.processes
         # On the first batch gradients show what the loss is learned through, and what only counts.
         with nullcontext() if self.is_verified else torch.enable_grad():
-            return self.apart(lambda: self.compute(model, batch, number), inputs, rows, number)
+            return self._run(model, inputs)
+
+    def _run(self, model: Callable[..., Any], inputs: Mapping[str, Any], weights: Tensor | None = None) -> LossApart:
+        items = self.items(inputs) if self.is_normalized else None
+        # Of the window of all processes: the Trainer multiplies the loss by their number.
+        number, batch = None if items is None else items.sum() * self.processes, dict(inputs)
+        return self.apart(lambda: self.compute(model, batch, number), inputs, self.rows(inputs), number, weights)
 
     def apart(
         self,
@@ -152,17 +153,17 @@ class InterceptedLoss(PerSampleLoss):
             loss, outputs = result if isinstance(result, tuple) else (result, None)
             if isinstance(loss, Tensor) and loss.dim() == 1 and len(loss) == rows:
                 loss = loss.mean()  # a loss of each sample
-        carried = mode.of(loss)
-        if carried is None or carried.shape != (2, rows):
+        made = mode.of(loss)
+        if made is None or made.carried.shape != (2, rows):
             found = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else "missing"
             raise NotTakenApart(
                 f"The loss of {self.owner} ({found}) cannot be taken apart by sample: it is not made by reductions of "
                 f"torch's over the samples of the batch. {_DO_PASS_ONE}"
             )
         if self.gradient_proxy is None and not self.is_verified:
-            self.gradient_proxy = self._proxy(mode, carried[1].detach(), inputs)
-        others = frozenset(mode.seen) - mode.places_of(loss)
-        return LossApart(loss, carried, outputs, others, frozenset(mode.counted), mode.is_sum(loss))
+            self.gradient_proxy = self._proxy(mode, made.carried[1].detach(), inputs)
+        others, counts = frozenset(mode.seen) - made.places, frozenset(mode.counted)
+        return LossApart(loss, made.carried, outputs, others, counts, made.is_sum)
 
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: LossApart) -> LossTerms:
         carried, rows = outputs.carried, outputs.carried.shape[1]
@@ -177,14 +178,14 @@ class InterceptedLoss(PerSampleLoss):
     def refuse_other_sums(self, found: LossApart) -> None:
         """Raise a ValueError where a later batch's loss is no sum of its samples' parts, as the first one's was."""
         if not found.is_sum:
-            self._check_parts(found)
+            self._check_parts(found, "in a later batch")
 
-    def _check_parts(self, found: LossApart) -> None:
+    def _check_parts(self, found: LossApart, where: str = "on the first batch") -> None:
         value, parts = float(found.value.detach()), float(found.carried[0].detach().double().mean())
         is_alike = not math.isfinite(value) or math.isclose(value, parts, rel_tol=1e-3, abs_tol=1e-5)
         if not (found.is_sum and is_alike):
             raise ValueError(
-                f"The loss of {self.owner} is {value:.6g} on the first batch, the parts of its samples are "
+                f"The loss of {self.owner} is {value:.6g} {where}, the parts of its samples are "
                 f"{parts:.6g}: it is no sum over samples, such as a root or a power of a mean, or a ratio of "
                 f"two sums. {_DO_PASS_ONE}"
             )
@@ -215,11 +216,9 @@ class InterceptedLoss(PerSampleLoss):
 
     def _check_weights(self, model: torch.nn.Module, inputs: Mapping[str, Any], rows: int) -> None:
         """Raise a ValueError where weights do not act on the loss, or on its gradient, as on a sum of parts."""
-        items = self.items(inputs) if self.is_normalized else None
-        number, batch = None if items is None else items.sum() * self.processes, dict(inputs)
         with torch.enable_grad():
             weights = torch.linspace(0.5, 1.5, rows, device=device_of(inputs))  # of mean 1: constants stay as they are
-            found = self.apart(lambda: self.compute(model, batch, number), inputs, rows, number, weights)
+            found = self._run(model, inputs, weights)
             expected = (weights.to(found.carried.dtype) * found.carried[0]).mean()
             try:
                 ours = gradient(found.value, model)
@@ -314,8 +313,8 @@ class InterceptedLoss(PerSampleLoss):
         if len(mode.reduced) != 1:
             return None
         func, given, value = mode.reduced[0]
-        carried = mode.of(value)
-        alone = None if carried is None else carried[1].detach()
+        made = mode.of(value)
+        alone = None if made is None else made.carried[1].detach()
         items = self.items(inputs)
         if alone is not None and given["reduction"] == "sum" and items is not None and len(items) == len(alone):
             alone = alone / items.clamp(min=1)

@@ -22,16 +22,6 @@ def gradient(value: Tensor, model: torch.nn.Module) -> Tensor:
     return torch.cat([each.flatten().float() for each in found])
 
 
-def device_of(inputs: Mapping[str, Any]) -> torch.device | None:
-    """Of the first tensor of a batch; None without one."""
-    for value in inputs.values():
-        if isinstance(value, Tensor):
-            return value.device
-        if isinstance(value, Mapping) and (found := device_of(value)) is not None:
-            return found
-    return None
-
-
 def sizes(inputs: Mapping[str, Any], rows: int) -> set[int]:
     """Numbers of entries that a tensor may have which belong to the samples in equal parts."""
     sizes = [value.numel() for value in inputs.values() if isinstance(value, Tensor) and value.dim()]

@@ -24,9 +24,9 @@ from ..serving.rows import take_rows
 from ..serving.served import Served, ServedBatch, is_indexed, take_served
 from . import host
 from .base import LossTerms, PerSampleLoss
-from .checks import check_counts, check_terms, refuse_poisoned_buffers
+from .checks import check_counts, check_terms, mean_loss, refuse_poisoned_buffers
 from .interception import InterceptedLoss
-from .reduction import weighted_loss
+from .reduction import no_loss, weighted_loss
 
 
 def without_own_keys(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,6 +61,7 @@ class LossStep:
         accelerator: of the Trainer.
         owner: name of the trainer class, for messages.
         is_stock: whether the stock loss is trained on.
+        repairs: whether samples without a finite loss are left out of the backward pass.
         check: called with this object, the first batch of a run and its number of samples; sets `is_checked`.
     """
 
@@ -70,6 +71,7 @@ class LossStep:
         accelerator: Any,
         owner: str,
         is_stock: bool = False,
+        repairs: bool = True,
         check: Callable[[LossStep, Any, int], None] | None = None,
     ) -> None:
         self.loss = loss
@@ -77,8 +79,7 @@ class LossStep:
         self.is_stock = is_stock
         self.has_ghosts = True
         """Whether a batch may hold samples of weight 0. True until a plan says otherwise; a selector makes some too."""
-        self.repairs = True
-        """Whether samples without a finite loss are left out of the backward pass; not where pruning is off."""
+        self.repairs = repairs
         self.mean_weight = 1.0
         """Of the samples of the epoch: the logged loss is divided by it, to be comparable to that on all data."""
         self.is_checked = check is None
@@ -209,9 +210,9 @@ class LossStep:
     @contextmanager
     def training(self, inputs: Any) -> Iterator[None]:
         """Context of a training step on a batch of the window."""
-        left = [served for _, served in self._window if not served.is_used]
         # A step that changes every entry, as by noise, passes on a batch without a tensor of the fetched one.
-        before, self._current = self._current, self.find(inputs) or (left[0] if left else None)
+        left = (served for _, served in self._window if not served.is_used)
+        before, self._current = self._current, self.find(inputs) or next(left, None)
         try:
             yield
         finally:
@@ -238,21 +239,25 @@ class LossStep:
         processes = self._accelerator.num_processes
         # Gradients are averaged over processes, but their sum is meant.
         denominator = self._items / processes if processes > 1 else self._items
-        kept, weight, trained = self._finite_rows(terms.total), served.weight.to(terms.total.device), terms
-        if kept is not None:
-            refuse_poisoned_buffers(model)
-            if not kept:
-                return self._nothing(model, outputs, served, terms)
+        weight, kept = served.weight.to(terms.total.device), self._finite_rows(model, terms.total)
+        if kept is None:
+            value = weighted_loss(terms, weight, denominator, micro_batches)
+        elif kept:
             rest = take_rows(batch, kept, len(served.index))
-            trained, weight = self.loss(model, rest, self.loss.forward(model, rest)), weight[kept]
-        value = weighted_loss(trained, weight, denominator, micro_batches)
+            trained = self.loss(model, rest, self.loss.forward(model, rest))
+            value = weighted_loss(trained, weight[kept], denominator, micro_batches)
+        else:
+            value = no_loss(model)
         count: Any = served.count
         return StepResult(value, outputs, served.index, terms.scored(count), terms.score.detach().to(device))
 
-    def _finite_rows(self, losses: Tensor) -> list[int] | None:
+    def _finite_rows(self, model: torch.nn.Module, losses: Tensor) -> list[int] | None:
         """Rows with finite losses, where some are not; None where all are, and where a device would have to wait.
 
         The others are left out by another forward pass: in backward their activations make every gradient NaN.
+
+        Raises:
+            FloatingPointError: the forward pass has left NaN in the model's buffers.
         """
         if not self.repairs or self._accelerator.num_processes > 1 or not host.is_on_host(losses):
             return None
@@ -260,14 +265,10 @@ class LossStep:
         if math.isfinite(losses.sum().item()):  # as nearly always; fewer operations than to look at each
             return None
         finite = torch.isfinite(losses)
-        return None if bool(finite.all()) else finite.nonzero().flatten().tolist()
-
-    @staticmethod
-    def _nothing(model: Any, outputs: Any, served: Served, terms: LossTerms) -> StepResult:
-        """A loss of 0, which changes nothing, of a batch without a finite one."""
-        value = sum(0 * parameter.flatten()[:1].sum() for parameter in model.parameters() if parameter.requires_grad)
-        count: Any = served.count
-        return StepResult(torch.as_tensor(value), outputs, served.index, terms.scored(count), terms.score.detach())
+        if bool(finite.all()):
+            return None
+        refuse_poisoned_buffers(model)
+        return finite.nonzero().flatten().tolist()
 
     def intercept(
         self, compute: Callable[..., Any], model: Any, inputs: Any, served: Served, named: Mapping[str, Any]
@@ -292,13 +293,13 @@ class LossStep:
             served.share,
         )
         loss.refuse_other_sums(found)
-        score, kept = found.carried[1].detach(), self._finite_rows(found.carried[1])
+        score, kept = found.carried[1].detach(), self._finite_rows(model, found.carried[1])
         if kept:
-            refuse_poisoned_buffers(model)
             rest, number = take_rows(whole, kept, len(served.index)), named.get("num_items_in_batch")
             found = loss.apart(lambda: compute(model, rest, **named), rest, len(kept), number, served.weight[kept])
-        result = StepResult(found.value, found.outputs, served.index, count, score)
-        return ((found.value, found.outputs) if named.get("return_outputs") else found.value), result
+        value = found.value if kept != [] else no_loss(model)
+        result = StepResult(value, found.outputs, served.index, count, score)
+        return ((value, found.outputs) if named.get("return_outputs") else value), result
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -332,7 +333,7 @@ class LossStep:
         if self.is_checked:
             return
         expected = float(value.detach())
-        got = float(terms.total.sum() / count.sum().clamp(min=1) + (terms.extra or 0.0))
+        got = mean_loss(terms, count)
         if math.isfinite(expected) and not math.isclose(expected, got, rel_tol=1e-2, abs_tol=1e-5):
             raise ValueError(f"{type(self.loss).__name__} gives {got:.6g} where the loss is {expected:.6g}.")
         self.is_checked = True

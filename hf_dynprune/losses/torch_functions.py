@@ -11,25 +11,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-ARITHMETIC = frozenset(
-    f"{prefix}{name}{suffix}"
-    for name in ("add", "sub", "rsub", "mul", "div", "truediv", "neg", "pow", "subtract", "multiply", "divide")
-    for prefix, suffix in (("", ""), ("", "_"), ("__", "__"), ("__r", "__"), ("__i", "__"))
-)
-"""Names of functions that act on numbers one by one, so that they act on a row of them in the same way."""
+
+def _forms(*names: str) -> frozenset[str]:
+    """The names under which torch calls these functions: plain, in place, and as operators."""
+    ends = (("", ""), ("", "_"), ("__", "__"), ("__r", "__"), ("__i", "__"))
+    return frozenset(f"{before}{name}{after}" for name in names for before, after in ends)
+
+
+_SUMS_OF_TWO = ("add", "sub", "rsub", "neg", "subtract")
 _SHAPES = """
     stack cat concat sum mean to float double half bfloat16 type clone detach detach_ view reshape __getitem__ squeeze
     unsqueeze type_as nan_to_num hstack vstack contiguous cpu cuda flatten
     expand item __get__ __set__ requires_grad_ register_hook retain_grad
 """
-LINEAR = frozenset(
-    [
-        f"{prefix}{name}{suffix}"
-        for name in ("add", "sub", "rsub", "neg", "subtract")
-        for prefix, suffix in (("", ""), ("", "_"), ("__", "__"), ("__r", "__"), ("__i", "__"))
-    ]
-    + _SHAPES.split()
-)
+ARITHMETIC = _forms(*_SUMS_OF_TWO, "mul", "div", "truediv", "pow", "multiply", "divide")
+"""Names of functions that act on numbers one by one, so that they act on a row of them in the same way."""
+LINEAR = _forms(*_SUMS_OF_TWO) | frozenset(_SHAPES.split())
 """Names of functions that make sums of sums."""
 SELECT = (Tensor.__getitem__, Tensor.masked_select, torch.masked_select)
 MEANS, SUMS = (Tensor.mean, torch.mean), (Tensor.sum, torch.sum)

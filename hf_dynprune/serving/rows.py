@@ -49,6 +49,11 @@ def entries_with_rows(
             yield here, value
 
 
+def device_of(batch: Mapping[str, Any]) -> torch.device | None:
+    """Where the tensors with entries of a batch are; None without any."""
+    return next((value.device for _, value in entries_with_rows(batch) if isinstance(value, torch.Tensor)), None)
+
+
 def take_rows(batch: Any, rows: Sequence[int], batch_size: int) -> Any:
     """The batch of some samples of a batch of B, in this order: a dictionary; nested mappings keep their types.
 

@@ -14,7 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.trainer_pt_utils import LabelSmoother
 
 from ..losses import FunctionLoss, LossTerms, PerSampleLoss
-from ..losses.checks import check_counts, check_terms, loss_tolerance
+from ..losses.checks import check_counts, check_terms, loss_tolerance, mean_loss
 from ..serving.generators import private_generators
 from ..serving.indexed import INDEX_KEY
 from ..training.candidates import evaluation_mode, number_rows, rows_of
@@ -150,7 +150,7 @@ def _check_sum(
     advice = "Put labels into the batch, or set `equals_model_loss = False` if the model computes no loss."
     require(stock is not None, type(model).__name__, "return a loss to compare with", "none", advice)
     expected = float(stock)
-    got = float((terms.total.sum() / count.sum().clamp(min=1) + (0.0 if terms.extra is None else terms.extra)).detach())
+    got = mean_loss(terms, count)
     require(
         math.isclose(got, expected, rel_tol=rel_tol, abs_tol=1e-5),
         f"The sum of {name}, divided by the sum of `count`,",

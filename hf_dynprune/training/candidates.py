@@ -15,7 +15,7 @@ from ..losses.checks import check_counts, check_terms
 from ..serving.generators import untouched_generators
 from ..serving.indexed import INDEX_KEY, WEIGHT_KEY
 from ..serving.mixing import PARTNER_KEY
-from ..serving.rows import entries_with_rows, number_of_rows
+from ..serving.rows import device_of, entries_with_rows, number_of_rows
 from ..serving.rows import take_rows as rows_of_batch
 
 
@@ -75,8 +75,7 @@ def number_rows(batch: Any) -> dict[str, Any]:
             f"The training batch has {array!r} as ndarray: in-batch selection takes rows of tensors and lists only. "
             "Let the collator give tensors."
         )
-    device = next((value.device for _, value in entries if isinstance(value, torch.Tensor)), None)
-    size = number_of_rows(batch)
+    device, size = device_of(batch), number_of_rows(batch)
     if device is None:
         raise ValueError(
             f"The training batch has no tensor with rows, only: {', '.join(map(str, batch)) or 'nothing'}. In-batch "

@@ -22,13 +22,6 @@ Given = PerSampleLoss | Callable[..., torch.Tensor | LossTerms] | None
 
 
 def make_loss_step(trainer: Any, context: TrainerContext, given: Given, stock: Callable[..., Any]) -> LossStep:
-    """The `LossStep` of a run; see `_loss_step`. Where pruning is off a loss that is not finite is the stock run's."""
-    step = _loss_step(trainer, context, given, stock)
-    step.repairs = not context.training.is_off
-    return step
-
-
-def _loss_step(trainer: Any, context: TrainerContext, given: Given, stock: Callable[..., Any]) -> LossStep:
     """The object that counts and weighs losses: with the given loss, that of the trainer's class, or the model's.
 
     Where a `compute_loss` or `training_step` of the user's own, or a model of which nothing is known, makes the loss,
@@ -45,7 +38,7 @@ def _loss_step(trainer: Any, context: TrainerContext, given: Given, stock: Calla
         return LossStep(None, context.accelerator, name, is_stock=True)
     if given is not None:
         check = partial(check_first_batch, trainer, context, stock, is_given=True)
-        return LossStep(resolve_loss(given, options), context.accelerator, name, check=check)
+        return LossStep(resolve_loss(given, options), context.accelerator, name, repairs=not is_off, check=check)
     has_code = has_code_of_its_own(trainer, context)
     known, refusal = None, None
     try:
@@ -67,7 +60,7 @@ def _loss_step(trainer: Any, context: TrainerContext, given: Given, stock: Calla
         known = intercepted_loss(trainer, context)
     is_given = bool(options) or not type(known).__module__.startswith("hf_dynprune.")
     check = partial(check_first_batch, trainer, context, stock, is_given=is_given)
-    return LossStep(known, context.accelerator, name, check=check)
+    return LossStep(known, context.accelerator, name, repairs=not is_off, check=check)
 
 
 def _known_loss(

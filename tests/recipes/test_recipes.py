@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-import gc
-
-import datasets
 import pytest
 
 from tests.recipes.recipe import OTHER, REFUSED
 from tests.recipes.running import outcome
 from tests.recipes.table import PAGE, THEMES, all_recipes, table, with_table
 
-
-@pytest.fixture(autouse=True, scope="module")
-def collected_once():
-    """Each run has the garbage collector look through everything; most of it was imported before, and is left out."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch, tmp_path):
-    """No bars, no files of the data set preparation outside the test, no message to TRL's makers."""
-    monkeypatch.setenv("CI", "1")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
+pytestmark = pytest.mark.usefixtures("quiet_data_sets")
 
 
 @pytest.mark.filterwarnings("ignore:var.*degrees of freedom:UserWarning")  # the variance of one sample

@@ -49,12 +49,14 @@ def test_with_a_loss_of_ones_own(tmp_path):
     assert is_finite(trainer)
 
 
-def test_a_batch_of_nothing_else_changes_nothing(tmp_path):
+@pytest.mark.parametrize("cls", [DynPruneTrainer, Weighted])
+def test_a_batch_of_nothing_else_changes_nothing(cls, tmp_path):
     data = Images(4)
     data.pixels[:] = float("nan")
     data.pixels[:1] = 0.5
-    flags = {"prune_method": "infobatch", "per_device_train_batch_size": 1, "max_steps": 4}
-    trainer = pruning_trainer(vit(), data, tmp_path, **flags)
+    args = arguments(tmp_path, per_device_train_batch_size=1, max_steps=4)
+    args = DynPruneTrainingArguments(**args, prune_method="infobatch")
+    trainer = cls(model=vit(), args=args, train_dataset=data)
     trainer.train()
     assert is_finite(trainer)
 

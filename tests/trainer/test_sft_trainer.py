@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-import datasets
 import pytest
 import torch
 from transformers import TrainingArguments
@@ -35,6 +34,7 @@ pytest.importorskip("peft", reason="PEFT is not installed")
 from peft import LoraConfig, PromptTuningConfig
 from trl import SFTConfig, SFTTrainer
 
+pytestmark = pytest.mark.usefixtures("quiet_data_sets")
 SIZE = 22
 
 
@@ -45,16 +45,6 @@ class Arguments(DynPruneArguments, SFTConfig):
 
 class PruningSFTTrainer(DynPruneMixin, SFTTrainer):
     pass
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch, tmp_path):
-    """No bars, no files of the data set preparation outside the test, no message to TRL's makers."""
-    monkeypatch.setenv("CI", "1")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    datasets.disable_progress_bars()
-    yield
-    datasets.enable_progress_bars()
 
 
 def lora(**config):
