@@ -133,10 +133,8 @@ class LossStep:
 
     def take(self, batches: list[Any]) -> bool:
         """Take out of a fetched window's batches, in place, what was dealt out with them; False for other batches."""
-        if any(self.find(batch) is None and not is_indexed(batch) for batch in batches):
-            return False
-        if all(self.find(batch) is not None for batch in batches):
-            return bool(batches)
+        if not all(map(is_indexed, batches)) or all(isinstance(batch, ServedBatch) for batch in batches):
+            return bool(batches) and all(self.find(batch) is not None for batch in batches)  # taken before
         self._window, window = [], []
         for place, batch in enumerate(batches):
             batches[place], served = take_served(batch)

@@ -13,7 +13,8 @@ import torch
 from hf_dynprune import EpochInfo, PrunePlan, PruningPolicy, ScoreView
 from tests.recipes.recipe import FAILS, OTHER, RUNS, Recipe
 from tests.recipes.table import all_recipes
-from tests.recipes.test_recipes import collected_once, quiet  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("quiet_data_sets")
 
 ONE_STEP = {
     "per_device_train_batch_size": 24,
