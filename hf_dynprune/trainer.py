@@ -34,6 +34,7 @@ from .training.hooks import check_hooks
 from .training.hub import HubPushes, add_to_card
 from .training.loss_choice import Given, make_loss_step
 from .training.protocol import StockLength
+from .training.repair import StepRepair
 from .training.run_length import other_args
 from .training.schedulers import NominalStepping
 from .training.weights import check_adapters, load_named_adapter, restored
@@ -76,6 +77,7 @@ class DynPruneMixin(Trainer):
     def _make_loss_step(self) -> None:
         stock = super().compute_loss
         self._loss_step = self._context.loss_step = make_loss_step(self, self._context, self._given[2], stock)
+        self._repair = StepRepair(self._context, self._loss_step)
 
     # ---- What a user may ask ----
 
@@ -195,15 +197,9 @@ class DynPruneMixin(Trainer):
         self._context.begin_epoch(rest.get("ignore_keys_for_eval"))
         length, done = (steps_in_epoch, num_update_steps_per_epoch), rest["steps_trained_in_current_epoch"]
         run = self._training.epoch(epoch, train_dataloader, length, done, rest.get("trial"))
-        with run as (batches, updates), intercepting(self, self._loss_step, self._training.record):
-            super()._run_epoch(  # type: ignore[no-untyped-call]
-                model=model,
-                epoch=epoch,
-                train_dataloader=train_dataloader,
-                steps_in_epoch=batches,
-                num_update_steps_per_epoch=updates,
-                **rest,
-            )
+        with run as (batches, updates), intercepting(self, self._loss_step):
+            rest |= {"steps_in_epoch": batches, "num_update_steps_per_epoch": updates}
+            super()._run_epoch(model=model, epoch=epoch, train_dataloader=train_dataloader, **rest)  # type: ignore[no-untyped-call]
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """One accumulation window: its batches and the number of items that its loss is divided by."""
@@ -229,6 +225,7 @@ class DynPruneMixin(Trainer):
 
         A loss that is computed here is normalised over the window, for any model.
         """
+        self._repair.begin()
         with self._loss_step.training(inputs), normalised_over_window(self, self._loss_step.is_known):
             loss = super().training_step(model, inputs, num_items_in_batch)
         return self._loss_step.logged(loss)
@@ -249,12 +246,16 @@ class DynPruneMixin(Trainer):
             result = step.forward(model, inputs, served, self.current_gradient_accumulation_steps)
             value, outputs = result.value, result.outputs
         if result is not None and served.first_use():
-            self._training.record(result)
+            step.note(result)
         if step.is_known and self.per_sample_loss.trainer_gathers_metrics:
             same: Any = lambda **_: outputs  # noqa: E731
             with torch.no_grad():
                 super().compute_loss(same, without_own_keys(inputs), False, num_items_in_batch)
         return (value, outputs) if return_outputs else value
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """The norm of the window's gradient; it is made again where samples have made it NaN or infinite."""
+        return self._repair.settle(super()._get_grad_norm, model, grad_norm)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """The stock method; its time is counted apart from the time of training."""

@@ -80,6 +80,14 @@ class DynPruneArguments:
         },
     )
 
+    prune_leave_out_nonfinite: bool = field(
+        default=True,
+        metadata={
+            "help": "Make a step whose gradient is NaN or infinite once more without the samples that make it so. "
+            "False: train on them, as the stock Trainer does. Nothing of it concerns `prune_method='none'`."
+        },
+    )
+
     prune_sample_log: bool = field(
         default=True,
         metadata={
@@ -195,7 +203,7 @@ class DynPruneArguments:
         check_budget(self.prune_budget)
         self._validate_guarantees()
         as_mapping(self.prune_loss_kwargs, "prune_loss_kwargs")
-        for name in ("prune_reproducible_augmentation", "prune_sample_log"):
+        for name in ("prune_reproducible_augmentation", "prune_sample_log", "prune_leave_out_nonfinite"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"`{name}` must be True or False, got {getattr(self, name)!r}.")
         policy = self.build_policy()

@@ -2,46 +2,49 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from . import host
 from .base import LossTerms
 
 
-def weighted_loss(terms: LossTerms, weight: Tensor, denominator: Tensor | int, micro_batches: int = 1) -> Tensor:
+def plain_loss(terms: LossTerms, weight: Tensor, denominator: Tensor | int, micro_batches: int = 1) -> Tensor:
     """(sum_i w_i S_i) / D + extra / micro_batches: one micro-batch's part of its window's training loss.
 
     Divided by the number of items D of the whole accumulation window, not by the weights: then an epoch's expected
-    gradient sum is that of the full data (InfoBatch, Sec. 2.3). Samples of weight 0 and non-finite losses are selected
-    out before weighting, because 0 * NaN is NaN. `extra` is divided by the window's micro-batches, so that it counts
-    once.
+    gradient sum is that of the full data (InfoBatch, Sec. 2.3). `extra` is divided by the window's micro-batches, so
+    that it counts once. A loss that is not finite makes the sum so, which `training/repair.py` looks for.
+
+    Example:
+        >>> terms = LossTerms(total=torch.tensor([1.0, 3.0]), score=torch.zeros(2))
+        >>> plain_loss(terms, torch.tensor([2.0, 1.0]), 2)
+        tensor(2.5000)
+    """
+    total = _in_full(terms.total)
+    return _with_extra(torch.dot(weight.to(total.dtype) / denominator, total), terms, micro_batches)
+
+
+def weighted_loss(terms: LossTerms, weight: Tensor, denominator: Tensor | int, micro_batches: int = 1) -> Tensor:
+    """As `plain_loss`, without the samples of weight 0 and those whose loss is not finite, which contribute nothing.
+
+    They are selected out before weighting, because 0 * NaN is NaN. In the backward pass, a NaN in their activations
+    makes the gradient NaN all the same.
 
     Example:
         >>> terms = LossTerms(total=torch.tensor([1.0, float("nan"), 3.0]), score=torch.zeros(3))
         >>> weighted_loss(terms, torch.tensor([2.0, 1.0, 1.0]), 3)
         tensor(1.6667)
     """
-    # Sums of half-precision losses overflow.
-    total = terms.total.float() if terms.total.dtype in (torch.float16, torch.bfloat16) else terms.total
-    loss = _finite_sum(total, weight.to(total.dtype) / denominator)
+    total = _in_full(terms.total)
+    counts = torch.isfinite(total) & (weight > 0)
+    chosen = torch.where(counts, total, torch.zeros((), dtype=total.dtype, device=total.device))
+    return _with_extra(torch.dot(weight.to(total.dtype) / denominator, chosen), terms, micro_batches)
+
+
+def _in_full(total: Tensor) -> Tensor:
+    """Sums of half-precision losses overflow."""
+    return total.float() if total.dtype in (torch.float16, torch.bfloat16) else total
+
+
+def _with_extra(loss: Tensor, terms: LossTerms, micro_batches: int) -> Tensor:
     return loss if terms.extra is None else loss + terms.extra / micro_batches
-
-
-def _finite_sum(total: Tensor, factor: Tensor) -> Tensor:
-    """sum_i f_i S_i over the finite S_i with f_i > 0."""
-    if host.is_on_host(total):
-        # Where the sum is finite, all S_i are finite, and selecting them would not change their gradients. It would
-        # cost a small step more than the rest of this package does.
-        plain = torch.dot(factor, total)
-        if math.isfinite(plain.item()):
-            return plain
-    counts = torch.isfinite(total) & (factor > 0)
-    return (factor * torch.where(counts, total, torch.zeros((), dtype=total.dtype, device=total.device))).sum()
-
-
-def no_loss(model: torch.nn.Module) -> Tensor:
-    """A loss of 0, which changes nothing, for a batch without a finite one."""
-    return sum((0 * each.flatten()[:1].sum() for each in model.parameters() if each.requires_grad), torch.zeros(()))

@@ -20,13 +20,12 @@ from torch import Tensor
 from ..common.logs import logger
 from ..serving.distributed import sum_over_processes
 from ..serving.indexed import INDEX_KEY, WEIGHT_KEY
-from ..serving.rows import take_rows
 from ..serving.served import Served, ServedBatch, is_indexed, take_served
 from . import host
 from .base import LossTerms, PerSampleLoss
-from .checks import check_counts, check_terms, mean_loss, refuse_poisoned_buffers
+from .checks import check_counts, check_terms, mean_loss
 from .interception import InterceptedLoss
-from .reduction import no_loss, weighted_loss
+from .reduction import plain_loss, weighted_loss
 
 
 def without_own_keys(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,7 +60,9 @@ class LossStep:
         accelerator: of the Trainer.
         owner: name of the trainer class, for messages.
         is_stock: whether the stock loss is trained on.
-        repairs: whether samples without a finite loss are left out of the backward pass.
+        leaves_out: whether samples without a finite loss or gradient are left out of a step.
+        masks: whether losses that are not finite are taken out of the sum, where a step cannot be made again without
+            their samples (`training/repair.py`).
         check: called with this object, the first batch of a run and its number of samples; sets `is_checked`.
     """
 
@@ -71,7 +72,8 @@ class LossStep:
         accelerator: Any,
         owner: str,
         is_stock: bool = False,
-        repairs: bool = True,
+        leaves_out: bool = False,
+        masks: bool = False,
         check: Callable[[LossStep, Any, int], None] | None = None,
     ) -> None:
         self.loss = loss
@@ -79,7 +81,9 @@ class LossStep:
         self.is_stock = is_stock
         self.has_ghosts = True
         """Whether a batch may hold samples of weight 0. True until a plan says otherwise; a selector makes some too."""
-        self.repairs = repairs
+        self.leaves_out, self.masks = leaves_out, masks
+        self.results: list[tuple[Tensor, Tensor, Tensor]] = []
+        """(index, score, count) of each batch of the window under way."""
         self.mean_weight = 1.0
         """Of the samples of the epoch: the logged loss is divided by it, to be comparable to that on all data."""
         self.is_checked = check is None
@@ -148,8 +152,32 @@ class LossStep:
         if not self.is_checked and self._check is not None:
             # Before the batches are those of the window: the check trains on none of them.
             self._check(self, batches[0], len(window[0][1].index))
-        self._window = window
+        self._window, self.results = window, []
         return True
+
+    @property
+    def window(self) -> list[tuple[Any, Served]]:
+        """The batches of the window under way, and what was dealt out with each."""
+        return self._window
+
+    @contextmanager
+    def again(self, has_ghosts: bool) -> Iterator[None]:
+        """Context in which a window is made once more without some of its samples, which were counted before.
+
+        `has_ghosts`: whether some process has a row of weight 0 in it, as its batch would be empty otherwise.
+        """
+        counts, before = (self.forwarded, self.dealt), self.has_ghosts
+        self.has_ghosts = before or has_ghosts
+        try:
+            with self.fetching():
+                yield
+        finally:
+            self.has_ghosts = before
+            self.forwarded, self.dealt = counts
+
+    def note(self, result: StepResult) -> None:
+        """Keep a batch's scores until the optimizer's step is to be made of its window."""
+        self.results.append((result.index, result.score, result.count))
 
     def find(self, batch: Any) -> Served | None:
         """What was dealt out with a batch of the window, also after it was moved to a device or copied."""
@@ -237,36 +265,11 @@ class LossStep:
         processes = self._accelerator.num_processes
         # Gradients are averaged over processes, but their sum is meant.
         denominator = self._items / processes if processes > 1 else self._items
-        weight, kept = served.weight.to(terms.total.device), self._finite_rows(model, terms.total)
-        if kept is None:
-            value = weighted_loss(terms, weight, denominator, micro_batches)
-        elif kept:
-            rest = take_rows(batch, kept, len(served.index))
-            trained = self.loss(model, rest, self.loss.forward(model, rest))
-            value = weighted_loss(trained, weight[kept], denominator, micro_batches)
-        else:
-            value = no_loss(model)
+        weight = served.weight.to(terms.total.device)
+        make = weighted_loss if self.masks else plain_loss
+        value = make(terms, weight, denominator, micro_batches)
         count: Any = served.count
         return StepResult(value, outputs, served.index, terms.scored(count), terms.score.detach().to(device))
-
-    def _finite_rows(self, model: torch.nn.Module, losses: Tensor) -> list[int] | None:
-        """Rows with finite losses, where some are not; None where all are, and where a device would have to wait.
-
-        The others are left out by another forward pass: in backward their activations make every gradient NaN.
-
-        Raises:
-            FloatingPointError: the forward pass has left NaN in the model's buffers.
-        """
-        if not self.repairs or self._accelerator.num_processes > 1 or not host.is_on_host(losses):
-            return None
-        losses = losses.detach()
-        if math.isfinite(losses.sum().item()):  # as nearly always; fewer operations than to look at each
-            return None
-        finite = torch.isfinite(losses)
-        if bool(finite.all()):
-            return None
-        refuse_poisoned_buffers(model)
-        return finite.nonzero().flatten().tolist()
 
     def intercept(
         self, compute: Callable[..., Any], model: Any, inputs: Any, served: Served, named: Mapping[str, Any]
@@ -278,7 +281,7 @@ class LossStep:
         if self.failure is not None:
             raise self.failure
         loss: Any = self.loss
-        count, whole = loss.count(inputs), dict(inputs)  # the code may take entries out
+        count = loss.count(inputs)  # before the code takes entries out
         check_counts(count, served.index)
         if self.has_ghosts:
             count = count * (served.weight > 0)
@@ -291,11 +294,7 @@ class LossStep:
             served.share,
         )
         loss.refuse_other_sums(found)
-        score, kept = found.carried[1].detach(), self._finite_rows(model, found.carried[1])
-        if kept:
-            rest, number = take_rows(whole, kept, len(served.index)), named.get("num_items_in_batch")
-            found = loss.apart(lambda: compute(model, rest, **named), rest, len(kept), number, served.weight[kept])
-        value = found.value if kept != [] else no_loss(model)
+        value, score = found.value, found.carried[1].detach()
         result = StepResult(value, found.outputs, served.index, count, score)
         return ((value, found.outputs) if named.get("return_outputs") else value), result
 

@@ -38,6 +38,21 @@ def states_of_generators(device: torch.device = CPU) -> tuple[bytes, ...]:
     return tuple(states)
 
 
+def torch_states(device: torch.device) -> list[torch.Tensor]:
+    """States of torch's generators, on the CPU and on `device`; cheap enough for every step."""
+    states = [torch.get_rng_state()]
+    if device.type != "cpu":
+        states.append(torch.get_device_module(device).get_rng_state(device))
+    return states
+
+
+def put_back_torch(states: list[torch.Tensor], device: torch.device) -> None:
+    """Let torch's generators go on from `torch_states`."""
+    torch.set_rng_state(states[0])
+    if device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(states[1], device)
+
+
 @contextmanager
 def untouched_generators(device: torch.device = CPU) -> Iterator[None]:
     """Context after which Python's, numpy's and torch's generators (CPU and `device`) go on as if nothing was drawn."""

@@ -148,6 +148,18 @@ def without_mixing(batch: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in batch.items() if key not in MIXING_KEYS}
 
 
+def partners_among(partner: Tensor, share: Tensor, rows: list[int]) -> tuple[Tensor, Tensor]:
+    """Partners and shares of some rows of a mixed batch, as they count in a batch of these rows alone.
+
+    A row whose partner is not among them has its own label only.
+    """
+    place = torch.full_like(partner, -1)
+    place[rows] = torch.arange(len(rows), device=partner.device)
+    found = place[partner[rows]]
+    own = torch.arange(len(rows), device=partner.device)
+    return torch.where(found < 0, own, found), torch.where(found < 0, torch.ones_like(share[rows]), share[rows])
+
+
 def training_collator(collator: Any) -> Any:
     """How a collator makes batches for training: by its method `for_training` if it has one."""
     return collator.for_training if mixes(collator) else collator

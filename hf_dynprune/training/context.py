@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,14 +16,14 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 
 from ..common.logs import logger
 from ..decisions.dealing import Layout
-from ..losses.base import refuse_mixed
 from ..losses.step import LossStep
 from ..records.state_files import CheckpointError, StateCache
 from ..records.timing import EpochTimes
 from ..records.usable_checkpoint import choose_checkpoint, remove_markers
 from ..serving.distributed import collect
-from ..serving.mixing import PARTNER_KEY, mixes, training_collator
+from ..serving.mixing import mixes, training_collator
 from ..training_args import DynPruneArguments
+from .bars import set_progress_total
 from .combining import is_of_trl, owner_of
 from .gpu_meter import find_meter
 from .protocol import Training
@@ -159,20 +159,6 @@ class TrainerContext(TrainCall):
                 "pruning: it would train on the other one's data. Build a new trainer."
             )
 
-    def refuse_mixed(self, step: LossStep, batches: Sequence[Any] = ()) -> None:
-        """Raise a ValueError where samples are mixed, as the collator or a batch says, and loss or loader forbid it."""
-        if not (PARTNER_KEY in batches[0] if batches else self.mixes):
-            return
-        if step.is_stock or step.loss is None:
-            refuse_mixed(step.owner)
-        if not step.loss.takes_mixed:
-            refuse_mixed(getattr(step.loss, "owner", type(step.loss).__name__))
-        if self.accelerator.dispatch_batches and self.layout.split_batches and self.layout.world_size > 1:
-            raise ValueError(
-                "`dispatch_batches` with `split_batches` cuts a batch into parts after its samples were mixed, so that "
-                "a sample's partner may be on another process. Leave one of them off."
-            )
-
     def begin_checkpoint(self, trial: Any) -> str:
         """The folder of the checkpoint that is due; what marks an older one in it as complete is removed.
 
@@ -237,6 +223,35 @@ class TrainerContext(TrainCall):
         attempts = getattr(self.state, "optimizer_step_attempts", None)
         return int(self.state.global_step if attempts is None else attempts)
 
+    @property
+    def can_step_again(self) -> bool:
+        """Whether a gradient can be made once more: DeepSpeed steps by itself, a grad scaler skips steps by itself."""
+        return not self._trainer.is_deepspeed_enabled and getattr(self.accelerator, "scaler", None) is None
+
+    @property
+    def logged_loss(self) -> Any:
+        """A copy of the sum that the next logged loss is made of."""
+        return self._trainer._tr_loss.clone()
+
+    def step_again(self, model: Any, batches: list[Any], logged: Any) -> None:
+        """Make the gradient of a window of other batches, as the Trainer's loop does; its losses are logged.
+
+        `logged`: the sum that they are added to.
+        """
+        trainer, accelerator = self._trainer, self.accelerator
+        model.zero_grad()
+        items = trainer._get_num_items_in_batch(batches, self.args.device)
+        for place, batch in enumerate(batches):
+            is_last = place == len(batches) - 1
+            accelerator.gradient_state._set_sync_gradients(is_last)
+            with nullcontext() if is_last else accelerator.no_sync(model):
+                logged += trainer.training_step(model, batch, items)
+        trainer._tr_loss = logged
+
+    def clip(self, model: Any) -> Any:
+        """The norm of the gradient, which is clipped as the Trainer clips it; None where it does not."""
+        return self._trainer._clip_grad_norm(model) if self.args.max_grad_norm > 0 else None
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Context of a forward pass in the Trainer's precision."""
         manager: AbstractContextManager[Any] = self._trainer.compute_loss_context_manager()
@@ -285,7 +300,7 @@ class TrainerContext(TrainCall):
     def set_max_steps(self, steps: int) -> None:
         """Correct the length of the run, in the state and in the progress bars."""
         self.state.max_steps = steps
-        _set_progress_total(self.callbacks, steps)
+        set_progress_total(self.callbacks, steps)
 
     def folder(self, trial: Any) -> str:
         """The output folder of a trial of a search; the run's own without one."""
@@ -333,13 +348,3 @@ def without_unused_columns(trainer: Any, dataset: Any, collator: Any) -> tuple[A
     if isinstance(dataset, datasets.Dataset):
         return trainer._remove_unused_columns(dataset, description="training"), collator
     return dataset, trainer._get_collator_with_removed_columns(collator, description="training")
-
-
-def _set_progress_total(callbacks: Iterable[Any], total: int) -> None:
-    """Correct the bars of console and notebook, which are created with the nominal number of steps."""
-    for callback in callbacks:
-        bar = getattr(callback, "training_bar", None) or getattr(callback, "training_tracker", None)
-        if bar is not None and getattr(bar, "total", total) != total:
-            bar.total = total
-            if hasattr(bar, "refresh"):
-                bar.refresh()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..common.logs import logger
@@ -18,7 +19,7 @@ from ..decisions.length import STEPS
 from ..decisions.plan import PrunePlan
 from ..decisions.policy import PruningPolicy
 from ..decisions.registry import check_policy
-from ..losses.step import LossStep, StepResult
+from ..losses.step import LossStep
 from ..methods.none import NoPruning
 from ..records.history import PruningHistory
 from ..records.run_scores import RunScores
@@ -26,6 +27,7 @@ from ..records.state_files import save_state
 from ..serving.distributed import ScoreBuffer, agree
 from ..serving.labels import dataset_fingerprint
 from ..serving.loader import PlanLoader, check_served, plan_sampler, skipped_too_little
+from ..serving.mixing import PARTNER_KEY
 from ..serving.sampler import PlanBatchSampler, visiting_order
 from .backends import epoch_scalars, send_figures, send_histograms, worth_scalars
 from .combining import refuse_own_data
@@ -38,6 +40,7 @@ from .refusals import (
     add_guarantees,
     loads_in_order,
     refuse_dropped_visits,
+    refuse_mixing,
     refuse_split,
     refuse_unsupported,
     sample_lengths,
@@ -136,7 +139,8 @@ class EpochPruning:
 
     def begin(self, step: LossStep, length: StockLength, checkpoint: str | None, trial: Any) -> tuple[int, int]:
         context, args = self.context, self.context.args
-        context.refuse_mixed(step)
+        if context.mixes:
+            refuse_mixing(step, context.layout, bool(context.accelerator.dispatch_batches))
         if self.run is not None and self.run.record is not None:
             logger.info("Starting over with batch size %d: scores, plans and history restart.", context.batch_size)
         self._add_guarantees()
@@ -278,14 +282,15 @@ class EpochPruning:
                 "trainer rebuilds batches: let `get_train_dataloader` be the trainer's own, and pass the collator as "
                 "`data_collator`."
             )
-        self.context.refuse_mixed(step, batches)
+        if batches and PARTNER_KEY in batches[0]:
+            refuse_mixing(step, self.context.layout, bool(self.context.accelerator.dispatch_batches))
         if record is not None:
             record.forward_passes += step.forwarded - before
         return batches, items
 
-    def record(self, result: StepResult) -> None:
+    def record(self, index: Tensor, score: Tensor, count: Tensor) -> None:
         """Keep the scores on the device until the epoch ends."""
-        self._scores.add(result.index, result.score, result.count)
+        self._scores.add(index, score, count)
 
     def merge(self) -> None:
         began, run = time.perf_counter(), self.run

@@ -13,7 +13,7 @@ from ..common.logs import logger
 from ..losses.checks import OtherLoss, StockFails, compare_with_stock, loss_tolerance
 from ..losses.interception import InterceptedLoss, NotTakenApart
 from ..losses.registry import find_trainer_loss
-from ..losses.step import LossStep, StepResult, without_own_keys
+from ..losses.step import LossStep, without_own_keys
 from ..serving.rows import number_of_rows
 from .candidates import without_trace
 from .combining import owner_of
@@ -70,7 +70,7 @@ def normalised_over_window(trainer: Any, is_known: bool) -> Iterator[None]:
 
 
 @contextmanager
-def intercepting(trainer: Any, step: LossStep, record: Callable[[StepResult], None]) -> Iterator[None]:
+def intercepting(trainer: Any, step: LossStep) -> Iterator[None]:
     """Context of an epoch in which the trainer's `compute_loss`, whoever wrote it, weighs losses by sample.
 
     Set on the trainer itself: a method of the user's comes before those of this package, and so does not pass them. In
@@ -89,7 +89,7 @@ def intercepting(trainer: Any, step: LossStep, record: Callable[[StepResult], No
         arguments = {**dict(zip(names, given, strict=False)), **named}
         result, found = step.intercept(own, model, inputs, served, arguments)
         if served.first_use():
-            record(found)
+            step.note(found)
         return result
 
     trainer.compute_loss = compute_loss

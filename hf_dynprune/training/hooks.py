@@ -34,6 +34,8 @@ TRAINER_HOOKS: dict[str, tuple[str, ...]] = {
     "training_step": ("model", "inputs", "num_items_in_batch"),
     "_get_num_items_in_batch": ("batch_samples", "device"),
     "compute_loss": ("model", "inputs", "return_outputs", "num_items_in_batch"),
+    "_clip_grad_norm": ("model",),
+    "_get_grad_norm": ("model", "grad_norm"),
     "create_scheduler": ("num_training_steps", "optimizer"),
     "evaluate": ("eval_dataset", "ignore_keys", "metric_key_prefix"),
     "_save_checkpoint": ("model", "trial"),

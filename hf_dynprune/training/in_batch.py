@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from ..common.logs import logger
 from ..decisions.policy import PruningPolicy
 from ..losses.checks import loss_tolerance
-from ..losses.step import LossStep, StepResult
+from ..losses.step import LossStep
 from ..methods.none import NoPruning
 from ..records.history import PruningHistory
 from ..records.state_files import has_state, save_state
@@ -226,7 +227,7 @@ class InBatchSelection:
             run.record.seconds_plan += seconds
         return [take_rows(batch, rows, weights) for batch, (rows, weights) in zip(batches, chosen, strict=True)]
 
-    def record(self, result: StepResult) -> None:
+    def record(self, index: Tensor, score: Tensor, count: Tensor) -> None:
         """Nothing: the losses were known when the rows were chosen."""
 
     def merge(self) -> None:

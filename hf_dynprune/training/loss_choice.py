@@ -33,12 +33,20 @@ def make_loss_step(trainer: Any, context: TrainerContext, given: Given, stock: C
     """
     options, name = context.flags.loss_options, type(trainer).__name__
     is_off = context.training.is_off
+    leaves_out = not is_off and context.flags.prune_leave_out_nonfinite
+    make = partial(
+        LossStep,
+        accelerator=context.accelerator,
+        owner=name,
+        leaves_out=leaves_out,
+        masks=leaves_out and not context.can_step_again,
+    )
     smoothing = trainer.label_smoother.epsilon if trainer.label_smoother is not None else 0.0
     if context.training.is_stock or context.train_dataset is None:
         return LossStep(None, context.accelerator, name, is_stock=True)
     if given is not None:
         check = partial(check_first_batch, trainer, context, stock, is_given=True)
-        return LossStep(resolve_loss(given, options), context.accelerator, name, repairs=not is_off, check=check)
+        return make(resolve_loss(given, options), check=check)
     has_code = has_code_of_its_own(trainer, context)
     known, refusal = None, None
     try:
@@ -60,7 +68,7 @@ def make_loss_step(trainer: Any, context: TrainerContext, given: Given, stock: C
         known = intercepted_loss(trainer, context)
     is_given = bool(options) or not type(known).__module__.startswith("hf_dynprune.")
     check = partial(check_first_batch, trainer, context, stock, is_given=is_given)
-    return LossStep(known, context.accelerator, name, repairs=not is_off, check=check)
+    return make(known, check=check)
 
 
 def _known_loss(

@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..decisions.plan import PrunePlan
 from ..decisions.policy import PruningPolicy
-from ..losses.step import StepResult
 from ..records.history import PruningHistory
 from ..records.run_scores import RunScores
 from ..selectors.contract import BatchSelector
@@ -130,8 +130,8 @@ class Training(Protocol):
             count: D of given batches.
         """
 
-    def record(self, result: StepResult) -> None:
-        """Take note of a training step's losses."""
+    def record(self, index: Tensor, score: Tensor, count: Tensor) -> None:
+        """Take note of the losses of a batch that an optimizer step is made of; `[B]` each, as in `StepResult`."""
 
     def merge(self) -> None:
         """Join what all processes recorded; to be called by all of them, before `save`."""

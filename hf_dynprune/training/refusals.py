@@ -11,6 +11,8 @@ from ..decisions.dealing import Layout
 from ..decisions.guarantees import ClassFloor, CoverEvery
 from ..decisions.policy import PruningPolicy
 from ..decisions.scores import LastVisit
+from ..losses.base import refuse_mixed
+from ..losses.step import LossStep
 from ..selectors.contract import BatchSelector
 from ..serving.labels import class_labels
 
@@ -33,6 +35,19 @@ def refuse_dropped_visits(policy: PruningPolicy, drop_last: bool) -> None:
             "`dataloader_drop_last` (True) with a limit on the epochs that a sample may stay unseen "
             "(`prune_max_unseen_epochs`, CoverEvery): a sample that is kept may be dropped with the last batch, any "
             "number of times. Set `dataloader_drop_last=False`, or leave the limit out."
+        )
+
+
+def refuse_mixing(step: LossStep, layout: Layout, dispatches: bool) -> None:
+    """Raise a ValueError where samples are mixed, and loss or loader forbid it."""
+    if step.is_stock or step.loss is None:
+        refuse_mixed(step.owner)
+    if not step.loss.takes_mixed:
+        refuse_mixed(getattr(step.loss, "owner", type(step.loss).__name__))
+    if dispatches and layout.split_batches and layout.world_size > 1:
+        raise ValueError(
+            "`dispatch_batches` with `split_batches` cuts a batch into parts after its samples were mixed, so that "
+            "a sample's partner may be on another process. Leave one of them off."
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers.trainer_utils import has_length
 
@@ -13,7 +14,6 @@ from ..common.logs import logger
 from ..decisions.plan import PrunePlan
 from ..decisions.policy import PruningPolicy
 from ..decisions.scores import ScoreStore
-from ..losses.step import StepResult
 from ..records.history import PruningHistory
 from ..records.record import EpochRecord
 from .context import TrainerContext
@@ -89,7 +89,7 @@ class StockTraining:
     def window(self, fetch: Callable[[], Any], wanted: int, count: Callable[[list[Any]], Any]) -> Any:
         return fetch()
 
-    def record(self, result: StepResult) -> None:
+    def record(self, index: Tensor, score: Tensor, count: Tensor) -> None:
         """Nothing: no sample is known."""
 
     def merge(self) -> None:

@@ -1,15 +1,36 @@
-"""A picture with a value that no arithmetic survives: its sample is left out of the step, the weights stay finite."""
+"""Samples whose loss or gradient no arithmetic survives: a step is what it would be without them, to the bit."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils.data import Dataset
+from transformers import TrainerCallback, default_data_collator
 
-from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments
-from tests.support.helpers import Images, arguments, pruning_trainer, resnet, vit, weights_of
+from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, MixingCollator
+from hf_dynprune.selectors.selective_backprop import SelectiveBackprop
+from hf_dynprune.training.repair import StepRepair
+from tests.support.helpers import (
+    Images,
+    arguments,
+    bert,
+    pruning_trainer,
+    resnet,
+    stock_trainer,
+    vit,
+    weights_of,
+)
 
 BAD = 5
+NAN, INF = float("nan"), float("inf")
+METHODS = {
+    "infobatch": {},
+    "orderdp": {"pool_ratio": 0.8, "top_ratio": 0.5},
+    "random": {"ratio": 0.3},
+    "epsilon_greedy": {"ratio": 0.3},
+    "ucb": {"ratio": 0.3},
+}
 
 
 def poisoned(value, size=22):
@@ -22,16 +43,73 @@ def is_finite(trainer):
     return all(bool(torch.isfinite(each).all()) for each in weights_of(trainer).values())
 
 
-@pytest.mark.parametrize("accumulation", [1, 3])
-@pytest.mark.parametrize("method", ["infobatch", "orderdp", "random"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e38])
-def test_the_weights_stay_finite(value, method, accumulation, tmp_path):
-    kwargs = {"orderdp": {"pool_ratio": 0.8, "top_ratio": 0.5}, "random": {"ratio": 0.3}}.get(method, {})
-    flags = {"prune_method": method, "prune_kwargs": kwargs, "gradient_accumulation_steps": accumulation}
-    trainer = pruning_trainer(vit(), poisoned(value), tmp_path, num_train_epochs=3, **flags)
+class Without(Images):
+    """The same images, of which the bad one cannot be read."""
+
+    def __getitem__(self, index):
+        return None if index == BAD else super().__getitem__(index)
+
+
+class Texts(Dataset):
+    """Random token sequences with labels."""
+
+    def __init__(self, size):
+        rng = torch.Generator().manual_seed(0)
+        self.tokens = torch.randint(8, 50, (size, 6), generator=rng)
+        self.labels = torch.randint(3, (size,), generator=rng)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        return {"input_ids": self.tokens[index], "labels": int(self.labels[index])}
+
+
+def collate_those_there(items):
+    return default_data_collator([each for each in items if each is not None])
+
+
+def assert_same_weights(one, other):
+    for name, tensor in weights_of(one).items():
+        assert torch.equal(weights_of(other)[name], tensor), name
+
+
+def train(data, folder, model, method="infobatch", **kwargs):
+    flags = {"prune_method": method, "prune_kwargs": METHODS[method], "num_train_epochs": 3, **kwargs}
+    trainer = pruning_trainer(model, data, folder, **flags)
     trainer.train()
-    assert is_finite(trainer)
-    assert sum(record.nonfinite for record in trainer.pruning_history) >= 1
+    return trainer
+
+
+def train_without(folder, model, method="infobatch", **kwargs):
+    """The run that all others are compared with."""
+    return train(Without(22), folder / "without", model, method, data_collator=collate_those_there, **kwargs)
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("value", [NAN, INF, 1e38])
+def test_a_run_is_the_one_without_the_sample(value, method, accumulation, tmp_path):
+    flags = {"gradient_accumulation_steps": accumulation}
+    with_it = train(poisoned(value), tmp_path / "with", vit(), method, **flags)
+    reference = train_without(tmp_path, vit(), method, **flags)
+    assert is_finite(with_it)
+    assert_same_weights(with_it, reference)
+    assert sum(record.nonfinite for record in with_it.pruning_history) >= 1
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("model", [resnet, lambda: vit(dropout=0.2)], ids=["batch statistics", "dropout"])
+def test_what_the_passes_changed_beside_the_gradient_is_put_back(model, accumulation, tmp_path):
+    flags = {"gradient_accumulation_steps": accumulation, "per_device_train_batch_size": 11}
+    with_it = train(poisoned(NAN), tmp_path / "with", model(), **flags)
+    reference = train_without(tmp_path, model(), **flags)
+    assert_same_weights(with_it, reference)  # buffers too
+    for name, buffer in with_it.model.named_buffers():
+        assert torch.equal(buffer, dict(reference.model.named_buffers())[name]), name
+    assert [record.nonfinite for record in with_it.pruning_history] == [1, 1, 1], "the one sample, not its batch"
+    losses = [[row["loss"] for row in each.state.log_history if "loss" in row] for each in (with_it, reference)]
+    assert losses[0] == losses[1]
 
 
 class Weighted(DynPruneTrainer):
@@ -43,43 +121,150 @@ class Weighted(DynPruneTrainer):
 
 
 def test_with_a_loss_of_ones_own(tmp_path):
-    args = DynPruneTrainingArguments(**arguments(tmp_path, num_train_epochs=3), prune_method="infobatch")
-    trainer = Weighted(model=vit(), args=args, train_dataset=poisoned(float("nan")))
-    trainer.train()
-    assert is_finite(trainer)
+    runs = []
+    for name, data, more in (
+        ("with", poisoned(NAN), {}),
+        ("without", Without(22), {"data_collator": collate_those_there}),
+    ):
+        args = DynPruneTrainingArguments(**arguments(tmp_path / name), prune_method="infobatch")
+        runs.append(Weighted(model=vit(), args=args, train_dataset=data, **more))
+        runs[-1].train()
+    assert is_finite(runs[0])
+    assert_same_weights(*runs)
+
+
+def steep(model, inputs, outputs):
+    """A loss that is 0 for one sample, where its derivative is infinite."""
+    each = functional.cross_entropy(outputs.logits, inputs["labels"], reduction="none")
+    is_blank = inputs["pixel_values"].flatten(1).abs().sum(1) == 0
+    return torch.where(is_blank, torch.where(is_blank, each * 0, 1.0).sqrt(), each)
+
+
+def overflowing(model, inputs, outputs):
+    """A loss in half precision, as autocast makes it, which overflows for a large sample."""
+    each = functional.cross_entropy(outputs.logits, inputs["labels"], reduction="none")
+    size = inputs["pixel_values"].flatten(1).abs().amax(1)
+    return (each * size.clamp(min=1).half()).float()
+
+
+@pytest.mark.parametrize(("loss", "value"), [(steep, 0.0), (overflowing, 1e6)])
+def test_finite_losses_and_values_whose_arithmetic_is_not(loss, value, tmp_path):
+    data = poisoned(0.0)
+    data.pixels[BAD] = value
+    with_it = train(data, tmp_path / "with", vit(), per_sample_loss=loss)
+    reference = train_without(tmp_path, vit(), per_sample_loss=loss)
+    assert is_finite(with_it)
+    assert_same_weights(with_it, reference)
+    assert with_it.pruning_history[0].nonfinite == 1
+
+
+def test_a_token_without_a_finite_embedding(tmp_path):
+    data = Texts(22)
+    data.tokens[BAD, 1] = 7
+
+    class Other(Texts):
+        def __getitem__(self, index):
+            return None if index == BAD else super().__getitem__(index)
+
+    runs = []
+    for name, each, more in (("with", data, {}), ("without", Other(22), {"data_collator": collate_those_there})):
+        each.tokens = data.tokens
+        model = bert()
+        with torch.no_grad():
+            model.get_input_embeddings().weight[7] = NAN
+        flags = {"prune_method": "infobatch", "weight_decay": 0.0, **more}
+        runs.append(pruning_trainer(model, each, tmp_path / name, **flags))
+        runs[-1].train()
+    weights = [{name: each.nan_to_num(123.0) for name, each in weights_of(run).items()} for run in runs]
+    assert all(torch.equal(each, weights[1][name]) for name, each in weights[0].items())
 
 
 @pytest.mark.parametrize("cls", [DynPruneTrainer, Weighted])
-def test_a_batch_of_nothing_else_changes_nothing(cls, tmp_path):
+def test_a_step_of_nothing_else_is_skipped(cls, tmp_path):
     data = Images(4)
-    data.pixels[:] = float("nan")
-    data.pixels[:1] = 0.5
-    args = arguments(tmp_path, per_device_train_batch_size=1, max_steps=4)
-    args = DynPruneTrainingArguments(**args, prune_method="infobatch")
-    trainer = cls(model=vit(), args=args, train_dataset=data)
+    data.pixels[:] = NAN
+    args = arguments(tmp_path, per_device_train_batch_size=1, max_steps=3, weight_decay=0.1)
+    trainer = cls(model=vit(), args=DynPruneTrainingArguments(**args, prune_method="infobatch"), train_dataset=data)
+    before = {name: each.clone() for name, each in weights_of(trainer).items()}
+    with pytest.raises(FloatingPointError, match="All 3 losses of epoch 0 were NaN"):
+        trainer.train()
+    assert all(torch.equal(each, before[name]) for name, each in weights_of(trainer).items())
+
+
+@pytest.mark.parametrize(("model", "batch"), [(vit, 1), (resnet, 2)])
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_a_batch_of_nothing_else_beside_others(accumulation, model, batch, tmp_path):
+    flags = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation, "max_steps": 8}
+    trainer = train(poisoned(NAN), tmp_path, model(), **flags)
+    assert is_finite(trainer)
+
+
+def test_batches_of_mixed_images(tmp_path):
+    trainer = train(poisoned(NAN), tmp_path, vit(), data_collator=MixingCollator())
+    assert is_finite(trainer)
+
+
+def test_chosen_in_the_batch(tmp_path):
+    flags = {"selector": SelectiveBackprop(), "per_sample_loss": steep}
+    data = poisoned(0.0)
+    data.pixels[BAD] = 0.0
+    trainer = pruning_trainer(vit(), data, tmp_path, num_train_epochs=3, **flags)
     trainer.train()
     assert is_finite(trainer)
 
 
-def test_the_others_train_as_without_it(tmp_path):
-    """The step's sum is divided by the items of the batch, as for every sample that contributes nothing."""
-    flags = {"prune_method": "infobatch", "max_steps": 1, "optim": "sgd", "max_grad_norm": 0.0}
-    flags |= {"per_device_train_batch_size": 22, "learning_rate": 0.5, "lr_scheduler_type": "constant"}
-    with_it = pruning_trainer(vit(), poisoned(float("nan")), tmp_path / "with", **flags)
-    with_it.train()
-
-    def loss(model, inputs, outputs):
-        each = functional.cross_entropy(outputs.logits, inputs["labels"], reduction="none")
-        return torch.where(torch.arange(22) == BAD, 0 * each, each)
-
-    flags["train_sampling_strategy"] = "sequential"
-    without = pruning_trainer(vit(), Images(22), tmp_path / "without", per_sample_loss=loss, **flags)
-    without.train()
-    for name, tensor in weights_of(without).items():
-        torch.testing.assert_close(weights_of(with_it)[name], tensor, rtol=1e-4, atol=1e-6)
+@pytest.mark.parametrize("step", [2, 4, 7])
+def test_resumed_before_and_after_such_a_step(step, tmp_path):
+    flags = {"save_strategy": "steps", "save_steps": 1}
+    whole = train(poisoned(NAN), tmp_path, vit(dropout=0.1), **flags)
+    resumed = pruning_trainer(vit(dropout=0.1), poisoned(NAN), tmp_path, prune_method="infobatch", **flags)
+    resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
+    assert_same_weights(whole, resumed)
+    assert [each.nonfinite for each in whole.pruning_history] == [each.nonfinite for each in resumed.pruning_history]
 
 
-def test_statistics_of_batches_cannot_be_undone(tmp_path):
-    trainer = pruning_trainer(resnet(), poisoned(float("nan")), tmp_path, prune_method="infobatch")
-    with pytest.raises(FloatingPointError, match=r"has made the model's buffer .* NaN .* Remove the sample, or clean"):
-        trainer.train()
+def test_without_a_flag_it_is_trained_on(tmp_path):
+    flags = {"prune_leave_out_nonfinite": False}
+    with pytest.raises(FloatingPointError, match="the model has diverged"):
+        train(poisoned(NAN), tmp_path, vit(), **flags)
+
+
+def test_without_pruning_it_is_the_stock_trainer(tmp_path):
+    flags = {"num_train_epochs": 1}
+    ours = pruning_trainer(vit(), poisoned(NAN), tmp_path / "ours", **flags)
+    stock = stock_trainer(vit(), poisoned(NAN), tmp_path / "stock", **flags)
+    ours.train()
+    stock.train()
+    weights = [{name: each.nan_to_num(123.0) for name, each in weights_of(run).items()} for run in (ours, stock)]
+    assert all(torch.equal(each, weights[1][name]) for name, each in weights[0].items())
+    assert not is_finite(ours)
+
+
+class Exploding(TrainerCallback):
+    """Makes a weight infinite, as where training diverges."""
+
+    def on_step_end(self, args, state, control, model, **kwargs):
+        if state.global_step == 2:
+            with torch.no_grad():
+                model.vit.embeddings.cls_token.fill_(INF)
+
+
+def test_a_model_that_has_diverged_is_said_to_have(tmp_path):
+    with pytest.raises(FloatingPointError, match="the model has diverged"):
+        train(Images(22), tmp_path, vit(), callbacks=[Exploding()])
+
+
+def test_a_healthy_run_makes_no_step_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(StepRepair, "_made_again", lambda *_: pytest.fail("made again"))
+    trainer = train(Images(22), tmp_path, vit(dropout=0.1), gradient_accumulation_steps=3)
+    assert trainer.state.global_step > 0
+
+
+def test_samples_are_named_once(tmp_path, caplog):
+    data = poisoned(NAN)
+    data.pixels[9, 0, 0, 0] = INF
+    train(data, tmp_path, vit(), per_device_train_batch_size=22)
+    messages = [each.message for each in caplog.records if "is made again without" in each.message]
+    assert len(messages) == 1
+    assert "2 samples" in messages[0]
+    assert "indices 5, 9" in messages[0]
