@@ -195,10 +195,10 @@ class DynPruneMixin(Trainer):
     ) -> None:
         """The stock epoch, told how many batches and optimizer steps it really has."""
         self._context.begin_epoch(rest.get("ignore_keys_for_eval"))
-        length, done = (steps_in_epoch, num_update_steps_per_epoch), rest["steps_trained_in_current_epoch"]
-        run = self._training.epoch(epoch, train_dataloader, length, done, rest.get("trial"))
-        with run as (batches, updates), intercepting(self, self._loss_step):
-            rest |= {"steps_in_epoch": batches, "num_update_steps_per_epoch": updates}
+        planned, done = (steps_in_epoch, num_update_steps_per_epoch), rest["steps_trained_in_current_epoch"]
+        run = self._training.epoch(epoch, train_dataloader, planned, done, rest.get("trial"))
+        with run as length, intercepting(self, self._loss_step):
+            rest |= zip(("steps_in_epoch", "num_update_steps_per_epoch"), length, strict=True)
             super()._run_epoch(model=model, epoch=epoch, train_dataloader=train_dataloader, **rest)  # type: ignore[no-untyped-call]
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
@@ -236,17 +236,16 @@ class DynPruneMixin(Trainer):
         """In training, the weighted loss over the window's items; in evaluation, the stock loss."""
         step, served = self._loss_step, self._loss_step.served(inputs)
         if served is None or not (step.is_known or step.can_observe):
-            plain = without_own_keys(inputs) if is_indexed(inputs) else inputs
+            inputs = without_own_keys(inputs) if is_indexed(inputs) else inputs
             with step.explained():
-                return super().compute_loss(model, plain, return_outputs, num_items_in_batch)
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if step.is_stock:
             value, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
             result = step.observe(model, inputs, served, value, outputs)
         else:
             result = step.forward(model, inputs, served, self.current_gradient_accumulation_steps)
             value, outputs = result.value, result.outputs
-        if result is not None and served.first_use():
-            step.note(result)
+        step.note(served, result)
         if step.is_known and self.per_sample_loss.trainer_gathers_metrics:
             same: Any = lambda **_: outputs  # noqa: E731
             with torch.no_grad():

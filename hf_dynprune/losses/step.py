@@ -60,6 +60,7 @@ class LossStep:
         accelerator: of the Trainer.
         owner: name of the trainer class, for messages.
         is_stock: whether the stock loss is trained on.
+        refusal: why samples have no losses, where the stock loss is trained on; None once that was made.
         leaves_out: whether samples without a finite loss or gradient are left out of a step.
         masks: whether losses that are not finite are taken out of the sum, where a step cannot be made again without
             their samples (`training/repair.py`).
@@ -72,6 +73,7 @@ class LossStep:
         accelerator: Any,
         owner: str,
         is_stock: bool = False,
+        refusal: ValueError | None = None,
         leaves_out: bool = False,
         masks: bool = False,
         check: Callable[[LossStep, Any, int], None] | None = None,
@@ -95,8 +97,7 @@ class LossStep:
         """Places of batches dealt out since then: `forwarded`, and samples that the collator left out."""
         self.failure: Exception | None = None
         """Why other code could not make its loss of the first batch, though its steps may do without."""
-        self.refusal: ValueError | None = None
-        """Why samples have no losses, where the stock loss is trained on; None once that was made."""
+        self.refusal = refusal
         self._check = check
         self._accelerator = accelerator
         self._window: list[tuple[Any, Served]] = []
@@ -175,9 +176,10 @@ class LossStep:
             self.has_ghosts = before
             self.forwarded, self.dealt = counts
 
-    def note(self, result: StepResult) -> None:
-        """Keep a batch's scores until the optimizer's step is to be made of its window."""
-        self.results.append((result.index, result.score, result.count))
+    def note(self, served: Served, result: StepResult | None) -> None:
+        """Keep a batch's scores, of the first loss that is made of it, until the optimizer's step is to be made."""
+        if result is not None and served.first_use():
+            self.results.append((result.index, result.score, result.count))
 
     def find(self, batch: Any) -> Served | None:
         """What was dealt out with a batch of the window, also after it was moved to a device or copied."""

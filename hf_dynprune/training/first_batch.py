@@ -88,8 +88,7 @@ def intercepting(trainer: Any, step: LossStep) -> Iterator[None]:
         names = ("return_outputs", "num_items_in_batch")
         arguments = {**dict(zip(names, given, strict=False)), **named}
         result, found = step.intercept(own, model, inputs, served, arguments)
-        if served.first_use():
-            step.note(found)
+        step.note(served, found)
         return result
 
     trainer.compute_loss = compute_loss

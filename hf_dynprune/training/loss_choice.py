@@ -33,20 +33,11 @@ def make_loss_step(trainer: Any, context: TrainerContext, given: Given, stock: C
     """
     options, name = context.flags.loss_options, type(trainer).__name__
     is_off = context.training.is_off
-    leaves_out = not is_off and context.flags.prune_leave_out_nonfinite
-    make = partial(
-        LossStep,
-        accelerator=context.accelerator,
-        owner=name,
-        leaves_out=leaves_out,
-        masks=leaves_out and not context.can_step_again,
-    )
     smoothing = trainer.label_smoother.epsilon if trainer.label_smoother is not None else 0.0
     if context.training.is_stock or context.train_dataset is None:
         return LossStep(None, context.accelerator, name, is_stock=True)
     if given is not None:
-        check = partial(check_first_batch, trainer, context, stock, is_given=True)
-        return make(resolve_loss(given, options), check=check)
+        return _own_loss_step(trainer, context, resolve_loss(given, options), stock, is_given=True)
     has_code = has_code_of_its_own(trainer, context)
     known, refusal = None, None
     try:
@@ -56,9 +47,7 @@ def make_loss_step(trainer: Any, context: TrainerContext, given: Given, stock: C
         if options or not (is_off or has_code):
             raise
     if is_off and (has_code or known is None):
-        step = LossStep(known, context.accelerator, name, is_stock=True)
-        step.refusal = refusal
-        return step
+        return LossStep(known, context.accelerator, name, is_stock=True, refusal=refusal)
     if known is None or has_code:
         if options:
             raise ValueError(
@@ -67,8 +56,22 @@ def make_loss_step(trainer: Any, context: TrainerContext, given: Given, stock: C
             )
         known = intercepted_loss(trainer, context)
     is_given = bool(options) or not type(known).__module__.startswith("hf_dynprune.")
-    check = partial(check_first_batch, trainer, context, stock, is_given=is_given)
-    return make(known, check=check)
+    return _own_loss_step(trainer, context, known, stock, is_given)
+
+
+def _own_loss_step(
+    trainer: Any, context: TrainerContext, loss: PerSampleLoss, stock: Callable[..., Any], is_given: bool
+) -> LossStep:
+    """The object for a loss that is weighed here, and leaves out samples that spoil it where something is pruned."""
+    leaves_out = context.flags.prune_leave_out_nonfinite and not context.training.is_off
+    return LossStep(
+        loss,
+        context.accelerator,
+        type(trainer).__name__,
+        leaves_out=leaves_out,
+        masks=leaves_out and not context.can_step_again,
+        check=partial(check_first_batch, trainer, context, stock, is_given=is_given),
+    )
 
 
 def _known_loss(

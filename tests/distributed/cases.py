@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from torch.utils.data import IterableDataset
-from transformers import TrainerCallback
+from transformers import TrainerCallback, default_data_collator
 
 from hf_dynprune import RandomPruning, SelectiveBackprop
 from tests.distributed.scenarios import SIZE, Scenario, run
@@ -190,6 +190,35 @@ def shorter(build: Callable[..., Any], name: str, folder: Path, world_size: int,
     }
 
 
+class Poisoned(Images):
+    """Two samples with values that no arithmetic survives, which are not there where they are `left_out`."""
+
+    def __init__(self, left_out: bool) -> None:
+        super().__init__(40)
+        self.left_out = left_out
+        self.pixels[5, 0, 0, 0], self.pixels[30, 0, 0, 0] = float("nan"), 1e38
+
+    def __getitem__(self, index: int) -> Any:
+        return None if self.left_out and index in (5, 30) else super().__getitem__(index)
+
+
+def collate_those_there(items: list[Any]) -> Any:
+    return default_data_collator([each for each in items if each is not None])
+
+
+def poisoned(name: str, left_out: bool, folder: Path, world_size: int, **flags: Any) -> dict[str, np.ndarray]:
+    """A run on data of which two samples cannot be trained."""
+    shared = {"ddp_find_unused_parameters": False, "prune_method": "infobatch", "num_train_epochs": 3}
+    data, parts = Poisoned(left_out), {"data_collator": collate_those_there} if left_out else {}
+    trainer = pruning_trainer(vit(dropout=0.1), data, folder / name, **{**shared, **flags, **parts})
+    trainer.train()
+    return {
+        "world_size": np.array(world_size),
+        "nonfinite": np.array([record.nonfinite for record in trainer.pruning_history]),
+        **{f"model.{key}": value.numpy() for key, value in weights_of(trainer).items()},
+    }
+
+
 CASES: dict[str, Callable[[Path, int], dict[str, np.ndarray]]] = {
     **{name: partial(train, scenario, name) for name, scenario in SAME_AS_ONE_PROCESS.items()},
     **{f"whole-{name}": partial(train, scenario, f"whole-{name}") for name, scenario in RESUMED.items()},
@@ -211,4 +240,12 @@ CASES: dict[str, Callable[[Path, int], dict[str, np.ndarray]]] = {
     "budget": partial(shorter, pruning_trainer, "budget", num_train_epochs=4, warmup_steps=5, **BUDGET),
     "selector": partial(selected, "selector"),
     "selector-resumed": partial(selected, "selector-resumed", resume="selector/checkpoint-4"),
+    **{
+        f"poisoned-{accumulation}-{kind}": partial(
+            poisoned, f"{kind}-{accumulation}", kind == "without", gradient_accumulation_steps=accumulation
+        )
+        for accumulation in (1, 3)
+        for kind in ("with", "without")
+    },
+    "poisoned-alone": partial(poisoned, "alone", False, per_device_train_batch_size=1),
 }

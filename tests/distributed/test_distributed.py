@@ -189,6 +189,24 @@ def test_losses_that_are_not_finite_are_counted_once_over_all_ranks(ranks, launc
     assert launched[1].count("the loss of 2 samples was NaN or infinite (indices 5, 30)") == 1
 
 
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_a_step_is_made_again_on_both_ranks_where_samples_of_one_spoil_it(accumulation, ranks, launched):
+    runs = ranks(f"poisoned-{accumulation}-with"), ranks(f"poisoned-{accumulation}-without")
+    for own, reference in zip(*runs, strict=True):
+        assert own["nonfinite"].tolist() == [2, 2, 2]
+        for key in own:
+            if key.startswith("model."):
+                assert np.isfinite(own[key]).all()
+                assert np.array_equal(own[key], reference[key]), key
+
+
+def test_a_rank_without_another_sample_takes_part_in_the_step(ranks):
+    one, other = ranks("poisoned-alone")
+    for key in one:
+        assert np.isfinite(one[key]).all()
+        assert np.array_equal(one[key], other[key]), key
+
+
 @pytest.mark.parametrize("name", RESUMED)
 def test_interrupted_equals_uninterrupted_on_each_rank(name, ranks):
     for whole, again in zip(ranks(f"whole-{name}"), ranks(f"resumed-{name}"), strict=True):
