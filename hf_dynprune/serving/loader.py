@@ -43,8 +43,8 @@ def plan_loader(
     )
 
 
-def seed_persistent_workers(dataloader: Any, is_new_run: bool) -> None:
-    """Let persistent workers draw from a private generator, in a new run what they draw in the stock loader.
+def seed_persistent_workers(dataloader: Any, epoch: int) -> None:
+    """Let persistent workers draw from a private generator, in the first epoch what they draw in the stock loader.
 
     To be called before each epoch. Persistent workers draw their base seed once, when they start, from the global
     generator, which dropout draws from too. A resumed run starts them in another epoch, and for the rest of an
@@ -52,14 +52,14 @@ def seed_persistent_workers(dataloader: Any, is_new_run: bool) -> None:
 
     Args:
         dataloader: any loader, as Accelerate wraps it or plain; one with a generator of its own keeps it.
-        is_new_run: whether nothing was trained yet.
+        epoch: that comes next. The first one draws as the stock loader would, since its sampler may draw afterwards.
     """
     # Accelerate passes on the argument `generator` to one of its two loaders only.
     loader = getattr(dataloader, "base_dataloader", dataloader)
     if not getattr(loader, "persistent_workers", False) or loader.generator is not None:
         return
     loader.generator = torch.Generator()
-    if is_new_run:
+    if epoch == 0:
         loader.generator.set_state(torch.get_rng_state())
         torch.empty((), dtype=torch.int64).random_()
 

@@ -198,7 +198,7 @@ class EpochPruning:
         if not is_resumed:
             run.clock.skipped = context.attempted_steps - context.state.global_step
             run.clock.begin_epoch(number, context.attempted_steps, updates, context.scheduler_steps)
-        seed_persistent_workers(dataloader, number == context.attempted_steps == 0)
+        seed_persistent_workers(dataloader, number)
         context.set_max_steps(run.clock.max_steps)
         dealt = step.dealt
         log_reason(context, run)

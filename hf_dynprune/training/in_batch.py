@@ -184,7 +184,7 @@ class InBatchSelection:
         run.begin_pass(number, context.state.global_step, length[0], done if is_resumed else 0)
         if self._numbers_samples:
             serve_all(context, dataloader, number, self._lengths)
-        seed_persistent_workers(dataloader, number == context.attempted_steps == 0)
+        seed_persistent_workers(dataloader, number)
         context.times.begin(run.record)
         yield length
         context.times.end()

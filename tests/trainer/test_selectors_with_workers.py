@@ -69,7 +69,14 @@ def resumed_like_the_whole(tmp_path, steps, name, dataset, **flags):
 # The first pass has six steps.
 CASES = {
     "images": ("selective_backprop", Images, [4, 6, 8], {}),
-    "stream": ("selective_backprop", Stream, [4], {}),
+    "order of the global generator, first pass": (
+        "orderdp",
+        Images,
+        [4],
+        {"accelerator_config": {"use_seedable_sampler": False}},
+    ),
+    # Each of the two workers gives all of it.
+    "stream": ("selective_backprop", Stream, [5], {"max_steps": 15}),
     "stream of datasets, shuffled": ("orderdp", hf_stream, [4], {}),
     "random draws": ("selective_backprop", lambda: Noisy(22), [4, 8], REPRODUCIBLE),
     "random draws, accumulation 3": (
