@@ -69,10 +69,10 @@ def resumed_like_the_whole(tmp_path, steps, name, dataset, **flags):
 # The first pass has six steps.
 CASES = {
     "images": ("selective_backprop", Images, [4, 6, 8], {}),
-    "order of the global generator, first pass": (
+    "order of the global generator, first pass and its end": (
         "orderdp",
         Images,
-        [4],
+        [4, 6],
         {"accelerator_config": {"use_seedable_sampler": False}},
     ),
     # Each of the two workers gives all of it.
@@ -95,7 +95,7 @@ CASES = {
     "random draws, by length": (
         "orderdp",
         lambda: ByLength(22),
-        [4],
+        [8],
         {**REPRODUCIBLE, "train_sampling_strategy": "group_by_length"},
     ),
     "random draws, items left out": (
