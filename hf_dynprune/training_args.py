@@ -155,7 +155,6 @@ class DynPruneArguments:
             "prune_warmup_epochs": 0,
             "prune_max_unseen_epochs": None,
             "prune_class_floor": None,
-            "prune_reproducible_augmentation": False,
         }
         values = {name: getattr(self, name) for name, default in defaults.items() if getattr(self, name) != default}
         if self.prune_method not in (DEFAULT_METHOD, "none"):  # the default cannot be told from a choice

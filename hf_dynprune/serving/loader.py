@@ -16,53 +16,52 @@ from .indexed import IndexedCollator, IndexedDataset
 from .sampler import PlanBatchSampler
 
 
-class PlanLoader:
-    """One training's loader over the user's map-style data set.
+def plan_loader(
+    dataset: Any,
+    collator: Callable[[list[Any]], Any],
+    args: Any,
+    layout: Layout,
+    augmentation_seed: int | None,
+) -> DataLoader[Any]:
+    """A loader over the user's map-style data set, for Accelerate to prepare.
 
     With an `augmentation_seed`, what data set and collator draw is a function of it, the epoch and the batch.
     """
+    # The arguments that the supported versions have in common, and those that only newer ones know.
+    newer = {"in_order": "dataloader_in_order", "multiprocessing_context": "dataloader_multiprocessing_context"}
+    return DataLoader(
+        IndexedDataset(dataset, augmentation_seed),
+        # Annotated for lists of indices; any sequence is served.
+        batch_sampler=PlanBatchSampler(len(dataset), layout, args.dataloader_drop_last),  # type: ignore[arg-type]
+        collate_fn=IndexedCollator(collator, augmentation_seed),
+        num_workers=args.dataloader_num_workers,
+        pin_memory=args.dataloader_pin_memory,
+        persistent_workers=args.dataloader_persistent_workers,
+        prefetch_factor=args.dataloader_prefetch_factor,
+        worker_init_fn=partial(seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index),
+        **{key: getattr(args, flag) for key, flag in newer.items() if hasattr(args, flag)},
+    )
 
-    def __init__(
-        self,
-        dataset: Any,
-        collator: Callable[[list[Any]], Any],
-        args: Any,
-        layout: Layout,
-        augmentation_seed: int | None,
-    ) -> None:
-        # The arguments that the supported versions have in common, and those that only newer ones know.
-        newer = {"in_order": "dataloader_in_order", "multiprocessing_context": "dataloader_multiprocessing_context"}
-        self.loader: DataLoader[Any] = DataLoader(
-            IndexedDataset(dataset, augmentation_seed),
-            # Annotated for lists of indices; any sequence is served.
-            batch_sampler=PlanBatchSampler(len(dataset), layout, args.dataloader_drop_last),  # type: ignore[arg-type]
-            collate_fn=IndexedCollator(collator, augmentation_seed),
-            num_workers=args.dataloader_num_workers,
-            pin_memory=args.dataloader_pin_memory,
-            persistent_workers=args.dataloader_persistent_workers,
-            prefetch_factor=args.dataloader_prefetch_factor,
-            worker_init_fn=partial(seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index),
-            **{key: getattr(args, flag) for key, flag in newer.items() if hasattr(args, flag)},
-        )
-        self._keeps_workers = bool(args.dataloader_persistent_workers and args.dataloader_num_workers)
-        self._worker_generator: torch.Generator | None = None
 
-    def prepared(self, accelerator: Any) -> DataLoader[Any]:
-        """The loader as Accelerate wraps it."""
-        wrapped: Any = accelerator.prepare(self.loader)
-        if self._keeps_workers:
-            # Accelerate passes on the argument `generator` to one of its two loaders only.
-            self._worker_generator = wrapped.base_dataloader.generator = torch.Generator()
-        return wrapped  # type: ignore[no-any-return]
+def seed_persistent_workers(dataloader: Any, epoch: int) -> None:
+    """Let persistent workers draw from a private generator, in the first epoch what they draw in the stock loader.
 
-    def seed_workers(self) -> None:
-        """Let persistent workers draw from a private generator, which starts where the stock loader would draw.
+    To be called before each epoch. Persistent workers draw their base seed once, when they start, from the global
+    generator, which dropout draws from too. A resumed run starts them in another epoch, and for the rest of an
+    interrupted epoch starts others.
 
-        They draw their base seed once, when they start, from the global generator. A resumed run starts them again.
-        """
-        if self._worker_generator is not None:
-            self._worker_generator.set_state(torch.get_rng_state())
-            torch.empty((), dtype=torch.int64).random_()
+    Args:
+        dataloader: any loader, as Accelerate wraps it or plain; one with a generator of its own keeps it.
+        epoch: that comes next. The first one draws as the stock loader would, since its sampler may draw afterwards.
+    """
+    # Accelerate passes on the argument `generator` to one of its two loaders only.
+    loader = getattr(dataloader, "base_dataloader", dataloader)
+    if not getattr(loader, "persistent_workers", False) or loader.generator is not None:
+        return
+    loader.generator = torch.Generator()
+    if epoch == 0:
+        loader.generator.set_state(torch.get_rng_state())
+        torch.empty((), dtype=torch.int64).random_()
 
 
 def find_plan_sampler(dataloader: Any) -> PlanBatchSampler | None:

@@ -271,6 +271,7 @@ def _identity(saved: Mapping[str, Any]) -> dict[str, Any]:
         "selector": saved["selector"]["name"],
         "its parameters": saved["selector"]["parameters"],
         "batches": str(Layout(**saved["layout"])),
+        "reproducible_augmentation": False,  # which older versions did not offer
         **saved["run"],
     }
 

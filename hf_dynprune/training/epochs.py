@@ -26,7 +26,7 @@ from ..records.run_scores import RunScores
 from ..records.state_files import save_state
 from ..serving.distributed import ScoreBuffer, agree
 from ..serving.labels import dataset_fingerprint
-from ..serving.loader import PlanLoader, check_served, plan_sampler, skipped_too_little
+from ..serving.loader import check_served, plan_sampler, seed_persistent_workers, skipped_too_little
 from ..serving.mixing import PARTNER_KEY
 from ..serving.sampler import PlanBatchSampler, visiting_order
 from .backends import epoch_scalars, send_figures, send_histograms, worth_scalars
@@ -35,13 +35,13 @@ from .context import TrainerContext
 from .epoch_run import EpochRun
 from .held_out import announce_evaluations, hold_out, log_reason
 from .identity import EpochRunIdentity
+from .loading import plan_dataloader
 from .protocol import StockLength
 from .refusals import (
     add_guarantees,
     loads_in_order,
     refuse_dropped_visits,
     refuse_mixing,
-    refuse_split,
     refuse_unsupported,
     sample_lengths,
 )
@@ -73,7 +73,6 @@ class EpochPruning:
         self._guaranteed_on: Any = None
         self._sample_logging = SampleLogging()
         self._lengths: Any = None
-        self._loader: PlanLoader | None = None
 
     @property
     def prunes(self) -> bool:
@@ -123,12 +122,7 @@ class EpochPruning:
 
     def train_dataloader(self, stock: Callable[[], DataLoader[Any]]) -> DataLoader[Any]:
         """A loader that serves the plan in force; before the first one, all data."""
-        context = self.context
-        dataset, collator = context.train_data_and_collator
-        refuse_split(layout := context.layout)
-        seed = context.seeds.draws if context.flags.prune_reproducible_augmentation else None
-        self._loader = PlanLoader(dataset, collator, context.args, layout, seed)
-        return self._loader.prepared(context.accelerator)
+        return plan_dataloader(self.context)
 
     def as_long(self, args: Any) -> Any:
         return self._length.as_long(args)
@@ -208,8 +202,7 @@ class EpochPruning:
         if not is_resumed:
             run.clock.skipped = context.attempted_steps - context.state.global_step
             run.clock.begin_epoch(number, context.attempted_steps, updates, context.scheduler_steps)
-        if self._loader is not None and number == context.attempted_steps == 0:
-            self._loader.seed_workers()
+        seed_persistent_workers(dataloader, number)
         context.set_max_steps(run.clock.max_steps)
         dealt = step.dealt
         log_reason(context, run)

@@ -58,6 +58,7 @@ class BatchRunIdentity:
     drop_last: bool
     sampling: str
     loss_options: Mapping[str, Any] | None = None
+    reproducible_augmentation: bool = False
 
 
 def is_of_no_pruning(saved: Mapping[str, Any]) -> bool:

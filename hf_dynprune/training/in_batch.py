@@ -24,12 +24,23 @@ from ..serving.distributed import collect, sum_over_processes
 from ..serving.generators import private_generators
 from ..serving.indexed import INDEX_KEY
 from ..serving.labels import dataset_fingerprint
+from ..serving.loader import seed_persistent_workers
+from ..serving.served import take_served
 from .batch_run import BatchRun, describe_selection
 from .candidates import candidate_losses, evaluation_mode, number_rows, refuse_mixed_rows, take_rows
 from .context import TrainerContext
 from .identity import BatchRunIdentity, is_of_no_pruning, refuse_other_kind
+from .loading import plan_dataloader, serve_all
 from .protocol import StockLength
-from .refusals import check_batch_size, check_first_batch, is_map_style, refuse_dispatch, refuse_unsupported
+from .refusals import (
+    check_batch_size,
+    check_first_batch,
+    is_map_style,
+    refuse_dispatch,
+    refuse_unnumbered,
+    refuse_unsupported,
+    sample_lengths,
+)
 
 
 class InBatchSelection:
@@ -58,6 +69,7 @@ class InBatchSelection:
         self.run: BatchRun | None = None
         self.is_fetching = False
         self._step: LossStep | None = None
+        self._lengths: Any = None
 
     @property
     def prunes(self) -> bool:
@@ -92,8 +104,18 @@ class InBatchSelection:
         refuse_dispatch(context.train_dataset, context.layout, bool(context.accelerator.dispatch_batches))
         if context.mixes:
             refuse_mixed_rows()
+        if self._numbers_samples:
+            refuse_unnumbered(context.train_dataset, context.trainer_class, context.mixin, context.args)
+
+    @property
+    def _numbers_samples(self) -> bool:
+        """Whether the trainer's own loader serves the samples, so that what they draw can depend on their indices."""
+        return bool(self.context.flags.prune_reproducible_augmentation)
 
     def train_dataloader(self, stock: Callable[[], DataLoader[Any]]) -> DataLoader[Any]:
+        """The stock loader, or with reproducible augmentation one that numbers the samples, in the same order."""
+        if self._numbers_samples:
+            return plan_dataloader(self.context)
         with self.context.stock_order():
             return stock()
 
@@ -115,10 +137,12 @@ class InBatchSelection:
             drop_last=args.dataloader_drop_last,
             sampling=str(args.train_sampling_strategy),
             loss_options=step.options,
+            reproducible_augmentation=self._numbers_samples,
         )
         normalises = any(isinstance(module, _BatchNorm) for module in context.plain_model.modules())
         run = BatchRun(self.selector, identity, context.layout, context.accelerator.process_index, normalises, seeds)
         self.run, self._step = run, step
+        self._lengths = sample_lengths(dataset, args, context.processing_class) if self._numbers_samples else None
         epoch = done = 0
         if checkpoint is not None:
             epoch, done = self._take_up(run, checkpoint, length)
@@ -154,14 +178,17 @@ class InBatchSelection:
         self, number: int, dataloader: Any, length: tuple[int, int], done: int, trial: Any
     ) -> Iterator[tuple[int, int]]:
         """A pass over the data, which has its own record; an interrupted pass goes on with its record."""
-        run, _ = self._active
+        (run, _), context = self._active, self.context
         is_resumed = run.record is not None and run.record.epoch == number
         if not is_resumed:
             self._close_pass(trial)
-        run.begin_pass(number, self.context.state.global_step, length[0], done if is_resumed else 0)
-        self.context.times.begin(run.record)
+        run.begin_pass(number, context.state.global_step, length[0], done if is_resumed else 0)
+        if self._numbers_samples:
+            serve_all(context, dataloader, number, self._lengths)
+        seed_persistent_workers(dataloader, number)
+        context.times.begin(run.record)
         yield length
-        self.context.times.end()
+        context.times.end()
         self._close_pass(trial)
 
     def _close_pass(self, trial: Any) -> None:
@@ -196,6 +223,8 @@ class InBatchSelection:
                 batches, _ = fetch()
         finally:
             self.is_fetching = False
+        if self._numbers_samples:
+            batches = [take_served(batch)[0] for batch in batches]
         chosen = self.choose(batches, wanted)
         return chosen, count(chosen)
 

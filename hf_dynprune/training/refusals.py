@@ -15,6 +15,7 @@ from ..losses.base import refuse_mixed
 from ..losses.step import LossStep
 from ..selectors.contract import BatchSelector
 from ..serving.labels import class_labels
+from .combining import refuse_own_data
 
 
 def add_guarantees(
@@ -147,6 +148,23 @@ def refuse_dispatch(dataset: Any, layout: Layout, is_dispatched: bool) -> None:
             "processes: a resume inside an epoch would train samples again, since Accelerate skips too few batches. "
             "Leave `dispatch_batches` off, so that each process loads its own batches."
         )
+
+
+def refuse_unnumbered(dataset: Any, trainer_class: type, mixin: type, args: Any) -> None:
+    """Raise a ValueError where `prune_reproducible_augmentation` beside a selector has no indices to go by."""
+    if not is_map_style(dataset):
+        raise ValueError(
+            "`prune_reproducible_augmentation` (True) with an iterable data set: random draws are made a function of "
+            "the samples' indices, and a stream has none. Leave the flag off, and let the stream draw from a generator "
+            "of its own that it seeds anew in each pass."
+        )
+    try:
+        refuse_own_data(trainer_class, mixin, args)
+    except ValueError as error:
+        raise ValueError(
+            "`prune_reproducible_augmentation` (True) with a selector needs the trainer's own loader, which knows the "
+            f"samples' indices. Leave the flag off, or change this: {error}"
+        ) from error
 
 
 def loads_in_order(args: Any) -> bool:

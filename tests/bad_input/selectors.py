@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import default_data_collator
+from torch.utils.data import SequentialSampler
+from transformers import Trainer, default_data_collator
 
 from hf_dynprune import DynPruneTrainer, InfoBatch, MixingCollator, OrderDPSelector, RandomSelector
 from hf_dynprune.decisions.dealing import Layout
 from hf_dynprune.serving.mixing import PARTNER_KEY, SHARE_KEY
-from tests.bad_input import Case, build, first_batch, refused
+from tests.bad_input import Case, build, first_batch, plain, refused
 from tests.bad_input.data import Endless, Stream
 
 SELECTORS_KNOWN = "Known selectors: orderdp, random, selective_backprop"
@@ -49,6 +50,17 @@ class Own(RandomSelector):
     def select(self, losses, state, rng):
         rows, weights = super().select(losses, state, rng)
         return rows, weights.astype(str) if self.wrong == "weights" else weights
+
+
+class InOwnOrder(DynPruneTrainer):
+    """Visits the data in an order of its own."""
+
+    def _get_train_sampler(self, train_dataset=None):
+        return SequentialSampler(self.train_dataset)
+
+
+def in_own_order(place: Path) -> Trainer:
+    return plain(InOwnOrder, place, prune_selector="random", prune_reproducible_augmentation=True)
 
 
 def on_two_processes(place: Path) -> DynPruneTrainer:
@@ -130,7 +142,18 @@ SELECTORS = {
     ),
     "budget": beside(r"`prune_budget` \('steps'\)", prune_budget="steps", max_steps=3),
     "warm-up": beside(r"`prune_warmup_epochs` \(1\)", prune_warmup_epochs=1),
-    "augmentation": beside(r"`prune_reproducible_augmentation` \(True\)", prune_reproducible_augmentation=True),
+    "reproducible augmentation of a stream": refused(
+        r"`prune_reproducible_augmentation` \(True\) with an iterable data set: .* a stream has none\. Leave",
+        selector=RandomSelector(),
+        dataset=Stream(),
+        max_steps=3,
+        prune_reproducible_augmentation=True,
+    ),
+    "reproducible augmentation with another loader": Case(
+        in_own_order,
+        r"`prune_reproducible_augmentation` \(True\) with a selector needs the trainer's own loader.* "
+        "Leave the flag off, or change this: InOwnOrder has a `_get_train_sampler` of its own",
+    ),
     "one candidate": refused(
         r"random\(ratio=0\.5\) is to train 50\.0% of each batch, but `per_device_train_batch_size` is 1: there is",
         selector=RandomSelector(),

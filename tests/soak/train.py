@@ -1,7 +1,8 @@
-"""A training script as a job queue would start it again and again: `python -m tests.soak.train FOLDER`.
+"""A training script as a job queue would start it again and again: `python -m tests.soak.train FOLDER METHOD`.
 
-Resumes from the newest usable checkpoint in the folder, starts anew where there is none, and writes the final weights
-to `final.safetensors`. Under torchrun each rank leaves its process id in `pid.RANK` when training begins.
+Two persistent workers draw random augmentation from all global generators. Resumes from the newest usable checkpoint in
+the folder, starts anew where there is none, and writes the final weights to `final.safetensors`. Under torchrun each
+rank leaves its process id in `pid.RANK` when training begins.
 """
 
 from __future__ import annotations
@@ -14,10 +15,23 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from transformers import TrainerCallback
 
-from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, InfoBatch, newest_usable_checkpoint
-from tests.support.helpers import Images, arguments, vit
+from hf_dynprune import (
+    DynPruneTrainer,
+    DynPruneTrainingArguments,
+    InfoBatch,
+    OrderDPSelector,
+    SelectiveBackprop,
+    newest_usable_checkpoint,
+)
+from tests.serving.test_augmentation import Noisy
+from tests.support.helpers import arguments, vit
 
 STEPS_PER_EPOCH, EPOCHS = 4, 5
+METHODS = {
+    "infobatch": {"policy": InfoBatch(ratio=0.7, delta=0.8)},
+    "selective_backprop": {"selector": SelectiveBackprop(beta=1.0, history=20)},
+    "orderdp selector": {"selector": OrderDPSelector(0.8, 0.6)},
+}
 
 
 class Begun(TrainerCallback):
@@ -29,7 +43,7 @@ class Begun(TrainerCallback):
         (folder / f"pid.{args.process_index}").write_text(str(os.getpid()))
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, method: str) -> None:
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     flags = {
         "num_train_epochs": EPOCHS,
@@ -37,14 +51,16 @@ def main(folder: Path) -> None:
         "per_device_train_batch_size": 4 // world_size,
         "save_strategy": "steps",
         "save_steps": 1,
+        "dataloader_num_workers": 2,
+        "dataloader_persistent_workers": True,
         "prune_reproducible_augmentation": True,
     }
     trainer = DynPruneTrainer(
         model=vit(dropout=0.2),
         args=DynPruneTrainingArguments(**arguments(folder, **flags)),
-        train_dataset=Images(8 * STEPS_PER_EPOCH - 1),
-        policy=InfoBatch(ratio=0.7, delta=0.8),
+        train_dataset=Noisy(8 * STEPS_PER_EPOCH - 1),
         callbacks=[Begun()],
+        **METHODS[method],
     )
     assert trainer.accelerator.num_processes == world_size
     trainer.train(resume_from_checkpoint=newest_usable_checkpoint(folder))
@@ -57,6 +73,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])
     sys.stderr.flush()
     os._exit(0)
