@@ -51,6 +51,10 @@ Count = Annotated[int, Between(0, 2**53)]
 """A whole number from 0; up to 2^53 they are the same in every program that reads JSON."""
 
 
+Positive = Annotated[int, Between(1, 2**53)]
+"""The same from 1."""
+
+
 class SchemaError(ValueError):
     """What is wrong, with the key where it is.
 

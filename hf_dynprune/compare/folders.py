@@ -94,7 +94,7 @@ def _evaluation(folder: Path) -> dict[str, Any]:
     """The last evaluation's metrics, with prefix `eval_`; empty where the run was not evaluated or not finished."""
     last = [checkpoint / "trainer_state.json" for checkpoint in checkpoint_folders(folder)[:1]]
     for file in (*(folder / name for name in _EVALUATIONS), *last):
-        if not file.is_file():
+        if not file.exists():
             continue
         if file.name == "trainer_state.json":
             state = read_json(file, TrainerFile, _NO_JSON)
@@ -114,6 +114,6 @@ def _evaluation(folder: Path) -> dict[str, Any]:
 def _test_results(folder: Path) -> dict[str, Any]:
     """Metrics of a second split, as `save_metrics("test", ...)` leaves them, with prefix `eval_test_`."""
     file = folder / "test_results.json"
-    content = read_json(file, Logged, _NO_JSON) if file.is_file() else {}
+    content = read_json(file, Logged, _NO_JSON) if file.exists() else {}
     are_numbers = {key: value for key, value in content.items() if isinstance(value, (int, float))}
     return {f"eval_{key}": value for key, value in are_numbers.items() if key.startswith("test_")}

@@ -98,7 +98,7 @@ def other_settings(folder: Path, settings: Mapping[str, Any]) -> list[str]:
     """
     file = folder / SETTINGS_FILE
     is_begun = (folder / RESULT_FILE).is_file() or any(folder.glob("checkpoint-*"))
-    if not file.is_file() or not is_begun:
+    if not file.exists() or not is_begun:
         return []
     then, now = read_json(file, Settings), parse_json(_as_json(settings), Settings)
     differs = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))

@@ -165,7 +165,7 @@ class SampleLog:
             ValueError: the file is damaged.
         """
         file = self.folder / "labels.safetensors"
-        if not file.is_file():
+        if not file.exists():
             return None
         try:
             return read_tensors(file, {"label": "I64"})[0]["label"]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.reading import read_json
-from ..common.schema import Between, Count, checked
+from ..common.schema import Between, Count, SchemaError, checked
 from .signed import SignedFiles, UnusableFileError
 
 FORMAT = "hf_dynprune scores"
@@ -160,6 +160,8 @@ def _read(file: Path) -> tuple[str, StaticScores | None]:
             "metadata": f"{beside.name} was changed after it was written (SHA-256)",
             "tensors": f"its SHA-256 is not the one in {beside.name}, so it is damaged or of other scores",
         }[error.what], None
+    except SchemaError as error:
+        return f"{beside.name} does not describe scores ({error})", None
     except KeyError as error:
         return f"it does not hold scores (`{error.args[0]}` is missing)", None
     except (SafetensorError, ValueError) as error:

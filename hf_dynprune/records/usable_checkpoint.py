@@ -118,7 +118,7 @@ def _has_optimizer(path: Path) -> bool:
 
 def _why_unreadable(path: Path, random_states: list[str]) -> str | None:
     """The first of the Trainer's own files that is missing or does not open."""
-    sharded = [path / name for name in _SHARDED if (path / name).is_file()]
+    sharded = [path / name for name in _SHARDED if (path / name).exists()]
     weights = [path / name for name in _WEIGHTS if (path / name).is_file()]
     weights += [file for name in _ADAPTERS for file in path.glob(f"*/{name}")]  # PEFT's, where they have names
     for index in sharded:

@@ -138,7 +138,7 @@ def update_card(
     own = ["data-pruning", "hf_dynprune", f"dynprune-{content.about.method}"]
     data.tags = list(dict.fromkeys([*_listed(data.tags), *own]))
     if evaluation:
-        _complete_results(data, evaluation, content.about.model["class"], folder.resolve().name)
+        _complete_results(data, evaluation, content.about.model.get("class", ""), folder.resolve().name)
     card.text = with_section(card.text, pruning_section(content))
     card.save(readme)
 
