@@ -7,6 +7,7 @@ apart, and lines differ in more than colour.
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -313,4 +314,4 @@ def _unit(largest: float) -> tuple[float, str]:
 
 def is_finite(value: Any) -> bool:
     """Whether the value is a number that can be drawn."""
-    return isinstance(value, (int, float)) and bool(np.isfinite(value))
+    return isinstance(value, (int, float)) and bool(math.isfinite(value))

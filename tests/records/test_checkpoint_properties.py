@@ -16,6 +16,7 @@ from hf_dynprune.decisions.plan import PrunePlan
 from hf_dynprune.decisions.schedule import RunLength
 from hf_dynprune.decisions.scores import ExponentialMean, ScoreStore
 from hf_dynprune.methods.infobatch import InfoBatch
+from hf_dynprune.records.contents import SavedState
 from hf_dynprune.records.packing import pack_plan, pack_scores, unpack_plan, unpack_scores
 from hf_dynprune.records.state_files import JSON_FILE, TENSOR_FILE, CheckpointError, load_state, save_state
 from hf_dynprune.training.epoch_run import EpochRun, EpochRunIdentity
