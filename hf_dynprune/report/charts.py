@@ -7,7 +7,6 @@ apart, and lines differ in more than colour.
 from __future__ import annotations
 
 import io
-import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LARGEST = 1e40
+"""Beyond it matplotlib finds no ticks; numbers of 32 bits end before."""
 LOG_KEYS = {
     "loss": ("training loss", 2, "-"),
     "eval_loss": ("evaluation loss", 1, "--"),
@@ -314,4 +315,4 @@ def _unit(largest: float) -> tuple[float, str]:
 
 def is_finite(value: Any) -> bool:
     """Whether the value is a number that can be drawn."""
-    return isinstance(value, (int, float)) and bool(math.isfinite(value))
+    return isinstance(value, (int, float)) and abs(value) <= LARGEST
