@@ -19,6 +19,7 @@ from typing import Annotated, Any, TypedDict
 
 from ..common.reading import read_bytes, read_json_lines
 from ..common.schema import Between, Count
+from ..common.secrets import without_secrets
 from ..records.record import Seconds
 from .tasks import FinishedRun, RunKey
 
@@ -90,7 +91,7 @@ class RunLines:
         file = self.file(run.key.task)
         file.parent.mkdir(parents=True, exist_ok=True)
         content = {**dataclasses.asdict(run.key), "metrics": dict(run.metrics), **run.facts}
-        line = (json.dumps(content, allow_nan=False) + "\n").encode()
+        line = (json.dumps(without_secrets(content), allow_nan=False) + "\n").encode()
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             _lock(descriptor, waits=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Annotated, Any, Generic, Protocol, TypeVar
 from ..common.files import json_digest, write_atomically
 from ..common.reading import parse_json, read_json
 from ..common.schema import MAY_BE_NAN
+from ..common.secrets import hidden_in, secret_values, without_secrets
 from .results import Run, RunResult
 
 RESULT_FILE, SETTINGS_FILE = "result.json", "settings.json"
@@ -100,7 +102,7 @@ def other_settings(folder: Path, settings: Mapping[str, Any]) -> list[str]:
     is_begun = (folder / RESULT_FILE).is_file() or any(folder.glob("checkpoint-*"))
     if not file.exists() or not is_begun:
         return []
-    then, now = read_json(file, Settings), parse_json(_as_json(settings), Settings)
+    then, now = without_secrets(read_json(file, Settings)), parse_json(_as_json(settings), Settings)
     differs = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
     return [f"{key}: {_said(then, key)} then, {_said(now, key)} now" for key in differs]
 
@@ -125,7 +127,9 @@ def _kept(folder: Path, settings: Mapping[str, Any]) -> Path:
 
 
 def _as_json(settings: Mapping[str, Any]) -> str:
-    return json.dumps(dict(settings), indent=1, default=str)
+    """As the file holds them: a push carries it, so it has no token, key or password."""
+    text = json.dumps(without_secrets(json.loads(json.dumps(dict(settings), default=str))), indent=1)
+    return hidden_in(text, (json.dumps(value)[1:-1] for value in secret_values((), os.environ)))
 
 
 def _said(settings: Mapping[str, Any], key: str) -> str:

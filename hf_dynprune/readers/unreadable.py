@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from ..common.checks import check_choice
 from ..common.files import write_atomically
 from ..common.reading import read_json
+from ..common.secrets import hidden_in
 from .images import ImageData
 from .pictures import check_end, decoded, reason, unreadable
 
@@ -138,7 +139,7 @@ def _bad_rows(rows: datasets.Dataset, look: Look, title: str) -> dict[int, str]:
             try:
                 look(row)
             except broken as error:
-                found[number] = f"{row['file']}: {reason(error, row['file'])}"
+                found[number] = hidden_in(f"{row['file']}: {reason(error, row['file'])}")  # it may be an address
         return found
 
     bad: dict[int, str] = {}

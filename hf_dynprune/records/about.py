@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from ..common.files import write_atomically
 from ..common.reading import read_json
 from ..common.schema import Between, Count
+from ..common.secrets import without_secrets
 from .record import RUN_FILE
 
 
@@ -65,8 +66,8 @@ class AboutRun:
         return read_json(Path(folder) / RUN_FILE, cls, "{file} does not describe a run: {why}")
 
     def save(self, folder: str | Path) -> None:
-        """Write `dynprune_run.json` into an output folder, whole or not at all."""
+        """Write `dynprune_run.json` into an output folder, whole or not at all, without tokens, keys and passwords."""
         values = dataclasses.asdict(self)
         if not self.mixes:
             del values["mixes"]
-        write_atomically(Path(folder) / RUN_FILE, (json.dumps(values, indent=1) + "\n").encode())
+        write_atomically(Path(folder) / RUN_FILE, (json.dumps(without_secrets(values), indent=1) + "\n").encode())

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..common.reading import read_json
 from ..common.schema import Between, Count, SchemaError, checked
+from ..common.secrets import without_secrets
 from .signed import SignedFiles, UnusableFileError
 
 FORMAT = "hf_dynprune scores"
@@ -69,7 +70,7 @@ class StaticScores:
         reason = _what_is_wrong(self.score, self.runs, self.facts)
         if reason:
             raise ValueError(f"StaticScores: {reason}.")
-        _files(file).write({"score": self.score, "runs": self.runs}, self.facts)
+        _files(file).write({"score": self.score, "runs": self.runs}, without_secrets(self.facts))
         return file
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from ..common.schema import SchemaError, checked
+from ..common.secrets import without_secrets
 from .contents import SavedState
 from .signed import SignedFiles, UnusableFileError
 
@@ -27,8 +28,12 @@ class CheckpointError(ValueError):
 
 
 def save_state(folder: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
-    """Write the state into a checkpoint's folder, each file whole or not at all; a missing folder is created."""
-    _files(folder).write(arrays, metadata)
+    """Write the state into a checkpoint's folder, each file whole or not at all; a missing folder is created.
+
+    Parameters of policy, selector and run are written without tokens, keys and passwords.
+    """
+    safe = {name: without_secrets(metadata[name]) for name in ("policy", "selector", "run") if name in metadata}
+    _files(folder).write(arrays, {**metadata, **safe})
 
 
 def load_state(folder: str | os.PathLike[str]) -> State:

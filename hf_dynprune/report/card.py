@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from ..common.markdown import code_block, code_span, marked
-from ..common.reading import read_json, read_text
-from ..common.schema import checked
+from ..common.reading import read_json
 from ..common.tables import with_links
 from ..decisions.registry import DEFAULT_METHOD
 from ..records.about import AboutRun
@@ -25,27 +24,15 @@ from ..records.record import HISTORY_FILE, RUN_FILE
 from ..records.run_scores import SCORES_FILE
 from ..records.savings import SavingsAccount
 from ..records.worth import worth_of
+from .card_head import card_of, complete_results, listed
 
 if TYPE_CHECKING:
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import ModelCardData
 
 
 BEGIN, END = "<!-- data pruning: written by hf_dynprune -->", "<!-- end of data pruning -->"
 PICTURE = "report/kept.png"
 VERDICT = "compare.json"
-TASKS = {
-    "ForImageClassification": "image-classification",
-    "ForSemanticSegmentation": "image-segmentation",
-    "ForVideoClassification": "video-classification",
-    "ForAudioClassification": "audio-classification",
-    "ForSequenceClassification": "text-classification",
-    "ForTokenClassification": "token-classification",
-    "ForQuestionAnswering": "question-answering",
-    "ForMultipleChoice": "multiple-choice",
-    "ForMaskedLM": "fill-mask",
-    "ForCausalLM": "text-generation",
-}
-"""The Hub's names of tasks, by the end of the model class's name."""
 _NO_RESULTS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
 
@@ -133,39 +120,14 @@ def update_card(
     content = CardContent.read(folder, num_epochs, repository)
     if not content.about.prunes:
         return
-    card = _card(readme)
+    card = card_of(readme)
     data = cast("ModelCardData", card.data)
     own = ["data-pruning", "hf_dynprune", f"dynprune-{content.about.method}"]
-    data.tags = list(dict.fromkeys([*_listed(data.tags), *own]))
+    data.tags = list(dict.fromkeys([*listed(data.tags), *own]))
     if evaluation:
-        _complete_results(data, evaluation, content.about.model.get("class", ""), folder.resolve().name)
+        complete_results(data, evaluation, content.about.model.get("class", ""), folder.resolve().name)
     card.text = with_section(card.text, pruning_section(content))
     card.save(readme)
-
-
-class _Metadata(TypedDict, total=False):
-    """What is added to in the head of a card."""
-
-    tags: list[str] | str | None
-    metrics: list[str] | str | None
-    model_name: str | None
-
-
-def _card(readme: Path) -> ModelCard:
-    """The card in a file; a ValueError where it is none."""
-    from huggingface_hub import ModelCard
-
-    text = read_text(readme)
-    try:
-        card = ModelCard(text, ignore_metadata_errors=True)
-        checked({name: getattr(card.data, name, None) for name in _Metadata.__annotations__}, _Metadata)
-    except Exception as error:  # the parser of its YAML has errors of its own
-        raise ValueError(f"{readme} is no model card: {error}") from error
-    return card
-
-
-def _listed(names: list[str] | str | None) -> list[str]:
-    return [names] if isinstance(names, str) else names or []
 
 
 # ---- The section ----
@@ -319,36 +281,3 @@ def evaluation_of(log_history: Sequence[Mapping[str, Any]], best_step: int | Non
         if found:
             return found
     return {}
-
-
-def _complete_results(data: ModelCardData, evaluation: Mapping[str, float], model_class: str, name: str) -> None:
-    """All metrics of the evaluation, for the tasks and data sets that the Trainer's card names.
-
-    Its own lists only some metrics, and none where it does not know the data set; then it is called unknown here.
-    """
-    from huggingface_hub import EvalResult
-
-    known = {(result.task_type, result.dataset_type): result for result in data.eval_results or []}
-    task = next((task for end, task in TASKS.items() if model_class.endswith(end)), None)
-    if not known and task is not None:
-        known = {(task, "unknown"): EvalResult(task, "unknown", "Unknown", "loss", None)}
-    if not known:
-        return
-    data.eval_results = [
-        EvalResult(
-            task_type=result.task_type,
-            task_name=result.task_name or result.task_type.replace("-", " ").title(),
-            dataset_type=result.dataset_type,
-            dataset_name=result.dataset_name,
-            dataset_config=result.dataset_config,
-            dataset_split=result.dataset_split,
-            dataset_args=result.dataset_args,
-            metric_type=metric,
-            metric_name=re.sub(r"[_/]+", " ", metric).capitalize(),
-            metric_value=value,
-        )
-        for result in known.values()
-        for metric, value in evaluation.items()
-    ]
-    data.model_name = data.model_name or name
-    data.metrics = list(dict.fromkeys([*_listed(data.metrics), *(key for key in evaluation if key != "loss")])) or None
