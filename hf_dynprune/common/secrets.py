@@ -80,7 +80,7 @@ def secret_values(arguments: Sequence[str], variables: Mapping[str, str]) -> lis
         if is_secret_name(flag):
             found.add(word)
         found |= {value for name, value in _pairs(word) if is_secret_name(name)}
-    return sorted((value for value in found if len(value) >= _LEAST), key=len, reverse=True)
+    return sorted((value for value in found if len(value) >= _LEAST), key=lambda value: (-len(value), value))
 
 
 def _pairs(text: str) -> Iterable[tuple[str, str]]:
@@ -164,7 +164,9 @@ def hidden_in(text: str, values: Iterable[str] = ()) -> str:
 
 def _hidden_pair(match: re.Match[str]) -> str:
     if match["flag"]:
-        return f"{match['flag']}{match['blank']}{_mark(match['flag'])}" if is_secret_name(match["flag"]) else match[0]
+        return (
+            f"{match['flag']}{match['blank']}{_mark(match['flag'])}" if is_secret_name(match["flag"][2:]) else match[0]
+        )
     name, between, value = match["name"], match["between"], match["value"]
     # A single word before a colon may be prose.
     is_pair = "=" in between or between[0] in "\"'" or "_" in name or "-" in name or name.lower() in _ALWAYS
