@@ -135,7 +135,8 @@ def update_card(
 
 def with_section(text: str, section: str) -> str:
     """The text of a card with this section in place of the one it had, or else appended."""
-    block = f"{BEGIN}\n{section.strip()}\n{END}"
+    section = section.strip().replace(BEGIN, BEGIN[5:-4]).replace(END, END[5:-4])  # names may be of any form
+    block = f"{BEGIN}\n{section}\n{END}"
     before, _, rest = text.partition(BEGIN)
     if END in rest:
         return before + block + rest.partition(END)[2]
