@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
 from .common.checks import is_whole
+from .common.secrets import without_secrets
 from .decisions.budget import check_share
 from .decisions.length import check_budget, check_length, counts_steps
 from .decisions.policy import PruningPolicy, is_number
@@ -223,6 +225,16 @@ class DynPruneArguments:
                 f"`prune_class_floor` must be a number in (0, 1], got {floor!r}: the share of each class to keep; "
                 "leave it out for no floor."
             )
+
+    # ---- As loggers write them into their files ----
+
+    def to_json_string(self) -> str:
+        """As in `TrainingArguments`, without any token, key or password; TensorBoard's files hold it."""
+        return json.dumps(without_secrets(json.loads(super().to_json_string())), indent=2)  # type: ignore[misc]
+
+    def to_sanitized_dict(self) -> dict[str, Any]:
+        """As in `TrainingArguments`, without any token, key or password."""
+        return dict(without_secrets(super().to_sanitized_dict()))  # type: ignore[misc]
 
 
 @dataclass

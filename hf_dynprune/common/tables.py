@@ -38,6 +38,7 @@ def mean_and_spread(values: Sequence[float], scale: float = 1.0, has_ends: bool 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
     """An aligned Markdown table; the first `text_columns` columns are set to the left, the others to the right."""
+    head, *rows = ([_in_table(cell) for cell in row] for row in (head, *rows))
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = []
     for row in (head, *rows):
@@ -59,9 +60,14 @@ def page_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         |---|---|
         | `a` | b\|c |
     """
-    escaped = ([cell.replace("|", r"\|") for cell in row] for row in (head, *rows))
+    escaped = ([_in_table(cell) for cell in row] for row in (head, *rows))
     lines = [f"| {' | '.join(row)} |" for row in escaped]
     return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+
+
+def _in_table(cell: str) -> str:
+    """The cell on one line, with each | escaped that is not yet."""
+    return re.sub(r"(?<!\\)\|", r"\|", " ".join(cell.splitlines()))
 
 
 def with_links(text: str) -> str:

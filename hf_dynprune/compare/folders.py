@@ -8,11 +8,12 @@ holds an evaluation.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 from typing import Any
 
+from ..common.reading import read_json
+from ..records.contents import Logged, TrainerFile
 from ..records.history import PruningHistory
 from ..records.record import HISTORY_FILE
 from ..records.usable_checkpoint import checkpoint_folders
@@ -23,6 +24,7 @@ _SHORTER = re.compile(rf"{FULL}[_ ][\d.e+-]+[_ ]epochs")
 """What the examples call it, with `--control_epochs`."""
 _EVALUATIONS = ("eval_results.json", "all_results.json", "trainer_state.json")
 """Files that scripts leave by `save_metrics` and `save_state`."""
+_NO_JSON = "{file} is no JSON of metrics: the run that wrote it may have been stopped. ({why})"
 
 
 def read_runs(root: Path) -> list[RunResult]:
@@ -60,7 +62,7 @@ def read_run(folder: Path, name: str, seed: int) -> RunResult | None:
     Raises:
         ValueError: several runs are there, one of another seed, or a file that is not what its name says.
     """
-    files = [file for file in (folder / "result.json", *sorted(folder.glob("*/result.json"))) if file.is_file()]
+    files = [file for file in (folder / "result.json", *sorted(folder.glob("*/result.json"))) if file.exists()]
     if len(files) > 1 and files[0].parent != folder:
         made = ", ".join(file.parent.name for file in files)
         raise ValueError(f"{folder} holds several runs ({made}): a script is to make one run per call.")
@@ -92,14 +94,16 @@ def _evaluation(folder: Path) -> dict[str, Any]:
     """The last evaluation's metrics, with prefix `eval_`; empty where the run was not evaluated or not finished."""
     last = [checkpoint / "trainer_state.json" for checkpoint in checkpoint_folders(folder)[:1]]
     for file in (*(folder / name for name in _EVALUATIONS), *last):
-        if not file.is_file():
+        if not file.exists():
             continue
-        content = _json(file)
         if file.name == "trainer_state.json":
-            if content.get("global_step", 0) < content.get("max_steps", 0):
+            state = read_json(file, TrainerFile, _NO_JSON)
+            if state.get("global_step", 0) < state.get("max_steps", 0):
                 continue
-            evaluated = [row for row in content.get("log_history", []) if any(key.startswith("eval_") for key in row)]
+            evaluated = [row for row in state.get("log_history") or [] if any(key.startswith("eval_") for key in row)]
             content = evaluated[-1] if evaluated else {}
+        else:
+            content = read_json(file, Logged, _NO_JSON)
         numbers = {key: value for key, value in content.items() if isinstance(value, (int, float))}
         if any(key.startswith("eval_") for key in numbers):
             epoch = {"epoch": numbers["epoch"]} if "epoch" in numbers else {}
@@ -110,16 +114,6 @@ def _evaluation(folder: Path) -> dict[str, Any]:
 def _test_results(folder: Path) -> dict[str, Any]:
     """Metrics of a second split, as `save_metrics("test", ...)` leaves them, with prefix `eval_test_`."""
     file = folder / "test_results.json"
-    content = _json(file) if file.is_file() else {}
+    content = read_json(file, Logged, _NO_JSON) if file.exists() else {}
     are_numbers = {key: value for key, value in content.items() if isinstance(value, (int, float))}
     return {f"eval_{key}": value for key, value in are_numbers.items() if key.startswith("test_")}
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is no JSON: the run that wrote it may have been stopped. ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} must hold one JSON object, got a {type(content).__name__}.")
-    return content

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..common.reading import read_text
 from ..decisions.length import rounded, shorter_warmup
 from ..decisions.policy import PruningPolicy
 from .rates import rate_folder
@@ -56,7 +57,7 @@ def with_recipes(arguments: Sequence[str], folder: Path) -> list[str]:
         if file is None:
             names = ", ".join(sorted(path.stem for path in folder.glob("*.args")))
             raise ValueError(f"There is no recipe {recipe}: pass the path of a file, or one of {names}.")
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = read_text(file).splitlines()
         flags += [word for line in lines if not line.lstrip().startswith("#") for word in line.split()]
     return [*flags, *rest]
 

@@ -7,10 +7,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from ..common.files import write_atomically
+from ..common.reading import read_json
+from ..common.schema import MAY_BE_NAN, Between, Count
 from ..records.history import PruningHistory
+from ..records.record import Seconds
 
 FULL = "none"
 """The method that the others are compared with: all data."""
@@ -86,11 +89,11 @@ class RunResult:
 
     name: str
     seed: int
-    metrics: dict[str, float]
-    forward_passes: int
-    full_passes: int
-    steps: int
-    seconds: float
+    metrics: dict[str, Annotated[float, MAY_BE_NAN]]
+    forward_passes: Count
+    full_passes: Annotated[int, Between(1, 2**53)]
+    steps: Count
+    seconds: Seconds
 
     @classmethod
     def of(cls, run: Run, metrics: Mapping[str, Any], history: PruningHistory, epochs: float) -> RunResult:
@@ -124,12 +127,9 @@ class RunResult:
         Raises:
             ValueError: the file is no result.
         """
-        if not file.is_file():
+        if not file.exists():
             return None
-        try:
-            return cls(**json.loads(file.read_text(encoding="utf-8")))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{file} is no result of this version: move it away.") from error
+        return read_json(file, cls, "{file} is no result of this version: move it away. ({why})")
 
     def write(self, file: Path) -> None:
         """Write the result to a file as JSON, whole or not at all."""

@@ -15,8 +15,41 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated, Any, TypedDict
 
+from ..common.reading import read_bytes, read_json_lines
+from ..common.schema import Between, Count
+from ..common.secrets import without_secrets
+from ..records.record import Seconds
 from .tasks import FinishedRun, RunKey
+
+
+class _BothSplits(TypedDict):
+    validation: float
+    test: float
+
+
+class _Facts(TypedDict, total=False):
+    """Those facts of a run that tables and pictures read."""
+
+    forward_passes: Count
+    full_passes: Count
+    seconds: Seconds
+    cpu_seconds: Seconds
+    concentration: list[Annotated[float, Between(1e-300, 2)] | None]
+    staleness: list[Annotated[float, Between(1e-300, 1e300)] | None]
+
+
+class _Line(_Facts):
+    """What a line must have: the fields of `RunKey`, and the metrics."""
+
+    task: str
+    saving: float
+    arm: str
+    learning_rate: float
+    seed: int
+    digest: str
+    metrics: _BothSplits
 
 
 class RunLines:
@@ -46,14 +79,10 @@ class RunLines:
         found: dict[RunKey, FinishedRun] = {}
         if not file.exists():
             return found
-        *lines, _ = file.read_bytes().split(b"\n")  # behind the last line end lies nothing, or the start of a line
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                run = _run(line)
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"Line {number} of {file} is no finished run: {error!r}. Remove it.") from error
+        *lines, _ = read_bytes(file).split(b"\n")  # behind the last line end lies nothing, or the start of a line
+        numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+        for content in read_json_lines(file, numbered, _Line, "finished run", ". Remove it."):
+            run = _run(dict(content))
             found.setdefault(run.key, run)
         return found
 
@@ -62,7 +91,7 @@ class RunLines:
         file = self.file(run.key.task)
         file.parent.mkdir(parents=True, exist_ok=True)
         content = {**dataclasses.asdict(run.key), "metrics": dict(run.metrics), **run.facts}
-        line = (json.dumps(content, allow_nan=False) + "\n").encode()
+        line = (json.dumps(without_secrets(content), allow_nan=False) + "\n").encode()
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             _lock(descriptor, waits=True)
@@ -84,8 +113,7 @@ class RunLines:
             os.close(descriptor)
 
 
-def _run(line: bytes) -> FinishedRun:
-    content = json.loads(line.decode("utf-8"))
+def _run(content: dict[str, Any]) -> FinishedRun:
     key = RunKey(**{field.name: content.pop(field.name) for field in dataclasses.fields(RunKey)})
     metrics = content.pop("metrics")
     return FinishedRun(key, {split: float(metrics[split]) for split in ("validation", "test")}, content)

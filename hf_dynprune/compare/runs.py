@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Annotated, Any, Generic, Protocol, TypeVar
 
 from ..common.files import json_digest, write_atomically
+from ..common.reading import parse_json, read_json
+from ..common.schema import MAY_BE_NAN
+from ..common.secrets import hidden_in, secret_values, without_secrets
 from .results import Run, RunResult
 
 RESULT_FILE, SETTINGS_FILE = "result.json", "settings.json"
 """Files in the folder of each run: what it measured, and the settings that it was made with."""
 R = TypeVar("R", bound=Run)
 R_contra = TypeVar("R_contra", bound=Run, contravariant=True)
+Settings = dict[str, Annotated[Any, MAY_BE_NAN]]
 Look = Callable[[], RunResult | None]
 
 
@@ -95,9 +100,9 @@ def other_settings(folder: Path, settings: Mapping[str, Any]) -> list[str]:
     """
     file = folder / SETTINGS_FILE
     is_begun = (folder / RESULT_FILE).is_file() or any(folder.glob("checkpoint-*"))
-    if not file.is_file() or not is_begun:
+    if not file.exists() or not is_begun:
         return []
-    then, now = json.loads(file.read_text(encoding="utf-8")), json.loads(_as_json(settings))
+    then, now = without_secrets(read_json(file, Settings)), parse_json(_as_json(settings), Settings)
     differs = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
     return [f"{key}: {_said(then, key)} then, {_said(now, key)} now" for key in differs]
 
@@ -109,20 +114,22 @@ def keep_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     finish left in the folder gives way to a finished one.
     """
     if other_settings(folder, settings):
-        folder.rename(_kept(folder, (folder / SETTINGS_FILE).read_text(encoding="utf-8")))
-    kept = _kept(folder, _as_json(settings))
+        folder.rename(_kept(folder, read_json(folder / SETTINGS_FILE, Settings)))
+    kept = _kept(folder, parse_json(_as_json(settings), Settings))
     if kept.is_dir() and not (folder / RESULT_FILE).is_file():
         if folder.is_dir():
             shutil.rmtree(folder)
         kept.rename(folder)
 
 
-def _kept(folder: Path, settings: str) -> Path:
-    return folder.with_name(f"{folder.name}.{json_digest(json.loads(settings))[:8]}")
+def _kept(folder: Path, settings: Mapping[str, Any]) -> Path:
+    return folder.with_name(f"{folder.name}.{json_digest(settings)[:8]}")
 
 
 def _as_json(settings: Mapping[str, Any]) -> str:
-    return json.dumps(dict(settings), indent=1, default=str)
+    """As the file holds them: a push carries it, so it has no token, key or password."""
+    text = json.dumps(without_secrets(json.loads(json.dumps(dict(settings), default=str))), indent=1)
+    return hidden_in(text, (json.dumps(value)[1:-1] for value in secret_values((), os.environ)))
 
 
 def _said(settings: Mapping[str, Any], key: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..common.secrets import hidden_in, secret_values
 from .folders import read_history, read_run
 from .results import FULL, Arm, RunResult
 
@@ -51,16 +53,15 @@ class ScriptRunner:
         return {"script": f"{self.script.name} {digest[:12]}", "arguments": self._of_arm(arm)}
 
     def run(self, arm: Arm) -> RunResult:
-        """Run the script; what it prints goes into `log.txt` of the run's folder."""
+        """Run the script; what it prints goes into `log.txt` of the run's folder, without its secrets."""
         log = arm.folder / "log.txt"
         command = [sys.executable, str(self.script), *self._of_arm(arm), "--output_dir", str(arm.folder)]
-        with open(log, "wb") as output:
-            done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
-        if done.returncode:
+        code = self._logged(command, log)
+        if code:
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
             last = "\n".join(line.rpartition("\r")[2] for line in lines[-5:])
             raise ValueError(
-                f"{arm.name}, seed {arm.seed}, ended with exit code {done.returncode}; the same command goes on behind "
+                f"{arm.name}, seed {arm.seed}, ended with exit code {code}; the same command goes on behind "
                 f"the finished runs. The end of {log}:\n{last}"
             )
         result = read_run(arm.folder, arm.name, arm.seed)
@@ -71,6 +72,23 @@ class ScriptRunner:
                 '`trainer.save_metrics("eval", trainer.evaluate())`.'
             )
         return result
+
+    def _logged(self, command: Sequence[str], log: Path) -> int:
+        """The exit code of a command whose output goes line by line into the file."""
+        values = secret_values(self.arguments, os.environ)
+        with (
+            open(log, "wb") as output,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run,
+        ):
+            try:
+                for line in run.stdout or ():
+                    text = hidden_in(line.decode("utf-8", "surrogateescape"), values)
+                    output.write(text.encode("utf-8", "surrogateescape"))
+                    output.flush()
+            except BaseException:
+                run.kill()  # as `subprocess.run` does
+                raise
+        return run.returncode
 
     def _of_arm(self, arm: Arm) -> list[str]:
         arguments = self.arguments

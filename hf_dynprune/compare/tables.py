@@ -52,10 +52,9 @@ def time_saved_cell(runs: Runs, full: Runs | None, without: str = "") -> str:
 
 
 def time_share(runs: Runs, full: Runs | None) -> float | None:
-    """Wall time as a share of that on full data, of the means over seeds; None without those runs."""
-    if not full:
-        return None
-    return _mean(runs, lambda run: run.seconds) / _mean(full, lambda run: run.seconds)
+    """Wall time as a share of that on full data, of the means over seeds; None without those runs or their time."""
+    whole = _mean(full, lambda run: run.seconds) if full else 0.0
+    return _mean(runs, lambda run: run.seconds) / whole if whole else None
 
 
 def _mean(runs: Runs, value: Callable[[RunResult], float]) -> float:

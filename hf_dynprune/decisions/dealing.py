@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
+
+from ..common.schema import Between, Count, Positive
 
 
 def batch_ends(num_samples: int, size: int, drop_last: bool, spare_single: bool) -> list[int]:
@@ -38,9 +41,9 @@ class Layout:
         split_batches: Accelerate's option, by which one batch is split over the processes.
     """
 
-    batch_size: int
-    accumulation: int
-    world_size: int
+    batch_size: Positive
+    accumulation: Positive
+    world_size: Annotated[int, Between(1, 10**6)]
     split_batches: bool = False
 
     @property
@@ -81,9 +84,9 @@ class Dealing:
         skipped: optimizer steps of the present layout that stand for them in the Trainer's count.
     """
 
-    window: int
-    dealt: int = 0
-    skipped: int = 0
+    window: Positive
+    dealt: Count = 0
+    skipped: Count = 0
 
     def ends(self, layout: Layout, num_kept: int, is_full: bool, drop_last: bool) -> list[int]:
         """Ends of the batches over the part of the order that is left to the present layout.

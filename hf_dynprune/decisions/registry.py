@@ -165,8 +165,8 @@ def as_mapping(parameters: Mapping[str, Any] | str | None, flag: str = "prune_kw
     if isinstance(parameters, str):
         try:
             parameters = json.loads(parameters)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"`{flag}` must be a JSON object, got {parameters!r} ({error}).") from error
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"`{flag}` must be a JSON object, got {parameters!r:.300} ({error}).") from error
     if not isinstance(parameters, Mapping):
         raise ValueError(f"`{flag}` must be a mapping or a JSON object, got {parameters!r}.")
     return dict(parameters)

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ..common.schema import Count, Positive
+
 
 @dataclass(frozen=True)
 class RunLength:
@@ -27,7 +29,7 @@ class RunLength:
             `num_epochs` are then those that have as many steps as the run. None: the run's own.
     """
 
-    updates_per_epoch: int
+    updates_per_epoch: Positive
     max_steps: int
     num_epochs: float
     fixed_steps: bool
@@ -50,9 +52,9 @@ class EpochClock:
         nominal: nominal steps that `planned` stand for.
     """
 
-    epoch: int
-    start_step: int
-    updates: int
+    epoch: Count
+    start_step: Count
+    updates: Positive
     nominal_start: float
     lr_start: float
     lr_anchor: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from ..common.charts import STYLES, bare, legend_below, new_figure, save_picture, whole_numbers
+from ..common.reading import read_json
 from ..common.tables import mean_and_spread
 from ..compare.results import FULL, Arm, RunResult, group_by_name
 from ..compare.tables import Columns, Runs, name_cell, results_table, saved_cell, steps_cell, time_saved_cell
+from ..records.contents import TrainerFile
 from ..records.history import PruningHistory
 
 MODEL_NAMES = {"vit": "small ViT", "resnet": "small ResNet"}
@@ -39,10 +40,10 @@ class Curve:
 def read_curve(folder: Path) -> Curve:
     """Forward passes and accuracy by epoch of the run in a folder."""
     history = PruningHistory.load(folder)
-    state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+    state = read_json(folder / "trainer_state.json", TrainerFile)
     return Curve(
         list(accumulate(record.forward_passes + record.scoring_forward_passes for record in history)),
-        [row["eval_accuracy"] for row in state["log_history"] if "eval_accuracy" in row],
+        [row["eval_accuracy"] for row in state.get("log_history") or [] if "eval_accuracy" in row],
     )
 
 

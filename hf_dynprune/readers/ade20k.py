@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from ..common.reading import read_text
 from .masks import MASK_MODES
 from .pictures import check_end, unreadable
 from .sources import contents
@@ -94,7 +95,7 @@ def class_names(root: Path) -> tuple[str, ...]:
     file = next((each for end in ("txt", "csv") if (each := root / f"objectInfo150.{end}").is_file()), None)
     if file is None:
         return NAMES
-    text = file.read_text(encoding="utf-8-sig")
+    text = read_text(file, "utf-8-sig")
     separator = "\t" if "\t" in text else ","
     lines = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=separator) if any(row)]
     heading = [cell.lower() for cell in lines[0]] if lines else []

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..common.logs import logger
+from ..common.reading import read_text
 from .sources import VALIDATION, contents, shortened
 
 ENDINGS = (
@@ -85,7 +86,7 @@ def _by_folder(place: Path, folders: Sequence[str]) -> Split:
 def _by_list(listed: Path, folders: Sequence[str]) -> Split:
     ids = {folder: number for number, folder in enumerate(folders)}
     files, labels = [], []
-    for number, line in enumerate(listed.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(listed).splitlines(), 1):
         file, _, rest = line.partition("\t")
         wnid = rest.partition("\t")[0]
         if wnid not in ids:
@@ -110,7 +111,7 @@ def _names(root: Path, folders: Sequence[str]) -> tuple[str, ...]:
     """The folders' names, or those of their wnids where a file beside `train` has them all."""
     for file in SYNSETS:
         if (root / file).is_file():
-            lines = (re.split(r"\s", line, maxsplit=1) for line in (root / file).read_text("utf-8").splitlines())
+            lines = (re.split(r"\s", line, maxsplit=1) for line in read_text(root / file).splitlines())
             words = {line[0]: line[-1].split(",")[0].strip() for line in lines}
             if all(words.get(folder) for folder in folders):
                 often = Counter(words[folder] for folder in folders)

@@ -8,13 +8,15 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import datasets
 from tqdm.auto import tqdm
 
 from ..common.checks import check_choice
 from ..common.files import write_atomically
+from ..common.reading import read_json
+from ..common.secrets import hidden_in
 from .images import ImageData
 from .pictures import check_end, decoded, reason, unreadable
 
@@ -78,6 +80,13 @@ def _without(rows: datasets.Dataset, bad: Mapping[int, str]) -> datasets.Dataset
     return rows.select([row for row in range(len(rows)) if row not in bad])
 
 
+class _Shared(TypedDict):
+    """What the file must have: the check that was made, and what is wrong by split and row."""
+
+    facts: dict[str, Any]
+    bad: dict[str, dict[str, str]]
+
+
 def _read_shared(file: Path, asked: Mapping[str, Any]) -> Problems:
     """What the first process of this machine found and wrote to the file, if that is of the same check."""
     if not file.is_file():
@@ -85,7 +94,7 @@ def _read_shared(file: Path, asked: Mapping[str, Any]) -> Problems:
             f"{file} is missing: the first process writes it, before the others read it. Call `without_bad` under "
             "`args.main_process_first()`."
         )
-    content = json.loads(file.read_bytes())
+    content = read_json(file, _Shared)
     if content["facts"] != asked:
         raise ValueError(f"{file} is of a check of other images, {content['facts']}, not {asked}: remove it.")
     return {split: {int(row): problem for row, problem in bad.items()} for split, bad in content["bad"].items()}
@@ -130,7 +139,7 @@ def _bad_rows(rows: datasets.Dataset, look: Look, title: str) -> dict[int, str]:
             try:
                 look(row)
             except broken as error:
-                found[number] = f"{row['file']}: {reason(error, row['file'])}"
+                found[number] = hidden_in(f"{row['file']}: {reason(error, row['file'])}")  # it may be an address
         return found
 
     bad: dict[int, str] = {}

@@ -6,9 +6,12 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from ..common.files import write_atomically
+from ..common.reading import read_json
+from ..common.schema import Between, Count
+from ..common.secrets import without_secrets
 from .record import RUN_FILE
 
 
@@ -45,8 +48,8 @@ class AboutRun:
     reference: str
     flags: dict[str, Any]
     seed: int
-    num_epochs: float | None
-    num_samples: int | None
+    num_epochs: Annotated[float, Between(0, 2**53)] | None
+    num_samples: Count | None
     model: dict[str, str]
     versions: dict[str, str]
     expression: str | None = None
@@ -60,15 +63,11 @@ class AboutRun:
             FileNotFoundError: there is none.
             ValueError: it cannot be read.
         """
-        file = Path(folder) / RUN_FILE
-        try:
-            return cls(**json.loads(file.read_text(encoding="utf-8")))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{file} does not describe a run: {error}") from error
+        return read_json(Path(folder) / RUN_FILE, cls, "{file} does not describe a run: {why}")
 
     def save(self, folder: str | Path) -> None:
-        """Write `dynprune_run.json` into an output folder, whole or not at all."""
+        """Write `dynprune_run.json` into an output folder, whole or not at all, without tokens, keys and passwords."""
         values = dataclasses.asdict(self)
         if not self.mixes:
             del values["mixes"]
-        write_atomically(Path(folder) / RUN_FILE, (json.dumps(values, indent=1) + "\n").encode())
+        write_atomically(Path(folder) / RUN_FILE, (json.dumps(without_secrets(values), indent=1) + "\n").encode())

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from ..common.reading import read_json
+from .contents import RunNotes, SavedState, TrainerFile
 from .history import PruningHistory
 from .record import HISTORY_FILE, RUN_FILE
 from .sample_log import SAMPLE_LOG, SampleLog
@@ -57,17 +58,18 @@ class RunFolder:
         history = PruningHistory.load(folder)
         checkpoints = checkpoint_folders(folder)
         problems: list[str] = []
-        about = _first([folder / RUN_FILE], problems)
-        state = _first([folder / STATE_FILE], problems)
+        about: dict[str, Any] = _first([folder / RUN_FILE], RunNotes, problems)
+        state: dict[str, Any] = _first([folder / STATE_FILE], TrainerFile, problems)
         # Written at the end of a run, when the history has all its steps.
         state = _unless_stale(state, history, about, 0, STATE_FILE, problems)
         if not state and checkpoints:
             # Written inside an epoch that is not in the history yet.
             open_steps = max((record.full_steps for record in history), default=sys.maxsize)
-            state = _first([place / STATE_FILE for place in checkpoints], problems)
+            state = _first([place / STATE_FILE for place in checkpoints], TrainerFile, problems)
             state = _unless_stale(state, history, about, open_steps, f"{STATE_FILE} of a checkpoint", problems)
         if "method" not in about:
-            saved = _first([place / "dynprune_state.json" for place in checkpoints], problems).get("facts", {})
+            saved = _first([place / "dynprune_state.json" for place in checkpoints], _Checkpoint, problems)
+            saved = saved.get("facts", {})
             if policy := saved.get("policy"):
                 about |= {"method": policy.get("name"), "parameters": policy.get("parameters")}
         return cls(folder, history, SampleLog(folder), about, state, tuple(problems))
@@ -77,10 +79,8 @@ class RunFolder:
         """Number of epochs that the run was started with; None where it is not known, or a budget of steps ends it."""
         if any(record.stands_for is not None for record in self.history):
             return None
-        for source, key in ((self.about, "num_epochs"), (self.state, "num_train_epochs")):
-            if isinstance(source.get(key), (int, float)) and source[key] > 0:
-                return float(source[key])
-        return None
+        asked = [self.about.get("num_epochs"), self.state.get("num_train_epochs")]
+        return next((float(epochs) for epochs in asked if epochs is not None and epochs > 0), None)
 
     @property
     def epochs_done(self) -> float:
@@ -90,8 +90,7 @@ class RunFolder:
     @property
     def is_finished(self) -> bool | None:
         """Whether the run came to its end; None where its length is not known."""
-        step, last = self.state.get("global_step"), self.state.get("max_steps")
-        if isinstance(step, int) and isinstance(last, int) and 0 < last <= step:
+        if 0 < self.state.get("max_steps", 0) <= self.state.get("global_step", 0):
             return True
         return None if self.num_epochs is None else len(self.history) >= self.num_epochs
 
@@ -118,21 +117,27 @@ def _unless_stale(
     made, told = sum(record.steps for record in history), state.get("global_step", 0)
     asked, had = about.get("num_epochs"), state.get("num_train_epochs")
     why = ""
-    if isinstance(told, int) and told > made + ahead:
+    if told > made + ahead:
         why = f"it is of {told:,} steps, the history of {made:,}"
-    elif isinstance(asked, (int, float)) and isinstance(had, int) and had != math.ceil(asked):
+    elif asked is not None and had is not None and had != math.ceil(asked):
         why = f"it is of a run of {had} epochs, this one has {asked:g}"
     if why:
         problems.append(f"{name} was passed over: {why}, so an earlier run in this folder left it.")
     return {} if why else state
 
 
-def _first(files: Iterable[Path], problems: list[str]) -> dict[str, Any]:
+class _Checkpoint(TypedDict, total=False):
+    """What is read of `dynprune_state.json` where no other file names the method."""
+
+    facts: SavedState
+
+
+def _first(files: Iterable[Path], kind: type[Any], problems: list[str]) -> dict[str, Any]:
     """Content of the first of the files that exists and can be read; `problems` gets a line for each damaged one."""
     for file in files:
-        if file.is_file():
+        if file.exists():
             try:
-                return dict(json.loads(file.read_text(encoding="utf-8")))
-            except (TypeError, ValueError) as error:
+                return dict(read_json(file, kind, "{why}"))
+            except ValueError as error:
                 problems.append(f"{file.name} in {file.parent.name} is damaged ({error}) and was passed over.")
     return {}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..common.files import write_atomically
 from ..common.hub_files import find_file
+from ..common.reading import read_bytes, read_json_lines
+from ..common.schema import checked
 from .record import HISTORY_FILE, EpochRecord
 from .savings import SavingsAccount, account_of
 
@@ -75,13 +77,15 @@ class PruningHistory:
         """
         file = Path(path)
         file = file / HISTORY_FILE if file.is_dir() else file
-        records = []
-        for number, line in enumerate(file.read_bytes().splitlines(), 1):
-            try:
-                records.append(_record(json.loads(line.decode("utf-8"))))
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"Line {number} of {file} is no epoch record: {error}") from error
-        return cls(records)
+        lines = enumerate(read_bytes(file).splitlines(), 1)
+        return cls(read_json_lines(file, lines, EpochRecord, "epoch record"))
+
+    @classmethod
+    def of_state(cls, saved: Mapping[str, Any]) -> tuple[EpochRecord | None, PruningHistory]:
+        """(the record of the epoch under way, the history) in the facts of a checkpoint."""
+        now = saved["open_record"]
+        history = cls([checked(row, EpochRecord) for row in saved["history"]])
+        return None if now is None else checked(now, EpochRecord), history
 
     @classmethod
     def from_pretrained(
@@ -111,14 +115,3 @@ class PruningHistory:
         return [
             {name: value for name, value in row.items() if name != "stands_for" or value is not None} for row in rows
         ]
-
-
-_COUNTS = tuple(field.name for field in dataclasses.fields(EpochRecord) if field.type == "int")
-
-
-def _record(row: dict[str, Any]) -> EpochRecord:
-    record = EpochRecord(**row)
-    for name in _COUNTS:
-        if type(getattr(record, name)) is not int:  # True is an int too
-            raise ValueError(f"`{name}` must be a whole number, got {getattr(record, name)!r}.")
-    return record

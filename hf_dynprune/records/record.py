@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Annotated
 
+from ..common.schema import Between, Count, Size
 from ..decisions.plan import PastEpoch, PrunePlan
 from ..decisions.scores import ScoreView
 from .figures import effective_size, pruned_range, score_quantiles
@@ -12,6 +14,12 @@ from .figures import effective_size, pruned_range, score_quantiles
 HISTORY_FILE = "dynprune_history.jsonl"
 RUN_FILE = "dynprune_run.json"
 """What was run; see `about.py`."""
+Share = Annotated[float, Between(0, 1)]
+Epochs = Annotated[float, Between(0, 1e9)]
+Seconds = Annotated[float, Between(-1e12, 1e12)]
+"""Also joules. What is measured as a difference may lie a little below 0."""
+Loss = Annotated[float, Between(-3.5e38, 3.5e38)]
+"""A number of 32 bits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +33,7 @@ class HeldOut:
     """
 
     name: str
-    value: float
+    value: Loss
     greater_is_better: bool
 
     @property
@@ -86,40 +94,36 @@ class EpochRecord:
     `weight_range` is of the first process, and `seconds_plan` what choosing took, candidates' forward passes included.
     """
 
-    epoch: int
-    num_samples: int
-    kept: int
-    forward_passes: int
-    steps: int
-    nonfinite: int
-    ratio: float
-    score_quantiles: list[float] | None
-    weight_range: list[float]
+    epoch: Count
+    num_samples: Count
+    kept: Count
+    forward_passes: Count
+    steps: Count
+    nonfinite: Count
+    ratio: Share
+    score_quantiles: Annotated[list[Loss], Size(5)] | None
+    weight_range: Annotated[list[Loss], Size(2)]
     projected_saving: float | None
-    seconds_plan: float = 0.0
-    seconds_train: float = 0.0
-    seconds_merge: float = 0.0
-    scoring_forward_passes: int = 0
-    seconds_scoring: float = 0.0
-    candidate_forward_passes: int = 0
-    full_steps: int = 0
-    share: float = 1.0
-    effective_samples: float | None = None
-    pruned_scores: list[float] | None = None
-    seconds_data: float = 0.0
-    seconds_evaluation: float = 0.0
-    seconds_checkpoint: float = 0.0
-    energy: float | None = None
-    stands_for: float | None = None
-    concentration: float | None = None
-    staleness: float | None = None
+    seconds_plan: Seconds = 0.0
+    seconds_train: Seconds = 0.0
+    seconds_merge: Seconds = 0.0
+    scoring_forward_passes: Count = 0
+    seconds_scoring: Seconds = 0.0
+    candidate_forward_passes: Count = 0
+    full_steps: Count = 0
+    share: Epochs = 1.0
+    effective_samples: Annotated[float, Between(0, 2**53)] | None = None
+    pruned_scores: Annotated[list[Loss], Size(2)] | None = None
+    seconds_data: Seconds = 0.0
+    seconds_evaluation: Seconds = 0.0
+    seconds_checkpoint: Seconds = 0.0
+    energy: Seconds | None = None
+    stands_for: Epochs | None = None
+    concentration: Annotated[float, Between(1e-300, 2)] | None = None
+    staleness: Loss | None = None
     held_out: HeldOut | None = None
-    evaluation_forward_passes: int = 0
+    evaluation_forward_passes: Count = 0
     reason: str | None = None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.held_out, dict):  # read from a file
-            self.held_out = HeldOut(**self.held_out)
 
     @classmethod
     def opened(

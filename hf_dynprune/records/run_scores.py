@@ -9,16 +9,28 @@ The header's metadata has `num_samples`, `fingerprint` (of the training set), `e
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..common.files import write_atomically
 from ..common.hub_files import find_file
+from ..common.schema import Count, checked
+from ..common.tensors import read_tensors
 
 SCORES_FILE = "dynprune_scores.safetensors"
+
+
+class _Header(TypedDict):
+    """What the header's metadata must have."""
+
+    fingerprint: str
+    epochs: Count
+    method: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,19 +77,14 @@ class RunScores:
             FileNotFoundError: there are none.
             ValueError: the file is damaged.
         """
-        from safetensors import SafetensorError, safe_open
-
         file = find_file(source, SCORES_FILE, revision, token)
         try:
-            with safe_open(file, framework="np") as stored:
-                metadata = stored.metadata()
-                arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
-            return cls(
-                arrays["score"],
-                metadata["fingerprint"],
-                int(metadata["epochs"]),
-                metadata["method"],
-                arrays.get("times_kept"),
-            )
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            arrays, texts = read_tensors(file, {"score": "F32", "times_kept": "I32"}, optional=("times_kept",))
+            is_number = re.fullmatch("[0-9]{1,9}", texts.get("epochs", ""))
+            told = checked({**texts, "epochs": int(is_number[0])} if is_number else texts, _Header)
+            times_kept = arrays.get("times_kept")
+            if times_kept is not None and len(times_kept) != len(arrays["score"]):
+                raise ValueError(f"`times_kept` must have a value for each score, got {len(times_kept)}")
+            return cls(arrays["score"], told["fingerprint"], told["epochs"], told["method"], times_kept)
+        except ValueError as error:
             raise ValueError(f"{file.name} of {source} is damaged: {error}") from error

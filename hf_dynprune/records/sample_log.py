@@ -13,21 +13,34 @@ Its name begins with an underscore, which the Trainer leaves out of what it push
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from ..common.files import write_atomically
+from ..common.reading import read_json
+from ..common.schema import Count
+from ..common.tensors import read_tensors
 from ..decisions.plan import PrunePlan
 
 SAMPLE_LOG = "_dynprune_samples"
 _LARGEST = float(np.finfo(np.float16).max)
+_ON_TRUST = 10_000_000
+"""So many samples are believed to be there; more, where the files are large enough."""
+
+
+class _About(TypedDict):
+    """What `about.json` must have."""
+
+    num_samples: Count
+    fingerprint: str
+    class_names: list[str] | None
 
 
 @dataclass(frozen=True)
@@ -85,8 +98,8 @@ class SampleLog:
     def _is_of(self, fingerprint: str) -> bool:
         """Whether the existing log, if there is one, belongs to this data set."""
         try:
-            return bool(self.fingerprint == fingerprint)
-        except (ValueError, KeyError):
+            return self.fingerprint == fingerprint
+        except ValueError:
             return False
 
     def write(
@@ -114,22 +127,35 @@ class SampleLog:
     @property
     def epochs(self) -> list[int]:
         """Numbers of the epochs that have a file, in order."""
-        return sorted(int(file.stem.removeprefix("epoch-")) for file in self.folder.glob("epoch-*.safetensors"))
+        return sorted(self._number(file) for file in self.folder.glob("epoch-*.safetensors"))
+
+    def _number(self, file: Path) -> int:
+        match = re.fullmatch(r"epoch-(\d{5,9})", file.stem)
+        if match is None:
+            raise ValueError(f"{file} is no epoch's file, whose name would end in a number of five digits: remove it.")
+        return int(match[1])
 
     @property
     def num_samples(self) -> int:
         """Number of samples in the run's training set."""
-        return self._about()["num_samples"]  # type: ignore[no-any-return]
+        size = self._about()["num_samples"]
+        held = 8 * max((self._file(epoch).stat().st_size for epoch in self.epochs), default=0)  # a bit for each
+        if size > max(held, _ON_TRUST):
+            raise ValueError(
+                f"{self.folder / 'about.json'} is damaged (`num_samples` must be at most {max(held, _ON_TRUST)}, by "
+                f"the size of the epochs' files, got {size})."
+            )
+        return size
 
     @property
     def fingerprint(self) -> str:
         """Fingerprint of the run's training set, as `dataset_fingerprint` gives it."""
-        return str(self._about()["fingerprint"])
+        return self._about()["fingerprint"]
 
     @property
     def class_names(self) -> list[str] | None:
         """Names of the classes by class number; None where the data set does not name them."""
-        return self._about()["class_names"]  # type: ignore[no-any-return]
+        return self._about()["class_names"]
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
@@ -139,11 +165,11 @@ class SampleLog:
             ValueError: the file is damaged.
         """
         file = self.folder / "labels.safetensors"
-        if not file.is_file():
+        if not file.exists():
             return None
         try:
-            return load_file(file)["label"]
-        except (SafetensorError, KeyError) as error:
+            return read_tensors(file, {"label": "I64"})[0]["label"]
+        except ValueError as error:
             raise ValueError(f"{file} is damaged ({error}): remove it, and reports go without labels.") from error
 
     def read(self, epoch: int) -> EpochSamples:
@@ -154,11 +180,16 @@ class SampleLog:
         """
         file = self._file(epoch)
         try:
-            stored = load_file(file)
-            kept = np.unpackbits(stored["kept_bits"], count=self.num_samples).astype(bool)
-            score = np.full(len(kept), np.nan, np.float32)
-            score[kept] = stored["score"]
-        except (SafetensorError, KeyError, ValueError) as error:
+            stored, _ = read_tensors(file, {"kept_bits": "U8", "score": "F16"})
+            bits, halves, size = stored["kept_bits"], stored["score"], self._about()["num_samples"]
+            if len(bits) != -(-size // 8):
+                raise ValueError(f"`kept_bits` must have {-(-size // 8)} bytes for {size} samples, got {len(bits)}")
+            kept = np.unpackbits(bits, count=size).astype(bool)
+            if len(halves) != np.count_nonzero(kept):
+                raise ValueError(f"`score` must have a value for each kept sample, got {len(halves)}")
+            score = np.full(size, np.nan, np.float32)
+            score[kept] = halves
+        except ValueError as error:
             raise ValueError(f"{file} is damaged ({error}): remove it, and reports go without this epoch.") from error
         return EpochSamples(epoch, kept, score)
 
@@ -171,14 +202,11 @@ class SampleLog:
     def _file(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:05d}.safetensors"
 
-    def _about(self) -> dict[str, Any]:
+    def _about(self) -> _About:
         file = self.folder / "about.json"
-        if not file.is_file():
+        if not file.exists():
             raise ValueError(
                 f"There is no log of single samples in {self.folder.parent}: runs of `DynPruneTrainer` write it unless "
                 "`prune_sample_log` is False, and a selector has none."
             )
-        try:
-            return dict(json.loads(file.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise ValueError(f"{file} is damaged ({error}).") from error
+        return read_json(file, _About, "{file} is damaged ({why}).")

@@ -6,15 +6,17 @@ Needs numpy, and safetensors where a file is read or written.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.reading import read_json
+from ..common.schema import Between, Count, SchemaError, checked
+from ..common.secrets import without_secrets
 from .signed import SignedFiles, UnusableFileError
 
 FORMAT = "hf_dynprune scores"
@@ -23,6 +25,16 @@ FORMAT_VERSION = 1
 
 class ScoreFileError(ValueError):
     """A score file that cannot be used; the message says why and what to do."""
+
+
+class _Facts(TypedDict, total=False):
+    """Those facts of a score file that runs read."""
+
+    method: str
+    num_samples: Count
+    fingerprint: str | None
+    forward_passes: Count
+    seconds: Annotated[float, Between(0, 1e12)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +70,7 @@ class StaticScores:
         reason = _what_is_wrong(self.score, self.runs, self.facts)
         if reason:
             raise ValueError(f"StaticScores: {reason}.")
-        _files(file).write({"score": self.score, "runs": self.runs}, self.facts)
+        _files(file).write({"score": self.score, "runs": self.runs}, without_secrets(self.facts))
         return file
 
 
@@ -110,8 +122,8 @@ def new_score_path(path: str | os.PathLike[str]) -> Path:
 
 def _is_ours(beside: Path) -> bool:
     try:
-        return bool(json.loads(beside.read_text(encoding="utf-8"))["format"] == FORMAT)
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_json(beside, dict[str, Any]).get("format") == FORMAT
+    except (OSError, ValueError):
         return False
 
 
@@ -139,16 +151,21 @@ def _read(file: Path) -> tuple[str, StaticScores | None]:
 
     try:
         arrays, facts = _files(file).read()
+        checked(facts, _Facts)
         return "", StaticScores(arrays["score"], arrays["runs"], facts)
     except UnusableFileError as error:
         return {
-            "json": f"{beside.name} is damaged or another program's ({error.found!r})",
+            "json": f"{beside.name} is damaged or another program's ({error.found})",
             "format": f"the format of {beside.name} is {error.found!r}, not {FORMAT!r}",
             "format_version": f"its format version is {error.found}, this version reads {FORMAT_VERSION}",
             "metadata": f"{beside.name} was changed after it was written (SHA-256)",
             "tensors": f"its SHA-256 is not the one in {beside.name}, so it is damaged or of other scores",
         }[error.what], None
-    except (SafetensorError, KeyError, ValueError) as error:
+    except SchemaError as error:
+        return f"{beside.name} does not describe scores ({error})", None
+    except KeyError as error:
+        return f"it does not hold scores (`{error.args[0]}` is missing)", None
+    except (SafetensorError, ValueError) as error:
         return f"it does not hold scores ({error})", None
 
 

@@ -10,12 +10,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..common.files import json_digest, write_atomically
+from ..common.reading import read_bytes, read_json
 
 
 class UnusableFileError(Exception):
@@ -31,6 +32,15 @@ class UnusableFileError(Exception):
         super().__init__(what, found)
         self.what = what
         self.found = found
+
+
+class _Signed(TypedDict):
+    """What the JSON file must have."""
+
+    format_version: int
+    tensors_sha256: str
+    facts_sha256: str
+    facts: Any
 
 
 @dataclass(frozen=True)
@@ -71,16 +81,16 @@ class SignedFiles:
         from safetensors.numpy import load
 
         try:
-            content = json.loads(self.json_file.read_text(encoding="utf-8"))
-            other = next((key for key, value in self.head.items() if content[key] != value), None)
-            if other is not None:
-                raise UnusableFileError(other, content[other])
-            metadata, digest, own = content["facts"], content["tensors_sha256"], content["facts_sha256"]
-        except (ValueError, KeyError, TypeError) as error:
+            content: dict[str, Any] = dict(read_json(self.json_file, _Signed, "{why}"))
+        except ValueError as error:
             raise UnusableFileError("json", error) from error
+        other = next((key for key, value in self.head.items() if content.get(key) != value), None)
+        if other is not None:
+            raise UnusableFileError(other, content.get(other))
+        metadata, digest, own = content["facts"], content["tensors_sha256"], content["facts_sha256"]
         if not isinstance(metadata, dict) or json_digest(metadata) != own:
             raise UnusableFileError("metadata", own)
-        tensors = self.tensors.read_bytes()
+        tensors = read_bytes(self.tensors)
         if hashlib.sha256(tensors).hexdigest() != digest:
             raise UnusableFileError("tensors", digest)
         return load(tensors), metadata

@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
+from ..common.schema import SchemaError, checked
+from ..common.secrets import without_secrets
+from .contents import SavedState
 from .signed import SignedFiles, UnusableFileError
 
 FORMAT_VERSION = 3
@@ -24,8 +28,12 @@ class CheckpointError(ValueError):
 
 
 def save_state(folder: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
-    """Write the state into a checkpoint's folder, each file whole or not at all; a missing folder is created."""
-    _files(folder).write(arrays, metadata)
+    """Write the state into a checkpoint's folder, each file whole or not at all; a missing folder is created.
+
+    Parameters of policy, selector and run are written without tokens, keys and passwords.
+    """
+    safe = {name: without_secrets(metadata[name]) for name in ("policy", "selector", "run") if name in metadata}
+    _files(folder).write(arrays, {**metadata, **safe})
 
 
 def load_state(folder: str | os.PathLike[str]) -> State:
@@ -42,7 +50,11 @@ def load_state(folder: str | os.PathLike[str]) -> State:
                 "cannot be resumed exactly. Resume it with that trainer, or start a new run from its weights."
             )
     try:
-        return files.read()
+        arrays, metadata = files.read()
+        checked(metadata, SavedState)
+    except (SchemaError, SafetensorError) as error:
+        where = files.json_file if isinstance(error, SchemaError) else files.tensors
+        raise CheckpointError(f"{where} is damaged ({error}). Resume from an earlier checkpoint.") from error
     except UnusableFileError as error:
         if error.what == "format_version":
             raise CheckpointError(
@@ -50,12 +62,13 @@ def load_state(folder: str | os.PathLike[str]) -> State:
                 "Resume with the hf_dynprune version that wrote it."
             ) from error
         problem = {
-            "json": f"{files.json_file} is damaged ({error.found!r})",
+            "json": f"{files.json_file} is damaged ({error.found})",
             "metadata": f"{files.json_file} was changed after it was written: the SHA-256 of its facts is not "
             f"{error.found}",
             "tensors": f"{files.tensors} is damaged: its SHA-256 is not {error.found}",
         }[error.what]
         raise CheckpointError(f"{problem}. Resume from an earlier checkpoint.") from error
+    return arrays, metadata
 
 
 def has_state(folder: str | os.PathLike[str]) -> bool:

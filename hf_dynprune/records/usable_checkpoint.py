@@ -7,7 +7,6 @@ parses and every file that a resume reads opens.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import zipfile
@@ -17,6 +16,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ..common.logs import logger
+from ..common.reading import read_json
+from .contents import TrainerStep, WeightIndex
 from .state_files import JSON_FILE, TENSOR_FILE, CheckpointError, StateCache, has_state, identity_of, load_state
 
 _TRAINER_STATE = "trainer_state.json"
@@ -85,11 +86,11 @@ def _why_unusable(path: Path, ranks: Iterable[int] | None, cache: StateCache | N
     if not path.is_dir():
         return "there is no such folder"
     try:
-        step = json.loads((path / _TRAINER_STATE).read_text(encoding="utf-8"))["global_step"]
+        step = read_json(path / _TRAINER_STATE, TrainerStep, "{why}")["global_step"]
     except FileNotFoundError:
         return f"{_TRAINER_STATE} is missing, so the checkpoint was not written to its end"
-    except (ValueError, KeyError, TypeError) as error:
-        return f"{_TRAINER_STATE} cannot be read ({error!r})"
+    except ValueError as error:
+        return f"{_TRAINER_STATE} cannot be read ({error})"
     if not has_state(path) and _has_optimizer(path):  # the stock Trainer's, which a run with pruning can go on from
         found = sorted(file.name for file in path.glob("rng_state*.pth"))
         return _why_unreadable(path, found or ["rng_state.pth"])
@@ -117,14 +118,14 @@ def _has_optimizer(path: Path) -> bool:
 
 def _why_unreadable(path: Path, random_states: list[str]) -> str | None:
     """The first of the Trainer's own files that is missing or does not open."""
-    sharded = [path / name for name in _SHARDED if (path / name).is_file()]
+    sharded = [path / name for name in _SHARDED if (path / name).exists()]
     weights = [path / name for name in _WEIGHTS if (path / name).is_file()]
     weights += [file for name in _ADAPTERS for file in path.glob(f"*/{name}")]  # PEFT's, where they have names
     for index in sharded:
         try:
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            return f"{index.name} cannot be read ({error!r})"
+            names = set(read_json(index, WeightIndex, "{why}")["weight_map"].values())
+        except ValueError as error:
+            return f"{index.name} cannot be read ({error})"
         weights += [path / name for name in sorted(names)]
     needed = weights + [path / name for name in random_states]
     if list(path.glob("global_step*")):

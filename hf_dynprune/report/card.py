@@ -11,8 +11,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
+from ..common.markdown import code_block, code_span, marked
+from ..common.reading import read_json
 from ..common.tables import with_links
 from ..decisions.registry import DEFAULT_METHOD
 from ..records.about import AboutRun
@@ -22,6 +24,7 @@ from ..records.record import HISTORY_FILE, RUN_FILE
 from ..records.run_scores import SCORES_FILE
 from ..records.savings import SavingsAccount
 from ..records.worth import worth_of
+from .card_head import card_of, complete_results, listed
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -30,20 +33,19 @@ if TYPE_CHECKING:
 BEGIN, END = "<!-- data pruning: written by hf_dynprune -->", "<!-- end of data pruning -->"
 PICTURE = "report/kept.png"
 VERDICT = "compare.json"
-TASKS = {
-    "ForImageClassification": "image-classification",
-    "ForSemanticSegmentation": "image-segmentation",
-    "ForVideoClassification": "video-classification",
-    "ForAudioClassification": "audio-classification",
-    "ForSequenceClassification": "text-classification",
-    "ForTokenClassification": "token-classification",
-    "ForQuestionAnswering": "question-answering",
-    "ForMultipleChoice": "multiple-choice",
-    "ForMaskedLM": "fill-mask",
-    "ForCausalLM": "text-generation",
-}
-"""The Hub's names of tasks, by the end of the model class's name."""
 _NO_RESULTS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+
+
+class _Compared(TypedDict, total=False):
+    method: str
+
+
+class _Comparison(TypedDict, total=False):
+    """What a card takes from `compare.json`."""
+
+    settings: _Compared
+    sentences: list[str]
+    sentence: str
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,6 @@ def update_card(
         num_epochs: that it ran, where it ended inside an epoch.
         repository: on the Hub, "user/repo", if it is known.
     """
-    from huggingface_hub import ModelCard
-
     folder = Path(folder)
     readme = folder / "README.md"
     if not all(file.is_file() for file in (readme, folder / RUN_FILE, folder / HISTORY_FILE)):
@@ -120,12 +120,12 @@ def update_card(
     content = CardContent.read(folder, num_epochs, repository)
     if not content.about.prunes:
         return
-    card = ModelCard(readme.read_text(encoding="utf-8"), ignore_metadata_errors=True)
+    card = card_of(readme)
     data = cast("ModelCardData", card.data)
     own = ["data-pruning", "hf_dynprune", f"dynprune-{content.about.method}"]
-    data.tags = list(dict.fromkeys([*(data.tags or []), *own]))
+    data.tags = list(dict.fromkeys([*listed(data.tags), *own]))
     if evaluation:
-        _complete_results(data, evaluation, content.about.model["class"], folder.resolve().name)
+        complete_results(data, evaluation, content.about.model.get("class", ""), folder.resolve().name)
     card.text = with_section(card.text, pruning_section(content))
     card.save(readme)
 
@@ -135,9 +135,10 @@ def update_card(
 
 def with_section(text: str, section: str) -> str:
     """The text of a card with this section in place of the one it had, or else appended."""
-    block = f"{BEGIN}\n{section.strip()}\n{END}"
-    if BEGIN in text and END in text:
-        before, _, rest = text.partition(BEGIN)
+    section = section.strip().replace(BEGIN, BEGIN[5:-4]).replace(END, END[5:-4])  # names may be of any form
+    block = f"{BEGIN}\n{section}\n{END}"
+    before, _, rest = text.partition(BEGIN)
+    if END in rest:
         return before + block + rest.partition(END)[2]
     return f"{text.rstrip()}\n\n{block}\n"
 
@@ -151,17 +152,17 @@ def pruning_section(content: CardContent) -> str:
         "itself was not pruned.",
         _method(about),
         f"### Savings\n\n{_savings(content)}",
-        f"### Verdict\n\n{content.verdict}"
+        f"### Verdict\n\n{_text(content.verdict)}"
         if content.verdict
         else "Whether training on all data would have given a better model was not measured in this run.",
     ]
     if content.worth:
-        parts.append(f"By the run's own figures: {content.worth}")
+        parts.append(f"By the run's own figures: {_text(content.worth)}")
     if content.picture:
         parts.append(f"![Share of the training samples kept in each epoch]({content.picture})")
     parts += [f"### How to reproduce\n\n{_reproduction(about)}"]
     if about.reference:
-        parts.append(f"### Citation\n\n{with_links(about.reference)}")
+        parts.append(f"### Citation\n\n{with_links(_text(about.reference))}")
     parts.append(_files(content))
     return "\n\n".join(parts)
 
@@ -176,9 +177,9 @@ def _method(about: AboutRun) -> str:
         if about.mixes
         else "no: what is left out is not made up for by weights"
     )
-    lines = [f"- {what}: `{about.method}`" + (f" with {shown}" if shown else "")]
+    lines = [f"- {what}: {code_span(about.method)}" + (f" with {_text(shown)}" if shown else "")]
     if about.rule:
-        lines.append(f"- Rule: {about.rule}")
+        lines.append(f"- Rule: {_text(about.rule)}")
     return "\n".join([*lines, f"- Unbiased: {unbiased}"])
 
 
@@ -212,12 +213,12 @@ def _reproduction(about: AboutRun) -> str:
     texts = {flag: value if isinstance(value, str) else json.dumps(value) for flag, value in given.items()}
     flags = " ".join(f"--{flag} {shlex.quote(text)}" for flag, text in texts.items())
     if about.expression is None:
-        text = f"The script's pruning flags, beside the hyperparameters above:\n\n```bash\n{flags}\n```"
+        text = f"The script's pruning flags, beside the hyperparameters above:\n\n{code_block(flags, 'bash')}"
     else:
         argument = "selector" if about.selector else "policy"
-        text = f"```python\nDynPruneTrainer(..., {argument}={about.expression})\n```"
-        text += f"\n\nand the flags `{json.dumps(about.flags)}`." if about.flags else ""
-    versions = ", ".join(f"{package} {version}" for package, version in about.versions.items())
+        text = code_block(f"DynPruneTrainer(..., {argument}={about.expression})", "python")
+        text += f"\n\nand the flags {code_span(json.dumps(about.flags))}." if about.flags else ""
+    versions = _text(", ".join(f"{package} {version}" for package, version in about.versions.items()))
     length = "" if about.num_epochs is None else f", {about.num_epochs:g} epochs"
     return f"{text}\n\nSeed of pruning {about.seed}{length}; {versions}."
 
@@ -225,21 +226,26 @@ def _reproduction(about: AboutRun) -> str:
 def _files(content: CardContent) -> str:
     text = "### Files\n\n`dynprune_history.jsonl` has a line per epoch; `dynprune_run.json` says what was run"
     text += "; `dynprune_scores.safetensors` has the samples' scores" if content.has_scores else ""
-    return (
-        f"{text}.\n\n```python\nfrom hf_dynprune import PruningHistory\n\n"
-        f'history = PruningHistory.from_pretrained("{content.repository}")\nprint(history.account())\n```'
+    code = (
+        "from hf_dynprune import PruningHistory\n\n"
+        f"history = PruningHistory.from_pretrained({json.dumps(content.repository)})\nprint(history.account())"
     )
+    return f"{text}.\n\n{code_block(code, 'python')}"
+
+
+def _text(text: str) -> str:
+    """Text of the run for the card; an underscore inside a name is no mark and stays as it is."""
+    return re.sub(r"(?<=\w)\\_(?=\w)", "_", marked(text))
 
 
 def _verdict(file: Path, method: str) -> str | None:
     """The sentence of a comparison, unless it is of another method or cannot be read."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        compared = found.get("settings", {}).get("method", method)
-        sentences = found.get("sentences") or [found["sentence"]]
-    except (OSError, ValueError, KeyError, AttributeError):
+        found = read_json(file, _Comparison)
+    except (OSError, ValueError):
         return None
-    return str(sentences[0]) if compared == method else None
+    sentences = found.get("sentences") or [found["sentence"]] * ("sentence" in found)
+    return sentences[0] if sentences and found.get("settings", {}).get("method", method) == method else None
 
 
 def _worth(folder: Path) -> str | None:
@@ -276,36 +282,3 @@ def evaluation_of(log_history: Sequence[Mapping[str, Any]], best_step: int | Non
         if found:
             return found
     return {}
-
-
-def _complete_results(data: ModelCardData, evaluation: Mapping[str, float], model_class: str, name: str) -> None:
-    """All metrics of the evaluation, for the tasks and data sets that the Trainer's card names.
-
-    Its own lists only some metrics, and none where it does not know the data set; then it is called unknown here.
-    """
-    from huggingface_hub import EvalResult
-
-    known = {(result.task_type, result.dataset_type): result for result in data.eval_results or []}
-    task = next((task for end, task in TASKS.items() if model_class.endswith(end)), None)
-    if not known and task is not None:
-        known = {(task, "unknown"): EvalResult(task, "unknown", "Unknown", "loss", None)}
-    if not known:
-        return
-    data.eval_results = [
-        EvalResult(
-            task_type=result.task_type,
-            task_name=result.task_name or result.task_type.replace("-", " ").title(),
-            dataset_type=result.dataset_type,
-            dataset_name=result.dataset_name,
-            dataset_config=result.dataset_config,
-            dataset_split=result.dataset_split,
-            dataset_args=result.dataset_args,
-            metric_type=metric,
-            metric_name=re.sub(r"[_/]+", " ", metric).capitalize(),
-            metric_value=value,
-        )
-        for result in known.values()
-        for metric, value in evaluation.items()
-    ]
-    data.model_name = data.model_name or name
-    data.metrics = list(dict.fromkeys([*(data.metrics or []), *(key for key in evaluation if key != "loss")])) or None

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LARGEST = 1e40
+"""Beyond it matplotlib finds no ticks; numbers of 32 bits end before."""
 LOG_KEYS = {
     "loss": ("training loss", 2, "-"),
     "eval_loss": ("evaluation loss", 1, "--"),
@@ -313,4 +315,4 @@ def _unit(largest: float) -> tuple[float, str]:
 
 def is_finite(value: Any) -> bool:
     """Whether the value is a number that can be drawn."""
-    return isinstance(value, (int, float)) and bool(np.isfinite(value))
+    return isinstance(value, (int, float)) and abs(value) <= LARGEST

@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..common.markdown import marked
 from ..common.tables import markdown_table
 
 
@@ -57,25 +58,16 @@ class Page:
 
 def as_markdown(page: Page) -> str:
     """The page as Markdown, with links to the pictures, which lie beside it as `<name>.png`."""
-    parts = [f"# {_marked(page.title)}"]
+    parts = [f"# {marked(page.title)}"]
     for section in page.sections:
-        parts.append(f"## {_marked(section.title)}")
-        parts += map(_marked, section.text)
-        parts += [f"![{_marked(picture.alt)}]({picture.name}.png)" for picture in section.pictures]
+        parts.append(f"## {marked(section.title)}")
+        parts += map(marked, section.text)
+        parts += [f"![{marked(picture.alt)}]({picture.name}.png)" for picture in section.pictures]
         for table in section.tables:
-            parts += [f"{_marked(table.caption)}:"] if table.caption else []
-            rows = [[_marked(cell) for cell in row] for row in table.rows]
-            parts.append(markdown_table([_marked(name) for name in table.head], rows, table.text_columns))
+            parts += [f"{marked(table.caption)}:"] if table.caption else []
+            rows = [[marked(cell) for cell in row] for row in table.rows]
+            parts.append(markdown_table([marked(name) for name in table.head], rows, table.text_columns))
     return "\n\n".join(parts) + "\n"
-
-
-def _marked(text: str) -> str:
-    """Text on one line, with the characters that Markdown would interpret escaped outside of backticks."""
-    pieces = re.split(r"(`[^`]*`)", " ".join(text.split()))
-    return "".join(
-        piece.replace("|", "\\|") if number % 2 else re.sub(r"([\\*_<>\[\]|])", r"\\\1", piece)
-        for number, piece in enumerate(pieces)
-    )
 
 
 # ---- HTML ----
@@ -144,4 +136,4 @@ def _cells(tag: str, cells: Sequence[str], text_columns: int) -> str:
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text))
+    return re.sub(r"(?<!`)`([^`]+)`(?!`)", r"<code>\1</code>", html.escape(text))

@@ -140,7 +140,9 @@ def _kept(run: RunFolder) -> Section:
         f"epoch {pruned[-1]} last. The smallest share was {shares.min():.1%}, in epoch {least.epoch + 1}; "
         f"the mean over all epochs is {shares.mean():.1%}."
     )
-    worth = [record.effective_samples / record.kept for record in records if record.effective_samples is not None]
+    worth = [
+        record.effective_samples / max(record.kept, 1) for record in records if record.effective_samples is not None
+    ]
     if worth:
         shows += f" The weights cost at most {max(0.0, 1 - min(worth)):.1%} of the kept samples' worth."
     else:

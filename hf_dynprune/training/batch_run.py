@@ -255,8 +255,7 @@ class BatchRun:
         self.seeds = self.seeds.resumed(saved)
         prefix = f"selector.{self.rank}."
         self.state = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
-        self.record = None if saved["open_record"] is None else EpochRecord(**saved["open_record"])
-        self.history = PruningHistory([EpochRecord(**row) for row in saved["history"]])
+        self.record, self.history = PruningHistory.of_state(saved)
         self._warned_nonfinite, self._warned_short = saved["warned"]
         position = saved["position"]
         self._first_step = position["first_step"]

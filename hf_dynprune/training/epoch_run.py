@@ -317,8 +317,7 @@ class EpochRun:
         self._saved_layout = Layout(**saved["layout"])
         self._saved_updates = saved["clock"]["length"]["updates_per_epoch"]
         self.dealing = Dealing(**saved["dealing"])
-        self.record = None if saved["open_record"] is None else EpochRecord(**saved["open_record"])
-        self.history = PruningHistory([EpochRecord(**row) for row in saved["history"]])
+        self.record, self.history = PruningHistory.of_state(saved)
         begins = saved.get("history_begins") or {"step": 0, "share_before": 0.0}
         self.first_step, self._share_before = begins["step"], begins["share_before"]
         self._load_clock(saved["clock"])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..common.secrets import without_secrets
 from ..decisions.policy import PruningPolicy
 from ..decisions.schedule import RunLength
 from ..methods.none import NoPruning
@@ -127,9 +128,11 @@ def refuse_another_run(kind: str, saved: Mapping[str, Any], own: Mapping[str, An
     `kind` is what the message calls the run. A value that `saved` lacks counts as None.
     """
     differs = [
-        f"{_SAID_AS.get(name, name)}: {saved.get(name)!r} then, {now!r} now"
-        for name, now in ((name, as_json(value)) for name, value in own.items())
-        if saved.get(name) != now
+        f"{_SAID_AS.get(name, name)}: {then!r} then, {now!r} now"
+        for name, then, now in (
+            (name, without_secrets(saved.get(name)), without_secrets(as_json(value))) for name, value in own.items()
+        )
+        if then != now
     ]
     if differs:
         raise CheckpointError(

@@ -152,7 +152,7 @@ CHECKPOINTS = {
         version(FORMAT_VERSION + 1),
     ),
     "without a format": unusable(
-        r"is damaged \(KeyError\('format_version'\)\). Resume from an earlier checkpoint",
+        r"is damaged \(`format_version` is missing\). Resume from an earlier checkpoint",
         written(lambda content: content.pop("format_version")),
     ),
     "seed edited": unusable(

@@ -311,3 +311,10 @@ def test_a_policy_that_is_not_registered_is_named_by_its_class():
 
     assert str(Unnamed(0.5)) == "Unnamed(ratio=0.5, rescale=False)"
     assert RandomPruning.name == "random"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"ratio": ' + "9" * 5000 + "}", '{"a":' * 100_000, "{", ""])
+def test_parameters_that_are_no_json_are_one_short_error(text):
+    with pytest.raises(ValueError, match=r"^`prune_kwargs` must be a JSON object, got '") as caught:
+        build_policy("infobatch", parameters=text)
+    assert len(str(caught.value)) < 500

@@ -16,6 +16,7 @@ from hf_dynprune.decisions.plan import PrunePlan
 from hf_dynprune.decisions.schedule import RunLength
 from hf_dynprune.decisions.scores import ExponentialMean, ScoreStore
 from hf_dynprune.methods.infobatch import InfoBatch
+from hf_dynprune.records.contents import SavedState
 from hf_dynprune.records.packing import pack_plan, pack_scores, unpack_plan, unpack_scores
 from hf_dynprune.records.state_files import JSON_FILE, TENSOR_FILE, CheckpointError, load_state, save_state
 from hf_dynprune.training.epoch_run import EpochRun, EpochRunIdentity
@@ -44,7 +45,9 @@ leaves = (
 )
 values = st.recursive(leaves, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=3), v, max_size=3))
 states = st.tuples(
-    st.dictionaries(names, arrays(), max_size=4), st.dictionaries(st.text(max_size=4), values, max_size=4)
+    st.dictionaries(names, arrays(), max_size=4),
+    # A run's own keys have their own types.
+    st.dictionaries(st.text(max_size=4).filter(lambda key: key not in SavedState.__annotations__), values, max_size=4),
 )
 
 
