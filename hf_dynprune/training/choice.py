@@ -58,7 +58,7 @@ def _why_stock(context: TrainerContext) -> str:
     """Why samples cannot be served by index in the stock Trainer's order; empty if they can."""
     args, accelerator = context.args, context.accelerator
     if context.unlike:
-        return context.unlike
+        return "The processes' runs differ."
     if context.train_dataset is None:
         return ""
     try:

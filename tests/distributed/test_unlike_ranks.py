@@ -10,6 +10,8 @@ import re
 import numpy as np
 import pytest
 
+from tests.benchmarks.unlike_ranks import of_failing_ranks
+from tests.distributed.failing import WHERE
 from tests.distributed.test_distributed import launch, results_of
 from tests.distributed.unlike import ALIKE, NOTHING_PRUNED, REFUSED, UNLIKE_CASES
 
@@ -53,3 +55,12 @@ def test_where_nothing_is_pruned_one_line_says_what_differs(launched):
     says = "Nothing is pruned, so it is left to the stock Trainer."
     assert launched[1].count(says) == len(NOTHING_PRUNED) - 1  # no sample is read, so one goes unnoticed
     assert launched[1].count("seed: 11 on rank 0, 12 on rank 1") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", WHERE)
+def test_a_rank_that_raises_ends_all_and_is_named(where, tmp_path):
+    _, said, named, seconds = of_failing_ranks(tmp_path, [where])[0]
+    assert said.startswith("[rank1]: ")
+    assert named == "yes"
+    assert float(seconds) < 60
