@@ -1,4 +1,4 @@
-"""A training by DeepSpeed or by DDP: `torchrun ... -m tests.distributed.engines FOLDER ENGINE NAME [CHECKPOINT]`.
+"""A training by DeepSpeed, FSDP2 or DDP: `torchrun ... -m tests.distributed.engines FOLDER ENGINE NAME [CHECKPOINT]`.
 
 DeepSpeed sets up the processes itself, so each training has processes of its own. The first one writes FOLDER/NAME.npz.
 """
@@ -16,8 +16,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from hf_dynprune import InfoBatch
-from tests.support.helpers import Images, pruning_trainer, vit
+from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, InfoBatch
+from tests.distributed.cases import FSDP
+from tests.distributed.scenarios import ShardedTrainer
+from tests.support.helpers import Images, arguments, vit
 
 SIZE = 43
 GLOBAL_BATCH = 12
@@ -48,31 +50,31 @@ def run(folder: Path, engine: str, name: str, checkpoint: str | None) -> None:
     world_size = int(os.environ["WORLD_SIZE"])
     if engine in STAGES:
         without_compiling()
-    flags: dict[str, Any] = {"deepspeed": config(engine)} if engine in STAGES else {"ddp_find_unused_parameters": False}
-    trainer = pruning_trainer(
-        vit(dropout=0.2 if name.startswith("dropout") else 0.0),
-        Images(SIZE),
-        folder / (f"{name}" if checkpoint is None else Path(checkpoint).parent),
+    flags: dict[str, Any] = {"ddp_find_unused_parameters": False}
+    if engine != "ddp":
+        flags = {"deepspeed": config(engine)} if engine in STAGES else FSDP
+    flags |= {"num_train_epochs": 4, "optim": "sgd", "learning_rate": 0.1, "save_strategy": "steps", "save_steps": 6}
+    out = folder / name if checkpoint is None else Path(checkpoint).parent
+    trainer = (ShardedTrainer if engine == "fsdp2" else DynPruneTrainer)(
+        model=vit(),
+        args=DynPruneTrainingArguments(
+            **arguments(out, per_device_train_batch_size=GLOBAL_BATCH // world_size, **flags)
+        ),
+        train_dataset=Images(SIZE),
         policy=InfoBatch(ratio=0.7, delta=0.8),
-        num_train_epochs=4,
-        optim="sgd",
-        learning_rate=0.1,
-        per_device_train_batch_size=GLOBAL_BATCH // world_size,
-        save_strategy="steps",
-        save_steps=6,
-        **flags,
     )
+    trainer.served = []
     assert dist.get_world_size() == trainer.accelerator.num_processes == world_size
     seen: list[Any] = [None] * world_size
     dist.all_gather_object(seen, os.getpid())
     assert len(set(seen)) == world_size  # they really see each other
     found = {"world_size": np.array(world_size), "sharded": np.array(trainer._context.is_sharded)}
-    try:
-        trainer.train(resume_from_checkpoint=checkpoint)
-    except Exception as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        raise
-    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if engine in STAGES:
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    else:
+        states = trainer.accelerator.unwrap_model(trainer.model).state_dict().items()
+        weights = {key: value.full_tensor() if hasattr(value, "full_tensor") else value for key, value in states}
     rows = trainer.pruning_history.as_dicts()
     found |= {f"history.{key}": np.array([row[key] for row in rows]) for key in ("kept", "steps", "forward_passes")}
     if dist.get_rank() == 0:
