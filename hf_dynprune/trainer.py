@@ -27,7 +27,7 @@ from .selectors.contract import BatchSelector
 from .serving.served import ServedBatch, is_indexed
 from .training.about import save_description
 from .training.backends import report_savings
-from .training.choice import choose_again, choose_training, fitting, refuse_to_prune
+from .training.choice import check_alone, choose_again, choose_on_all, choose_training, fitting, refuse_to_prune
 from .training.context import TrainerContext
 from .training.first_batch import intercepted_loss, intercepting, normalised_over_window
 from .training.hooks import check_hooks
@@ -70,7 +70,7 @@ class DynPruneMixin(Trainer):
         self._training = self._context.training = choose_training(self._context, policy, selector)
         self._hub = HubPushes(self._context)
         self._weights_folder = ""
-        self._training.check()
+        check_alone(self._training, self._context)
         self._make_loss_step()
         NominalStepping.watch(self, self._context)
 
@@ -123,10 +123,10 @@ class DynPruneMixin(Trainer):
 
         Raises:
             CheckpointError: the checkpoint, or each one in the output folder, cannot be resumed; says why.
-            ValueError: a flag that was changed since the trainer was built cannot work.
+            ValueError: a flag that was changed since the trainer was built cannot work, or the processes differ.
         """
         self._context.refuse_copy(self)
-        self._training = choose_again(self._context, *self._given[:2])
+        self._training = choose_on_all(self._context, *self._given[:2], resume_from_checkpoint)
         if resume_from_checkpoint:
             resume_from_checkpoint = self._context.choose_checkpoint(resume_from_checkpoint)
         with self._context.called():

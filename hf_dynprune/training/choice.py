@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from transformers import Trainer
@@ -16,6 +17,7 @@ from .context import TrainerContext
 from .epochs import EpochPruning
 from .in_batch import InBatchSelection
 from .protocol import Training
+from .ranks import choose_together
 from .refusals import refuse_dataset, refuse_unsupported
 from .stock import StockTraining
 
@@ -55,6 +57,8 @@ def fitting(context: TrainerContext, training: Training, loader: Any = None) -> 
 def _why_stock(context: TrainerContext) -> str:
     """Why samples cannot be served by index in the stock Trainer's order; empty if they can."""
     args, accelerator = context.args, context.accelerator
+    if context.unlike:
+        return "The processes' runs differ."
     if context.train_dataset is None:
         return ""
     try:
@@ -103,3 +107,23 @@ def choose_again(context: TrainerContext, policy: PruningPolicy | None, selector
     context.training = choose_training(context, policy, selector)
     context.training.check()
     return context.training
+
+
+def check_alone(training: Training, context: TrainerContext) -> None:
+    """Check when the trainer is built. With several processes an error waits for `train()`, where all raise it."""
+    try:
+        training.check()
+    except ValueError:
+        if context.args.world_size == 1:
+            raise
+
+
+def choose_on_all(
+    context: TrainerContext, policy: PruningPolicy | None, selector: BatchSelector | None, checkpoint: str | bool | None
+) -> Training:
+    """As `choose_again`, at the start of `train()`, on all processes together.
+
+    Raises:
+        ValueError: on every process, if one fails, or if they are about to train unlike runs.
+    """
+    return choose_together(context, partial(choose_again, context, policy, selector), checkpoint)

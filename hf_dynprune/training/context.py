@@ -71,6 +71,8 @@ class TrainerContext(TrainCall):
 
     args = _of_trainer("args")
     train_dataset = _of_trainer("train_dataset")
+    data_collator = _of_trainer("data_collator")
+    compute_loss_func = _of_trainer("compute_loss_func")
     processing_class = _of_trainer("processing_class")
     accelerator = _of_trainer("accelerator")
     optimizer = _of_trainer("optimizer")
@@ -107,13 +109,13 @@ class TrainerContext(TrainCall):
         A loader of the trainer class's own leaves the columns to its collator.
         """
         if owner_of("get_train_dataloader", self.trainer_class, self.mixin) is not Trainer:
-            return self.train_dataset, training_collator(self._trainer.data_collator)
-        return without_unused_columns(self._trainer, self.train_dataset, training_collator(self._trainer.data_collator))
+            return self.train_dataset, training_collator(self.data_collator)
+        return without_unused_columns(self._trainer, self.train_dataset, training_collator(self.data_collator))
 
     @property
     def mixes(self) -> bool:
         """Whether the collator mixes the samples of training batches."""
-        return mixes(self._trainer.data_collator)
+        return mixes(self.data_collator)
 
     @property
     def trainer_class(self) -> type:
@@ -174,6 +176,8 @@ class TrainerContext(TrainCall):
 
         Where nothing is pruned and there is no usable one, what was `wanted`: the stock Trainer tries it.
         """
+        if self.unlike:
+            return wanted
         try:
             self._checkpoint = choose_checkpoint(
                 wanted,

@@ -24,6 +24,8 @@ class TrainCall(ABC):
     _is_called = False
     _begun_with: int | None = None
     _checkpoint: str | None = None
+    unlike = ""
+    """How the processes' runs differ, where nothing is pruned and each is the stock Trainer's; else empty."""
 
     @property
     @abstractmethod
@@ -63,7 +65,7 @@ class TrainCall(ABC):
 
     def _read_seeds(self) -> None:
         """The first process's seeds: from arguments, the checkpoint that is resumed, or torch's generator."""
-        self._seeds = from_first_process(self.args, self._find_seeds)
+        self._seeds = self._find_seeds() if self.unlike else from_first_process(self.args, self._find_seeds)
 
     @contextmanager
     def stock_order(self) -> Iterator[None]:

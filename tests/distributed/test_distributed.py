@@ -26,13 +26,18 @@ CUT_DISTANCE = 1e-5
 ONLY_SEVERAL = ("accelerator_config", "fsdp", "fsdp_config")
 
 
-def launch(folder: Path, names: list[str], processes: int = 2, timeout: float = 300) -> str:
-    """Run cases on several processes; their output."""
+def torchrun(module: str, *arguments: str, processes: int = 2) -> list[str]:
+    """The command that runs a module on several processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
-    command += ["--master_port", str(port), "-m", "tests.distributed.worker", str(folder), *names]
+    return [*command, "--master_port", str(port), "-m", module, *arguments]
+
+
+def launch(folder: Path, names: list[str], processes: int = 2, timeout: float = 300) -> str:
+    """Run cases on several processes; their output."""
+    command = torchrun("tests.distributed.worker", str(folder), *names, processes=processes)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, done.stderr[-4000:]

@@ -18,6 +18,7 @@ from accelerate import PartialState
 
 from tests.distributed.cases import CASES, SAME_AS_ONE_PROCESS
 from tests.distributed.scenarios import run
+from tests.distributed.unlike import UNLIKE_CASES
 
 
 def main(folder: Path, names: list[str]) -> None:
@@ -30,7 +31,7 @@ def main(folder: Path, names: list[str]) -> None:
                 scenario = dataclasses.replace(SAME_AS_ONE_PROCESS[case], batch=int(batch))
                 result = run(scenario, folder / name, state.num_processes)
             else:
-                result = CASES[case](folder, state.num_processes)
+                result = (CASES | UNLIKE_CASES)[case](folder, state.num_processes)
         except Exception:
             result = {"crash": np.array(traceback.format_exc())}
         np.savez(folder / f"{name}.rank{state.process_index}.npz", **result)
