@@ -237,10 +237,10 @@ class TrainerContext(TrainCall):
         """A copy of the sum that the next logged loss is made of."""
         return self._trainer._tr_loss.clone()
 
-    def step_again(self, model: Any, batches: list[Any], logged: Any) -> None:
-        """Make the gradient of a window of other batches, as the Trainer's loop does; its losses are logged.
+    def step_again(self, model: Any, batches: list[Any], logged: Any) -> Any:
+        """Make and clip the gradient of a window of other batches, as the Trainer's loop does: its norm, if clipped.
 
-        `logged`: the sum that they are added to.
+        `logged`: the sum of logged losses that theirs are added to.
         """
         trainer, accelerator = self._trainer, self.accelerator
         model.zero_grad()
@@ -251,10 +251,7 @@ class TrainerContext(TrainCall):
             with nullcontext() if is_last else accelerator.no_sync(model):
                 logged += trainer.training_step(model, batch, items)
         trainer._tr_loss = logged
-
-    def clip(self, model: Any) -> Any:
-        """The norm of the gradient, which is clipped as the Trainer clips it; None where it does not."""
-        return self._trainer._clip_grad_norm(model) if self.args.max_grad_norm > 0 else None
+        return trainer._clip_grad_norm(model) if self.args.max_grad_norm > 0 else None
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Context of a forward pass in the Trainer's precision."""

@@ -89,10 +89,7 @@ class StepRepair:
             if not self._name(window, found):
                 continue
             left_out = [sorted({*old, *new}) for old, new in zip(left_out, found, strict=True)]
-            if self._step_without(window, left_out, model):
-                norm = measure(model, self._context.clip(model))
-            else:
-                norm = torch.zeros_like(torch.as_tensor(norm))
+            norm = self._norm_without(window, left_out, model, measure)
             for (index, score, count), rows in zip(first, left_out, strict=True):
                 self._step.results.append((index[rows], torch.full_like(score[rows], torch.nan), count[rows]))
             if math.isfinite(norm):
@@ -166,8 +163,8 @@ class StepRepair:
 
     # ---- The step without them ----
 
-    def _step_without(self, window: Window, left_out: Rows, model: Any) -> bool:
-        """Make the window's gradient without these rows; False, and no gradient at all, where nothing else is left."""
+    def _norm_without(self, window: Window, left_out: Rows, model: Any, measure: Callable[[Any, Any], Any]) -> Any:
+        """Make the window's gradient without these rows: its norm; 0, and no gradient, where nothing else is left."""
         kept = []
         for (_, served), rows in zip(window, left_out, strict=True):
             rest = [row for row in range(len(served.index)) if row not in rows]
@@ -179,14 +176,14 @@ class StepRepair:
         if not all(each[0] for each in every) or not any(each[1] for each in every):
             model.zero_grad(set_to_none=True)
             self._step.results = []
-            return False
+            return torch.zeros((), device=self._context.args.device)
         batches = [rows_with_weights(part, rows) for part, rows in zip(window, kept, strict=True) if rows]
         if len(every) > 1:  # the other processes wait for as many gradients
             good = next(((part, rows) for part, rows in zip(window, kept, strict=True) if rows), (window[0], []))
             batches += [stand_in(*good) for _ in range(len(window) - len(batches))]
         with self._step.again(has_ghosts=any(each[2] for each in every)):
-            self._context.step_again(model, batches, self._logged.clone())
-        return True
+            clipped = self._context.step_again(model, batches, self._logged.clone())
+        return measure(model, clipped)
 
     @property
     def _normalises(self) -> bool:
