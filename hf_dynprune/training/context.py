@@ -79,6 +79,7 @@ class TrainerContext(TrainCall):
     state = _of_trainer("state")
     control = _of_trainer("control")
     hub_model_id = _of_trainer("hub_model_id")
+    logged_loss = _of_trainer("_tr_loss")
 
     def begin(self, trial: Any) -> None:
         """A new run: its folder, its clock, and the GPUs' meter of energy on the first process."""
@@ -231,11 +232,6 @@ class TrainerContext(TrainCall):
     def can_step_again(self) -> bool:
         """Whether a gradient can be made once more: DeepSpeed steps by itself, a grad scaler skips steps by itself."""
         return not self._trainer.is_deepspeed_enabled and getattr(self.accelerator, "scaler", None) is None
-
-    @property
-    def logged_loss(self) -> Any:
-        """A copy of the sum that the next logged loss is made of."""
-        return self._trainer._tr_loss.clone()
 
     def step_again(self, model: Any, batches: list[Any], logged: Any) -> Any:
         """Make and clip the gradient of a window of other batches, as the Trainer's loop does: its norm, if clipped.

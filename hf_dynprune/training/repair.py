@@ -50,15 +50,15 @@ class StepRepair:
         self._generators: list[Tensor] = []
         self._buffers: _Buffers | None = None
         self._logged: Any = None
-        self._has_named = self._has_given_up = False
+        self._is_again = self._has_named = self._has_given_up = False
 
     def begin(self) -> None:
         """Before a forward pass: note what those of a window change, where it is the window's first one."""
-        if not self._is_on or self._begun is self._step.window:
+        if not self._is_on or self._is_again or self._begun is self._step.window:
             return
         self._begun = self._step.window
         self._generators = torch_states(self._context.args.device)
-        self._logged = self._context.logged_loss
+        self._logged = self._context.logged_loss.clone()
         if self._buffers is None:
             self._buffers = _Buffers(self._context.plain_model)
         self._buffers.note()
@@ -181,8 +181,12 @@ class StepRepair:
         if len(every) > 1:  # the other processes wait for as many gradients
             good = next(((part, rows) for part, rows in zip(window, kept, strict=True) if rows), (window[0], []))
             batches += [stand_in(*good) for _ in range(len(window) - len(batches))]
-        with self._step.again(has_ghosts=any(each[2] for each in every)):
-            clipped = self._context.step_again(model, batches, self._logged.clone())
+        self._is_again = True
+        try:
+            with self._step.again(has_ghosts=any(each[2] for each in every)):
+                clipped = self._context.step_again(model, batches, self._logged.clone())
+        finally:
+            self._is_again = False
         return measure(model, clipped)
 
     @property

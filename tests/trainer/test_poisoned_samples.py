@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional
@@ -156,6 +158,16 @@ def test_finite_losses_and_values_whose_arithmetic_is_not(loss, value, tmp_path)
     assert is_finite(with_it)
     assert_same_weights(with_it, reference)
     assert with_it.pruning_history[0].nonfinite == 1
+
+
+def test_samples_of_both_kinds_in_one_step(tmp_path):
+    data = poisoned(0.0)
+    data.pixels[BAD], data.pixels[9, 0, 0, 0] = 0.0, NAN
+    flags = {"per_sample_loss": steep, "per_device_train_batch_size": 22, "max_steps": 2}
+    with_it = train(data, tmp_path / "with", vit(dropout=0.1), **flags)
+    assert is_finite(with_it)
+    assert with_it.pruning_history[0].nonfinite == 2
+    assert math.isfinite(with_it.state.log_history[0]["loss"])
 
 
 def test_a_token_without_a_finite_embedding(tmp_path):
