@@ -40,10 +40,6 @@ class Damage(str):
     """A reason not to resume from a checkpoint: a file of the stock Trainer's is not the one that was saved."""
 
 
-class DamagedCheckpointError(CheckpointError):
-    """The checkpoint that the stock Trainer would take has `Damage`, which it would not notice, or fail on."""
-
-
 def newest_usable_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
     """The newest checkpoint of a run that can be resumed, or None; each one passed over is logged with the reason.
 
@@ -207,8 +203,8 @@ def choose_checkpoint(
             chosen one; `cache.load(chosen)` takes it from there.
 
     Raises:
-        CheckpointError: on every process, if there is none, with the reason for each one passed over; a
-            DamagedCheckpointError where the newest one, or the given one, has `Damage`.
+        CheckpointError: on every process, if there is none, with the reason for each one passed over; `is_damage`
+            where the newest one, or the given one, has `Damage`.
     """
     cache = StateCache() if cache is None else cache
     cache.clear()
@@ -236,10 +232,11 @@ def _none_usable(reasons: dict[str, str], given: Path | None, output_dir: str) -
         return CheckpointError(
             f"There is no checkpoint in {output_dir} to resume from. Start without `resume_from_checkpoint`."
         )
-    is_damage = isinstance(next(iter(reasons.values())), Damage)
     said = " ".join(f"{folder}: {reason.rstrip('.')}." for folder, reason in reasons.items())
     advice = "Start a new run." if given is None else _advice(given, output_dir)
-    return (DamagedCheckpointError if is_damage else CheckpointError)(f"No usable checkpoint. {said} {advice}")
+    error = CheckpointError(f"No usable checkpoint. {said} {advice}")
+    error.is_damage = isinstance(next(iter(reasons.values())), Damage)
+    return error
 
 
 def _number(folder: str) -> int:

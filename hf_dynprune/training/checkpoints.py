@@ -15,7 +15,7 @@ from ..common.logs import logger
 from ..records.digests import UnusableDigestsError, add_digests
 from ..records.state_files import CheckpointError
 from ..records.timing import EpochTimes
-from ..records.usable_checkpoint import DamagedCheckpointError, choose_checkpoint, remove_markers
+from ..records.usable_checkpoint import choose_checkpoint, remove_markers
 from ..serving.distributed import collect
 from .protocol import Training
 from .train_call import TrainCall
@@ -66,7 +66,7 @@ class Checkpoints(TrainCall):
                 self.states,
             )
         except CheckpointError as error:
-            if self.training.prunes or isinstance(error, DamagedCheckpointError):
+            if self.training.prunes or error.is_damage:
                 raise
             logger.warning("%s Nothing is pruned, so it is left to the stock Trainer.", error)
             return wanted
