@@ -5,6 +5,7 @@ A few in the default suite; `make soak` makes the five hundred that the document
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
@@ -105,6 +106,7 @@ def build(kind, folder, **flags):
 def runs(tmp_path_factory):
     """By kind of run: (folder with the checkpoints of steps 1 to 3, weights after step 4)."""
     made = {}
+    gc.freeze()  # the Trainer collects garbage in each `train`, which would look at all libraries' objects again
 
     def get(kind):
         if kind not in made:
@@ -116,7 +118,8 @@ def runs(tmp_path_factory):
             made[kind] = folder, weights_of(trainer)
         return made[kind]
 
-    return get
+    yield get
+    gc.unfreeze()
 
 
 def resume(trainer, wanted) -> str:
@@ -134,7 +137,9 @@ def outcomes(kind, name, mutate, seed, runs, place, caplog):
     folder, trainer = place / "run", None
     shutil.copytree(source, folder)
     newest, older = folder / "checkpoint-3", folder / "checkpoint-2"
+    was = (newest / name).read_bytes()
     mutate(newest / name, older / name, random.Random(f"{SEED} {kind} {name} {mutate.__name__} {seed}"))
+    is_same = (newest / name).is_file() and (newest / name).read_bytes() == was  # such as two equal files swapped
     stem = name.split(".")[0]  # of our pair of files either may be named
     for wanted in (str(newest), True):
         caplog.clear()
@@ -148,7 +153,7 @@ def outcomes(kind, name, mutate, seed, runs, place, caplog):
             assert_same_bits(weights_of(trainer), weights)
             trainer = None
             came = "passed over" if any("Passing over" in message for message in said) else "harmless"
-        assert any(stem in message for message in [error, *said]), f"{name}: nothing was said"
+        assert is_same or any(stem in message for message in [error, *said]), f"{name}: nothing was said"
         yield "newest" if wanted is True else "by name", came
     shutil.rmtree(folder)
 
