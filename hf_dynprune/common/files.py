@@ -5,15 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import secrets
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
+"""Flag of `os.open` that refuses a link in place of the file; Windows has none."""
 
 
 def write_atomically(path: Path, content: bytes | Callable[[Path], None], is_lasting: bool = True) -> None:
     """Write to a temporary name beside `path`, then rename: a crash leaves the old file or the new one.
 
     The temporary name begins with an underscore, which the Trainer leaves out of what it pushes to the Hub meanwhile.
+    It cannot be guessed and must be new, so that nothing is written through a link that somebody put there; where
+    `path` itself is a link, the link is replaced and what it leads to stays as it is.
 
     Args:
         path: replaced where it exists; its folder is created where missing.
@@ -22,7 +30,8 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], None], is_las
             writes for reports: an epoch of a thousand samples takes half a second, a slow disk a tenth of that.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"_{path.name}.tmp")
+    temporary = path.with_name(f"_{path.name}.{secrets.token_hex(8)}.tmp")
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINKS, 0o666))
     try:
         if callable(content):
             content(temporary)
@@ -39,7 +48,24 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], None], is_las
 
 def is_temporary(name: str) -> bool:
     """Whether a file of this name is one that `write_atomically` has not finished."""
-    return name.startswith("_") and name.endswith(".tmp")
+    return re.fullmatch(r"_.+\.[0-9a-f]{16}\.tmp", name, re.DOTALL) is not None
+
+
+def is_no_file(path: str | os.PathLike[str]) -> bool:
+    """Whether there is something that is neither a file nor a folder, such as a named pipe, on which `open` may wait.
+
+    Links are followed. What does not exist is not meant, nor a link that leads nowhere.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def printable(name: str) -> str:
+    r"""A file's name with bytes that are no UTF-8 as `\xNN`, for messages and whatever else is encoded as UTF-8."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:

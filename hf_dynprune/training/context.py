@@ -80,6 +80,7 @@ class TrainerContext(Checkpoints):
         here = int(os.environ.get("LOCAL_WORLD_SIZE", self.args.n_gpu))
         self.times = EpochTimes(find_meter(here) if self.is_first else None)
         self.run_folder = self.folder(trial)
+        self.occupy(self.run_folder, self.training.prunes)
         self._before_training, self._log_at_begin = None, len(self.state.log_history)
 
     def begin_epoch(self, ignored_outputs: list[str] | None) -> None:
