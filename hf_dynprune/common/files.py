@@ -64,8 +64,13 @@ def is_no_file(path: str | os.PathLike[str]) -> bool:
 
 
 def printable(name: str) -> str:
-    r"""A file's name with bytes that are no UTF-8 as `\xNN`, for messages and whatever else is encoded as UTF-8."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    r"""A file's name, or a text with some, that UTF-8 can hold: bytes of a name that are no UTF-8 become `\xNN`."""
+
+    def escaped(found: re.Match[str]) -> str:
+        code = ord(found[0])  # Python reads a byte that is no UTF-8 as U+DC80 and above
+        return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+    return re.sub("[\ud800-\udfff]", escaped, name)
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:

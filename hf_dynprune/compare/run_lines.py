@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..common.files import NO_LINKS
 from .tasks import FinishedRun, RunKey
 
 
@@ -29,7 +30,7 @@ class RunLines:
 
     def __init__(self, folder: str | Path, locks: str | Path | None = None) -> None:
         self.folder = Path(folder).resolve()
-        place = hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]
+        place = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:12]
         self.locks = Path(locks or Path(tempfile.gettempdir()) / f"hf_dynprune_runs_{place}")
 
     def file(self, task: str) -> Path:
@@ -63,7 +64,7 @@ class RunLines:
         file.parent.mkdir(parents=True, exist_ok=True)
         content = {**dataclasses.asdict(run.key), "metrics": dict(run.metrics), **run.facts}
         line = (json.dumps(content, allow_nan=False) + "\n").encode()
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | NO_LINKS, 0o644)
         try:
             _lock(descriptor, waits=True)
             _cut_unfinished_line(descriptor)
@@ -77,7 +78,7 @@ class RunLines:
         """Whether this process may make the run: no other one does, as long as the block lasts."""
         self.locks.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256(json.dumps(dataclasses.astuple(key)).encode()).hexdigest()[:24]
-        descriptor = os.open(self.locks / name, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(self.locks / name, os.O_RDWR | os.O_CREAT | NO_LINKS, 0o644)
         try:
             yield _lock(descriptor, waits=False)
         finally:
