@@ -50,7 +50,7 @@ def add_digests(folder: str | os.PathLike[str], step: int) -> None:
     """Write down the digests of all files in the folder that have none yet, and the optimizer step they are of."""
     path = Path(folder)
     known = read_digests(path) or {}
-    found = {name: path / name for name in _names(path) if name not in known}
+    found = {name: path / name for name in sorted(_names(path)) if name not in known}
     if not found:
         return
     new = {name: {"bytes": file.stat().st_size, "sha256": file_sha256(file)} for name, file in found.items()}
