@@ -220,3 +220,15 @@ def test_files_in_folders_links_and_odd_names(tmp_path):
     assert first_change(tmp_path).name == os.fsdecode(b"caf\xe9")
     (tmp_path / "global_step4" / "part.pt").unlink()
     assert first_change(tmp_path).what == "global_step4/part.pt is missing"
+
+
+def test_a_run_in_a_folder_whose_name_is_no_utf8(tmp_path):
+    from hf_dynprune.report.write import write_report
+
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    build(folder, max_steps=2).train()
+    flip(folder / "checkpoint-2" / "model.safetensors")  # safetensors itself reads no such path
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not the file"):
+        build(folder).train(resume_from_checkpoint=str(folder / "checkpoint-2"))
+    write_report(folder)
+    assert r"caf\xe9" in (folder / "report" / "report.md").read_text(encoding="utf-8")
