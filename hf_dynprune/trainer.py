@@ -274,7 +274,7 @@ class DynPruneMixin(Trainer):
         folder = self._context.begin_checkpoint(trial)
         self._training.merge()
         self._context.times.book()
-        with self._context.times.spent_on("checkpoint"):
+        with self._context.saving(folder):
             if not self.args.save_only_model:
                 self._training.save(folder, trial)
             super()._save_checkpoint(model, trial)
@@ -282,7 +282,7 @@ class DynPruneMixin(Trainer):
     def _save_rng_state(self, output_dir: str) -> None:
         """Wait until the files of all processes are there: `trainer_state.json`, which comes next, must be the last."""
         super()._save_rng_state(output_dir)
-        self.accelerator.wait_for_everyone()
+        self._context.files_are_there(output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self._weights_folder = resume_from_checkpoint

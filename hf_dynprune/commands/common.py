@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from ..common.files import printable
+
 PACKAGE = __package__.partition(".")[0]
 FILE_FUNCTIONS = ("pathlib", "os", "shutil", "tempfile")
 """Modules of Python that raise an OSError for a path they were given; then the module that called them counts."""
@@ -31,7 +33,7 @@ def one_line_errors() -> Iterator[None]:
     except (ValueError, ImportError, OSError) as error:
         if not _raised_here(error):
             raise
-        typer.echo(f"Error: {error}", err=True)
+        typer.echo(printable(f"Error: {error}"), err=True)
         raise typer.Exit(2) from None
 
 

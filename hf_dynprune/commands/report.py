@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..common.files import printable
 from .common import one_line_errors
 
 
@@ -30,4 +31,4 @@ def report(
     with one_line_errors():
         from ..report.write import write_report
 
-        typer.echo(f"wrote {write_report(run, data, out)}")
+        typer.echo(printable(f"wrote {write_report(run, data, out)}"))

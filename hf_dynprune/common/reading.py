@@ -53,15 +53,15 @@ def read_json(file: str | os.PathLike[str], kind: type[T], says: str = "{file} c
         raise ValueError(says.format(file=file, why=error)) from error
 
 
-def read_text(file: str | os.PathLike[str], encoding: str = "utf-8") -> str:
-    """The content of a text file.
+def read_text(file: str | os.PathLike[str], encoding: str = "utf-8", errors: str = "strict") -> str:
+    """The content of a text file; `errors` as in `bytes.decode`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no file, or no text in UTF-8.
     """
     try:
-        return read_bytes(file).decode(encoding)
+        return read_bytes(file).decode(encoding, errors)
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} cannot be read as text in UTF-8: {error}.") from error
 

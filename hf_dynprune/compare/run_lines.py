@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
+from ..common.files import NO_LINKS
 from ..common.reading import read_bytes, read_json_lines
 from ..common.schema import Between, Count
 from ..common.secrets import without_secrets
@@ -62,7 +63,7 @@ class RunLines:
 
     def __init__(self, folder: str | Path, locks: str | Path | None = None) -> None:
         self.folder = Path(folder).resolve()
-        place = hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]
+        place = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:12]
         self.locks = Path(locks or Path(tempfile.gettempdir()) / f"hf_dynprune_runs_{place}")
 
     def file(self, task: str) -> Path:
@@ -92,7 +93,7 @@ class RunLines:
         file.parent.mkdir(parents=True, exist_ok=True)
         content = {**dataclasses.asdict(run.key), "metrics": dict(run.metrics), **run.facts}
         line = (json.dumps(without_secrets(content), allow_nan=False) + "\n").encode()
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | NO_LINKS, 0o644)
         try:
             _lock(descriptor, waits=True)
             _cut_unfinished_line(descriptor)
@@ -106,7 +107,7 @@ class RunLines:
         """Whether this process may make the run: no other one does, as long as the block lasts."""
         self.locks.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256(json.dumps(dataclasses.astuple(key)).encode()).hexdigest()[:24]
-        descriptor = os.open(self.locks / name, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(self.locks / name, os.O_RDWR | os.O_CREAT | NO_LINKS, 0o644)
         try:
             yield _lock(descriptor, waits=False)
         finally:

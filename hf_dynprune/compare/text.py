@@ -13,7 +13,7 @@ import numpy as np
 
 from ..common.charts import BLACK, BLUE, GREEN, GREY, ORANGE, RED, bare, new_figure, save_picture
 from ..common.extras import require
-from ..common.files import write_atomically
+from ..common.files import printable, write_atomically
 from ..common.tables import markdown_table
 from .equivalence import ALPHA, MOST_SEEDS, POWER, PairedDifference
 from .results import FULL, RANDOM, SHORTER
@@ -204,7 +204,7 @@ def write_report(comparison: Comparison, out: Path) -> str:
         },
         "runs": [dataclasses.asdict(result) for result in comparison.results],
     }
-    write_atomically(out / "compare.md", text.encode())
+    write_atomically(out / "compare.md", printable(text).encode())
     write_atomically(out / "compare.json", (json.dumps(_finite(content), indent=1, allow_nan=False) + "\n").encode())
     draw_picture(comparison, out / "compare.png")
     return text

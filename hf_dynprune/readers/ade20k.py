@@ -20,10 +20,11 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from ..common.files import is_no_file
 from ..common.reading import read_text
 from .masks import MASK_MODES
 from .pictures import check_end, unreadable
-from .sources import contents
+from .sources import contents, say_devices
 
 RELEASE = "ADEChallengeData2016"
 """Name of the folder that the SceneParsing release (150 classes) unpacks to."""
@@ -127,6 +128,7 @@ def pairs(root: Path, split: str) -> tuple[list[tuple[Path, Path]], list[bool]]:
             annotation with several channels, or another size than its image's. The message names the file.
     """
     images, masks = _files(root / "images" / split, ".jpg"), _files(root / "annotations" / split, ".png")
+    _without_devices(images, masks)
     _check_partners(images, masks, root, split)
     found = [(images[stem], masks[stem]) for stem in sorted(images)]
     with ThreadPoolExecutor(8) as pool:  # for disks that answer late; where all is cached, one thread is as fast
@@ -172,6 +174,16 @@ def _files(folder: Path, suffix: str) -> dict[str, Path]:
     return {
         file.stem: file for file in folder.iterdir() if file.suffix.lower() == suffix and not file.name.startswith(".")
     }
+
+
+def _without_devices(images: dict[str, Path], masks: dict[str, Path]) -> None:
+    """Leave out pairs of which one is a named pipe, a socket or a device, and say so."""
+    pairs = [(stem, file) for files in (images, masks) for stem, file in files.items() if is_no_file(file)]
+    for stem, _ in pairs:
+        images.pop(stem, None)
+        masks.pop(stem, None)
+    if pairs:
+        say_devices([file for _, file in pairs], pairs[0][1].parent)
 
 
 def _check_partners(images: dict[str, Path], masks: dict[str, Path], root: Path, split: str) -> None:

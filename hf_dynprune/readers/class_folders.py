@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..common.files import is_no_file, printable
 from ..common.logs import logger
 from ..common.reading import read_text
-from .sources import VALIDATION, contents, shortened
+from .sources import VALIDATION, contents, say_devices, shortened
 
 ENDINGS = (
     *(".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
@@ -56,29 +57,34 @@ def read_class_folders(root: Path) -> tuple[tuple[Split, Split], tuple[str, ...]
             f"{place}{more} holds no pictures to train on, found {contents(place)}; their names end in "
             f"{', '.join(ENDINGS)}. Add some, or remove the folder."
         )
-    return (train, validation), _names(root, folders)
+    return (train, validation), tuple(map(printable, _names(root, folders)))
 
 
 def _by_folder(place: Path, folders: Sequence[str]) -> Split:
     ids = {folder: number for number, folder in enumerate(folders)}
     files, labels = [], []
     others: list[str] = []
+    devices: list[str] = []
     for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
         if entry.name[0] == ".":
             continue
         if not entry.is_dir():
             others.append(entry.path)
             continue
-        found, ignored = _pictures(entry.path)
+        found, ignored = _pictures(entry.path, devices)
         others += ignored
         if found and entry.name not in ids:
-            raise ValueError(f"{entry.path} is a class that training has not: its classes are {shortened(folders)}.")
+            raise ValueError(
+                f"{printable(entry.path)} is a class that training has not: its classes are {shortened(folders)}."
+            )
         files += found
         labels += [ids[entry.name]] * len(found) if found else []
+    say_devices(devices, place)
     if others:
         logger.info(
-            f"{place}: left out {len(others):,} of {len(files) + len(others):,} files, such as {others[0]}. Pictures "
-            f"are files in a folder per class, with names that end in {', '.join(ENDINGS)}."
+            f"{printable(str(place))}: left out {len(others):,} of {len(files) + len(others):,} files, such as "
+            f"{printable(others[0])}. Pictures are files in a folder per class, with names that end in "
+            f"{', '.join(ENDINGS)}."
         )
     return files, labels
 
@@ -86,23 +92,36 @@ def _by_folder(place: Path, folders: Sequence[str]) -> Split:
 def _by_list(listed: Path, folders: Sequence[str]) -> Split:
     ids = {folder: number for number, folder in enumerate(folders)}
     files, labels = [], []
-    for number, line in enumerate(read_text(listed).splitlines(), 1):
+    devices: list[str] = []
+    for number, line in enumerate(read_text(listed, errors="surrogateescape").splitlines(), 1):
         file, _, rest = line.partition("\t")
         wnid = rest.partition("\t")[0]
         if wnid not in ids:
             raise ValueError(f"{listed}, line {number}: {wnid!r} is no class of training: {shortened(folders)}.")
-        files.append(str(listed.parent / "images" / file))
+        path = str(listed.parent / "images" / file)
+        if is_no_file(path):
+            devices.append(path)
+            continue
+        files.append(path)
         labels.append(ids[wnid])
+    say_devices(devices, listed.parent)
     return files, labels
 
 
-def _pictures(folder: str) -> tuple[list[str], list[str]]:
-    """Pictures and other files by name at any depth, without those that an operating system hides."""
+def _pictures(folder: str, devices: list[str]) -> tuple[list[str], list[str]]:
+    """Pictures and other files by name at any depth, without those that an operating system hides.
+
+    What is neither a file nor a folder goes to `devices`.
+    """
     found: tuple[list[str], list[str]] = ([], [])
     for place, below, names in os.walk(folder):
         below.sort()
+        # What a folder says of its files is enough for nearly all: a look at each of a million takes long.
+        special = {entry.name for entry in os.scandir(place) if not entry.is_file() and is_no_file(entry.path)}
         for name in sorted(names):
-            if name[0] != ".":
+            if name[0] != "." and name in special:
+                devices.append(os.path.join(place, name))
+            elif name[0] != ".":
                 found[os.path.splitext(name)[1].lower() not in ENDINGS].append(os.path.join(place, name))
     return found
 

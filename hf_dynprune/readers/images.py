@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.extras import require
+from ..common.files import printable
 from .class_folders import read_class_folders
 from .class_labels import ClassNames, class_ids
 from .held_out import stratified_rows
 from .pictures import decoded, reason, unreadable
-from .sources import load_splits, named_columns, parquet_files, train_and_validation
+from .sources import load_splits, named_columns, parquet_files, stored_picture, train_and_validation
 
 ENCODED = datasets.Image(decode=False)
 
@@ -193,7 +194,7 @@ def _table(images: Sequence[Any], labels: Sequence[int], where: str | None = Non
     """Files by path, which name themselves, or encoded pictures, named by number."""
     features = datasets.Features(image=ENCODED, label=datasets.Value("int64"), file=datasets.Value("string"))
     if where is None:
-        stored, named = [{"bytes": None, "path": file} for file in images], list(images)
+        stored, named = [stored_picture(file) for file in images], [printable(file) for file in images]
     else:
         stored = [{"bytes": content, "path": None} for content in images]
         named = [f"{where}[{row}]" for row in range(len(images))]

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.files import is_no_file
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -51,6 +53,8 @@ def decoded(stored: Mapping[str, Any] | None, where: str, keeps_grey: bool = Fal
 
     if stored is None or (stored["bytes"] is None and stored["path"] is None):
         raise ValueError(f"{where}: there is no picture in this row")
+    if stored["bytes"] is None:
+        _refuse_devices(stored["path"])
     content = stored["path"] if stored["bytes"] is None else io.BytesIO(stored["bytes"])
     with Image.open(content) as image:
         image.load()
@@ -88,6 +92,12 @@ def with_eight_bits(image: Image) -> Image:
     return Pillow.fromarray((values >> 8).astype(np.uint8))
 
 
+def _refuse_devices(file: str | Path) -> None:
+    """Raise an OSError for a named pipe, a socket or a device, on which `open` may wait for ever."""
+    if is_no_file(file):
+        raise OSError("it is no file but a named pipe, a socket or a device")
+
+
 def check_end(file: Path) -> None:
     """Raise where a JPEG or PNG file is cut off, as a broken copy is.
 
@@ -100,6 +110,7 @@ def check_end(file: Path) -> None:
     """
     from PIL import Image as Pillow
 
+    _refuse_devices(file)
     with open(file, "rb") as content:
         end = _ENDS.get(content.read(2))
         content.seek(max(0, file.stat().st_size - _NEAR_END))

@@ -16,10 +16,11 @@ from typing import Any
 import datasets
 
 from ..common.extras import require
+from ..common.files import printable
 from . import ade20k, digit_scenes
 from .masks import IGNORE_INDEX as IGNORE_INDEX
 from .masks import SegmentationData as SegmentationData
-from .sources import load_splits, named_columns, parquet_files, train_and_validation
+from .sources import load_splits, named_columns, parquet_files, stored_picture, train_and_validation
 
 
 def load_segmentation_data(
@@ -174,10 +175,11 @@ def _named_splits(
 def _ade20k_split(root: Path, split: str) -> datasets.Dataset:
     pairs, turned = ade20k.pairs(root, split)
     images = [
-        {"path": None, "bytes": ade20k.upright_bytes(image)} if turn else {"path": str(image), "bytes": None}
+        {"path": None, "bytes": ade20k.upright_bytes(image)} if turn else stored_picture(str(image))
         for (image, _), turn in zip(pairs, turned, strict=True)
     ]
-    return _table(images, [str(mask) for _, mask in pairs], [str(image) for image, _ in pairs])
+    masks = [stored_picture(str(mask)) for _, mask in pairs]
+    return _table(images, masks, [printable(str(image)) for image, _ in pairs])
 
 
 def _scenes(split: str, count: int, size: int, seed: int, digits: int) -> datasets.Dataset:

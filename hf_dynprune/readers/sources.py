@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 import datasets
 import fsspec
 import pyarrow.parquet
+
+from ..common.files import is_no_file, printable
+from ..common.logs import logger
 
 VALIDATION = ("validation", "val", "valid", "test")
 """Names of the split to measure on; the first that there is counts."""
@@ -21,16 +25,43 @@ STRINGS = ("string", "large_string", "string_view")
 
 def shortened(names: Sequence[str]) -> str:
     """The first four names and how many more there are, for messages."""
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return ", ".join(map(printable, names[:4])) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def contents(folder: Path) -> str:
     """Some of the names in a folder, for messages."""
     if not folder.is_dir():
         return "no such folder"
-    names = sorted(entry.name + "/" * entry.is_dir() for entry in islice(folder.iterdir(), 1000))
+    names = sorted(printable(entry.name) + "/" * entry.is_dir() for entry in islice(folder.iterdir(), 1000))
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     return ", ".join(names[:6]) + more or "nothing"
+
+
+def without_devices(files: Iterable[str], place: Path) -> list[str]:
+    """The files but for named pipes, sockets and devices, on which opening may wait for ever; these are said."""
+    found = list(files)
+    others = [file for file in found if is_no_file(file)]
+    say_devices(others, place)
+    return [file for file in found if file not in others]
+
+
+def say_devices(others: Sequence[Any], place: Path) -> None:
+    """Log what was left out because it is neither a file nor a folder."""
+    if others:
+        logger.info(
+            "%s: left out %s that are no files but named pipes, sockets or devices, such as %s.",
+            *(printable(str(place)), f"{len(others):,}", printable(os.fspath(others[0]))),
+        )
+
+
+def stored_picture(file: str) -> dict[str, Any]:
+    """A picture's file as `datasets` stores it: by its path, or its bytes where a table cannot hold its path."""
+    if printable(file) == file:
+        return {"bytes": None, "path": file}
+    try:
+        return {"bytes": Path(file).read_bytes(), "path": None}
+    except OSError:
+        return {"bytes": b"", "path": None}  # which the check of pictures finds, and names
 
 
 def parquet_files(folder: Path, or_else: str) -> dict[str, Sequence[str]]:
@@ -42,7 +73,8 @@ def parquet_files(folder: Path, or_else: str) -> dict[str, Sequence[str]]:
         ValueError: there are none for one of the two splits.
     """
     for place in (folder, folder / "data"):
-        train, val, test = (sorted(map(str, place.glob(f"{kind}*.parquet"))) for kind in ("train", "val", "test"))
+        by_kind = {kind: sorted(map(str, place.glob(f"{kind}*.parquet"))) for kind in ("train", "val", "test")}
+        train, val, test = (without_devices(files, place) for files in by_kind.values())
         if train and (val or test):
             return {"train": train, "validation": val or test}
     raise ValueError(

@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.files import json_digest, write_atomically
+from ..common.files import file_sha256, json_digest, write_atomically
 from ..common.reading import read_bytes, read_json
 
 
@@ -65,11 +65,7 @@ class SignedFiles:
         json.dumps(content, allow_nan=False)
         tensors = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         write_atomically(self.tensors, lambda temporary: save_file(tensors, temporary))
-        digest = hashlib.sha256()
-        with open(self.tensors, "rb") as file:  # at once, while the system still has it in memory
-            for piece in iter(lambda: file.read(2**20), b""):
-                digest.update(piece)
-        content["tensors_sha256"] = digest.hexdigest()
+        content["tensors_sha256"] = file_sha256(self.tensors)  # at once, while the system still has it in memory
         write_atomically(self.json_file, json.dumps(content, indent=1, allow_nan=False).encode())
 
     def read(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

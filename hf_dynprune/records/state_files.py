@@ -24,7 +24,10 @@ State = tuple[dict[str, NDArray[Any]], dict[str, Any]]
 
 
 class CheckpointError(ValueError):
-    """A pruning state that cannot be used; the message says what differs and what to do."""
+    """A checkpoint or pruning state that cannot be used; the message says what differs and what to do."""
+
+    is_damage = False
+    """Whether a file of the stock Trainer's is known to be damaged, which that one would not notice, or fail on."""
 
 
 def save_state(folder: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:

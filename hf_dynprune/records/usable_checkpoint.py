@@ -2,7 +2,7 @@
 
 The stock Trainer writes its files one after the other, in place, and resumes from the checkpoint with the highest
 number, complete or not. Here a checkpoint counts as complete when `trainer_state.json`, written last and removed first,
-parses and every file that a resume reads opens.
+parses, every file that a resume reads opens, and every file is the one that was saved, where digests tell.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from ..common.logs import logger
 from ..common.reading import read_json
 from .contents import TrainerStep, WeightIndex
+from .digests import DIGEST_FILE, first_change, not_covered
 from .state_files import JSON_FILE, TENSOR_FILE, CheckpointError, StateCache, has_state, identity_of, load_state
 
 _TRAINER_STATE = "trainer_state.json"
@@ -34,6 +35,10 @@ _SHARDED = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _FSDP = ("pytorch_model_fsdp_0/.metadata", "optimizer_0/.metadata", "scheduler.pt")
 _DEEPSPEED = ("latest",)
 _OPTIMIZERS = ("optimizer.pt", "optimizer.bin", "optimizer_0")
+
+
+class Damage(str):
+    """A reason not to resume from a checkpoint: a file of the stock Trainer's is not the one that was saved."""
 
 
 def newest_usable_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
@@ -76,10 +81,15 @@ def why_unusable(
         ranks: whose random states must be there; default: of all processes that the checkpoint was written by.
         cache: is offered the pruning state of a usable checkpoint, so that a resume need not read it again.
     """
+    path = Path(folder)
     try:
-        return _why_unusable(Path(folder), ranks, cache)
+        reason = _why_unusable(path, ranks, cache)
+        if reason is None or isinstance(reason, Damage):
+            return reason
+        change = first_change(path)
     except OSError as error:  # such as a folder that vanishes while it is looked at
         return f"it cannot be read ({error!r})"
+    return reason if change is None or change.is_own else Damage(reason)
 
 
 def _why_unusable(path: Path, ranks: Iterable[int] | None, cache: StateCache | None) -> str | None:
@@ -93,7 +103,7 @@ def _why_unusable(path: Path, ranks: Iterable[int] | None, cache: StateCache | N
         return f"{_TRAINER_STATE} cannot be read ({error})"
     if not has_state(path) and _has_optimizer(path):  # the stock Trainer's, which a run with pruning can go on from
         found = sorted(file.name for file in path.glob("rng_state*.pth"))
-        return _why_unreadable(path, found or ["rng_state.pth"])
+        return _why_unreadable(path, found or ["rng_state.pth"]) or _why_changed(path, step)
     try:
         identity = identity_of(path)
         state = load_state(path)
@@ -105,10 +115,19 @@ def _why_unusable(path: Path, ranks: Iterable[int] | None, cache: StateCache | N
     world_size = metadata.get("layout", {}).get("world_size", 1)
     ranks = range(world_size) if ranks is None else [rank for rank in ranks if rank < world_size]
     random_states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in ranks]
-    reason = _why_unreadable(path, random_states)
+    reason = _why_unreadable(path, random_states) or _why_changed(path, step)
     if reason is None and cache is not None:
         cache.offer(identity, state)
     return reason
+
+
+def _why_changed(path: Path, step: int) -> str | None:
+    """The first file that is not the one that was saved; the last question, since every file is read for it."""
+    change = first_change(path, step)
+    if change is None:
+        return None
+    reason = f"{change.what}. If it was changed on purpose, remove {DIGEST_FILE}"
+    return reason if change.is_own else Damage(reason)
 
 
 def _has_optimizer(path: Path) -> bool:
@@ -162,7 +181,8 @@ def _opens(file: Path) -> bool:
 def remove_markers(folder: str | os.PathLike[str]) -> None:
     """Remove the files that mark an older checkpoint of the same step as complete, before it is overwritten."""
     path = Path(folder)
-    for name in (_TRAINER_STATE, JSON_FILE, TENSOR_FILE, *(file.name for file in path.glob("rng_state*.pth"))):
+    random_states = (file.name for file in path.glob("rng_state*.pth"))
+    for name in (_TRAINER_STATE, DIGEST_FILE, JSON_FILE, TENSOR_FILE, *random_states):
         (path / name).unlink(missing_ok=True)
 
 
@@ -184,7 +204,8 @@ def choose_checkpoint(
             chosen one; `cache.load(chosen)` takes it from there.
 
     Raises:
-        CheckpointError: on every process, if there is none, with the reason for each one passed over.
+        CheckpointError: on every process, if there is none, with the reason for each one passed over; `is_damage`
+            where the newest one, or the given one, has `Damage`.
     """
     cache = StateCache() if cache is None else cache
     cache.clear()
@@ -193,24 +214,30 @@ def choose_checkpoint(
     # One exchange, by folder, since machines with disks of their own need not have the same folders.
     own = {str(folder): why_unusable(folder, ranks, cache) for folder in folders} if is_first_here else None
     machines = exchange(own)
-    reasons = []
+    reasons: dict[str, str] = {}
     for folder in sorted({name for found in machines for name in found}, key=_number, reverse=True):
         reason = next((why for found in machines if (why := found.get(folder, "not on every machine"))), None)
         if reason is None:
+            if unnoticed := not_covered(folder):
+                logger.info("%s", unnoticed)
             return folder
-        reasons.append(f"{folder}: {reason.rstrip('.')}.")
+        reasons[folder] = reason
         if given is None:
             logger.warning("Passing over %s: %s", folder, reason)
-    raise CheckpointError(_none_usable(reasons, given, output_dir))
+    raise _none_usable(reasons, given, output_dir)
 
 
-def _none_usable(reasons: list[str], given: Path | None, output_dir: str) -> str:
-    """The message where no checkpoint can be resumed: the reason for each one, and what to do instead."""
+def _none_usable(reasons: dict[str, str], given: Path | None, output_dir: str) -> CheckpointError:
+    """Where no checkpoint can be resumed: the reason for each one, by its folder, and what to do instead."""
     if not reasons:
-        return f"There is no checkpoint in {output_dir} to resume from. Start without `resume_from_checkpoint`."
-    if given is None:
-        return f"No usable checkpoint. {' '.join(reasons)} Start a new run."
-    return f"No usable checkpoint. {reasons[0]} {_advice(given, output_dir)}"
+        return CheckpointError(
+            f"There is no checkpoint in {output_dir} to resume from. Start without `resume_from_checkpoint`."
+        )
+    said = " ".join(f"{folder}: {reason.rstrip('.')}." for folder, reason in reasons.items())
+    advice = "Start a new run." if given is None else _advice(given, output_dir)
+    error = CheckpointError(f"No usable checkpoint. {said} {advice}")
+    error.is_damage = isinstance(next(iter(reasons.values())), Damage)
+    return error
 
 
 def _number(folder: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..common.files import write_atomically
+from ..common.files import printable, write_atomically
 from ..records.folder import RunFolder
 from .groups import GROUPS
 from .page import Page, as_html, as_markdown
@@ -44,6 +44,6 @@ def write_report(folder: str | Path, dataset: Any = None, out: str | Path | None
             write_atomically(out / f"{name}.png", pictures[name])
         else:
             (out / f"{name}.png").unlink(missing_ok=True)  # of an earlier report
-    write_atomically(out / "report.md", as_markdown(page).encode())
-    write_atomically(out / "report.html", as_html(page).encode())
+    write_atomically(out / "report.md", printable(as_markdown(page)).encode())
+    write_atomically(out / "report.html", printable(as_html(page)).encode())
     return out / "report.html"

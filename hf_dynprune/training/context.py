@@ -7,27 +7,23 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
 import datasets
 from transformers import Trainer
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
+from transformers.trainer_utils import has_length
 
-from ..common.logs import logger
 from ..decisions.dealing import Layout
 from ..losses.step import LossStep
-from ..records.state_files import CheckpointError, StateCache
+from ..records.state_files import StateCache
 from ..records.timing import EpochTimes
-from ..records.usable_checkpoint import choose_checkpoint, remove_markers
-from ..serving.distributed import collect
 from ..serving.mixing import mixes, training_collator
 from ..training_args import DynPruneArguments
 from .bars import set_progress_total
+from .checkpoints import Checkpoints
 from .combining import is_of_trl, owner_of
 from .gpu_meter import find_meter
 from .protocol import Training
-from .train_call import TrainCall
 
 OWN_ROWS = "dynprune/"
 """In every key of a row of pruning's own, perhaps behind a prefix that a `log` of the user's puts there."""
@@ -38,7 +34,7 @@ def _of_trainer(name: str) -> Any:
     return property(lambda context: getattr(context._trainer, name), doc=f"The Trainer's `{name}`.")
 
 
-class TrainerContext(TrainCall):
+class TrainerContext(Checkpoints):
     """The Trainer, a built `DynPruneMixin`, as a training sees it.
 
     Everything is read when it is asked for, since the Trainer replaces model, optimizer and state during a run. Behind
@@ -87,6 +83,7 @@ class TrainerContext(TrainCall):
         here = int(os.environ.get("LOCAL_WORLD_SIZE", self.args.n_gpu))
         self.times = EpochTimes(find_meter(here) if self.is_first else None)
         self.run_folder = self.folder(trial)
+        self.occupy(self.run_folder, self.training.prunes)
         self._before_training, self._log_at_begin = None, len(self.state.log_history)
 
     def begin_epoch(self, ignored_outputs: list[str] | None) -> None:
@@ -146,14 +143,6 @@ class TrainerContext(TrainCall):
         accumulation = self.args.gradient_accumulation_steps
         return Layout(self.batch_size, accumulation, accelerator.num_processes, bool(accelerator.split_batches))
 
-    @property
-    def ranks_of_this_disk(self) -> range | None:
-        """Ranks whose files lie on this machine where each machine has a folder of its own; None where all do."""
-        if not self.args.save_on_each_node:
-            return None
-        first = self.args.process_index - self.args.local_process_index
-        return range(first, first + int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-
     def refuse_copy(self, trainer: Any) -> None:
         """Raise a RuntimeError where a shallow copy of the Trainer asks, whose data and state are not its own here."""
         if trainer is not self._trainer:
@@ -161,39 +150,6 @@ class TrainerContext(TrainCall):
                 f"This {type(trainer).__name__} is a copy (`copy.copy`) of another one and shares its state of "
                 "pruning: it would train on the other one's data. Build a new trainer."
             )
-
-    def begin_checkpoint(self, trial: Any) -> str:
-        """The folder of the checkpoint that is due; what marks an older one in it as complete is removed.
-
-        To be called before scores are merged, which no process leaves before all have entered it.
-        """
-        folder = os.path.join(self.folder(trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
-        if self.args.should_save:
-            remove_markers(folder)
-        return folder
-
-    def choose_checkpoint(self, wanted: str | bool) -> str | bool:
-        """The checkpoint to resume from, the same on every process; its pruning state is kept in `states`.
-
-        Where nothing is pruned and there is no usable one, what was `wanted`: the stock Trainer tries it.
-        """
-        if self.unlike:
-            return wanted
-        try:
-            self._checkpoint = choose_checkpoint(
-                wanted,
-                str(self.args.output_dir),
-                self.ranks_of_this_disk,
-                self.accelerator.is_local_main_process,
-                partial(collect, self.accelerator),
-                self.states,
-            )
-        except CheckpointError as error:
-            if self.training.prunes:
-                raise
-            logger.warning("%s Nothing is pruned, so it is left to the stock Trainer.", error)
-            return wanted
-        return self._checkpoint
 
     def prepare(self, batch: Any) -> Any:
         """The batch on the device, in the precision the model takes."""

@@ -67,6 +67,7 @@ class HubPushes:
         before = self._context.uploads
         try:
             self.prepare(is_last=False)
+            self._context.add_digests(folder)
             stock(folder)
             jobs = [job for job in self._context.uploads if job not in before]
         except Exception as error:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..common.logs import logger
+from ..records.run_lock import FolderInUseError, RunLock
 from ..records.state_files import StateCache
 from ..serving.distributed import from_first_process
 from ..serving.generators import initial_seed
@@ -26,6 +28,8 @@ class TrainCall(ABC):
     _checkpoint: str | None = None
     unlike = ""
     """How the processes' runs differ, where nothing is pruned and each is the stock Trainer's; else empty."""
+    _lock: RunLock | None = None
+    _occupied: str | None = None
 
     @property
     @abstractmethod
@@ -50,6 +54,7 @@ class TrainCall(ABC):
             yield
         finally:
             self._is_called, self._checkpoint = False, None
+            self._release()
             self.states.clear()  # left there where the run failed before it was taken up
 
     def begins_run(self) -> bool:
@@ -81,6 +86,37 @@ class TrainCall(ABC):
         seeds = RunSeeds.of(self.args, self.flags.prune_seed, initial_seed())
         saved = None if self._checkpoint is None else self.states.peek(self._checkpoint)
         return seeds if saved is None else seeds.resumed(saved)
+
+    def occupy(self, folder: str, must: bool) -> None:
+        """Claim the run's folder for this run, until `train()` ends.
+
+        Args:
+            must: whether another run in the folder is an error; else it is a warning, and both go on.
+
+        Raises:
+            FolderInUseError: on every process, where another run is training there.
+        """
+        if not self._is_called or self._occupied == folder:  # `auto_find_batch_size` begins again
+            return
+        self._release()
+        self._occupied = folder
+        try:
+            from_first_process(self.args, lambda: self._claim(folder))
+        except FolderInUseError as error:
+            if must:
+                raise
+            logger.warning("%s Nothing is pruned, so this run goes on as the stock Trainer does.", error)
+
+    def _claim(self, folder: str) -> None:
+        try:
+            self._lock = RunLock(folder)
+        except (OSError, ImportError) as error:
+            logger.info("It cannot be told whether another run is training in %s: %s", folder, error)
+
+    def _release(self) -> None:
+        lock, self._lock, self._occupied = self._lock, None, None
+        if lock is not None:
+            lock.release()
 
     def note_begin(self) -> None:
         """Note that the run has begun."""

@@ -6,6 +6,7 @@ import json
 import shutil
 
 from hf_dynprune import InfoBatch, OrderDP
+from hf_dynprune.records.digests import DIGEST_FILE
 from hf_dynprune.records.state_files import (
     FORMAT_VERSION,
     JSON_FILE,
@@ -69,6 +70,7 @@ def saved_again(**changes):
         arrays, facts = load_state(folder)
         facts = {key: value for key, value in (facts | changes).items() if value is not None}
         save_state(folder, arrays, facts)
+        (folder / DIGEST_FILE).unlink()
 
     return damage
 

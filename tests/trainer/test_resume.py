@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from hf_dynprune import UCB, InfoBatch, OrderDP, PruningHistory, RandomPruning
+from hf_dynprune.records.digests import DIGEST_FILE
 from hf_dynprune.records.state_files import JSON_FILE, TENSOR_FILE, CheckpointError, load_state, save_state
 from tests.support.helpers import Images, StepLog, assert_same_bits, pruning_trainer, stock_trainer, vit, weights_of
 
@@ -392,6 +393,7 @@ def test_a_state_file_without_an_entry_is_refused_by_name(tmp_path):
     arrays, facts = load_state(folder)
     del facts["clock"]
     save_state(folder, arrays, facts)
+    (folder / DIGEST_FILE).unlink()
     with pytest.raises(CheckpointError, match="state lacks clock"):
         build(tmp_path, "other", POLICIES["random"], max_steps=2).train(resume_from_checkpoint=str(folder))
 

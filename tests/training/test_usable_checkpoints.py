@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hf_dynprune import RandomPruning, RandomSelector, newest_usable_checkpoint
+from hf_dynprune.records.digests import DIGEST_FILE
 from hf_dynprune.records.signed import SignedFiles
 from hf_dynprune.records.state_files import JSON_FILE, TENSOR_FILE, CheckpointError, StateCache
 from hf_dynprune.records.usable_checkpoint import checkpoint_folders, choose_checkpoint, remove_markers, why_unusable
@@ -48,6 +49,12 @@ def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
 
 
+def without_digests(folder: Path) -> Path:
+    """The checkpoint as an older version wrote it, to make other forms of its files by hand."""
+    (folder / DIGEST_FILE).unlink()
+    return folder
+
+
 @pytest.mark.parametrize("damage", [cut, Path.unlink], ids=["cut off", "missing"])
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_newest_checkpoint_is_passed_over_with_a_message(name, damage, run_folder, finished, caplog):
@@ -82,7 +89,7 @@ def test_numbers_are_compared_as_numbers_and_other_folders_ignored(tmp_path):
 
 
 def test_weights_in_several_files_are_all_looked_at(run_folder):
-    folder = run_folder / "checkpoint-6"
+    folder = without_digests(run_folder / "checkpoint-6")
     names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
     for name in names.values():
         shutil.copy(folder / "model.safetensors", folder / name)
@@ -98,7 +105,7 @@ def test_weights_in_several_files_are_all_looked_at(run_folder):
 
 
 def test_other_forms_of_distributed_checkpoints(run_folder):
-    folder = run_folder / "checkpoint-6"
+    folder = without_digests(run_folder / "checkpoint-6")
     for name in ("model.safetensors", "optimizer.pt"):
         (folder / name).unlink()
     assert why_unusable(folder).startswith("model.safetensors is missing")
@@ -137,7 +144,7 @@ def test_a_checkpoint_with_only_the_model_is_not_usable(tmp_path):
 
 
 def test_adapters_with_names_of_their_own_are_weights(run_folder):
-    folder = run_folder / "checkpoint-6"
+    folder = without_digests(run_folder / "checkpoint-6")
     (folder / "mine").mkdir()
     (folder / "model.safetensors").rename(folder / "mine" / "adapter_model.safetensors")
     assert why_unusable(folder) is None
