@@ -313,7 +313,7 @@ class TestWindowedLoss:
     """`loss` is the mean since the row before it: a checkpoint between two rows holds what was summed up by then."""
 
     def rows(self, folder, choice, checkpoint=None):
-        flags = {"logging_strategy": "steps", "logging_steps": 4, "save_strategy": "steps", "save_steps": 1}
+        flags = {"logging_strategy": "steps", "logging_steps": 3, "save_strategy": "steps", "save_steps": 1}
         flags |= {"num_train_epochs": 3, "gradient_accumulation_steps": 2, **CHOOSERS[choice]}
         trainer = pruning_trainer(vit(dropout=0.2), Images(), folder, **flags)
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -323,7 +323,7 @@ class TestWindowedLoss:
     def test_is_that_of_the_uninterrupted_run_after_a_resume(self, choice, tmp_path):
         whole = self.rows(tmp_path / "run", choice)
         assert sum("loss" in row for row in whole) > 1
-        for step in (1, 3, 4, 6):
+        for step in (1, 3, 5):
             again = self.rows(tmp_path / f"again-{step}", choice, str(tmp_path / "run" / f"checkpoint-{step}"))
             assert again[:-1] == whole[:-1], f"from step {step}"
             # The summary is of the steps of its own call.
@@ -331,9 +331,9 @@ class TestWindowedLoss:
 
     def test_of_a_run_without_pruning_is_the_stock_trainers(self, tmp_path):
         whole = self.rows(tmp_path / "run", "none")
-        again = self.rows(tmp_path / "again", "none", str(tmp_path / "run" / "checkpoint-6"))
-        flags = {"logging_strategy": "steps", "logging_steps": 4, "num_train_epochs": 3}
+        again = self.rows(tmp_path / "again", "none", str(tmp_path / "run" / "checkpoint-4"))
+        flags = {"logging_strategy": "steps", "logging_steps": 3, "num_train_epochs": 3}
         stock = stock_trainer(vit(dropout=0.2), Images(), tmp_path / "stock", gradient_accumulation_steps=2, **flags)
-        stock.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-6"))
+        stock.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))
         assert again[:-1] == untimed_logs(stock)[:-1]
         assert again[1] != whole[1], "the stock Trainer's row is over the steps since the checkpoint"
