@@ -1,8 +1,9 @@
 """Does an epoch take longer the more epochs there were? `python -m tests.soak.growth`, or at the end of `make soak`.
 
 Trains a tiny model on eight samples, an optimizer step per epoch, for 2,000 epochs (`--epochs 20000`), once for each
-method, each in a process of its own. Prints the median CPU seconds of an epoch early and late in the run, beside those of a
-run of 200 epochs; fails where a late epoch takes more than 1.5 times an early one, or an early one that of the short run.
+method, each in a process of its own. Prints the median CPU seconds of an epoch early and late in the run, beside those
+of a run of 200 epochs. Fails where a late epoch takes more than 1.5 times an early one, or an early one more than 1.5
+times one of the short run.
 """
 
 from __future__ import annotations
