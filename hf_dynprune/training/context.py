@@ -34,8 +34,8 @@ OWN_ROWS = "dynprune/"
 
 
 def _of_trainer(name: str) -> Any:
-    """A property that gives the Trainer's attribute of that name."""
-    return property(lambda context: getattr(context._trainer, name), doc=f"The Trainer's `{name}`.")
+    """A property that is the Trainer's attribute of that name."""
+    return property(lambda own: getattr(own._trainer, name), lambda own, value: setattr(own._trainer, name, value))
 
 
 class TrainerContext(TrainCall):
@@ -77,6 +77,9 @@ class TrainerContext(TrainCall):
     state = _of_trainer("state")
     control = _of_trainer("control")
     hub_model_id = _of_trainer("hub_model_id")
+    unlogged_loss = _of_trainer("_tr_loss")
+    logged_loss = _of_trainer("_total_loss_scalar")
+    logged_step = _of_trainer("_globalstep_last_logged")
 
     def begin(self, trial: Any) -> None:
         """A new run: its folder, its clock, and the GPUs' meter of energy on the first process."""

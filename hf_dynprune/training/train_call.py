@@ -25,7 +25,9 @@ class TrainCall(ABC):
     _is_called = False
     _begun_with: int | None = None
     _checkpoint: str | None = None
-    _trainer: Any
+    unlogged_loss: Any
+    logged_loss: Any
+    logged_step: Any
     _loss_window: Mapping[str, Any] | None = None
 
     @property
@@ -96,9 +98,9 @@ class TrainCall(ABC):
 
         None where a sum is not finite. To be called on all processes.
         """
-        found: list[tuple[float]] = collect(self.accelerator, (float(self._trainer._tr_loss),))
+        found: list[tuple[float]] = collect(self.accelerator, (float(self.unlogged_loss),))
         sums = [each for (each,) in found]
-        return {"since": self._trainer._globalstep_last_logged, "sums": sums} if all(map(math.isfinite, sums)) else None
+        return {"since": self.logged_step, "sums": sums} if all(map(math.isfinite, sums)) else None
 
     def take_up_loss_window(self, saved: Mapping[str, Any]) -> None:
         """Let the next `loss` in the log be over the steps before the checkpoint too, as in an uninterrupted run.
@@ -109,11 +111,11 @@ class TrainCall(ABC):
 
     def go_on_with_loss(self) -> None:
         """In the first epoch after a resume. The summary's mean loss stays that of the steps of this call."""
-        window, self._loss_window, trainer = self._loss_window, None, self._trainer
+        window, self._loss_window = self._loss_window, None
         if window is None:
             return
         sums, mean = window["sums"], sum(window["sums"]) / len(window["sums"])
         is_alike = len(sums) == self.accelerator.num_processes
-        trainer._tr_loss += sums[self.accelerator.process_index] if is_alike else mean
-        trainer._total_loss_scalar -= mean
-        trainer._globalstep_last_logged = window["since"]
+        self.unlogged_loss += sums[self.accelerator.process_index] if is_alike else mean
+        self.logged_loss -= mean
+        self.logged_step = window["since"]
