@@ -4,6 +4,7 @@
 PYTHON  ?= python3
 WORKERS ?= 2
 ARGS    ?=
+EPOCHS  ?= 2000
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -66,8 +67,9 @@ test-wheel: build  ## install the wheel into an empty environment outside the tr
 peers: $(DEV_ENV)  ## transformers' and TRL's own tests with nothing pruned (TRANSFORMERS=folder, TRL=folder; see CONTRIBUTING.md)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.peers --transformers $(TRANSFORMERS) --trl $(TRL) $(ARGS)
 
-soak: $(DEV_ENV)  ## slow tests: kill -9 and start again, three and four processes, compiled runs (half an hour)
+soak: $(DEV_ENV)  ## slow tests: kill -9 and start again, several processes, compiled runs, long runs (EPOCHS=20000 for longer ones)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak.growth --epochs $(EPOCHS)
 
 # Figures belong to a machine that does nothing else meanwhile. ARGS="--form full --data FOLDER" takes longer.
 bench: $(DEV_ENV)  ## benchmarks of speed, each figure beside its goal; bench_out/ (ARGS="--only NAMES", "--form full")

@@ -83,6 +83,22 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
+def is_plain_file(path: Path) -> bool:
+    """Whether there is a file of that name itself, and no link to one."""
+    return path.is_file() and not path.is_symlink()
+
+
+def write_at(path: Path, place: int, content: bytes) -> None:
+    """Let a file that exists go on with `content` from byte `place` on; a crash may leave part of it.
+
+    For what is added to a file again and again, which `write_atomically` would write whole each time.
+    """
+    with open(os.open(path, os.O_WRONLY | NO_LINKS), "wb") as file:
+        file.truncate(place)
+        file.seek(place)
+        file.write(content)
+
+
 def json_digest(content: Mapping[str, Any]) -> str:
     """SHA-256 of JSON-serialisable content in one canonical spelling; floats survive JSON exactly."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -30,13 +30,27 @@ def prunable(policy: PruningPolicy, num_epochs: float, warmup_epochs: int, first
         >>> prunable(InfoBatch(delta=0.875), 16, 0)
         13.0
     """
-    total = 0.0
-    for epoch in range(first, math.ceil(num_epochs)):
-        info = EpochInfo(epoch, num_epochs, epoch / num_epochs, 0)
-        is_scored = epoch > 0 or not policy.reads_scores
-        if epoch >= warmup_epochs and is_scored and policy.prunes_in(info):
-            total += min(1.0, num_epochs - epoch)
-    return total
+    return PrunableEpochs(policy, num_epochs, warmup_epochs).after(first)
+
+
+class PrunableEpochs:
+    """`prunable` of one run, for any first epoch: the policy is asked once for each epoch of the run."""
+
+    def __init__(self, policy: PruningPolicy, num_epochs: float, warmup_epochs: int) -> None:
+        last = math.ceil(num_epochs) - 1
+        self._part, self._whole = 0.0, [0] * (last + 1)
+        """Of the last epoch, and the number of those before it, from each epoch on, that may prune."""
+        for epoch in reversed(range(last + 1)):
+            info, is_scored = EpochInfo(epoch, num_epochs, epoch / num_epochs, 0), epoch > 0 or not policy.reads_scores
+            may = epoch >= warmup_epochs and is_scored and policy.prunes_in(info)
+            if epoch == last:
+                self._part = num_epochs - last if may else 0.0
+            else:
+                self._whole[epoch] = self._whole[epoch + 1] + bool(may)
+
+    def after(self, first: int) -> float:
+        """Epochs from `first` on that may prune."""
+        return self._whole[first] + self._part if first < len(self._whole) else 0.0
 
 
 def check_epochs(num_epochs: float) -> None:
@@ -177,11 +191,11 @@ class TargetSaving:
         self.policy = policy
         self.target = target
         self.num_epochs = num_epochs
-        self.warmup_epochs = warmup_epochs
         self.has_warned = False
         """Whether it was said that the target will be missed; part of a checkpoint."""
         # Which epochs may prune does not depend on the policy's own ratio, which the target replaces.
         self._steered = policy.with_ratio(policy.ratio_range[1])
+        self._prunable = PrunableEpochs(self._steered, num_epochs, warmup_epochs)
         self._later_ratio = 0.0
 
     def prunes_in(self, info: EpochInfo) -> bool:
@@ -194,8 +208,8 @@ class TargetSaving:
         `saved` is in epochs' worth of samples, before this epoch. `held` is the plan in force inside its period, which
         begins at epoch `start`; draws come from (seed, `start`).
         """
-        later = prunable(self._steered, self.num_epochs, self.warmup_epochs, info.epoch + 1)
-        now = prunable(self._steered, self.num_epochs, self.warmup_epochs, info.epoch) - later
+        later = self._prunable.after(info.epoch + 1)
+        now = self._prunable.after(info.epoch) - later
         if now == 0:
             self._later_ratio = wanted_ratio(self.target, self.num_epochs, saved, 0, later) if later else 0.0
             return PrunePlan.full(len(view))
@@ -232,6 +246,6 @@ class TargetSaving:
 
         `saved` is in epochs' worth of samples, before this epoch.
         """
-        to_come = prunable(self._steered, self.num_epochs, self.warmup_epochs, info.epoch + 1)
+        to_come = self._prunable.after(info.epoch + 1)
         now = plan.ratio * min(1.0, self.num_epochs - info.epoch)
         return (saved + now + self._later_ratio * to_come) / self.num_epochs

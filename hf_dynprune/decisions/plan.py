@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,7 +182,7 @@ class EpochInfo:
         num_epochs: length of the run in epochs over the full data; fractional where the run ends inside one.
         progress: share of the run done when this epoch begins, in `[0, 1]`.
         seed: of the run; every draw is a function of (seed, epoch or key, stream).
-        past: the run's finished epochs, in order.
+        past: the run's finished epochs, in order; during a run a `Past`.
         proxy: how the norm of a sample's gradient follows from its score; None where it does not.
     """
 
@@ -189,7 +190,7 @@ class EpochInfo:
     num_epochs: float
     progress: float
     seed: int
-    past: tuple[PastEpoch, ...] = ()
+    past: Sequence[PastEpoch] = ()
     proxy: GradientProxy | None = None
 
     def prunes_before(self, delta: float) -> bool:

@@ -30,12 +30,13 @@ docs/where_it_pays.md.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..decisions.draws import random_order
+from ..decisions.past import fold
 from ..decisions.plan import EpochInfo, PastEpoch, PrunePlan
 from ..decisions.policy import PruningPolicy, check_range
 from ..decisions.proxy import shares_by_error
@@ -167,12 +168,7 @@ class Auto(PruningPolicy):
         """Where nothing but a recent held-out figure speaks against pruning."""
         if not self.prunes_in(epoch) or self._worthless(epoch) or _is_levelled_off(epoch):
             return False
-        since = 0.0
-        for past in reversed(epoch.past):
-            if past.held_out is not None:
-                return since >= _spacing(epoch)
-            since += past.length
-        return True
+        return _course(epoch).since_evaluation >= _spacing(epoch)
 
     def _obstacle(self, epoch: EpochInfo) -> str | None:
         """Why the epoch is full; None where it draws by error."""
@@ -181,7 +177,7 @@ class Auto(PruningPolicy):
         worthless = self._worthless(epoch)
         if worthless:
             return worthless
-        if not any(past.held_out is not None and math.isfinite(past.held_out) for past in epoch.past):
+        if not _course(epoch).has_figure:
             return f"full: {_figures(_last_told(epoch))}, but there is no held-out figure"
         if _is_levelled_off(epoch):
             return f"full: {PATIENCE} evaluations without a new best figure"
@@ -226,7 +222,7 @@ class Auto(PruningPolicy):
 
 def _last_told(epoch: EpochInfo) -> PastEpoch | None:
     """The newest finished epoch that has an R; None where none has."""
-    return next((past for past in reversed(epoch.past) if past.staleness is not None), None)
+    return _course(epoch).last_told
 
 
 def _figures(past: PastEpoch | None) -> str:
@@ -247,14 +243,49 @@ def _is_levelled_off(epoch: EpochInfo) -> bool:
     one to the next the noise is larger than the gain. Once a run has levelled off it stays so: more fitting of the hard
     samples does not help what is held out.
     """
-    best, waited, pruned, since = math.inf, 0, False, math.inf
-    for each in epoch.past:
-        pruned = pruned or each.ratio > 0
-        since += each.length
-        if each.held_out is None or since < _spacing(epoch):
-            continue
-        waited = 0 if each.held_out < best or not pruned else waited + 1
-        best, since = min(best, each.held_out), 0.0
-        if waited >= PATIENCE:
-            return True
-    return False
+    return _course(epoch).waited >= PATIENCE
+
+
+def _course(epoch: EpochInfo) -> _Course:
+    return fold(epoch.past, _Course.then, _Course(_spacing(epoch)))
+
+
+@dataclass(frozen=True)
+class _Course:
+    """What the finished epochs say together.
+
+    Args:
+        spacing: full epochs' worth of steps between two evaluations that count.
+        last_told: the newest epoch that has an R.
+        has_figure: whether a held-out figure was finite.
+        since_evaluation: full epochs' worth of steps since the last evaluation; infinite without one.
+        since_counted: the same since the last one that counts.
+        pruned: whether an epoch pruned.
+        best: the best figure that counts.
+        waited: figures in a row, since pruning began, that did not better it; PATIENCE is never left again.
+    """
+
+    spacing: float
+    last_told: PastEpoch | None = None
+    has_figure: bool = False
+    since_evaluation: float = math.inf
+    since_counted: float = math.inf
+    pruned: bool = False
+    best: float = math.inf
+    waited: int = 0
+
+    def then(self, past: PastEpoch) -> _Course:
+        """After one more epoch."""
+        figure = past.held_out
+        now = replace(
+            self,
+            last_told=self.last_told if past.staleness is None else past,
+            has_figure=self.has_figure or (figure is not None and math.isfinite(figure)),
+            since_evaluation=self.since_evaluation + past.length if figure is None else 0.0,
+            since_counted=self.since_counted + past.length,
+            pruned=self.pruned or past.ratio > 0,
+        )
+        if figure is None or now.since_counted < self.spacing or self.waited >= PATIENCE:
+            return now
+        waited = 0 if figure < self.best or not now.pruned else self.waited + 1
+        return replace(now, waited=waited, best=min(self.best, figure), since_counted=0.0)

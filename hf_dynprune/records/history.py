@@ -9,11 +9,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..common.files import write_atomically
+from ..common.files import is_plain_file, write_at, write_atomically
 from ..common.hub_files import find_file
+from ..common.logs import logger
 from ..common.reading import read_bytes, read_json_lines
+from ..common.running import Running
 from ..common.schema import checked
-from .record import HISTORY_FILE, EpochRecord
+from ..decisions.past import GrowingPast, Past
+from .record import HISTORY_FILE, EpochRecord, Totals
 from .savings import SavingsAccount, account_of
 
 
@@ -27,6 +30,7 @@ class PruningHistory:
 
     def __init__(self, records: list[EpochRecord] | None = None) -> None:
         self.records = list(records or [])
+        self._totals, self._past = Running(Totals.then, Totals()), GrowingPast()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -36,6 +40,16 @@ class PruningHistory:
 
     def __getitem__(self, index: int) -> EpochRecord:
         return self.records[index]
+
+    @property
+    def totals(self) -> Totals:
+        """Sums over the epochs, at the same cost however many there are."""
+        return self._totals.of(self.records)
+
+    @property
+    def past(self) -> Past:
+        """The epochs as a policy sees them, at the same cost however many there are."""
+        return self._past.of(self.records)
 
     @property
     def forward_passes(self) -> int:
@@ -71,14 +85,19 @@ class PruningHistory:
     def load(cls, path: str | os.PathLike[str]) -> PruningHistory:
         """Read a run folder or the file itself.
 
+        A last line that was cut off, as where a process was killed while it wrote it, is passed over.
+
         Raises:
             FileNotFoundError: where there is no history.
             ValueError: naming the line that is not a record.
         """
         file = Path(path)
         file = file / HISTORY_FILE if file.is_dir() else file
-        lines = enumerate(read_bytes(file).splitlines(), 1)
-        return cls(read_json_lines(file, lines, EpochRecord, "epoch record"))
+        lines = read_bytes(file).splitlines(keepends=True)
+        if lines and _is_cut_off(lines[-1]):
+            logger.warning("%s: the last line was not written to its end and is passed over.", file)
+            del lines[-1]
+        return cls(read_json_lines(file, enumerate(lines, 1), EpochRecord, "epoch record"))
 
     @classmethod
     def of_state(cls, saved: Mapping[str, Any]) -> tuple[EpochRecord | None, PruningHistory]:
@@ -106,12 +125,69 @@ class PruningHistory:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write all records into the folder's history file, which is replaced whole."""
-        rows = "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.as_dicts())
-        write_atomically(Path(folder) / HISTORY_FILE, rows.encode(), is_lasting=False)
+        write_atomically(Path(folder) / HISTORY_FILE, b"".join(map(_line, self.records)), is_lasting=False)
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """The records as JSON-serialisable dictionaries; `stands_for` is in those alone that have it."""
-        rows = map(dataclasses.asdict, self.records)
-        return [
-            {name: value for name, value in row.items() if name != "stands_for" or value is not None} for row in rows
-        ]
+        return [_row(record) for record in self.records]
+
+    def compact(self) -> list[dict[str, Any]]:
+        """As `as_dicts`, without what is at its default: for checkpoints, each of which holds all records."""
+        return [{name: value for name, value in row.items() if value != _DEFAULTS[name]} for row in self.as_dicts()]
+
+
+class HistoryWriter:
+    """Writes a run's history file while the run goes on: whole when it begins, then a line for each new epoch.
+
+    So an epoch costs the same however many there were. A process that is killed may leave the last line cut off.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._path = Path(folder) / HISTORY_FILE
+        self._lines = self._settled = self._end = 0
+
+    def write(self, history: PruningHistory, open_record: EpochRecord | None = None) -> None:
+        """Add what is new; a record that is still open is a last line, which the next call replaces.
+
+        The file is written anew where it is not as the last call left it.
+        """
+        before = self._settled if self._is_as_left else 0
+        self._lines = self._lines if before else 0
+        settled = b"".join(map(_line, history.records[self._lines :]))
+        added = settled + (b"" if open_record is None else _line(open_record))
+        if before:
+            write_at(self._path, before, added)
+        else:
+            write_atomically(self._path, added, is_lasting=False)
+        self._lines, self._settled, self._end = len(history), before + len(settled), before + len(added)
+
+    @property
+    def _is_as_left(self) -> bool:
+        return self._end > 0 and is_plain_file(self._path) and self._path.stat().st_size == self._end
+
+
+def _row(record: EpochRecord) -> dict[str, Any]:
+    row = dict(vars(record))
+    if record.held_out is not None:
+        row["held_out"] = dict(vars(record.held_out))
+    if record.stands_for is None:
+        del row["stands_for"]
+    return row
+
+
+def _is_cut_off(line: bytes) -> bool:
+    """Whether a line is the beginning of a record's; or zeros, which a power failure may leave in its place."""
+    if line.endswith((b"\n", b"\r")) or line[:1] not in (b"{", b"\0"):
+        return False
+    try:
+        json.loads(line)
+    except ValueError:
+        return True
+    return False
+
+
+def _line(record: EpochRecord) -> bytes:
+    return json.dumps(_row(record), allow_nan=False).encode() + b"\n"
+
+
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(EpochRecord)}

@@ -163,3 +163,29 @@ class EpochRecord:
     def pruned(self) -> int:
         """Samples the epoch did not load or, with a selector, did not train."""
         return self.num_samples - self.kept
+
+
+@dataclasses.dataclass(frozen=True)
+class Totals:
+    """Sums over a run's epochs.
+
+    Args:
+        steps: optimizer steps.
+        forward_passes: samples forwarded for training, and for evaluations that the method asked for.
+        ratio: of the shares of the data that the plans pruned.
+        saved: of the shares of the data that were not forwarded for training.
+    """
+
+    steps: int = 0
+    forward_passes: int = 0
+    ratio: float = 0.0
+    saved: float = 0.0
+
+    def then(self, record: EpochRecord) -> Totals:
+        """With one more epoch."""
+        return Totals(
+            steps=self.steps + record.steps,
+            forward_passes=self.forward_passes + record.forward_passes + record.evaluation_forward_passes,
+            ratio=self.ratio + record.ratio,
+            saved=self.saved + (1 - record.forward_passes / record.num_samples),
+        )

@@ -212,11 +212,6 @@ class BatchRun:
         record.ratio = 1 - record.kept / max(record.num_samples, 1)
         record.steps = step - self._first_step
 
-    @property
-    def history_so_far(self) -> PruningHistory:
-        """The closed passes and the open one."""
-        return PruningHistory([*self.history, *([] if self.record is None else [self.record])])
-
     # ---- Checkpoints ----
 
     def state_dict(
@@ -238,7 +233,7 @@ class BatchRun:
                 "is_pass_over": self.is_pass_over(is_stopped),
             },
             "open_record": None if self.record is None else vars(self.record),
-            "history": self.history.as_dicts(),
+            "history": self.history.compact(),
             "warned": [self._warned_nonfinite, self._warned_short],
         }
 

@@ -30,8 +30,8 @@ OWN_ROWS = "dynprune/"
 
 
 def _of_trainer(name: str) -> Any:
-    """A property that gives the Trainer's attribute of that name."""
-    return property(lambda context: getattr(context._trainer, name), doc=f"The Trainer's `{name}`.")
+    """A property that is the Trainer's attribute of that name."""
+    return property(lambda own: getattr(own._trainer, name), lambda own, value: setattr(own._trainer, name, value))
 
 
 class TrainerContext(Checkpoints):
@@ -75,7 +75,9 @@ class TrainerContext(Checkpoints):
     state = _of_trainer("state")
     control = _of_trainer("control")
     hub_model_id = _of_trainer("hub_model_id")
-    logged_loss = _of_trainer("_tr_loss")
+    unlogged_loss = _of_trainer("_tr_loss")
+    logged_loss = _of_trainer("_total_loss_scalar")
+    logged_step = _of_trainer("_globalstep_last_logged")
 
     def begin(self, trial: Any) -> None:
         """A new run: its folder, its clock, and the GPUs' meter of energy on the first process."""
@@ -91,6 +93,7 @@ class TrainerContext(Checkpoints):
         self.ignored_outputs = ignored_outputs
         if self._before_training is None:
             self._before_training = slice(self._log_at_begin, len(self.state.log_history))
+            self.go_on_with_loss()
 
     # ---- Arguments and data ----
 
@@ -219,16 +222,16 @@ class TrainerContext(Checkpoints):
         sets = list(sets.values()) if isinstance(sets, dict) else [sets]
         return sum(len(each) for each in sets) if all(has_length(each) for each in sets) else 0
 
-    @property
-    def training_log(self) -> list[dict[str, Any]]:
-        """The Trainer's log without the evaluation of `eval_on_start`.
+    def log_since(self, step: int) -> list[dict[str, Any]]:
+        """The Trainer's log after a step, without the evaluation of `eval_on_start`.
 
         On a resume it is made at the checkpoint's step, where the uninterrupted run has none.
         """
-        rows = list(self.state.log_history)
-        if self._before_training is not None:
-            del rows[self._before_training]
-        return rows
+        rows, left_out = self.state.log_history, self._before_training or slice(0, 0)
+        first = len(rows)
+        while first and rows[first - 1].get("step", step + 1) > step:  # in their order; looked at from the end
+            first -= 1
+        return [rows[each] for each in range(first, len(rows)) if not left_out.start <= each < left_out.stop]
 
     def evaluate(self) -> None:
         """An evaluation as the Trainer makes them during training; it is logged."""

@@ -5,17 +5,17 @@ Knows nothing of torch or the Trainer; `epochs.py` tells it when epochs begin an
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..common.logs import logger
-from ..decisions.budget import TargetSaving
+from ..decisions.budget import PrunableEpochs, TargetSaving
 from ..decisions.dealing import Dealing, Layout
 from ..decisions.plan import EpochInfo, PrunePlan
 from ..decisions.policy import PruningPolicy, check_plan
@@ -76,9 +76,8 @@ class EpochRun:
 
     def epoch_info(self, epoch: int, step: int) -> EpochInfo:
         """Epoch `epoch`, beginning at global step `step`."""
-        past = tuple(record.past for record in self.history)
-        length = self.clock.length.num_epochs
-        return EpochInfo(epoch, length, self.clock.progress(epoch, step), self.seeds.draws, past, self.proxy)
+        length, done = self.clock.length.num_epochs, self.clock.progress(epoch, step)
+        return EpochInfo(epoch, length, done, self.seeds.draws, self.history.past, self.proxy)
 
     def make_plan(self, info: EpochInfo) -> PrunePlan:
         """Plan the epoch from the folded scores, or hold the plan in force, and open the epoch's record.
@@ -111,7 +110,7 @@ class EpochRun:
         """Epochs' worth of samples that the finished epochs did not forward, less those of scoring before the run."""
         spent = self.policy.scoring_forward_passes / self.identity.num_samples
         spent += self._share_before if self.history.records else 0.0
-        return sum(1 - record.forward_passes / record.num_samples for record in self.history) - spent
+        return self.history.totals.saved - spent
 
     def _select(self, view: ScoreView, info: EpochInfo) -> PrunePlan:
         """The plan in force inside a period; at its start, the policy's new plan."""
@@ -263,21 +262,20 @@ class EpochRun:
             left = (1 - info.progress) * length.max_steps / length.updates_per_epoch
             done = self.first_step / length.updates_per_epoch * plan.num_samples  # before the history
             done += self.policy.scoring_forward_passes
-            done += sum(record.forward_passes + record.evaluation_forward_passes for record in self.history)
+            done += self.history.totals.forward_passes
             return 1 - (done / plan.num_samples + left) / length.full_epochs
         if length.fixed_steps:
             return None
         if self.target is not None:
             return self.target.projected(info, plan, self._saved())
         total = length.num_epochs
-        saved = sum(record.ratio for record in self.history)
-        saved -= self.policy.scoring_forward_passes / plan.num_samples
+        saved = self.history.totals.ratio - self.policy.scoring_forward_passes / plan.num_samples
         saved += plan.ratio * min(1.0, total - info.epoch)
-        for epoch in range(info.epoch + 1, math.ceil(total)):
-            later = EpochInfo(epoch, total, epoch / total, info.seed)
-            if epoch >= self.identity.warmup_epochs and self.policy.prunes_in(later):
-                saved += self._last_pruned_ratio * min(1.0, total - epoch)
-        return saved / total
+        return (saved + self._last_pruned_ratio * self._prunable.after(info.epoch + 1)) / total
+
+    @cached_property
+    def _prunable(self) -> PrunableEpochs:
+        return PrunableEpochs(self.policy, self.clock.length.num_epochs, self.identity.warmup_epochs)
 
     def state_dict(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """(arrays, JSON-serialisable state) from which `load_state_dict` continues exactly."""
@@ -297,7 +295,7 @@ class EpochRun:
             "dealing": asdict(self.dealing),
             "clock": self.clock.state_dict(),
             "open_record": None if self.record is None else asdict(self.record),
-            "history": self.history.as_dicts(),
+            "history": self.history.compact(),
             "last_pruned_ratio": self._last_pruned_ratio,
             "warned_nonfinite": self._warned_nonfinite,
             "warned_budget": self.target is not None and self.target.has_warned,

@@ -21,7 +21,7 @@ from ..decisions.policy import PruningPolicy
 from ..decisions.registry import check_policy
 from ..losses.step import LossStep
 from ..methods.none import NoPruning
-from ..records.history import PruningHistory
+from ..records.history import HistoryWriter, PruningHistory
 from ..records.run_scores import RunScores
 from ..records.state_files import save_state
 from ..serving.distributed import ScoreBuffer, agree
@@ -61,6 +61,7 @@ class EpochPruning:
     selector = None
     is_fetching = is_stock = False
     _loss_step: LossStep
+    _writer: HistoryWriter
 
     def __init__(self, context: TrainerContext, policy: PruningPolicy) -> None:
         check_policy(policy)
@@ -160,7 +161,8 @@ class EpochPruning:
         announce_evaluations(context, self.policy)
         if self.prunes:
             self._length.announce_shares(run.clock.length)
-        run.history.save(folder)
+        self._writer = HistoryWriter(folder)
+        self._writer.write(run.history)
         self._sample_logging = SampleLogging()
         if context.flags.prune_sample_log and self.prunes:
             self._sample_logging.begin(folder, context.train_dataset, run)
@@ -249,7 +251,7 @@ class EpochPruning:
             hold_out(context, run, record)
         finally:
             if context.is_first:
-                run.history.save(context.folder(trial))
+                self._writer.write(run.history)
         if self.prunes:
             if context.is_first:
                 send_histograms(context.callbacks, context.state.global_step, run.distributions)
@@ -314,6 +316,7 @@ class EpochPruning:
         if run is None:
             return
         arrays, state = run.state_dict()
+        state["loss_window"] = context.loss_window() if self.prunes else None
         if context.args.should_save:
             state |= {
                 "global_step": context.state.global_step,

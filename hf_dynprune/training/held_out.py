@@ -42,7 +42,7 @@ def hold_out(context: TrainerContext, run: EpochRun, record: EpochRecord) -> Non
     Random generators are left as they were, so that a run that is only looked at trains as if it was not.
     """
     state, start = context.state, state_before(run, record)
-    record.held_out = _of_first(context, run, held_out_figure(context.args, context.training_log, start))
+    record.held_out = _of_first(context, run, held_out_figure(context.args, context.log_since(start), start))
     made = state.global_step if run.clock.length.fixed_steps else context.attempted_steps
     is_over = made >= run.clock.max_steps or context.control.should_training_stop
     is_warm_up = record.epoch + 1 < run.identity.warmup_epochs  # the next epoch is full, whatever an evaluation says
@@ -53,8 +53,9 @@ def hold_out(context: TrainerContext, run: EpochRun, record: EpochRecord) -> Non
     began = time.perf_counter()
     with untouched_generators(context.args.device):
         context.evaluate()
-    _refuse_without_figure(run.policy, context.args, context.training_log, start)
-    record.held_out = _of_first(context, run, held_out_figure(context.args, context.training_log, start))
+    rows = context.log_since(start)
+    _refuse_without_figure(run.policy, context.args, rows, start)
+    record.held_out = _of_first(context, run, held_out_figure(context.args, rows, start))
     record.evaluation_forward_passes += context.evaluation_samples
     record.seconds_plan += time.perf_counter() - began
 
@@ -80,7 +81,7 @@ def _refuse_without_figure(policy: PruningPolicy, args: Any, log: Iterable[Mappi
 
 def state_before(run: EpochRun, record: EpochRecord) -> int:
     """Global step at which a finished epoch began."""
-    return run.first_step + sum(each.steps for each in run.history) - record.steps
+    return run.first_step + run.history.totals.steps - record.steps
 
 
 def announce_evaluations(context: TrainerContext, policy: PruningPolicy) -> None:

@@ -17,7 +17,7 @@ from ..decisions.policy import PruningPolicy
 from ..losses.checks import loss_tolerance
 from ..losses.step import LossStep
 from ..methods.none import NoPruning
-from ..records.history import PruningHistory
+from ..records.history import HistoryWriter, PruningHistory
 from ..records.state_files import has_state, save_state
 from ..selectors.contract import BatchSelector, check_selector
 from ..serving.distributed import collect, sum_over_processes
@@ -54,6 +54,7 @@ class InBatchSelection:
 
     plan = None
     is_stock = False
+    _writer: HistoryWriter
 
     def __init__(self, context: TrainerContext, selector: BatchSelector, policy: PruningPolicy | None) -> None:
         check_selector(selector)
@@ -148,7 +149,8 @@ class InBatchSelection:
             epoch, done = self._take_up(run, checkpoint, length)
         if context.is_first:
             logger.info(describe_selection(self.selector, context.batch_size))
-            run.history_so_far.save(context.folder(trial))
+            self._writer = HistoryWriter(context.folder(trial))
+            self._writer.write(run.history, run.record)
         return epoch, done
 
     def _take_up(self, run: BatchRun, folder: str, length: StockLength) -> tuple[int, int]:
@@ -158,6 +160,7 @@ class InBatchSelection:
         if saved and not is_of_no_pruning(saved):
             refuse_other_kind(saved, self.selector)
             epoch, done = run.load_state_dict(arrays, saved)
+            context.take_up_loss_window(saved)
             done = 0 if args.ignore_data_skip else done
         else:
             epoch, done = length.position
@@ -199,7 +202,7 @@ class InBatchSelection:
         self.merge()
         record = run.close_pass(context.state.global_step)
         if context.is_first:
-            run.history.save(context.folder(trial))
+            self._writer.write(run.history)
         if self.prunes:
             context.log(
                 {
@@ -284,12 +287,12 @@ class InBatchSelection:
         run, context = self.run, self.context
         if run is None:
             return
-        states = collect(context.accelerator, run.state)
+        states, window = collect(context.accelerator, run.state), context.loss_window()
         if context.args.should_save:
             arrays, state = run.state_dict(states, bool(context.control.should_epoch_stop))
-            save_state(folder, arrays, {**state, "global_step": context.state.global_step})
+            save_state(folder, arrays, {**state, "global_step": context.state.global_step, "loss_window": window})
         if context.is_first:
-            run.history_so_far.save(context.folder(trial))
+            self._writer.write(run.history, run.record)
 
     def scores_for_hub(self, is_last: bool) -> None:
         """None: no score of a sample is stored."""

@@ -58,7 +58,7 @@ class StepRepair:
             return
         self._begun = self._step.window
         self._generators = torch_states(self._context.args.device)
-        self._logged = self._context.logged_loss.clone()
+        self._logged = self._context.unlogged_loss.clone()
         if self._buffers is None:
             self._buffers = _Buffers(self._context.plain_model)
         self._buffers.note()

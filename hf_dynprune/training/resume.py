@@ -61,6 +61,8 @@ def _take_up_state(context: TrainerContext, run: EpochRun, folder: str, length: 
     step, skips, is_over = context.attempted_steps, not context.args.ignore_data_skip, saved["epoch_stopped"]
     run.clock.skipped = step - context.state.global_step
     run.load_state_dict(arrays, saved)
+    if run.policy.max_ratio > 0:
+        context.take_up_loss_window(saved)
     if skips and not saved["in_order"] and not is_over and run.clock.position_at(step)[1]:
         raise CheckpointError(
             f"{folder} lies inside an epoch and was written with `dataloader_in_order=False`: "

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from ..common.logs import logger
 from ..records.run_lock import FolderInUseError, RunLock
 from ..records.state_files import StateCache
-from ..serving.distributed import from_first_process
+from ..serving.distributed import collect, from_first_process
 from ..serving.generators import initial_seed
 from ..training_args import DynPruneArguments
 from .seeds import RunSeeds
@@ -30,6 +31,10 @@ class TrainCall(ABC):
     """How the processes' runs differ, where nothing is pruned and each is the stock Trainer's; else empty."""
     _lock: RunLock | None = None
     _occupied: str | None = None
+    unlogged_loss: Any
+    logged_loss: Any
+    logged_step: Any
+    _loss_window: Mapping[str, Any] | None = None
 
     @property
     @abstractmethod
@@ -122,4 +127,33 @@ class TrainCall(ABC):
         """Note that the run has begun."""
         if self._is_called and self._seeds is None:  # a `get_train_dataloader` of the user's own, with a selector
             self._read_seeds()
-        self._begun_with = self.batch_size
+        self._begun_with, self._loss_window = self.batch_size, None
+
+    # ---- The loss since the last row of the log ----
+
+    def loss_window(self) -> dict[str, Any] | None:
+        """What the Trainer has summed up for the next `loss` of its log, by process, for a checkpoint to hold.
+
+        None where a sum is not finite. To be called on all processes.
+        """
+        found: list[tuple[float]] = collect(self.accelerator, (float(self.unlogged_loss),))
+        sums = [each for (each,) in found]
+        return {"since": self.logged_step, "sums": sums} if all(map(math.isfinite, sums)) else None
+
+    def take_up_loss_window(self, saved: Mapping[str, Any]) -> None:
+        """Let the next `loss` in the log be over the steps before the checkpoint too, as in an uninterrupted run.
+
+        `saved` is a checkpoint's state. The Trainer clears its own sums before the first epoch: `go_on_with_loss`.
+        """
+        self._loss_window = saved.get("loss_window")  # older versions have none
+
+    def go_on_with_loss(self) -> None:
+        """In the first epoch after a resume. The summary's mean loss stays that of the steps of this call."""
+        window, self._loss_window = self._loss_window, None
+        if window is None:
+            return
+        sums, mean = window["sums"], sum(window["sums"]) / len(window["sums"])
+        is_alike = len(sums) == self.accelerator.num_processes
+        self.unlogged_loss += sums[self.accelerator.process_index] if is_alike else mean
+        self.logged_loss -= mean
+        self.logged_step = window["since"]

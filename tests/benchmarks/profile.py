@@ -30,6 +30,7 @@ from hf_dynprune import InfoBatch
 from hf_dynprune.common.logs import logger
 from hf_dynprune.common.tables import markdown_table
 from hf_dynprune.records.figures import effective_size, pruned_range, score_quantiles
+from hf_dynprune.records.history import HistoryWriter
 from hf_dynprune.records.sample_log import SampleLog
 from hf_dynprune.serving.distributed import ScoreBuffer
 from hf_dynprune.serving.sampler import visiting_order
@@ -94,7 +95,7 @@ class Parts:
         return result
 
 
-def boundary(run: EpochRun, epoch: int, step: int, log: SampleLog, parts: Parts) -> int:
+def boundary(run: EpochRun, epoch: int, step: int, log: SampleLog, history: HistoryWriter, parts: Parts) -> int:
     """One epoch without a model, as the trainer goes through it; the step at which the next one begins."""
     info = run.epoch_info(epoch, step)
     plan = parts.time("plan and record", lambda: run.make_plan(info))
@@ -110,7 +111,7 @@ def boundary(run: EpochRun, epoch: int, step: int, log: SampleLog, parts: Parts)
     parts.time("record them", lambda: run.store.record(index, score, epoch=epoch))
     parts.time("log of single samples", lambda: log.write(epoch, plan, *run.store.pending()))
     parts.time("fold them", lambda: run.close_epoch(step + updates))
-    parts.time("history", lambda: run.history.save(log.folder))
+    parts.time("history", lambda: history.write(run.history))
     parts.time("checksums, with several processes", lambda: (run.store.checksum(), plan.checksum()))
     return step + updates
 
@@ -129,10 +130,10 @@ def profile_boundary(size: int) -> list[dict[str, Any]]:
     """Medians of the epochs that prune."""
     run, parts, step = new_run(InfoBatch(), size), Parts(), 0
     with tempfile.TemporaryDirectory() as folder:
-        log = SampleLog(folder)
+        log, history = SampleLog(folder), HistoryWriter(folder)
         log.begin(size, run.identity.fingerprint, None, None, 0)
         for epoch in range(EPOCHS):
-            step = boundary(run, epoch, step, log, parts)
+            step = boundary(run, epoch, step, log, history, parts)
     return [
         {"part": name, "samples": size, "seconds": statistics.median(each[1:])} for name, each in parts.seconds.items()
     ]

@@ -307,3 +307,31 @@ class TestNoLossIsFinite:
         ours.train()
         assert ours.state.global_step == 12
         assert any(not torch.isfinite(value).all() for value in weights_of(ours).values())
+
+
+class TestWindowedLoss:
+    """`loss` is the mean since the row before it: a checkpoint between two rows holds what was summed up by then."""
+
+    def rows(self, folder, choice, checkpoint=None):
+        flags = {"logging_strategy": "steps", "logging_steps": 3, "save_strategy": "steps", "save_steps": 1}
+        flags |= {"num_train_epochs": 3, "gradient_accumulation_steps": 2, **CHOOSERS[choice]}
+        trainer = pruning_trainer(vit(dropout=0.2), Images(), folder, **flags)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        return untimed_logs(trainer)
+
+    @pytest.mark.parametrize("choice", ["random", "infobatch", "selector"])
+    def test_is_that_of_the_uninterrupted_run_after_a_resume(self, choice, tmp_path):
+        whole = self.rows(tmp_path / "run", choice)
+        assert sum("loss" in row for row in whole) > 1
+        for step in (1, 3, 5):
+            again = self.rows(tmp_path / f"again-{step}", choice, str(tmp_path / "run" / f"checkpoint-{step}"))
+            assert again[:-1] == whole[:-1], f"from step {step}"
+            # The summary is of the steps of its own call.
+            assert again[-1]["train_loss"] == pytest.approx(whole[-1]["train_loss"], rel=0.2)
+
+    def test_of_a_run_without_pruning_is_since_the_checkpoint_as_in_the_stock_trainer(self, tmp_path):
+        whole = self.rows(tmp_path / "run", "none")
+        again = self.rows(tmp_path / "again", "none", str(tmp_path / "run" / "checkpoint-4"))
+        assert again[1]["grad_norm"] == whole[1]["grad_norm"]
+        assert again[1]["loss"] != whole[1]["loss"]
+        assert [again[0], *again[2:-1]] == [whole[0], *whole[2:-1]]
