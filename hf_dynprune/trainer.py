@@ -225,7 +225,6 @@ class DynPruneMixin(Trainer):
 
         A loss that is computed here is normalised over the window, for any model.
         """
-        self._repair.begin()
         with self._loss_step.training(inputs), normalised_over_window(self, self._loss_step.is_known):
             loss = super().training_step(model, inputs, num_items_in_batch)
         return self._loss_step.logged(loss)

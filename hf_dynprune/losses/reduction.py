@@ -13,7 +13,7 @@ def plain_loss(terms: LossTerms, weight: Tensor, denominator: Tensor | int, micr
 
     Divided by the number of items D of the whole accumulation window, not by the weights: then an epoch's expected
     gradient sum is that of the full data (InfoBatch, Sec. 2.3). `extra` is divided by the window's micro-batches, so
-    that it counts once. A loss that is not finite makes the sum so, which `training/repair.py` looks for.
+    that it counts once. A loss that is not finite makes the sum so.
 
     Example:
         >>> terms = LossTerms(total=torch.tensor([1.0, 3.0]), score=torch.zeros(2))
@@ -22,6 +22,14 @@ def plain_loss(terms: LossTerms, weight: Tensor, denominator: Tensor | int, micr
     """
     total = _in_full(terms.total)
     return _with_extra(torch.dot(weight.to(total.dtype) / denominator, total), terms, micro_batches)
+
+
+def spoiled(loss: Tensor) -> Tensor:
+    """The loss, with a gradient that is NaN where it is not finite itself, as that of a label on a logit of -inf.
+
+    A finite loss is multiplied by 1, and keeps its bits.
+    """
+    return loss * (1 + 0 * loss.detach())
 
 
 def weighted_loss(terms: LossTerms, weight: Tensor, denominator: Tensor | int, micro_batches: int = 1) -> Tensor:

@@ -25,7 +25,7 @@ from . import host
 from .base import LossTerms, PerSampleLoss
 from .checks import check_counts, check_terms, mean_loss
 from .interception import InterceptedLoss
-from .reduction import plain_loss, weighted_loss
+from .reduction import plain_loss, spoiled, weighted_loss
 
 
 def without_own_keys(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,6 +88,8 @@ class LossStep:
         """(index, score, count) of each batch of the window under way."""
         self.mean_weight = 1.0
         """Of the samples of the epoch: the logged loss is divided by it, to be comparable to that on all data."""
+        self.before_pass: Callable[[], None] = lambda: None
+        """Called before a loss is made of a batch of the window."""
         self.is_checked = check is None
         """Whether the first batch was compared with what the stock Trainer makes of it, or need not be."""
         self.forwarded = 0
@@ -100,7 +102,8 @@ class LossStep:
         self.refusal = refusal
         self._check = check
         self._accelerator = accelerator
-        self._window: list[tuple[Any, Served]] = []
+        self.window: list[tuple[Any, Served]] = []
+        """The batches of the window under way, and what was dealt out with each."""
         self._items: Any = None
         self._current: Served | None = None
         self._is_fetching = False
@@ -140,9 +143,10 @@ class LossStep:
         """Take out of a fetched window's batches, in place, what was dealt out with them; False for other batches."""
         if not all(map(is_indexed, batches)) or all(isinstance(batch, ServedBatch) for batch in batches):
             return bool(batches) and all(self.find(batch) is not None for batch in batches)  # taken before
-        self._window, window = [], []
+        self.window, window = [], []
         for place, batch in enumerate(batches):
             batches[place], served = take_served(batch)
+            served.whole = dict(batches[place])
             window.append((batches[place], served))
             rows, processes = len(served.index), self._accelerator.num_processes
             self.forwarded += rows * processes
@@ -153,13 +157,8 @@ class LossStep:
         if not self.is_checked and self._check is not None:
             # Before the batches are those of the window: the check trains on none of them.
             self._check(self, batches[0], len(window[0][1].index))
-        self._window, self.results = window, []
+        self.window, self.results = window, []
         return True
-
-    @property
-    def window(self) -> list[tuple[Any, Served]]:
-        """The batches of the window under way, and what was dealt out with each."""
-        return self._window
 
     @contextmanager
     def again(self, has_ghosts: bool) -> Iterator[None]:
@@ -185,7 +184,7 @@ class LossStep:
         """What was dealt out with a batch of the window, also after it was moved to a device or copied."""
         if isinstance(batch, ServedBatch):
             return batch.served
-        for own, served in self._window:
+        for own, served in self.window:
             if own is batch or _share_a_tensor(own, batch):
                 return served
         return None
@@ -204,7 +203,7 @@ class LossStep:
         """
         assert self.loss is not None
         total: Any = None
-        for batch, served in self._window:
+        for batch, served in self.window:
             count = self.loss.count(batch if isinstance(batch, ServedBatch) else {**batch, INDEX_KEY: served.index})
             check_counts(count, served.index)
             if self.has_ghosts:
@@ -220,7 +219,7 @@ class LossStep:
 
     def refuse_unused(self) -> None:
         """Raise a RuntimeError, before the optimizer's step, where no loss was made here of a batch of the window."""
-        if self.is_stock or all(served.is_used for _, served in self._window):
+        if self.is_stock or all(served.is_used for _, served in self.window):
             return
         raise RuntimeError(
             f"`compute_loss` of {self.owner} did not reach the pruning trainer's: losses were neither weighted nor "
@@ -239,7 +238,7 @@ class LossStep:
     def training(self, inputs: Any) -> Iterator[None]:
         """Context of a training step on a batch of the window."""
         # A step that changes every entry, as by noise, passes on a batch without a tensor of the fetched one.
-        left = (served for _, served in self._window if not served.is_used)
+        left = (served for _, served in self.window if not served.is_used)
         before, self._current = self._current, self.find(inputs) or next(left, None)
         try:
             yield
@@ -252,7 +251,10 @@ class LossStep:
 
     def served(self, inputs: Any) -> Served | None:
         """What was dealt out with the batch that a loss is to be made of; None in evaluation."""
-        return self.find(inputs) or self._current
+        found = self.find(inputs) or self._current
+        if found is not None:
+            self.before_pass()
+        return found
 
     def forward(self, model: Any, inputs: Mapping[str, Any], served: Served, micro_batches: int) -> StepResult:
         """Forward a batch and weigh its losses by the window's denominator D, with a known loss."""
@@ -270,6 +272,7 @@ class LossStep:
         weight = served.weight.to(terms.total.device)
         make = weighted_loss if self.masks else plain_loss
         value = make(terms, weight, denominator, micro_batches)
+        value = spoiled(value) if self.leaves_out and not self.masks else value
         count: Any = served.count
         return StepResult(value, outputs, served.index, terms.scored(count), terms.score.detach().to(device))
 
@@ -296,7 +299,7 @@ class LossStep:
             served.share,
         )
         loss.refuse_other_sums(found)
-        value, score = found.value, found.carried[1].detach()
+        value, score = spoiled(found.value) if self.leaves_out else found.value, found.carried[1].detach()
         result = StepResult(value, found.outputs, served.index, count, score)
         return ((value, found.outputs) if named.get("return_outputs") else value), result
 

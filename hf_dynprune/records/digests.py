@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -46,11 +46,23 @@ class Change:
         return self.name.startswith("dynprune_")
 
 
-def add_digests(folder: str | os.PathLike[str], step: int) -> None:
-    """Write down the digests of all files in the folder that have none yet, and the optimizer step they are of."""
+def states_of_files(folder: str | os.PathLike[str]) -> dict[str, tuple[int, int]]:
+    """When each file in the folder was last written, and its length; empty where there is no such folder."""
     path = Path(folder)
+    states = {name: (path / name).stat() for name in _names(path)} if path.is_dir() else {}
+    return {name: (state.st_mtime_ns, state.st_size) for name, state in states.items()}
+
+
+def add_digests(folder: str | os.PathLike[str], step: int, before: Mapping[str, tuple[int, int]] | None = None) -> None:
+    """Write down the digests of all files in the folder that have none yet, and the optimizer step they are of.
+
+    `before`: states of files that were there already, as of a checkpoint that is written over. Those that are still the
+    same are not of this checkpoint, such as what a callback left there and will write again.
+    """
+    path, before = Path(folder), before or {}
     known = read_digests(path) or {}
-    found = {name: path / name for name in sorted(_names(path)) if name not in known}
+    states = states_of_files(path)
+    found = {name: path / name for name in sorted(states) if name not in known and before.get(name) != states[name]}
     if not found:
         return
     new = {name: {"bytes": file.stat().st_size, "sha256": file_sha256(file)} for name, file in found.items()}

@@ -98,7 +98,7 @@ class EpochRecord:
     num_samples: Count
     kept: Count
     forward_passes: Count
-    steps: Count
+    steps: Annotated[int, Between(-(2**53), 2**53)]  # below 0 in a checkpoint of an epoch whose first part came before
     nonfinite: Count
     ratio: Share
     score_quantiles: Annotated[list[Loss], Size(5)] | None

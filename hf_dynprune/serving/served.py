@@ -8,7 +8,7 @@ through its entries, sees what the collator made.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -27,6 +27,7 @@ class Served:
         count: int64 `[B]`, n_i; 0 for a ghost. None where the code that makes the loss counts by itself.
         share: factor of a mean over this process's rows, where processes have unlike numbers of samples.
         is_used: whether a loss was made of the batch.
+        whole: the batch's entries as they were dealt out; code of the user's may take some out of the batch.
     """
 
     index: Tensor
@@ -35,6 +36,7 @@ class Served:
     count: Tensor | None = None
     share: Tensor | float = 1.0
     is_used: bool = False
+    whole: Mapping[str, Any] = field(default_factory=dict)
 
     def first_use(self) -> bool:
         """Note that a loss was made of the batch: False where one was made before, in the same step."""

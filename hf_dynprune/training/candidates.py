@@ -50,7 +50,7 @@ def without_trace(model: torch.nn.Module, device: torch.device) -> Iterator[None
                 parameter.grad = gradient
             with torch.no_grad():
                 for buffer, before in buffers:
-                    if buffer.shape == before.shape:
+                    if buffer.shape == before.shape and not torch.equal(buffer, before):
                         buffer.copy_(before)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..common.logs import logger
-from ..records.digests import UnusableDigestsError, add_digests
+from ..records.digests import UnusableDigestsError, add_digests, states_of_files
 from ..records.state_files import CheckpointError
 from ..records.timing import EpochTimes
 from ..records.usable_checkpoint import choose_checkpoint, remove_markers
@@ -27,6 +27,7 @@ class Checkpoints(TrainCall):
     state: Any
     training: Training
     times: EpochTimes
+    _before_saving: tuple[str, dict[str, tuple[int, int]]] = ("", {})
 
     @abstractmethod
     def folder(self, trial: Any) -> str:
@@ -48,6 +49,7 @@ class Checkpoints(TrainCall):
         folder = os.path.join(self.folder(trial), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
         if self.args.should_save:
             remove_markers(folder)
+            self._before_saving = folder, states_of_files(folder)
         return folder
 
     def choose_checkpoint(self, wanted: str | bool) -> str | bool:
@@ -91,11 +93,12 @@ class Checkpoints(TrainCall):
 
         A disk that cannot take them does not end the run, since a checkpoint without them can be resumed.
         """
-        args = self.args
-        if not self.flags.prune_checkpoint_digests or args.save_only_model or not args.should_save:
+        args, is_wanted = self.args, self.flags.prune_checkpoint_digests and not self.training.is_stock
+        if not is_wanted or args.save_only_model or not args.should_save:
             return
         try:
             if os.path.isdir(folder):  # rotation or a callback may have removed it
-                add_digests(folder, self.state.global_step)
+                before = self._before_saving[1] if self._before_saving[0] == folder else {}
+                add_digests(folder, self.state.global_step, before)
         except (OSError, UnusableDigestsError) as error:
             logger.warning("%s goes without digests of its files: %s", folder, error)

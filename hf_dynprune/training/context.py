@@ -189,8 +189,11 @@ class TrainerContext(Checkpoints):
 
     @property
     def can_step_again(self) -> bool:
-        """Whether a gradient can be made once more: DeepSpeed steps by itself, a grad scaler skips steps by itself."""
-        return not self._trainer.is_deepspeed_enabled and getattr(self.accelerator, "scaler", None) is None
+        """Whether a gradient can be made once more: not where DeepSpeed, a scaler or the optimizer steps by itself."""
+        optimizer = str(getattr(self.args.optim, "value", self.args.optim))
+        steps_in_backward = "layerwise" in optimizer or optimizer in ("lomo", "adalomo")
+        has_scaler = getattr(self.accelerator, "scaler", None) is not None
+        return not (self._trainer.is_deepspeed_enabled or has_scaler or steps_in_backward)
 
     def step_again(self, model: Any, batches: list[Any], logged: Any) -> Any:
         """Make and clip the gradient of a window of other batches, as the Trainer's loop does: its norm, if clipped.
@@ -199,13 +202,14 @@ class TrainerContext(Checkpoints):
         """
         trainer, accelerator = self._trainer, self.accelerator
         model.zero_grad()
+        before, trainer.current_gradient_accumulation_steps = trainer.current_gradient_accumulation_steps, len(batches)
         items = trainer._get_num_items_in_batch(batches, self.args.device)
         for place, batch in enumerate(batches):
             is_last = place == len(batches) - 1
             accelerator.gradient_state._set_sync_gradients(is_last)
-            with nullcontext() if is_last else accelerator.no_sync(model):
+            with self.metrics_set_aside(), nullcontext() if is_last else accelerator.no_sync(model):
                 logged += trainer.training_step(model, batch, items)
-        trainer._tr_loss = logged
+        trainer._tr_loss, trainer.current_gradient_accumulation_steps = logged, before
         return trainer._clip_grad_norm(model) if self.args.max_grad_norm > 0 else None
 
     def autocast(self) -> AbstractContextManager[Any]:

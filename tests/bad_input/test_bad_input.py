@@ -112,7 +112,7 @@ def test_size_of_the_catalogue():
         "losses": 28,
         "segmentation losses": 18,
         "policies": 32,
-        "selectors": 40,
+        "selectors": 41,
         "checkpoints": 29,
         "resumes": 15,
         "image folders": 8,

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch.nn import functional
 from torch.utils.data import IterableDataset
 from transformers import TrainerCallback, default_data_collator
 
@@ -196,14 +198,21 @@ class Poisoned(Images):
     def __init__(self, left_out: bool) -> None:
         super().__init__(40)
         self.left_out = left_out
-        self.pixels[5, 0, 0, 0], self.pixels[30, 0, 0, 0] = float("nan"), 1e38
+        self.pixels[7, 0, 0, 0], self.pixels[31, 0, 0, 0] = float("nan"), 1e38
 
     def __getitem__(self, index: int) -> Any:
-        return None if self.left_out and index in (5, 30) else super().__getitem__(index)
+        return None if self.left_out and index in (7, 31) else super().__getitem__(index)
 
 
 def collate_those_there(items: list[Any]) -> Any:
     return default_data_collator([each for each in items if each is not None])
+
+
+def steep(model: Any, inputs: Any, outputs: Any) -> torch.Tensor:
+    """A loss whose derivative is infinite for one sample, of any values."""
+    each = functional.cross_entropy(outputs.logits, inputs["labels"], reduction="none")
+    is_bad = inputs["pixel_values"][:, 0, 0, 0] > 1e30
+    return torch.where(is_bad, torch.where(is_bad, each.detach() * 0 + each * 0, 1.0).sqrt(), each)
 
 
 def poisoned(name: str, left_out: bool, folder: Path, world_size: int, **flags: Any) -> dict[str, np.ndarray]:
@@ -248,4 +257,5 @@ CASES: dict[str, Callable[[Path, int], dict[str, np.ndarray]]] = {
         for kind in ("with", "without")
     },
     "poisoned-alone": partial(poisoned, "alone", False, per_device_train_batch_size=1),
+    "poisoned-alone-steep": partial(poisoned, "steep", False, per_device_train_batch_size=1, per_sample_loss=steep),
 }

@@ -205,8 +205,9 @@ def test_a_step_is_made_again_on_both_ranks_where_samples_of_one_spoil_it(accumu
                 assert np.array_equal(own[key], reference[key]), key
 
 
-def test_a_rank_without_another_sample_takes_part_in_the_step(ranks):
-    one, other = ranks("poisoned-alone")
+@pytest.mark.parametrize("name", ["poisoned-alone", "poisoned-alone-steep"])
+def test_a_rank_without_another_sample_takes_part_in_the_step(name, ranks):
+    one, other = ranks(name)
     for key in one:
         assert np.isfinite(one[key]).all()
         assert np.array_equal(one[key], other[key]), key

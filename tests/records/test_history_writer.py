@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from hf_dynprune.common import files
+from hf_dynprune.common.schema import checked
 from hf_dynprune.records.history import HistoryWriter, PruningHistory
 from hf_dynprune.records.record import HISTORY_FILE, EpochRecord, HeldOut
 
@@ -133,7 +134,7 @@ def test_another_line_that_is_no_record_is_still_an_error(tmp_path, line):
 def test_a_checkpoint_has_the_same_records_in_less_than_half_the_space():
     history = PruningHistory([*RECORDS, record(5, held_out=None, share=0.5, reason="full"), record(6, stands_for=0.5)])
     rows = json.loads(json.dumps(history.compact()))
-    assert [EpochRecord(**row) for row in rows] == history.records
+    assert [checked(row, EpochRecord) for row in rows] == history.records
     plain = PruningHistory([replace(each, held_out=None) for each in RECORDS])
     assert len(json.dumps(plain.compact())) < 0.5 * len(json.dumps(plain.as_dicts()))
 

@@ -7,6 +7,7 @@ import torch
 
 from hf_dynprune import InfoBatch, OrderDP, RandomPruning
 from hf_dynprune.losses.classification import ClassificationLoss
+from hf_dynprune.records.digests import DIGEST_FILE
 from hf_dynprune.training.weights import check_adapters
 from tests.support.helpers import Images, StepLog, assert_same_bits, pruning_trainer, stock_trainer, vit, weights_of
 from tests.trainer.test_resume import untimed, untimed_logs
@@ -166,6 +167,7 @@ class TestCheckpointsOfOtherAdapters:
         weights = load_file(file)
         lost = next(name for name in weights if "lora_A" in name)
         save_file({name: tensor for name, tensor in weights.items() if name != lost}, file)
+        (saved / DIGEST_FILE).unlink()
         self.refused(saved, tmp_path, images(adapter_name="mine"), "do not fit PeftModel: missing")
 
     def test_as_saved(self, saved):

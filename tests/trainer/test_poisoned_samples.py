@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 from transformers import TrainerCallback, default_data_collator
@@ -101,10 +103,14 @@ def test_a_run_is_the_one_without_the_sample(value, method, accumulation, tmp_pa
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])
-@pytest.mark.parametrize("model", [resnet, lambda: vit(dropout=0.2)], ids=["batch statistics", "dropout"])
-def test_what_the_passes_changed_beside_the_gradient_is_put_back(model, accumulation, tmp_path):
+@pytest.mark.parametrize(
+    ("model", "value"),
+    [(resnet, NAN), (resnet, 1e38), (lambda: vit(dropout=0.2), NAN)],
+    ids=["batch statistics", "their squares overflow", "dropout"],
+)
+def test_what_the_passes_changed_beside_the_gradient_is_put_back(model, value, accumulation, tmp_path):
     flags = {"gradient_accumulation_steps": accumulation, "per_device_train_batch_size": 11}
-    with_it = train(poisoned(NAN), tmp_path / "with", model(), **flags)
+    with_it = train(poisoned(value), tmp_path / "with", model(), **flags)
     reference = train_without(tmp_path, model(), **flags)
     assert_same_weights(with_it, reference)  # buffers too
     for name, buffer in with_it.model.named_buffers():
@@ -158,6 +164,99 @@ def test_finite_losses_and_values_whose_arithmetic_is_not(loss, value, tmp_path)
     assert is_finite(with_it)
     assert_same_weights(with_it, reference)
     assert with_it.pruning_history[0].nonfinite == 1
+
+
+def without_derivative(model, inputs, outputs):
+    """A loss that is infinite for one sample, with a gradient that is finite."""
+    each = functional.cross_entropy(outputs.logits, inputs["labels"], reduction="none")
+    return each + torch.where(inputs["pixel_values"].flatten(1).abs().sum(1) == 0, INF, 0.0)
+
+
+def squares(model, inputs, outputs):
+    """Its gradient has finite entries, of which the norm overflows."""
+    return (outputs.logits.sum(1) * inputs["pixel_values"].flatten(1).abs().amax(1).clamp(min=1)) ** 2
+
+
+@pytest.mark.parametrize("clipping", [0.0, 1.0])
+@pytest.mark.parametrize(("loss", "value"), [(without_derivative, 0.0), (squares, 1e12)])
+def test_a_finite_gradient_of_no_use(loss, value, clipping, tmp_path):
+    data = poisoned(0.0)
+    data.pixels[BAD] = value
+    flags = {"per_sample_loss": loss, "max_grad_norm": clipping}
+    with_it = train(data, tmp_path / "with", vit(), **flags)
+    assert_same_weights(with_it, train_without(tmp_path, vit(), **flags))
+    assert with_it.pruning_history[0].nonfinite == 1
+
+
+class Changing(DynPruneTrainer):
+    """A `training_step` that takes entries out of the batch, and does not call the stock one."""
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        model.train()
+        assert inputs.pop("extra") is not None
+        loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items_in_batch=num_items_in_batch)
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+
+def collate_with_extra(items):
+    batch = collate_those_there(items)
+    return {**batch, "extra": torch.zeros(len(batch["labels"]))}
+
+
+def test_a_training_step_of_ones_own(tmp_path):
+    runs = []
+    for name, data in (("with", poisoned(NAN)), ("without", Without(22))):
+        args = arguments(tmp_path / name, remove_unused_columns=False)
+        args = DynPruneTrainingArguments(**args, prune_method="infobatch")
+        runs.append(Changing(model=vit(0.1), args=args, train_dataset=data, data_collator=collate_with_extra))
+        runs[-1].train()
+    assert is_finite(runs[0])
+    assert_same_weights(*runs)
+
+
+class Counts(nn.Module):
+    """Assigns its buffer anew in each pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 3)
+        self.register_buffer("passes", torch.zeros(()))
+        self.register_buffer("unused", torch.zeros(4).expand(2, 4))
+
+    def forward(self, pixel_values, labels=None):
+        self.passes = self.passes + 1
+        return {"logits": self.linear(pixel_values.flatten(1))}
+
+
+def cross_entropy(model, inputs, outputs):
+    return functional.cross_entropy(outputs["logits"], inputs["labels"], reduction="none")
+
+
+def test_buffers_that_are_assigned_anew(tmp_path):
+    flags = {"per_sample_loss": cross_entropy}
+    model = Counts()
+    with_it = train(poisoned(NAN), tmp_path / "with", copy.deepcopy(model), **flags)
+    reference = train_without(tmp_path, model, **flags)
+    assert float(with_it.model.passes) == float(reference.model.passes) == with_it.state.global_step
+
+
+def test_rows_that_cannot_be_told_apart_are_not_taken_for_samples(tmp_path, caplog):
+    def collate(items):
+        pixels = torch.cat([item["pixel_values"].reshape(4, 16) for item in items])  # 4 patches of each, in its place
+        return {"patches": pixels, "labels": torch.tensor([item["labels"] for item in items])}
+
+    class OfPatches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(64, 3)
+
+        def forward(self, patches, labels=None):
+            return {"logits": self.linear(patches.reshape(len(patches) // 4, 64))}
+
+    flags = {"per_sample_loss": cross_entropy, "data_collator": collate, "remove_unused_columns": False}
+    trainer = train(poisoned(NAN), tmp_path, OfPatches(), **flags)
+    assert is_finite(trainer)  # the steps with that sample are skipped
 
 
 def test_samples_of_both_kinds_in_one_step(tmp_path):
@@ -261,9 +360,19 @@ class Exploding(TrainerCallback):
                 model.vit.embeddings.cls_token.fill_(INF)
 
 
-def test_a_model_that_has_diverged_is_said_to_have(tmp_path):
-    with pytest.raises(FloatingPointError, match="the model has diverged"):
-        train(Images(22), tmp_path, vit(), callbacks=[Exploding()])
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_model_that_has_diverged_is_said_to_have(epochs, tmp_path):
+    with pytest.raises(FloatingPointError, match="so are weights: the model has diverged"):
+        train(Images(40), tmp_path, vit(), callbacks=[Exploding()], num_train_epochs=epochs)
+
+
+def test_on_a_device_a_fused_optimizer_leaves_the_step_out_without_waiting(tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_dynprune.losses.host.is_on_host", lambda tensor: False)
+    monkeypatch.setattr(StepRepair, "_made_again", lambda *_: pytest.fail("waited"))
+    trainer = train(poisoned(NAN), tmp_path, vit(), optim="adamw_torch_fused")
+    assert is_finite(trainer)
+    assert [record.nonfinite for record in trainer.pruning_history] == [1, 1, 1]
+    assert trainer.optimizer.optimizer.found_inf is None
 
 
 def test_a_healthy_run_makes_no_step_again(tmp_path, monkeypatch):
@@ -276,7 +385,7 @@ def test_samples_are_named_once(tmp_path, caplog):
     data = poisoned(NAN)
     data.pixels[9, 0, 0, 0] = INF
     train(data, tmp_path, vit(), per_device_train_batch_size=22)
-    messages = [each.message for each in caplog.records if "is made again without" in each.message]
+    messages = [each.message for each in caplog.records if "they are left out of it" in each.message]
     assert len(messages) == 1
     assert "2 samples" in messages[0]
     assert "indices 5, 9" in messages[0]

@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 from transformers import default_data_collator
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments
+from hf_dynprune.records.digests import DIGEST_FILE
 from hf_dynprune.records.state_files import CheckpointError, load_state, save_state
 from tests.serving.test_augmentation import Noisy, flipping
 from tests.support.helpers import (
@@ -169,6 +170,7 @@ def test_a_checkpoint_of_an_older_version_is_resumed(tmp_path):
     arrays, state = load_state(str(tmp_path / "checkpoint-1"))
     del state["run"]["reproducible_augmentation"]
     save_state(str(tmp_path / "checkpoint-1"), arrays, state)
+    (tmp_path / "checkpoint-1" / DIGEST_FILE).unlink()
     again = build(tmp_path, "random", Images(8), **flags)
     again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
     assert again.state.global_step == 2

@@ -196,7 +196,7 @@ def test_digests_of_another_step_or_with_other_content_are_damage(run_folder):
 
 
 def test_a_disk_that_is_full_does_not_end_the_run(tmp_path, monkeypatch, caplog):
-    def full(folder, step):
+    def full(folder, step, before):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("hf_dynprune.training.checkpoints.add_digests", full)

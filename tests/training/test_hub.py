@@ -322,6 +322,7 @@ class TestFailingHub:
             args=SimpleNamespace(output_dir=str(tmp_path), hub_strategy="every_save"),
             is_first=True,
             uploads=[],
+            add_digests=lambda folder: None,
             training=SimpleNamespace(scores_for_hub=lambda is_last: None),
         )
         pushes = HubPushes(context)
