@@ -78,6 +78,7 @@ class DynPruneMixin(Trainer):
         stock = super().compute_loss
         self._loss_step = self._context.loss_step = make_loss_step(self, self._context, self._given[2], stock)
         self._repair = StepRepair(self._context, self._loss_step)
+        self._loss_step.before_pass = lambda: self._repair.begin()  # of the trainer, so that it holds no old step
 
     # ---- What a user may ask ----
 

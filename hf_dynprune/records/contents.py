@@ -11,7 +11,7 @@ from ..common.schema import MAY_BE_NAN, Between, Count
 from ..decisions.dealing import Dealing, Layout
 from ..decisions.proxy import GradientProxy
 from ..decisions.schedule import EpochClock, RunLength
-from .record import EpochRecord
+from .record import EpochRecord, OpenRecord
 
 Logged = dict[str, Annotated[Any, MAY_BE_NAN]]
 """A row of the Trainer's log, or metrics that it saved."""
@@ -111,7 +111,7 @@ class SavedState(TypedDict, total=False):
     dealing: Dealing
     clock: SavedClock
     position: SavedPosition
-    open_record: EpochRecord | None
+    open_record: OpenRecord | None
     history: list[EpochRecord]
     history_begins: SavedBegin | None
     seeds: SavedSeeds | None

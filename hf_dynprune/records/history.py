@@ -16,7 +16,7 @@ from ..common.reading import read_bytes, read_json_lines
 from ..common.running import Running
 from ..common.schema import checked
 from ..decisions.past import GrowingPast, Past
-from .record import HISTORY_FILE, EpochRecord, Totals
+from .record import HISTORY_FILE, EpochRecord, OpenRecord, Totals
 from .savings import SavingsAccount, account_of
 
 
@@ -104,7 +104,7 @@ class PruningHistory:
         """(the record of the epoch under way, the history) in the facts of a checkpoint."""
         now = saved["open_record"]
         history = cls([checked(row, EpochRecord) for row in saved["history"]])
-        return None if now is None else checked(now, EpochRecord), history
+        return None if now is None else EpochRecord(**vars(checked(now, OpenRecord))), history
 
     @classmethod
     def from_pretrained(

@@ -98,7 +98,7 @@ class EpochRecord:
     num_samples: Count
     kept: Count
     forward_passes: Count
-    steps: Annotated[int, Between(-(2**53), 2**53)]  # below 0 in a checkpoint of an epoch whose first part came before
+    steps: Count
     nonfinite: Count
     ratio: Share
     score_quantiles: Annotated[list[Loss], Size(5)] | None
@@ -189,3 +189,10 @@ class Totals:
             ratio=self.ratio + record.ratio,
             saved=self.saved + (1 - record.forward_passes / record.num_samples),
         )
+
+
+@dataclasses.dataclass
+class OpenRecord(EpochRecord):
+    """The record of an epoch under way, as a checkpoint holds it: steps of its first part may still be taken off."""
+
+    steps: Annotated[int, Between(-(2**53), 2**53)]

@@ -48,7 +48,9 @@ class StepRepair:
         self._step = step
         self._bad_rows = BadRows(context, step)
         self._is_on = step.leaves_out and not step.masks and not step.is_stock
-        self._is_again = self._has_named = self._has_given_up = False
+        self.is_again = False
+        """Whether a step is being made once more."""
+        self._has_named = self._has_given_up = False
         self._normalises = False
         self._statistics: list[Tensor] = []
         self._empty_steps = 0
@@ -56,12 +58,10 @@ class StepRepair:
         self._generators: list[Tensor] = []
         self._buffers: Buffers | None = None
         self._logged: Any = None
-        if self._is_on:
-            step.before_pass = self.begin
 
     def begin(self) -> None:
         """Before a forward pass: note what those of a window change, where it is the window's first one."""
-        if self._is_again or self._begun is self._step.window:
+        if not self._is_on or self.is_again or self._begun is self._step.window:
             return
         self._begun = self._step.window
         self._generators = torch_states(self._context.args.device)
@@ -187,12 +187,12 @@ class StepRepair:
             good = next(iter(collect(self._context.accelerator, send_to_device(own, "cpu"))))
             good[WEIGHT_KEY] = torch.zeros_like(good[WEIGHT_KEY])
             batches += [type(good)(good) for _ in range(len(window) - len(batches))]
-        self._is_again = True
+        self.is_again = True
         try:
             with self._step.again(has_ghosts=any(each[2] for each in every)):
                 clipped = self._context.step_again(model, batches, self._logged.clone())
         finally:
-            self._is_again = False
+            self.is_again = False
         return measure(model, clipped)
 
     def _skipped(self, model: Any) -> Any:

@@ -100,7 +100,7 @@ class RecordingTrainer(DynPruneTrainer):
     served: list[tuple[int, int, float]]
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        if INDEX_KEY in inputs:
+        if INDEX_KEY in inputs and not self._repair.is_again:  # a ghost may be made of a bad sample, on one rank more
             epoch = self._training.run.clock.current.epoch
             pairs = zip(inputs[INDEX_KEY].tolist(), inputs[WEIGHT_KEY].tolist(), strict=True)
             self.served += [(epoch, index, weight) for index, weight in pairs]

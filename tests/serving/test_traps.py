@@ -84,7 +84,7 @@ def test_bad_losses_neither_poison_the_run_nor_the_threshold(bad, policy, tmp_pa
     assert [record.nonfinite for record in trainer.pruning_history] == [2, 2, 2, 2]
     assert all(record.ratio > 0 for record in list(trainer.pruning_history)[1:])
     assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
-    warnings = [r.message for r in caplog.records if "NaN or infinite" in r.message]
+    warnings = [r.message for r in caplog.records if "was NaN or infinite" in r.message]
     assert len(warnings) == 1
     assert "indices 3, 17" in warnings[0]
 
