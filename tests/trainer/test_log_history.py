@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, InfoBatch, OrderDPSelector, RandomPruning
 from tests.support.helpers import (
@@ -326,8 +327,9 @@ class TestWindowedLoss:
         for step in (1, 3, 5):
             again = self.rows(tmp_path / f"again-{step}", choice, str(tmp_path / "run" / f"checkpoint-{step}"))
             assert again[:-1] == whole[:-1], f"from step {step}"
-            # The summary is of the steps of its own call.
-            assert again[-1]["train_loss"] == pytest.approx(whole[-1]["train_loss"], rel=0.2)
+            # The summary is of the steps of its own call; older versions divide their sum by all steps.
+            if "_initial_global_step" in inspect.getsource(Trainer):
+                assert again[-1]["train_loss"] == pytest.approx(whole[-1]["train_loss"], rel=0.2)
 
     def test_of_a_run_without_pruning_is_since_the_checkpoint_as_in_the_stock_trainer(self, tmp_path):
         whole = self.rows(tmp_path / "run", "none")
