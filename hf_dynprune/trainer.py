@@ -4,8 +4,8 @@ Order of calls in a run: `train`, `get_train_dataloader`, `set_initial_training_
 `create_scheduler`, then per epoch `_run_epoch` with `get_batch_samples` and `compute_loss` inside, and
 `_save_checkpoint` where one is due; at the end `_finalize_training`.
 
-Three objects do the work (`training/`, `losses/step.py`): the *context* says what may be asked of the Trainer, the
-*training* chooses samples before each epoch or inside each batch, and the *loss step* counts and weighs their losses.
+Four objects do the work: the *context* says what may be asked of the Trainer, the *training* chooses samples, the *loss
+step* counts and weighs their losses, the *repair* makes a step again that single samples have spoiled (`training/`).
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class LossStep:
         owner: name of the trainer class, for messages.
         is_stock: whether the stock loss is trained on.
         refusal: why samples have no losses, where the stock loss is trained on; None once that was made.
-        leaves_out: whether samples without a finite loss or gradient are left out of a step.
+        repairs: whether a step that samples spoil is made again without them (`training/repair.py`).
         masks: whether losses that are not finite are taken out of the sum, where a step cannot be made again without
             their samples (`training/repair.py`).
         check: called with this object, the first batch of a run and its number of samples; sets `is_checked`.
@@ -74,7 +74,7 @@ class LossStep:
         owner: str,
         is_stock: bool = False,
         refusal: ValueError | None = None,
-        leaves_out: bool = False,
+        repairs: bool = False,
         masks: bool = False,
         check: Callable[[LossStep, Any, int], None] | None = None,
     ) -> None:
@@ -83,7 +83,7 @@ class LossStep:
         self.is_stock = is_stock
         self.has_ghosts = True
         """Whether a batch may hold samples of weight 0. True until a plan says otherwise; a selector makes some too."""
-        self.leaves_out, self.masks = leaves_out, masks
+        self.repairs, self.masks = repairs, masks
         self.results: list[tuple[Tensor, Tensor, Tensor]] = []
         """(index, score, count) of each batch of the window under way."""
         self.mean_weight = 1.0
@@ -272,7 +272,7 @@ class LossStep:
         weight = served.weight.to(terms.total.device)
         make = weighted_loss if self.masks else plain_loss
         value = make(terms, weight, denominator, micro_batches)
-        value = spoiled(value) if self.leaves_out and not self.masks else value
+        value = spoiled(value) if self.repairs else value
         count: Any = served.count
         return StepResult(value, outputs, served.index, terms.scored(count), terms.score.detach().to(device))
 
@@ -299,7 +299,7 @@ class LossStep:
             served.share,
         )
         loss.refuse_other_sums(found)
-        value, score = spoiled(found.value) if self.leaves_out else found.value, found.carried[1].detach()
+        value, score = spoiled(found.value) if self.repairs else found.value, found.carried[1].detach()
         result = StepResult(value, found.outputs, served.index, count, score)
         return ((value, found.outputs) if named.get("return_outputs") else value), result
 

@@ -66,10 +66,7 @@ class BadRows:
         if self._context.is_sharded:
             return [[] for _ in window]
         with self._alone(self.norms) as is_finite:
-            rest = [
-                [row for row in range(len(served.index)) if row not in rows]
-                for (_, served), rows in zip(window, left_out, strict=True)
-            ]
+            rest = rows_beside(window, left_out)
             known = [
                 [row for row in rows if int(served.index[row]) in self._known]
                 for (_, served), rows in zip(window, rest, strict=True)
@@ -81,7 +78,7 @@ class BadRows:
                 ]
                 if any(found):
                     break
-        self._known |= {int(served.index[row]) for (_, served), rows in zip(window, found, strict=True) for row in rows}
+        self._known |= samples_of(window, found)
         return found
 
     @contextmanager
@@ -125,6 +122,19 @@ class BadRows:
         gradients = [each.grad for each in model.parameters() if each.grad is not None]
         model.zero_grad(set_to_none=True)
         return bool(torch.isfinite(get_total_norm(gradients)))
+
+
+def rows_beside(window: Window, rows: Rows) -> Rows:
+    """All rows of a window but these."""
+    return [
+        [row for row in range(len(served.index)) if row not in left_out]
+        for (_, served), left_out in zip(window, rows, strict=True)
+    ]
+
+
+def samples_of(window: Window, rows: Rows) -> set[int]:
+    """The indices of rows of a window."""
+    return {int(served.index[row]) for (_, served), own in zip(window, rows, strict=True) for row in own}
 
 
 def has_rows_alone(served: Served, blocks: int) -> bool:

@@ -1,4 +1,4 @@
-"""A model's buffers as they were before a window's passes: running statistics, counters and the like."""
+"""A model's buffers as they were before some passes: running statistics, counters and the like."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from torch import Tensor
 
 
 class Buffers:
-    """Copies of a model's buffers, to be put back. After the first window only those are held that passes change.
+    """Copies of a model's buffers, to be put back.
 
-    Those of a module are taken together: batch normalisation changes its running statistics without a trace, but counts
-    its batches beside them. A buffer that is assigned anew is seen too.
+    Where they are noted again and again, only those of modules that passes change are held after the second time. Those
+    of a module are taken together: batch normalisation changes its running statistics without a trace, but counts its
+    batches beside them. A buffer that is assigned anew is seen too.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
         modules = [module for module in model.modules() if any(each is not None for each in module._buffers.values())]
         self._modules = [_OfModule(module) for module in modules]
-        self._is_first = True
 
     def note(self) -> None:
-        """Copy what has changed since the last call."""
-        for each in self._modules:
-            each.note(self._is_first)
-        self._is_first = False
+        """Copy what has changed since the last call; the first time, all."""
+        pairs = [pair for each in self._modules for pair in each.note()]
+        if pairs:
+            copies, buffers = zip(*pairs, strict=True)
+            torch._foreach_copy_(copies, buffers)
 
     def put_back(self) -> None:
         """Undo what has changed since the last call of `note`."""
@@ -31,11 +32,15 @@ class Buffers:
 
 
 class _OfModule:
+    """The buffers of one module."""
+
     def __init__(self, module: torch.nn.Module) -> None:
         self._module = module
         self._held: dict[str, Tensor] = {}
-        self._copies: dict[str, Tensor] | None = None
-        self._state: tuple[int, ...] = ()
+        self._copies: dict[str, Tensor] = {}
+        self._state: tuple[int, ...] | None = None
+        self._changes = False
+        """Whether passes were seen to change them."""
 
     def _now(self) -> tuple[int, ...]:
         """Which tensors are the buffers, and how often each was changed in place."""
@@ -46,21 +51,28 @@ class _OfModule:
             for number in (id(each), 0 if each.is_inference() else each._version)
         )
 
-    def note(self, is_first: bool) -> None:
-        state = self._now()
-        if state == self._state:  # a pass changes nothing here, so no copy is needed
-            self._copies, self._held = None, {}
-        elif is_first or self._state:
-            self._held = {name: each for name, each in self._module._buffers.items() if each is not None}
-            self._copies = {name: each.detach().clone() for name, each in self._held.items()}
-        self._state = state
+    def note(self) -> list[tuple[Tensor, Tensor]]:
+        """(copy, buffer) where a copy of that size is there and is to be brought up to date."""
+        before, self._state = self._state, self._now()
+        if self._state == before:
+            if not self._changes:  # nor will they, most likely: quantised weights are buffers too
+                self._held, self._copies = {}, {}
+            return []
+        self._changes = before is not None
+        self._held = {name: each for name, each in self._module._buffers.items() if each is not None}
+        pairs = []
+        for name, each in self._held.items():
+            if name in self._copies and self._copies[name].shape == each.shape:
+                pairs.append((self._copies[name], each.detach()))
+            else:
+                self._copies[name] = each.detach().clone()
+        return pairs
 
     def put_back(self) -> None:
-        if self._copies is None:
-            return
-        for name, copy in self._copies.items():
-            self._module._buffers[name] = self._held[name]
-            if not torch.equal(self._held[name], copy):
+        self._changes = self._changes or self._now() != self._state
+        for name, each in self._held.items():
+            self._module._buffers[name] = each
+            if each.shape == self._copies[name].shape and not torch.equal(each, self._copies[name]):
                 with torch.no_grad():
-                    self._held[name].copy_(copy)
+                    each.copy_(self._copies[name])
         self._state = self._now()

@@ -17,6 +17,7 @@ from ..serving.indexed import INDEX_KEY, WEIGHT_KEY
 from ..serving.mixing import PARTNER_KEY
 from ..serving.rows import device_of, entries_with_rows, number_of_rows
 from ..serving.rows import take_rows as rows_of_batch
+from .buffers import Buffers
 
 
 @contextmanager
@@ -38,7 +39,8 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
 @contextmanager
 def without_trace(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
     """Context of passes in evaluation mode that change no random generator, and no buffer or gradient of the model."""
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    buffers = Buffers(model)
+    buffers.note()
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     for parameter, _ in gradients:
         parameter.grad = None
@@ -48,10 +50,7 @@ def without_trace(model: torch.nn.Module, device: torch.device) -> Iterator[None
         finally:
             for parameter, gradient in gradients:
                 parameter.grad = gradient
-            with torch.no_grad():
-                for buffer, before in buffers:
-                    if buffer.shape == before.shape and not torch.equal(buffer, before):
-                        buffer.copy_(before)
+            buffers.put_back()
 
 
 def number_rows(batch: Any) -> dict[str, Any]:

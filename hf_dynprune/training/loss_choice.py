@@ -68,7 +68,7 @@ def _own_loss_step(
         loss,
         context.accelerator,
         type(trainer).__name__,
-        leaves_out=leaves_out,
+        repairs=leaves_out and context.can_step_again,
         masks=leaves_out and not context.can_step_again,
         check=partial(check_first_batch, trainer, context, stock, is_given=is_given),
     )

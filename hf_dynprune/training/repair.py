@@ -24,7 +24,7 @@ from ..losses.step import LossStep
 from ..serving.distributed import collect
 from ..serving.generators import put_back_torch, torch_states
 from ..serving.indexed import WEIGHT_KEY
-from .bad_rows import BadRows, Rows, Window, has_rows_alone, rows_with_weights
+from .bad_rows import BadRows, Rows, Window, has_rows_alone, rows_beside, rows_with_weights, samples_of
 from .buffers import Buffers
 from .context import TrainerContext
 
@@ -47,7 +47,6 @@ class StepRepair:
         self._context = context
         self._step = step
         self._bad_rows = BadRows(context, step)
-        self._is_on = step.leaves_out and not step.masks and not step.is_stock
         self.is_again = False
         """Whether a step is being made once more."""
         self._has_named = self._has_given_up = False
@@ -61,7 +60,7 @@ class StepRepair:
 
     def begin(self) -> None:
         """Before a forward pass: note what those of a window change, where it is the window's first one."""
-        if not self._is_on or self.is_again or self._begun is self._step.window:
+        if not self._step.repairs or self.is_again or self._begun is self._step.window:
             return
         self._begun = self._step.window
         self._generators = torch_states(self._context.args.device)
@@ -82,7 +81,7 @@ class StepRepair:
             clipped: the norm that clipping gave; None without clipping.
         """
         norm = measure(model, clipped)
-        if self._is_on and self._step.window and not self._skips_on_device(norm) and not self._is_finite(norm):
+        if self._step.repairs and self._step.window and not self._skips_on_device(norm) and not self._is_finite(norm):
             norm = self._made_again(norm, model, measure)
         for index, score, count in self._step.results:
             self._context.training.record(index, score, count)
@@ -150,8 +149,7 @@ class StepRepair:
 
     def _name(self, window: Window, found: Rows) -> bool:
         """Whether any process found rows; the first samples are named in the log."""
-        own = [int(served.index[row]) for (_, served), rows in zip(window, found, strict=True) for row in rows]
-        every = sorted({index for each in collect(self._context.accelerator, own) for index in each})
+        every = sorted(set().union(*collect(self._context.accelerator, samples_of(window, found))))
         if every and not self._has_named:
             self._has_named = True
             some = ", ".join(map(str, every[:10])) + (", ..." if len(every) > 10 else "")
@@ -168,11 +166,9 @@ class StepRepair:
 
     def _norm_without(self, window: Window, left_out: Rows, model: Any, measure: Measure) -> Any:
         """Make the window's gradient without these rows: its norm; 0, and no gradient, where nothing else is left."""
-        normalises, kept = bool(self._bad_rows.norms), []
-        for (_, served), rows in zip(window, left_out, strict=True):
-            rest = [row for row in range(len(served.index)) if row not in rows]
-            # Normalisation has no statistics of one row.
-            kept.append([] if normalises and rows and len(rest) == 1 else rest)
+        kept = rows_beside(window, left_out)
+        if self._normalises:  # it has no statistics of one row
+            kept = [[] if rows and len(rest) == 1 else rest for rows, rest in zip(left_out, kept, strict=True)]
         blocks = getattr(self._step.loss, "blocks", 1)
         have_rows = all(has_rows_alone(served, blocks) for _, served in window)
         every = collect(self._context.accelerator, (have_rows, sum(map(len, kept)), not all(kept)))

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from transformers import TrainerCallback, default_data_collator
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, MixingCollator
+from hf_dynprune.losses import FunctionLoss
 from hf_dynprune.selectors.selective_backprop import SelectiveBackprop
 from hf_dynprune.training.repair import StepRepair
 from tests.support.helpers import (
@@ -226,11 +227,22 @@ class Counts(nn.Module):
 
     def forward(self, pixel_values, labels=None):
         self.passes = self.passes + 1
-        return {"logits": self.linear(pixel_values.flatten(1))}
+        logits = self.linear(pixel_values.flatten(1))
+        loss = None if labels is None else functional.cross_entropy(logits, labels)
+        return {"loss": loss, "logits": logits}
 
 
 def cross_entropy(model, inputs, outputs):
     return functional.cross_entropy(outputs["logits"], inputs["labels"], reduction="none")
+
+
+class CheckedCrossEntropy(FunctionLoss):
+    """Is compared with the model's own loss on the first batch."""
+
+    equals_model_loss = True
+
+    def count(self, inputs):
+        return torch.ones_like(inputs["labels"])
 
 
 def test_buffers_that_are_assigned_anew(tmp_path):
@@ -239,6 +251,21 @@ def test_buffers_that_are_assigned_anew(tmp_path):
     with_it = train(poisoned(NAN), tmp_path / "with", copy.deepcopy(model), **flags)
     reference = train_without(tmp_path, model, **flags)
     assert float(with_it.model.passes) == float(reference.model.passes) == with_it.state.global_step
+
+
+def test_nothing_but_bad_batches_under_normalisation_for_a_while(tmp_path):
+    data = Images(22)
+    data.pixels[:8, 0, 0, 0] = NAN
+    flags = {"per_device_train_batch_size": 2, "prune_method": "infobatch", "num_train_epochs": 3}
+    trainer = pruning_trainer(resnet(), data, tmp_path, **flags)
+    trainer.train()
+    assert is_finite(trainer)
+    assert all(bool(torch.isfinite(each).all()) for each in trainer.model.buffers())
+
+
+def test_the_check_of_the_first_batch_leaves_buffers_that_are_assigned_anew(tmp_path):
+    flags = {"per_sample_loss": CheckedCrossEntropy(cross_entropy), "max_steps": 1}
+    assert float(train(Images(22), tmp_path, Counts(), **flags).model.passes) == 1
 
 
 def test_rows_that_cannot_be_told_apart_are_not_taken_for_samples(tmp_path, caplog):
