@@ -23,6 +23,7 @@ from ..common.files import printable
 from .class_folders import read_class_folders
 from .class_labels import ClassNames, class_ids
 from .held_out import stratified_rows
+from .imagenet import find_root, list_places
 from .pictures import decoded, reason, unreadable
 from .sources import load_splits, named_columns, parquet_files, stored_picture, train_and_validation
 
@@ -120,7 +121,7 @@ def load_image_data(
         ValueError: the folder is neither, the data set cannot be loaded, or as in the functions for each kind.
     """
     folder = Path(source).expanduser()
-    if (folder / "train").is_dir():
+    if find_root(folder) is not None:
         return read_image_folder(folder)
     if folder.is_dir():
         return read_image_parquet(folder, image_column, label_column)
@@ -146,7 +147,10 @@ def read_image_folder(folder: str | os.PathLike[str]) -> ImageData:
             training has not.
     """
     _require_pillow()
-    splits, classes = read_class_folders(Path(folder).expanduser().resolve())
+    given = Path(folder).expanduser()
+    root = find_root(given) or given
+    whole = given.resolve() / os.path.relpath(root, given)  # files are named below the folder that was given
+    splits, classes = read_class_folders(whole, list_places(root))
     train, validation = (_table(files, labels) for files, labels in splits)
     return ImageData(train, validation, classes)
 
