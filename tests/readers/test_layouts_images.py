@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import datasets
 import pytest
 
 from hf_dynprune.readers.images import ImageData, load_image_data
@@ -151,6 +152,41 @@ def devkit(root: Path) -> None:
     (folder / "ILSVRC2012_validation_ground_truth.txt").write_text("490\n361\n171\n822\n297\n482\n")
 
 
+# ---- Saved by `datasets` ----
+
+
+def table(labels: list[Any], image: str = "image", label: str = "label", names: tuple[str, ...] = ()):
+    """Rows with a picture and a class; with names, of class labels."""
+    kind = datasets.ClassLabel(names=list(names)) if names else datasets.Dataset.from_dict({"x": labels}).features["x"]
+    pictures = [colours(seed=row) for row in range(len(labels))]
+    features = datasets.Features({image: datasets.Image(), label: kind})
+    return datasets.Dataset.from_dict({image: pictures, label: labels}, features=features)
+
+
+def saved(splits: dict[str, Any] | None = None, name: str = "", **options: Any) -> Callable[[Path], Path]:
+    """A `DatasetDict` that was saved; `name` is the folder below it that the user passes."""
+
+    def build(place: Path) -> Path:
+        parts = splits or {"train": table([0, 1, 1], **options), "validation": table([1, 0], **options)}
+        datasets.DatasetDict(parts).save_to_disk(place / "pets_saved")
+        return place / "pets_saved" / name
+
+    return build
+
+
+def one_by_one(place: Path) -> Path:
+    for name, labels in (("train", [0, 1, 1]), ("test", [1, 0])):
+        table(labels, names=("cat", "dog")).save_to_disk(place / "pets_saved" / name)
+    return place / "pets_saved"
+
+
+def single(place: Path) -> Path:
+    table([0, 1, 1]).save_to_disk(place / "single")
+    return place / "single"
+
+
+SAVED = {"train": [0, 1, 1], "validation": [1, 0], "names": ("cat", "dog")}
+TWO = ("cat", "dog")
 KAGGLE = {"train": [0, 0, 1, 1, 2, 2], "validation": [0, 1, 2, 0, 1, 2], "names": NAMES}
 PETS = {"train": [0, 0, 1, 1], "validation": [0, 1], "names": ("cat", "dog")}
 HIDDEN = r"passed over {} hidden files and folders and those of the system, such as .*{}\."
@@ -373,6 +409,81 @@ LAYOUTS = {
         spoiled(lambda root: (link("train/cat/a", "b")(root), link("train/cat/b", "a")(root))),
         r"train: left out 2 of 6 files, such as .*cat/a\.",
         **PETS,
+    ),
+    # Saved by `datasets`
+    "saved": Layout("a `DatasetDict` of `save_to_disk`", saved(names=TWO), **SAVED),
+    "saved with a test split": Layout(
+        "the same with train and test",
+        saved({"train": table([0, 1, 1], names=TWO), "test": table([1, 0], names=TWO)}),
+        **SAVED,
+    ),
+    "saved one by one": Layout("a folder with a saved `Dataset` for each split", one_by_one, **SAVED),
+    "saved with a format": Layout(
+        "the same with a format for torch",
+        saved({part: table(SAVED[part], names=TWO).with_format("torch") for part in ("train", "validation")}),
+        **SAVED,
+    ),
+    "saved with other columns": Layout(
+        "the same with the columns `img` and `fine`",
+        saved(image="img", label="fine", names=TWO),
+        r"There is no column `label`: `fine` is read, the only one that can be meant\.",
+        **SAVED,
+    ),
+    "saved with numbers": Layout(
+        "the same with numbers in `labels`",
+        saved(label="labels"),
+        r"There is no column `label`: `labels` is read",
+        **{**SAVED, "names": ("0", "1")},
+    ),
+    "saved with strings": Layout(
+        "the same with the classes as strings",
+        saved({"train": table(["cat", "dog", "dog"]), "validation": table(["dog", "cat"])}),
+        **SAVED,
+    ),
+    "saved with two class columns": Layout(
+        "the same with two columns of classes, neither `label`",
+        saved({part: table(SAVED[part], label="fine", names=TWO).add_column(
+            "coarse", SAVED[part], feature=datasets.ClassLabel(names=["x", "y"])) for part in ("train", "validation")}),
+        r"pets_saved train has no column `label`, it has: image, fine, coarse\. Name the right one as `label_column`",
+    ),
+    "saved with other classes in a split": Layout(
+        "the same, one split with the classes in another order",
+        saved({"train": table([0, 1, 1], names=TWO), "test": table([1, 0], names=TWO[::-1])}),
+        r"`label` numbers classes differently: 0 is cat in pets_saved train, dog in pets_saved test\.",
+    ),
+    "saved train alone": Layout(
+        "the same with nothing but train",
+        saved({"train": table([0, 1])}),
+        r"pets_saved needs the split train, and validation, val or test; it has: train\.",
+    ),
+    "saved without labels": Layout(
+        "the same with labels kept back",
+        saved({"train": table([0, 1], names=TWO), "test": table([-1, -1], names=TWO)}),
+        r"pets_saved test\[0\] \(and 1 more\) has no label: ",
+    ),
+    "a saved split": Layout(
+        "one split of it", saved(name="train"), r"pets_saved/train is one split of the data set saved in .*: pass .*"
+    ),
+    "a single saved set": Layout(
+        "a single `Dataset` of `save_to_disk`",
+        single,
+        r"single is a single `Dataset`, as `save_to_disk` writes it, and has no split to measure on\. Save both: "
+        r"`load_from_disk\('.*single'\)\.train_test_split\(0\.1, seed=0\)\.save_to_disk",
+    ),
+    "a saved set with a damaged file": Layout(
+        "the same with a file cut off",
+        spoiled(lambda root: next((root / "train").glob("*.arrow")).write_bytes(b"ARROW1"), saved()),
+        r"pets_saved was written by `save_to_disk` and cannot be read: ",
+    ),
+    "a saved set without a split": Layout(
+        "the same with a folder missing",
+        spoiled(lambda root: shutil.rmtree(root / "validation"), saved()),
+        r"pets_saved was written by `save_to_disk` and cannot be read: FileNotFoundError: ",
+    ),
+    "a saved set with a damaged list": Layout(
+        "the same with a list of splits that is none",
+        spoiled(lambda root: (root / "dataset_dict.json").write_text("[]"), saved()),
+        r"pets_saved was written by `save_to_disk` and cannot be read: ",
     ),
 }  # fmt: skip
 
