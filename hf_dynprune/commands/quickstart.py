@@ -8,12 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from ..decisions.registry import get_policy
-from .common import BatchSize, LearningRate, Model, choose_threads, one_line_errors, split, whole_number
+from .common import BadFiles, BatchSize, LearningRate, Model, choose_threads, one_line_errors, split, whole_number
 
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="Folder with train.parquet and test.parquet (columns image, label). Without it: scikit-learn's digits."
+        help="Folder with train and val, each with a folder per class (ImageNet as it comes); with parquet files; or "
+        "of save_to_disk. Without it: scikit-learn's digits."
     ),
 ]
 TrainSize = Annotated[int | None, typer.Option(help="Training images to use. Without it: all.")]
@@ -56,6 +57,7 @@ def quickstart(
     saving: Saving = 0.32,
     out: Out = Path("quickstart_out"),
     fresh: Fresh = False,
+    bad_files: BadFiles = "refuse",
 ) -> None:
     """Train one small model with and without pruning; table and picture. Finished runs are not repeated.
 
@@ -79,6 +81,7 @@ def quickstart(
             test_size=test_size,
             out=out,
             fresh=fresh,
+            bad_files=bad_files,
         )
 
 

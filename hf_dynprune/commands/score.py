@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from ..records.score_file import new_score_path
-from .common import BatchSize, LearningRate, Model, choose_threads, one_line_errors
+from .common import BadFiles, BatchSize, LearningRate, Model, choose_threads, one_line_errors
 
 Method = Annotated[str, typer.Option(help="forgetting, el2n or grand.")]
 Out = Annotated[Path, typer.Option(help="The score file; what is known of it is written beside it as .json.")]
 Data = Annotated[
     Path | None,
-    typer.Option(help="Folder with train.parquet and test.parquet, as for quickstart. Without it: digits."),
+    typer.Option(help="Folder of images, as for quickstart. Without it: digits."),
 ]
 TrainSize = Annotated[int | None, typer.Option(help="Training images to score. Without it: all.")]
 Epochs = Annotated[
@@ -38,6 +38,7 @@ def score(
     seed: Seed = 0,
     batch_size: BatchSize = 64,
     learning_rate: LearningRate = None,
+    bad_files: BadFiles = "refuse",
 ) -> None:
     """Score every training image once, for the method static: forgetting counts, EL2N or GraNd."""
     with one_line_errors():
@@ -56,5 +57,6 @@ def score(
             data=data,
             train_size=train_size,
             out=out.parent,
+            bad_files=bad_files,
         )
         run_scoring(settings, method, out, epochs, runs)

@@ -18,13 +18,15 @@ from transformers import EvalPrediction, set_seed
 from transformers.trainer_callback import ProgressCallback
 
 from .._version import __version__
+from ..common.checks import check_choice
 from ..compare.results import RANDOM, Arm, RunResult, write_lines
 from ..compare.runs import RESULT_FILE, RunLoop, keep_other_settings
 from ..decisions.plan import EpochInfo
 from ..decisions.policy import PruningPolicy
 from ..decisions.registry import build_policy, get_policy
 from ..metrics import Accuracy
-from ..readers.digits import Images, ImageTask, load_digits_task, load_parquet_task
+from ..readers.digits import Images, ImageTask, load_digits_task
+from ..readers.image_tasks import load_image_task
 from ..trainer import DynPruneTrainer
 from ..training_args import DynPruneTrainingArguments
 from .models import MODELS
@@ -47,11 +49,12 @@ class QuickstartSettings:
         model: "vit" or "resnet".
         learning_rate: peak of the cosine schedule; None: what suits the model.
         saving: share of a run's forward passes that methods whose ratio is free are set to save, in (0, 1).
-        data: folder with train.parquet and test.parquet; None: scikit-learn's digits.
+        data: folder that `load_image_task` reads; None: scikit-learn's digits.
         train_size: training images to use; None: all.
         test_size: test images to use; None: all.
         out: folder for results, table and picture.
         fresh: train again even what `out` has the result of.
+        bad_files: "refuse" or "skip" the images in `data` that cannot be read.
 
     Raises:
         ValueError: naming the field, its value, and what is allowed.
@@ -69,8 +72,10 @@ class QuickstartSettings:
     test_size: int | None = None
     out: Path = Path("quickstart_out")
     fresh: bool = False
+    bad_files: str = "refuse"
 
     def __post_init__(self) -> None:
+        check_choice("bad_files", self.bad_files, ("refuse", "skip"))
         if self.model not in MODELS:
             raise ValueError(f"`model` must be one of {', '.join(MODELS)}, got {self.model!r}.")
         for name, low in (("epochs", 2), ("batch_size", 1), ("train_size", 1), ("test_size", 1)):
@@ -118,11 +123,11 @@ class QuickstartSettings:
                 f"`epochs`. ({error})"
             ) from error
 
-    def task(self) -> ImageTask:
-        """The images that the runs train on and are tested with."""
+    def task(self, in_order: bool = False) -> ImageTask:
+        """The images that the runs train on and are tested with; `in_order` as in `load_image_task`."""
         if self.data is None:
             return load_digits_task(self.train_size, self.test_size)
-        return load_parquet_task(self.data, self.train_size, self.test_size)
+        return load_image_task(self.data, self.train_size, self.test_size, self.bad_files, in_order)
 
 
 # ---- One run ----

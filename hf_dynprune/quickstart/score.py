@@ -20,7 +20,7 @@ def run_scoring(
         settings: images, model and training; `epochs` is the length of the whole run, `seeds[0]` of the first one.
         epochs: epochs of training before scoring; None: all for forgetting, a tenth, at least 1, for the others.
     """
-    task = settings.task()
+    task = settings.task(in_order=True)  # scores belong to positions: those that the example trains in
     if epochs is None and method != "forgetting":
         epochs = max(1, settings.epochs // 10)
     build, _ = MODELS[settings.model]
@@ -36,6 +36,8 @@ def run_scoring(
         runs=runs,
         plain_dataset=Images(*task.train),
     )
+    if task.fingerprint is not None:
+        scores.facts["fingerprint"] = task.fingerprint
     file, facts = scores.save(out), scores.facts
     print(
         f"{len(scores):,} scores, mean {facts['mean']:.3g}, standard deviation {facts['std']:.3g}, in {file}\n"

@@ -1,4 +1,4 @@
-"""The quickstart's images: scikit-learn's digits, or a folder of parquet files, decoded once into memory."""
+"""The quickstart's images, decoded once into memory: scikit-learn's digits, or train.parquet and test.parquet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..common.extras import require
-from .pictures import decoded
+from .decoding import decoded_alike
 
 SPLIT_SEED = 0
 """Chooses the images, the same in every run: the runs' seeds are for weights, order and draws."""
@@ -52,17 +52,28 @@ class Images(Dataset[dict[str, Any]]):
 
 @dataclass(frozen=True)
 class ImageTask:
-    """Training and test images, as arrays that every run wraps anew."""
+    """Training and test images, as arrays that every run wraps anew.
+
+    Args:
+        name: for messages.
+        train: pixels uint8 `[N, C, H, W]` and labels int64 `[N]`.
+        test: the same.
+        flips: whether mirrored images are of the same class.
+        names: of the classes, where they are known.
+        fingerprint: of the training set as the image example reads it, where the order is the same.
+    """
 
     name: str
     train: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
     flips: bool
+    names: tuple[str, ...] = ()
+    fingerprint: str | None = None
 
     @property
     def classes(self) -> int:
-        """Number of classes, from the training labels."""
-        return int(self.train[1].max()) + 1
+        """Number of classes: of their names, or from the training labels."""
+        return len(self.names) or int(self.train[1].max()) + 1
 
     @cached_property
     def digest(self) -> str:
@@ -99,14 +110,22 @@ def load_digits_task(train_size: int | None = None, test_size: int | None = None
     return ImageTask("handwritten digits", (pixels[train], labels[train]), (pixels[test], labels[test]), flips=False)
 
 
-def load_parquet_task(folder: Path, train_size: int | None = None, test_size: int | None = None) -> ImageTask:
+def load_parquet_task(
+    folder: Path, train_size: int | None = None, test_size: int | None = None, bad_files: str = "refuse"
+) -> ImageTask:
     """Images and labels of `train.parquet` and `test.parquet` in a folder, as the `datasets` library writes them.
 
-    Each has a column `image` or `img` of encoded images of one size, and a column `label` or `labels` of class numbers.
-    The sizes are numbers of rows to use of each file, drawn without replacement; None: all.
+    Each has a column `image` or `img` of encoded images, and a column `label` or `labels` of class numbers. The sizes
+    are numbers of rows to use of each file, drawn without replacement; None: all. `bad_files` as in `decoded_alike`.
     """
-    train = _read_parquet(folder / "train.parquet", train_size)
-    test = _read_parquet(folder / "test.parquet", test_size)
+    files = {"train.parquet": train_size, "test.parquet": test_size}
+    rows, labels = {}, {}
+    for name, size in files.items():
+        rows[name], labels[name] = _read_parquet(folder / name, size)
+    arrays = decoded_alike(rows, bad_files)
+    train, test = (
+        (torch.from_numpy(pixels), torch.from_numpy(labels[name][kept])) for name, (pixels, kept) in arrays.items()
+    )
     task = ImageTask(folder.resolve().name, train, test, flips=True)
     if test[0].shape[1:] != train[0].shape[1:]:
         raise ValueError(
@@ -118,30 +137,30 @@ def load_parquet_task(folder: Path, train_size: int | None = None, test_size: in
     return task
 
 
-def _read_parquet(file: Path, size: int | None) -> tuple[Tensor, Tensor]:
-    """Pixels uint8 `[N, C, H, W]` and labels int64 `[N]`."""
+def _read_parquet(file: Path, size: int | None) -> tuple[list[dict[str, Any]], NDArray[np.int64]]:
+    """Rows with `image` and `file`, and the label of each."""
     import pyarrow.parquet as pq
 
     if not file.is_file():
-        raise ValueError(f"There is no {file}: `--data` takes a folder with train.parquet and test.parquet.")
+        raise ValueError(
+            f"There is no {file}: `--data` takes a folder with train.parquet and test.parquet, a folder per class in "
+            "`train` and in `val`, or a `DatasetDict` of `save_to_disk`."
+        )
     table = pq.read_table(file)
     image = next((name for name in ("image", "img") if name in table.column_names), None)
     label = next((name for name in ("label", "labels") if name in table.column_names), None)
     if image is None or label is None:
         has = ", ".join(table.column_names)
         raise ValueError(f"{file} needs a column `image` or `img` and a column `label` or `labels`, it has: {has}.")
-    rows = table.take(chosen_rows(len(table), size, str(file)))
-    size = len(rows)
+    chosen = chosen_rows(len(table), size, str(file))
+    rows = table.take(chosen)
     labels = rows[label].to_numpy()
     if labels.dtype.kind not in "iu" or labels.min() < 0:
         raise ValueError(f"The column `{label}` of {file} must hold class numbers from 0, got {labels.dtype}.")
     require("PIL", "The quickstart needs pillow")
-    print(f"decoding {size:,} images of {file.name}", flush=True)
-    pictures = [_channels_first(value, str(file)) for value in rows[image].to_pylist()]
-    shapes = sorted({picture.shape for picture in pictures})
-    if len(shapes) > 1:
-        raise ValueError(f"The images of {file} must be of one size, got {shapes[0]} and {shapes[-1]} (C, H, W).")
-    return torch.from_numpy(np.stack(pictures)), torch.from_numpy(labels.astype(np.int64))
+    stored = [each if isinstance(each, dict) else {"bytes": each, "path": None} for each in rows[image].to_pylist()]
+    places = [f"{file}[{row}]" for row in chosen.tolist()]
+    return [{"image": each, "file": place} for each, place in zip(stored, places, strict=True)], labels.astype(np.int64)
 
 
 def chosen_rows(available: int, size: int | None, where: str) -> NDArray[np.int64]:
@@ -154,12 +173,6 @@ def chosen_rows(available: int, size: int | None, where: str) -> NDArray[np.int6
     """
     size = _checked_size(size, available, where)
     return np.random.default_rng(SPLIT_SEED).permutation(available)[:size]
-
-
-def _channels_first(stored: Any, where: str) -> NDArray[np.uint8]:
-    """`[C, H, W]` of an encoded image: one channel for grey ones, three for all others."""
-    array = decoded(stored if isinstance(stored, dict) else {"bytes": stored, "path": None}, where, keeps_grey=True)
-    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
 def _checked_size(size: int | None, available: int, where: str) -> int:

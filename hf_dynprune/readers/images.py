@@ -30,6 +30,9 @@ from .sources import load_splits, named_columns, parquet_files, stored_picture, 
 
 ENCODED = datasets.Image(decode=False)
 
+CLASS_FOLDERS = "a folder per class in `train` and in `val`"
+"""What a folder without parquet files may hold, for messages."""
+
 
 @dataclass(frozen=True)
 class ImageData(ClassNames):
@@ -176,7 +179,7 @@ def read_image_parquet(
     """
     _require_pillow()
     folder = Path(source).expanduser().resolve()
-    files = parquet_files(folder, "a folder per class in `train` and in `val`")
+    files = parquet_files(folder, CLASS_FOLDERS)
     problem = f"The parquet files of {folder.name} cannot be read"
     splits = load_splits(problem, "parquet", data_files=files, class_columns=[label_column])
     return _of_splits(splits, folder.name, image_column, label_column)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,19 @@ def unreadable() -> tuple[type[Exception], ...]:
 def reason(error: Exception, where: str) -> str:
     """What an error says, without the place that its message may begin with."""
     return str(error).removeprefix(f"{where}: ") or type(error).__name__
+
+
+def refusal(problems: Sequence[str], among: int, advice: str) -> str:
+    """The message about pictures that cannot be read, of so many: the first five and their number.
+
+    `advice` is the flag that leaves them out.
+    """
+    more = f"\n  and {len(problems) - 5:,} more" if len(problems) > 5 else ""
+    return (
+        f"{len(problems):,} of {among:,} images cannot be read:\n  "
+        + "\n  ".join(problems[:5])
+        + f"{more}\nRepair or remove them, or leave them out with `{advice}`."
+    )
 
 
 def decoded(stored: Mapping[str, Any] | None, where: str, keeps_grey: bool = False) -> NDArray[np.uint8]:

@@ -113,7 +113,7 @@ def _stated_classes(*arguments: Any, columns: Sequence[str], **options: Any) -> 
     parts = datasets.load_dataset_builder(*arguments, **options).config.data_files or {}
     files = [str(file) for part in parts.values() for file in part if str(file).endswith(".parquet")]
     with ThreadPoolExecutor(16) as pool:  # the hub answers late
-        by_file = dict(zip(files, pool.map(_features, files), strict=True))
+        by_file = dict(zip(files, pool.map(features_of, files), strict=True))
     stated: dict[str, dict[str, Classes]] = {column: {} for column in columns}
     for column in columns:
         for file, features in by_file.items():
@@ -125,7 +125,7 @@ def _stated_classes(*arguments: Any, columns: Sequence[str], **options: Any) -> 
     return stated
 
 
-def _features(file: str) -> datasets.Features:
+def features_of(file: str) -> datasets.Features:
     """Columns of a parquet file, here or on the hub; its rows are not read."""
     with fsspec.open(file) as content:
         return datasets.Features.from_arrow_schema(pyarrow.parquet.read_schema(content))

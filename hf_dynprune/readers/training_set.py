@@ -11,6 +11,7 @@ import torch
 from ..records.sample_log import SampleLog
 from ..serving.labels import class_labels, dataset_fingerprint
 from .digits import Images, chosen_rows, load_digits_task
+from .image_tasks import has_numbers, read_own_images
 from .images import load_digit_images, load_image_data
 from .sources import load_splits
 
@@ -70,14 +71,18 @@ Known = tuple[Any, datasets.Dataset]
 
 
 def _of_quickstart(source: str, size: int) -> Known:
-    """The first images of the digits, or those drawn of `train.parquet`."""
+    """The first images of the digits, or those drawn of a folder's training images."""
     if source == DIGITS:
         return Images(*load_digits_task(size).train), load_digit_images().train.select(range(size))
-    file = Path(source) / "train.parquet"
-    if not file.is_file():
-        raise ValueError(f"there is no {file}.")
-    rows = _parquet(file)
-    rows = rows.select(chosen_rows(len(rows), size, str(file)))
+    folder = Path(source)
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}.")
+    if has_numbers(folder):
+        rows = _parquet(folder / "train.parquet")
+        rows = rows.select(chosen_rows(len(rows), size, str(folder / "train.parquet")))
+    else:
+        data = read_own_images(folder)
+        rows = data.subset(None if len(data.train) == size else size, None).train
     return Images(torch.empty(size, 0), torch.from_numpy(class_labels(rows).astype("int64"))), rows
 
 

@@ -18,7 +18,7 @@ from ..common.files import write_atomically
 from ..common.reading import read_json
 from ..common.secrets import hidden_in
 from .images import ImageData
-from .pictures import check_end, decoded, reason, unreadable
+from .pictures import check_end, decoded, reason, refusal, unreadable
 
 MANY_IMAGES = 5_000
 """From so many on, a bar shows how far a check is."""
@@ -66,12 +66,7 @@ def without_bad(
             write_atomically(shared, json.dumps({"facts": asked, "bad": found}, indent=1).encode())
     problems = [problem for bad in found.values() for problem in bad.values()]
     if problems and action == "refuse":
-        more = f"\n  and {len(problems) - 5:,} more" if len(problems) > 5 else ""
-        raise ValueError(
-            f"{len(problems):,} of {len(data.train) + len(data.validation):,} images cannot be read:\n  "
-            + "\n  ".join(problems[:5])
-            + f"{more}\nRepair or remove them, or leave them out with `--bad_files skip`."
-        )
+        raise ValueError(refusal(problems, len(data.train) + len(data.validation), "--bad_files skip"))
     good = {split: _without(getattr(data, split), bad) for split, bad in found.items() if bad}
     return dataclasses.replace(data, **good) if good else data, problems
 

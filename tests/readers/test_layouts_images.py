@@ -10,21 +10,40 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import datasets
 import pytest
 
 from hf_dynprune.readers.images import ImageData, load_image_data
 from hf_dynprune.readers.unreadable import without_bad
-from tests.support.image_files import colours, encoded
+from tests.support.image_layouts import (
+    CLS_LOC,
+    CRANE,
+    MACHINE,
+    SYNSETS,
+    TENCH,
+    WNIDS,
+    adding,
+    archive,
+    devkit,
+    kaggle,
+    link,
+    linked_archive,
+    linked_class,
+    linked_files,
+    more_cats,
+    one_by_one,
+    put,
+    saved,
+    single,
+    solution,
+    spoiled,
+    table,
+)
 
 pytestmark = pytest.mark.usefixtures("own_datasets_cache", "no_datasets_bars")
 
-TENCH, CRANE, MACHINE = "n01440764", "n02012849", "n03126707"
-WNIDS = (TENCH, CRANE, MACHINE)
-CLS_LOC = "ILSVRC/Data/CLS-LOC"
-SYNSETS = f"{TENCH} tench, Tinca tinca\n{CRANE} crane\n{MACHINE} crane\nn99999999 café\n"
 NAMES = ("tench", f"crane ({CRANE})", f"crane ({MACHINE})")
 
 
@@ -46,143 +65,6 @@ class Layout(NamedTuple):
     train: list[int] | None = None
     validation: list[int] | None = None
     names: tuple[str, ...] | None = None
-
-
-def put(file: Path, seed: int = 0) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(encoded(colours(seed=seed), "jpeg"))
-
-
-def archive(place: Path, below: str = CLS_LOC, train: tuple[str, ...] = WNIDS, count: int = 6) -> Path:
-    """Kaggle's ImageNet: two pictures of each class to train on, a flat `val` and `test`; without its lists."""
-    data = place / "imagenet" / below
-    for wnid in train:
-        for row in range(2):
-            put(data / "train" / wnid / f"{wnid}_{row}.JPEG", row)
-    for row in range(count):
-        put(data / "val" / f"ILSVRC2012_val_{row + 1:08d}.JPEG", row)
-        put(data / "test" / f"ILSVRC2012_test_{row + 1:08d}.JPEG", row)
-    return place / "imagenet"
-
-
-def solution(count: int = 6, wnids: tuple[str, ...] = WNIDS) -> str:
-    """Rows in another order than the files; every second picture shows two objects of its class."""
-    rows = [
-        f"ILSVRC2012_val_{row + 1:08d},{' '.join([f'{wnids[row % len(wnids)]} 1 2 30 40'] * (1 + row % 2))} "
-        for row in reversed(range(count))
-    ]
-    return "ImageId,PredictionString\n" + "\n".join(rows) + "\n"
-
-
-def kaggle(lists: str = "", name: str = "", content: bytes | None = None, **options: Any) -> Callable[[Path], Path]:
-    """The archive with its lists in the folder `lists`; `name` is the folder below it that the user passes."""
-
-    def build(place: Path) -> Path:
-        root = archive(place, **options)
-        (root / lists / "LOC_val_solution.csv").write_bytes(solution().encode() if content is None else content)
-        (root / lists / "LOC_synset_mapping.txt").write_text(SYNSETS, encoding="utf-8")
-        return root / name
-
-    return build
-
-
-def spoiled(change: Callable[[Path], Any], build: Callable[[Path], Path] | None = None) -> Callable[[Path], Path]:
-    """A good layout after this has been done to its folder."""
-
-    def spoil(place: Path) -> Path:
-        root = (build or pets)(place)
-        change(root)
-        return root
-
-    return spoil
-
-
-def pets(place: Path) -> Path:
-    for split, count in (("train", 2), ("val", 1)):
-        for label, kind in enumerate(("cat", "dog")):
-            for row in range(count):
-                put(place / "pets" / split / kind / f"{row}.jpg", 10 * label + row)
-    return place / "pets"
-
-
-def adding(*files: str) -> Callable[[Path], Path]:
-    """Cats and dogs, and these files, which nobody wants to train on."""
-    return spoiled(lambda root: [put(root / file, 7) for file in files])
-
-
-def link(name: str, target: str) -> Callable[[Path], None]:
-    """A link of this name below the folder; the target is relative to where the link lies."""
-    return lambda root: (root / name).symlink_to(target, target_is_directory=True)
-
-
-def linked_class(root: Path) -> None:
-    shutil.move(root / "train" / "dog", root.parent / "dogs")
-    (root / "train" / "dog").symlink_to(root.parent / "dogs")
-
-
-def more_cats(root: Path) -> None:
-    """A folder elsewhere, which holds a link back to itself and one into the split."""
-    put(root.parent / "more" / "deep" / "a.jpg")
-    (root.parent / "more" / "again").symlink_to(root.parent / "more")
-    (root.parent / "more" / "back").symlink_to(root / "train")
-    (root / "train" / "cat" / "more").symlink_to(root.parent / "more")
-
-
-def linked_files(root: Path) -> None:
-    """A subset of classes made of links to files, as people make ImageNet-100."""
-    for file in sorted((root / "train").glob("*/*")):
-        moved = file.rename(root.parent / f"{file.parent.name}_{file.name}")
-        file.symlink_to(moved)
-
-
-def linked_archive(place: Path) -> Path:
-    """ILSVRC lies on another disk; the lists were unpacked beside the link."""
-    root = archive(place)
-    (place / "disk").mkdir()
-    (root / "ILSVRC").rename(place / "disk" / "ILSVRC")
-    (root / "ILSVRC").symlink_to(place / "disk" / "ILSVRC")
-    (root / "LOC_val_solution.csv").write_text(solution())
-    (root / "LOC_synset_mapping.txt").write_text(SYNSETS)
-    return root
-
-
-def devkit(root: Path) -> None:
-    folder = root / "ILSVRC2012_devkit_t12" / "data"
-    folder.mkdir(parents=True)
-    (folder / "ILSVRC2012_validation_ground_truth.txt").write_text("490\n361\n171\n822\n297\n482\n")
-
-
-# ---- Saved by `datasets` ----
-
-
-def table(labels: list[Any], image: str = "image", label: str = "label", names: tuple[str, ...] = ()):
-    """Rows with a picture and a class; with names, of class labels."""
-    kind = datasets.ClassLabel(names=list(names)) if names else datasets.Dataset.from_dict({"x": labels}).features["x"]
-    pictures = [colours(seed=row) for row in range(len(labels))]
-    features = datasets.Features({image: datasets.Image(), label: kind})
-    return datasets.Dataset.from_dict({image: pictures, label: labels}, features=features)
-
-
-def saved(splits: dict[str, Any] | None = None, name: str = "", **options: Any) -> Callable[[Path], Path]:
-    """A `DatasetDict` that was saved; `name` is the folder below it that the user passes."""
-
-    def build(place: Path) -> Path:
-        parts = splits or {"train": table([0, 1, 1], **options), "validation": table([1, 0], **options)}
-        datasets.DatasetDict(parts).save_to_disk(place / "pets_saved")
-        return place / "pets_saved" / name
-
-    return build
-
-
-def one_by_one(place: Path) -> Path:
-    for name, labels in (("train", [0, 1, 1]), ("test", [1, 0])):
-        table(labels, names=("cat", "dog")).save_to_disk(place / "pets_saved" / name)
-    return place / "pets_saved"
-
-
-def single(place: Path) -> Path:
-    table([0, 1, 1]).save_to_disk(place / "single")
-    return place / "single"
 
 
 SAVED = {"train": [0, 1, 1], "validation": [1, 0], "names": ("cat", "dog")}
@@ -414,13 +296,13 @@ LAYOUTS = {
     "saved": Layout("a `DatasetDict` of `save_to_disk`", saved(names=TWO), **SAVED),
     "saved with a test split": Layout(
         "the same with train and test",
-        saved({"train": table([0, 1, 1], names=TWO), "test": table([1, 0], names=TWO)}),
+        saved(lambda: {"train": table([0, 1, 1], names=TWO), "test": table([1, 0], names=TWO)}),
         **SAVED,
     ),
     "saved one by one": Layout("a folder with a saved `Dataset` for each split", one_by_one, **SAVED),
     "saved with a format": Layout(
         "the same with a format for torch",
-        saved({part: table(SAVED[part], names=TWO).with_format("torch") for part in ("train", "validation")}),
+        saved(lambda: {part: table(SAVED[part], names=TWO).with_format("torch") for part in ("train", "validation")}),
         **SAVED,
     ),
     "saved with other columns": Layout(
@@ -437,28 +319,28 @@ LAYOUTS = {
     ),
     "saved with strings": Layout(
         "the same with the classes as strings",
-        saved({"train": table(["cat", "dog", "dog"]), "validation": table(["dog", "cat"])}),
+        saved(lambda: {"train": table(["cat", "dog", "dog"]), "validation": table(["dog", "cat"])}),
         **SAVED,
     ),
     "saved with two class columns": Layout(
         "the same with two columns of classes, neither `label`",
-        saved({part: table(SAVED[part], label="fine", names=TWO).add_column(
+        saved(lambda: {part: table(SAVED[part], label="fine", names=TWO).add_column(
             "coarse", SAVED[part], feature=datasets.ClassLabel(names=["x", "y"])) for part in ("train", "validation")}),
         r"pets_saved train has no column `label`, it has: image, fine, coarse\. Name the right one as `label_column`",
     ),
     "saved with other classes in a split": Layout(
         "the same, one split with the classes in another order",
-        saved({"train": table([0, 1, 1], names=TWO), "test": table([1, 0], names=TWO[::-1])}),
+        saved(lambda: {"train": table([0, 1, 1], names=TWO), "test": table([1, 0], names=TWO[::-1])}),
         r"`label` numbers classes differently: 0 is cat in pets_saved train, dog in pets_saved test\.",
     ),
     "saved train alone": Layout(
         "the same with nothing but train",
-        saved({"train": table([0, 1])}),
+        saved(lambda: {"train": table([0, 1])}),
         r"pets_saved needs the split train, and validation, val or test; it has: train\.",
     ),
     "saved without labels": Layout(
         "the same with labels kept back",
-        saved({"train": table([0, 1], names=TWO), "test": table([-1, -1], names=TWO)}),
+        saved(lambda: {"train": table([0, 1], names=TWO), "test": table([-1, -1], names=TWO)}),
         r"pets_saved test\[0\] \(and 1 more\) has no label: ",
     ),
     "a saved split": Layout(
