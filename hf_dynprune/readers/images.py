@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..common.extras import require
 from ..common.files import printable
+from ..records.data_source import DataSource
 from .class_folders import read_class_folders
 from .class_labels import ClassNames, class_ids
 from .held_out import stratified_rows
@@ -37,6 +38,7 @@ class ImageData(ClassNames):
         train: rows `image` (`{"bytes", "path"}`, encoded), `label` (class id) and `file` (where the row is from).
         validation: the same.
         classes: name of each class id from 0, all different.
+        source: how a run file describes the training rows; None where that was not asked for.
 
     Example:
         >>> from hf_dynprune.readers.images import load_digit_images
@@ -48,6 +50,7 @@ class ImageData(ClassNames):
     train: datasets.Dataset
     validation: datasets.Dataset
     classes: tuple[str, ...]
+    source: DataSource | None = None
 
     def __post_init__(self) -> None:
         self.check_names()
@@ -147,7 +150,7 @@ def read_image_folder(folder: str | os.PathLike[str]) -> ImageData:
     """
     _require_pillow()
     splits, classes = read_class_folders(Path(folder).expanduser().resolve())
-    train, validation = (_table(files, labels) for files, labels in splits)
+    train, validation = (_named(_table(files, labels), classes) for files, labels in splits)
     return ImageData(train, validation, classes)
 
 
@@ -199,6 +202,12 @@ def _table(images: Sequence[Any], labels: Sequence[int], where: str | None = Non
         stored = [{"bytes": content, "path": None} for content in images]
         named = [f"{where}[{row}]" for row in range(len(images))]
     return datasets.Dataset.from_dict({"image": stored, "label": list(labels), "file": named}, features=features)
+
+
+def _named(rows: datasets.Dataset, classes: Sequence[str]) -> datasets.Dataset:
+    """The rows with the names of the classes in the column of labels, unless two are alike, which is refused later."""
+    alike = len(set(classes)) < len(classes)
+    return rows if alike else rows.cast_column("label", datasets.ClassLabel(names=list(classes)))
 
 
 def _of_splits(splits: Mapping[str, datasets.Dataset], source: str, image_column: str, label_column: str) -> ImageData:
