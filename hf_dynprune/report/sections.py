@@ -307,8 +307,8 @@ def _why_no_classes(samples: SampleStatistics) -> str:
         kinds = len(np.unique(samples.labels))
         return (
             f"The labels are known, but there are {kinds:,} different ones among {samples.num_samples:,} samples, "
-            "fewer than two samples for each, and nothing names them or says that they are classes. `hf-dynprune scores` "
-            "has the label of each sample."
+            "fewer than two samples for each, and nothing names them or says that they are classes. `hf-dynprune "
+            "scores` has the label of each sample."
         )
     text = "The training set has no column or attribute of class numbers, `label` or `labels`."
     if samples.class_names:
