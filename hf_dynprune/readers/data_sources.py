@@ -110,7 +110,7 @@ def described(
     root = _root(source)
     kept = set(_places(train, root)) if before is not None else set()
     skipped = () if before is None else tuple(place for place in _places(before, root) if place not in kept)
-    name = OWN_NAMES[reader] if source is None else Path(source).name if root else source
+    name = OWN_NAMES[reader] if source is None else Path(root).name if root else source
     return DataSource(reader, printable(name), dict(settings), len(train), _digests(train, root), skipped)
 
 
@@ -130,6 +130,10 @@ def read_again(source: str, told: DataSource) -> TrainingSet:
         found = read(source, **told.settings)
     except TypeError as error:  # a setting that the reader has not, from another version
         raise ValueError(f"The settings in the run file do not fit the reader {told.reader}: {error}.") from error
+    except ValueError as error:
+        if Path(source).expanduser().exists() or source == told.name:
+            raise
+        raise ValueError(f"there is no folder {source}; the run was trained on {told.name}. ({error})") from error
     found = _without(found, told.skipped, _root(source))
     _check(found.rows, told, _root(source))
     return found

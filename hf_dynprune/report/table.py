@@ -88,7 +88,8 @@ def _own_columns(found: SampleStatistics) -> datasets.Dataset:
 
 
 def _joined(table: datasets.Dataset, dataset: datasets.Dataset) -> datasets.Dataset:
-    """The columns of both tables side by side, each under a name of its own."""
+    """The columns of both tables side by side, each under a name of its own, those of the table first."""
+    own = table.column_names
     if "label" in dataset.column_names and _same_or_unknown_labels(table, dataset):
         table = table.remove_columns("label")  # the data set's has the names of the classes
     taken = set(table.column_names)
@@ -96,7 +97,8 @@ def _joined(table: datasets.Dataset, dataset: datasets.Dataset) -> datasets.Data
         if PREFIX + name in {*taken, *dataset.column_names}:
             raise ValueError(f"The data set's columns `{name}` and `{PREFIX}{name}` would get one name: rename one.")
         dataset = dataset.rename_column(name, PREFIX + name)
-    return datasets.concatenate_datasets([table, dataset], axis=1)
+    both = datasets.concatenate_datasets([table, dataset], axis=1)
+    return both.select_columns(list(dict.fromkeys([*own, *both.column_names])))
 
 
 def _same_or_unknown_labels(table: datasets.Dataset, dataset: datasets.Dataset) -> bool:
