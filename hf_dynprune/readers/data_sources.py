@@ -190,9 +190,15 @@ def _sized_places(rows: datasets.Dataset, root: str) -> list[str]:
     places = _places(rows, root)
     if not root or not places or places[0].startswith("["):
         return places
-    with ThreadPoolExecutor(16) as pool:  # for disks that answer late
-        sizes = pool.map(_size, rows.select_columns("file").with_format(None)[:]["file"], chunksize=256)
-        return [f"{place} {size}" for place, size in zip(places, sizes, strict=True)]
+    files = rows.select_columns("file").with_format(None)[:]["file"]
+    parts = [files[start : start + 1000] for start in range(0, len(files), 1000)]
+    with ThreadPoolExecutor(16) as pool:  # for disks that answer late; a task for each file would cost more than it
+        sizes = [size for part in pool.map(_sizes, parts) for size in part]
+    return [f"{place} {size}" for place, size in zip(places, sizes, strict=True)]
+
+
+def _sizes(files: Iterable[str]) -> list[int]:
+    return [_size(file) for file in files]
 
 
 def _size(file: str) -> int:

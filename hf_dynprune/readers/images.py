@@ -150,7 +150,7 @@ def read_image_folder(folder: str | os.PathLike[str]) -> ImageData:
     """
     _require_pillow()
     splits, classes = read_class_folders(Path(folder).expanduser().resolve())
-    train, validation = (_named(_table(files, labels), classes) for files, labels in splits)
+    train, validation = (_table(files, labels, classes=classes) for files, labels in splits)
     return ImageData(train, validation, classes)
 
 
@@ -193,21 +193,22 @@ def load_digit_images() -> ImageData:
 # ---- Tables ----
 
 
-def _table(images: Sequence[Any], labels: Sequence[int], where: str | None = None) -> datasets.Dataset:
-    """Files by path, which name themselves, or encoded pictures, named by number."""
-    features = datasets.Features(image=ENCODED, label=datasets.Value("int64"), file=datasets.Value("string"))
+def _table(
+    images: Sequence[Any], labels: Sequence[int], where: str | None = None, classes: Sequence[str] = ()
+) -> datasets.Dataset:
+    """Files by path, which name themselves, or encoded pictures, named by number; with the names of the classes.
+
+    Of names that are there twice none is taken: `ImageData` refuses them with a message.
+    """
+    is_named = bool(classes) and len(set(classes)) == len(classes)
+    label = datasets.ClassLabel(names=list(classes)) if is_named else datasets.Value("int64")
+    features = datasets.Features(image=ENCODED, label=label, file=datasets.Value("string"))
     if where is None:
         stored, named = [stored_picture(file) for file in images], [printable(file) for file in images]
     else:
         stored = [{"bytes": content, "path": None} for content in images]
         named = [f"{where}[{row}]" for row in range(len(images))]
     return datasets.Dataset.from_dict({"image": stored, "label": list(labels), "file": named}, features=features)
-
-
-def _named(rows: datasets.Dataset, classes: Sequence[str]) -> datasets.Dataset:
-    """The rows with the names of the classes in the column of labels, unless two are alike, which is refused later."""
-    alike = len(set(classes)) < len(classes)
-    return rows if alike else rows.cast_column("label", datasets.ClassLabel(names=list(classes)))
 
 
 def _of_splits(splits: Mapping[str, datasets.Dataset], source: str, image_column: str, label_column: str) -> ImageData:

@@ -294,12 +294,18 @@ def _classes(samples: SampleStatistics) -> Section:
     pictures.append(
         Picture("class_spread", png_of(draw_class_spread(samples.epochs, samples.kept_by_class)), spread_alt)
     )
-    tables = []
+    return Section(title, [how, shows], pictures, _extreme_classes(samples, names, shares))
+
+
+def _extreme_classes(samples: SampleStatistics, names: Sequence[str], shares: NDArray[np.float64]) -> list[Table]:
+    """Tables of the least and most kept classes, where there are too many to name all in the chart."""
+    tables: list[Table] = []
+    order = np.argsort(shares, kind="stable")
     if len(names) > MOST_NAMED_CLASSES:
         for caption, numbers in (("The least kept classes", order[:10]), ("The most kept classes", order[::-1][:10])):
             rows = [[names[number], f"{samples.class_sizes[number]:,}", f"{shares[number]:.1%}"] for number in numbers]
             tables.append(Table(["class", "samples", "kept"], rows, caption=caption))
-    return Section(title, [how, shows], pictures, tables)
+    return tables
 
 
 def _why_no_classes(samples: SampleStatistics) -> str:
