@@ -22,6 +22,7 @@ and transformers 5.15 or newer.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -54,7 +55,9 @@ from hf_dynprune.losses.segmentation import pixel_losses
 from hf_dynprune.metrics import MeanIoU, predicted_classes
 from hf_dynprune.quickstart.example_runs import run_all
 from hf_dynprune.quickstart.progress import show_progress
+from hf_dynprune.readers.data_sources import described
 from hf_dynprune.readers.segmentation import SegmentationData, load_digit_scenes, load_segmentation_data
+from hf_dynprune.training.data_note import DataNote
 
 # ---- Settings ----
 
@@ -131,16 +134,23 @@ def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArgum
 def load_data(example: ExampleArguments) -> SegmentationData:
     """The images and masks."""
     if example.data is None:
-        return load_digit_scenes(train_size=600, validation_size=200, size=32, digits=3)
-    names = example.classes.split(",") if example.classes else None
-    return load_segmentation_data(
-        example.data,
-        example.image_column,
-        example.annotation_column,
-        classes=int(names[0]) if names and len(names) == 1 and names[0].isdigit() else names,
-        ignored=[int(value) for value in example.ignored.split(",") if value],
-        reduce_labels=example.reduce_labels,
-    )
+        reader: str = "digit scenes"
+        settings: dict[str, Any] = {"train_size": 600, "validation_size": 200, "size": 32, "digits": 3}
+        data = load_digit_scenes(**settings)
+    else:
+        names = example.classes.split(",") if example.classes else None
+        reader, settings = (
+            "segmentation",
+            {
+                "image_column": example.image_column,
+                "annotation_column": example.annotation_column,
+                "classes": int(names[0]) if names and len(names) == 1 and names[0].isdigit() else names,
+                "ignored": [int(value) for value in example.ignored.split(",") if value],
+                "reduce_labels": example.reduce_labels,
+            },
+        )
+        data = load_segmentation_data(example.data, **settings)
+    return dataclasses.replace(data, source=described(reader, example.data, data.train, settings))
 
 
 def pairs(data: SegmentationData, rows: dict[str, list[Any]]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -292,7 +302,7 @@ def train(example: ExampleArguments, run: PlannedRun, data: SegmentationData, pi
         processing_class=processor,
         compute_metrics=MeanIoU(len(data.classes), class_names=data.classes).batch_metrics,
         preprocess_logits_for_metrics=predicted_classes,
-        callbacks=[kept],
+        callbacks=[kept, DataNote(data.source)],
     )
     show_progress(trainer, f"{run.name}, seed {args.seed}", "mean_iou")
     trainer.train(resume_from_checkpoint=newest_usable_checkpoint(args.output_dir))

@@ -165,7 +165,8 @@ class EpochPruning:
         self._writer.write(run.history)
         self._sample_logging = SampleLogging()
         if context.flags.prune_sample_log and self.prunes:
-            self._sample_logging.begin(folder, context.train_dataset, run)
+            config = getattr(context.plain_model, "config", None)
+            self._sample_logging.begin(folder, context.train_dataset, config, run)
 
     def identity(self, step: LossStep) -> EpochRunIdentity:
         """What must be the same when this run is resumed."""
