@@ -1,4 +1,4 @@
-"""Data for image classification: a folder per class, parquet files, hub data sets, or embedded digits.
+"""Data for image classification: a folder per class, parquet files, saved or hub data sets, or embedded digits.
 
 Every loader gives an `ImageData`, whose rows hold an encoded picture (`image`), a class id (`label`) and where they are
 from (`file`); `ImageData.picture` reads a row as an array. Pictures are decoded when a row is read.
@@ -24,7 +24,9 @@ from ..records.data_source import DataSource
 from .class_folders import read_class_folders
 from .class_labels import ClassNames, class_ids
 from .held_out import stratified_rows
+from .imagenet import find_root, list_places
 from .pictures import decoded, reason, unreadable
+from .saved import check_split_classes, found_columns, is_saved, saved_splits
 from .sources import load_splits, named_columns, parquet_files, stored_picture, train_and_validation
 
 ENCODED = datasets.Image(decode=False)
@@ -112,7 +114,7 @@ class ImageData(ClassNames):
 def load_image_data(
     source: str | os.PathLike[str], image_column: str = "image", label_column: str = "label"
 ) -> ImageData:
-    """Data of a folder (a folder per class, or parquet files) or else of the hub, by name.
+    """Data of a folder (a folder per class, parquet files, or of `save_to_disk`) or else of the hub, by name.
 
     Args:
         source: existing folder, or the name of a hub data set with the splits train and validation, val or test.
@@ -120,10 +122,12 @@ def load_image_data(
         label_column: name of the column of classes: numbers from 0, or names.
 
     Raises:
-        ValueError: the folder is neither, the data set cannot be loaded, or as in the functions for each kind.
+        ValueError: the folder is none of these, the data set cannot be loaded, or as in the functions for each kind.
     """
     folder = Path(source).expanduser()
-    if (folder / "train").is_dir():
+    if is_saved(folder):
+        return read_saved_images(folder, image_column, label_column)
+    if find_root(folder) is not None:
         return read_image_folder(folder)
     if folder.is_dir():
         return read_image_parquet(folder, image_column, label_column)
@@ -140,16 +144,20 @@ def read_image_folder(folder: str | os.PathLike[str]) -> ImageData:
     """Pictures in a folder per class: `train/<class>/*.JPEG` and `val/<class>/*.JPEG`, as ImageNet is unpacked.
 
     The classes are the folders of `train` by name, at any depth below them; the other split is `validation`, `val`,
-    `valid` or `test`. Two layouts are known beside it: Tiny ImageNet's `val/val_annotations.txt`, and the names of
-    wnids in `LOC_synset_mapping.txt` or `words.txt` beside `train`. No file is opened. How many are left out, because
-    of their names' endings or since they are in no class, is said.
+    `valid` or `test`. Known beside it are Tiny ImageNet's `val/val_annotations.txt`; Kaggle's ImageNet, by the folder
+    of the archive or one below it, with a flat `val` whose classes are in `LOC_val_solution.csv`; and the names of
+    wnids in `LOC_synset_mapping.txt` or `words.txt`. No picture is opened. Hidden files and folders and those of the
+    system are passed over, linked folders followed unless they lead back. How many are left out, and why, is said.
 
     Raises:
-        ValueError: a split or its pictures are missing, a class has none to train on, or validation has a class that
-            training has not.
+        ValueError: a split or its pictures are missing, a class has none to train on, validation has a class that
+            training has not, or nothing says the classes of its pictures.
     """
     _require_pillow()
-    splits, classes = read_class_folders(Path(folder).expanduser().resolve())
+    given = Path(folder).expanduser()
+    root = find_root(given) or given
+    whole = given.resolve() / os.path.relpath(root, given)  # files are named below the folder that was given
+    splits, classes = read_class_folders(whole, list_places(root))
     train, validation = (_table(files, labels, classes=classes) for files, labels in splits)
     return ImageData(train, validation, classes)
 
@@ -175,6 +183,26 @@ def read_image_parquet(
     problem = f"The parquet files of {folder.name} cannot be read"
     splits = load_splits(problem, "parquet", data_files=files, class_columns=[label_column])
     return _of_splits(splits, folder.name, image_column, label_column)
+
+
+def read_saved_images(
+    folder: str | os.PathLike[str], image_column: str = "image", label_column: str = "label"
+) -> ImageData:
+    """Pictures and labels of a `DatasetDict` that `save_to_disk` wrote, or of a folder with a saved one per split.
+
+    Where the columns are not named and have other names, the only one that holds pictures is read, and the only one of
+    class labels, or else of whole numbers or strings.
+
+    Raises:
+        ValueError: it holds no two splits, cannot be read, or as in `read_image_parquet`.
+    """
+    _require_pillow()
+    place = Path(folder).expanduser().resolve()
+    splits = saved_splits(place)
+    pairs = train_and_validation(splits, place.name)
+    image, label = found_columns(pairs[0][0].features, image_column, label_column)
+    check_split_classes({where: part for part, where in pairs}, label)
+    return _of_splits(splits, place.name, image, label)
 
 
 def load_digit_images() -> ImageData:

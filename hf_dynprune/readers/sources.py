@@ -88,7 +88,7 @@ def load_splits(
 ) -> Mapping[str, datasets.Dataset]:
     """What `datasets.load_dataset` gives; whatever it raises becomes a `ValueError` that begins with the problem.
 
-    Parquet files must number the classes in `class_columns` alike, see `_check_classes`.
+    Parquet files must number the classes in `class_columns` alike, see `check_classes`.
 
     Raises:
         ValueError: it cannot be loaded, or the files number classes differently.
@@ -100,7 +100,7 @@ def load_splits(
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"{problem}: {type(error).__name__}: {reason}") from error
     for column, by_file in stated.items():
-        _check_classes(column, by_file)
+        check_classes(column, by_file)
     return loaded
 
 
@@ -131,7 +131,7 @@ def _features(file: str) -> datasets.Features:
         return datasets.Features.from_arrow_schema(pyarrow.parquet.read_schema(content))
 
 
-def _check_classes(column: str, by_file: Mapping[str, Classes]) -> None:
+def check_classes(column: str, by_file: Mapping[str, Classes]) -> None:
     """Raise where files number the classes differently: `datasets` reads all with the names of the first one."""
     first, *others = by_file or [""]
     for other in others:

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.data_pipeline [--images 600] [--rounds 5]
 
-JPEG pictures of ImageNet's usual sizes (`tests.support.trees`), two workers, batches of 32, 224 x 224. In each round both
-ways run once, one after the other; ratios are of one round. transformers' own example augments with torchvision,
+JPEG pictures of ImageNet's usual sizes (`tests.support.trees`), two workers, batches of 32, 224 x 224. In each round
+both ways run once, one after the other; ratios are of one round. transformers' own example augments with torchvision,
 which the project does without: the row "as the stock example" makes the same steps on Pillow's pictures, as torchvision
 does there (a box of random size and shape, resized with antialiasing; a flip; mean and deviation).
 """

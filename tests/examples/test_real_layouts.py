@@ -1,7 +1,7 @@
 """Recipes for 20 steps on small data laid out as the real sets are: workers, bf16, a resume, report and scores.
 
-Slow: `make soak`, or `pytest -m slow tests/examples/test_real_layouts.py`. Only what a CPU cannot do in minutes is changed
-by flags after the recipe: length, batch size, number of workers, and the crops of segmentation.
+Slow: `make soak`, or `pytest -m slow tests/examples/test_real_layouts.py`. Only what a CPU cannot do in minutes is
+changed by flags after the recipe: length, batch size, number of workers, and the crops of segmentation.
 """
 
 from __future__ import annotations

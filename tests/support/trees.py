@@ -4,9 +4,10 @@
     python -m tests.support.trees ade20k FOLDER [--train 40] [--val 10]
     python -m tests.support.trees cifar10 FOLDER [--train 2000] [--val 500]     (or cifar100)
 
-ImageNet as Kaggle's archive has it (flat `val` with its solution table), ADE20K as `ADEChallengeData2016` (palette masks
-of 150 classes, 0 for none), CIFAR as the hub's parquet files. Each image set holds one grey picture, one with four colours
-(CMYK), and one that is cut off. Pictures are noise around a colour of their class, so that a model can learn from them.
+ImageNet as Kaggle's archive has it (flat `val` with its solution table), ADE20K as `ADEChallengeData2016` (palette
+masks of 150 classes, 0 for none), CIFAR as the hub's parquet files. Each image set holds one grey picture, one with
+four colours (CMYK), and one that is cut off. Pictures are noise around a colour of their class, so that a model can
+learn from them.
 """
 
 from __future__ import annotations
