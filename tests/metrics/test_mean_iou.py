@@ -286,7 +286,7 @@ def test_many_pixels_are_counted_exactly():
     metric._pixels[:] = [[2**53, 0, 0], [0, 0, 0]]  # as after as many right pixels
     metric.add(prediction=[[1]], reference=[[1]])
     assert metric._pixels.dtype == np.int64
-    assert metric._pixels.tolist() == [[2**53, 0], [0, 1]]
+    assert metric._pixels.tolist() == [[2**53, 0, 0], [0, 1, 0]]
 
 
 # ---- What is refused ----
