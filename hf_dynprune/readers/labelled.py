@@ -85,7 +85,7 @@ def _values_by_mask(data: SegmentationData) -> Iterator[set[int]]:
 
     with ThreadPoolExecutor(8) as pool:
         for start in range(0, len(order), _TOGETHER):
-            yield from pool.map(look, order[start : start + _TOGETHER])
+            yield from pool.map(look, np.sort(order[start : start + _TOGETHER]))
 
 
 def _distinct(mask: Any) -> Any:

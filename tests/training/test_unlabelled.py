@@ -118,7 +118,7 @@ def test_a_label_in_a_later_visit_gives_a_score_again(tmp_path):
             self.visits += 1
             return super().__getitem__(index) | ({"labels": 1} if self.visits > SIZE else {})
 
-    trainer = pruning_trainer(vit(), Later(), tmp_path, policy=InfoBatch(ratio=0.5), num_train_epochs=2)
+    trainer = pruning_trainer(vit(), Later(), tmp_path, policy=InfoBatch(ratio=0.5, delta=1.0), num_train_epochs=2)
     trainer.train()
     came = np.intersect1d(WITHOUT, trainer.pruning_plan.kept_indices)
     assert 0 < len(came) < len(WITHOUT)
