@@ -11,7 +11,7 @@ a pretrained one (what differs is in docs/segmentation.md); flags after the reci
     python examples/semantic_segmentation.py --recipe ade20k_segformer_b0 \
         --data ADEChallengeData2016 --prune_method infobatch --output_dir segformer_b0_infobatch
 
-Parquet files or a hub data set with a column of images and one of masks:
+Parquet files or a hub data set with a column of images and one of masks, or own data laid out like ADE20K:
 
     python examples/semantic_segmentation.py --data DIR --classes road,car,sky --ignored 3 --crop_size 120 160
 
@@ -69,14 +69,19 @@ class ExampleArguments(ComparisonArguments):
     data: str | None = field(
         default=None,
         metadata={
-            "help": "Folder of ADE20K (ADEChallengeData2016), folder of parquet files, or name of a hub data set. "
+            "help": "Folder of ADE20K (ADEChallengeData2016), own data in such folders (with --classes), folder of "
+            "parquet files, or name of a hub data set. "
             "Without it: scenes of handwritten digits, made on the spot."
         },
     )
     image_column: str = field(default="image", metadata={"help": "Column of the images."})
     annotation_column: str = field(default="annotation", metadata={"help": "Column of the masks."})
     classes: str | None = field(
-        default=None, metadata={"help": "Class names by id, separated by commas, or their number. ADE20K has its own."}
+        default=None,
+        metadata={
+            "help": "Class names by id, separated by commas, or their number. ADE20K has its own; other "
+            "data in its folders need them."
+        },
     )
     ignored: str = field(default="", metadata={"help": "Mask values that are no class, separated by commas."})
     reduce_labels: bool = field(default=False, metadata={"help": "0 means no class, the classes begin at 1."})

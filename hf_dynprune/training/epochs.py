@@ -300,6 +300,7 @@ class EpochPruning:
         self.context.times.leave_out(seconds)
         if run.record is not None:
             run.record.seconds_merge += seconds
+            run.record.unlabelled += self._scores.unlabelled
 
     # ---- Learning rate ----
 
