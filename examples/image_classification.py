@@ -67,8 +67,10 @@ from hf_dynprune.models import CifarResNetConfig
 from hf_dynprune.quickstart.example_runs import run_all
 from hf_dynprune.quickstart.models import small_vit_config
 from hf_dynprune.quickstart.progress import show_progress
+from hf_dynprune.readers.data_sources import described
 from hf_dynprune.readers.images import ImageData, load_digit_images, load_image_data
 from hf_dynprune.readers.unreadable import without_bad
+from hf_dynprune.training.data_note import DataNote
 from hf_dynprune.training.large_batch import OPTIMIZERS, large_batch_optimizer
 
 # ---- Settings ----
@@ -227,16 +229,21 @@ def check(example: ExampleArguments, training: DynPruneTrainingArguments) -> Non
 def load_data(example: ExampleArguments, out: Path) -> ImageData:
     """The images; those that cannot be read are refused, or listed in the output folder and left out."""
     if example.data is None:
-        data = load_digit_images()
+        reader, columns, data = "digit images", {}, load_digit_images()
     else:
-        data = load_image_data(example.data, example.image_column, example.label_column)
-    data = data.subset(example.max_train_samples, example.max_eval_samples)
+        reader, columns = "images", {"image_column": example.image_column, "label_column": example.label_column}
+        data = load_image_data(example.data, **columns)
+    drawn = data.subset(example.max_train_samples, example.max_eval_samples)
     out.mkdir(parents=True, exist_ok=True)
-    data, bad = without_bad(data, example.check_images, example.bad_files, shared=out / "checked_images.json")
-    if bad and int(os.environ.get("LOCAL_RANK", 0)) == 0:
+    good, bad = without_bad(drawn, example.check_images, example.bad_files, shared=out / "checked_images.json")
+    if int(os.environ.get("LOCAL_RANK", 0)) != 0:
+        return good
+    if bad:
         (out / "bad_images.txt").write_text("\n".join(bad) + "\n", encoding="utf-8")
         print(f"{len(bad):,} images cannot be read and are left out, such as {bad[0]}; see {out / 'bad_images.txt'}")
-    return data
+    settings = columns | {"max_train_samples": example.max_train_samples}
+    before = drawn.train if bad else None
+    return dataclasses.replace(good, source=described(reader, example.data, good.train, settings, before))
 
 
 class Prepare:
@@ -392,6 +399,7 @@ def train(example: ExampleArguments, run: PlannedRun, data: ImageData) -> RunRes
         compute_metrics=metric.batch_metrics,
         preprocess_logits_for_metrics=metric.top_classes,
         optimizer_cls_and_kwargs=large_batch_optimizer(example.large_batch_optimizer, args),
+        callbacks=[DataNote(data.source)],
     )
     show_progress(trainer, f"{run.name}, seed {args.seed}")
     trainer.train(resume_from_checkpoint=newest_usable_checkpoint(args.output_dir))

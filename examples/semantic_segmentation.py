@@ -11,7 +11,7 @@ a pretrained one (what differs is in docs/segmentation.md); flags after the reci
     python examples/semantic_segmentation.py --recipe ade20k_segformer_b0 \
         --data ADEChallengeData2016 --prune_method infobatch --output_dir segformer_b0_infobatch
 
-Parquet files or a hub data set with a column of images and one of masks:
+Parquet files or a hub data set with a column of images and one of masks, or own data laid out like ADE20K:
 
     python examples/semantic_segmentation.py --data DIR --classes road,car,sky --ignored 3 --crop_size 120 160
 
@@ -22,6 +22,7 @@ and transformers 5.15 or newer.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -54,7 +55,9 @@ from hf_dynprune.losses.segmentation import pixel_losses
 from hf_dynprune.metrics import MeanIoU, predicted_classes
 from hf_dynprune.quickstart.example_runs import run_all
 from hf_dynprune.quickstart.progress import show_progress
+from hf_dynprune.readers.data_sources import described
 from hf_dynprune.readers.segmentation import SegmentationData, load_digit_scenes, load_segmentation_data
+from hf_dynprune.training.data_note import DataNote
 
 # ---- Settings ----
 
@@ -66,14 +69,19 @@ class ExampleArguments(ComparisonArguments):
     data: str | None = field(
         default=None,
         metadata={
-            "help": "Folder of ADE20K (ADEChallengeData2016), folder of parquet files, or name of a hub data set. "
+            "help": "Folder of ADE20K (ADEChallengeData2016), own data in such folders (with --classes), folder of "
+            "parquet files, or name of a hub data set. "
             "Without it: scenes of handwritten digits, made on the spot."
         },
     )
     image_column: str = field(default="image", metadata={"help": "Column of the images."})
     annotation_column: str = field(default="annotation", metadata={"help": "Column of the masks."})
     classes: str | None = field(
-        default=None, metadata={"help": "Class names by id, separated by commas, or their number. ADE20K has its own."}
+        default=None,
+        metadata={
+            "help": "Class names by id, separated by commas, or their number. ADE20K has its own; other "
+            "data in its folders need them."
+        },
     )
     ignored: str = field(default="", metadata={"help": "Mask values that are no class, separated by commas."})
     reduce_labels: bool = field(default=False, metadata={"help": "0 means no class, the classes begin at 1."})
@@ -131,16 +139,23 @@ def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArgum
 def load_data(example: ExampleArguments) -> SegmentationData:
     """The images and masks."""
     if example.data is None:
-        return load_digit_scenes(train_size=600, validation_size=200, size=32, digits=3)
-    names = example.classes.split(",") if example.classes else None
-    return load_segmentation_data(
-        example.data,
-        example.image_column,
-        example.annotation_column,
-        classes=int(names[0]) if names and len(names) == 1 and names[0].isdigit() else names,
-        ignored=[int(value) for value in example.ignored.split(",") if value],
-        reduce_labels=example.reduce_labels,
-    )
+        reader: str = "digit scenes"
+        settings: dict[str, Any] = {"train_size": 600, "validation_size": 200, "size": 32, "digits": 3}
+        data = load_digit_scenes(**settings)
+    else:
+        names = example.classes.split(",") if example.classes else None
+        reader, settings = (
+            "segmentation",
+            {
+                "image_column": example.image_column,
+                "annotation_column": example.annotation_column,
+                "classes": int(names[0]) if names and len(names) == 1 and names[0].isdigit() else names,
+                "ignored": [int(value) for value in example.ignored.split(",") if value],
+                "reduce_labels": example.reduce_labels,
+            },
+        )
+        data = load_segmentation_data(example.data, **settings)
+    return dataclasses.replace(data, source=described(reader, example.data, data.train, settings))
 
 
 def pairs(data: SegmentationData, rows: dict[str, list[Any]]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -292,7 +307,7 @@ def train(example: ExampleArguments, run: PlannedRun, data: SegmentationData, pi
         processing_class=processor,
         compute_metrics=MeanIoU(len(data.classes), class_names=data.classes).batch_metrics,
         preprocess_logits_for_metrics=predicted_classes,
-        callbacks=[kept],
+        callbacks=[kept, DataNote(data.source)],
     )
     show_progress(trainer, f"{run.name}, seed {args.seed}", "mean_iou")
     trainer.train(resume_from_checkpoint=newest_usable_checkpoint(args.output_dir))

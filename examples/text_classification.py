@@ -40,7 +40,10 @@ from hf_dynprune.compare.tables import comparison_table
 from hf_dynprune.metrics import Accuracy
 from hf_dynprune.quickstart.example_runs import run_all
 from hf_dynprune.quickstart.progress import show_progress
-from hf_dynprune.readers.texts import load_texts, topic_passages, train_tokenizer, with_class_labels
+from hf_dynprune.readers.data_sources import described, read_texts
+from hf_dynprune.readers.texts import topic_passages, train_tokenizer
+from hf_dynprune.records.data_source import DataSource
+from hf_dynprune.training.data_note import DataNote
 
 # ---- Settings ----
 
@@ -85,13 +88,16 @@ def parse(arguments: list[str]) -> tuple[ExampleArguments, DynPruneTrainingArgum
 # ---- Data and model ----
 
 
-def load_data(example: ExampleArguments) -> datasets.DatasetDict:
-    """Splits train and validation with the columns text and label."""
+def load_data(example: ExampleArguments) -> tuple[datasets.DatasetDict, DataSource]:
+    """Splits train and validation with the columns text and label, and how they were read, for the runs' files."""
     if example.data is None:
-        return topic_passages(topics=8, words=24)
-    splits = load_texts(example.data, [example.text_column, example.label_column])
-    splits = splits.rename_columns({example.text_column: "text", example.label_column: "label"})
-    return with_class_labels(splits, "label")
+        reader: str = "python topics"
+        settings: dict[str, Any] = {"topics": 8, "words": 24}
+        splits = topic_passages(**settings)
+    else:
+        reader, settings = "texts", {"text_column": example.text_column, "label_column": example.label_column}
+        splits = read_texts(example.data, **settings)
+    return splits, described(reader, example.data, splits["train"], settings)
 
 
 def load_tokenizer(example: ExampleArguments, train: datasets.Dataset) -> Any:
@@ -124,7 +130,9 @@ def build_model(example: ExampleArguments, tokenizer: Any, names: list[str]) -> 
 # ---- Runs ----
 
 
-def train(example: ExampleArguments, run: PlannedRun, data: datasets.DatasetDict, tokenizer: Any) -> RunResult:
+def train(
+    example: ExampleArguments, run: PlannedRun, data: datasets.DatasetDict, tokenizer: Any, source: DataSource
+) -> RunResult:
     """Train and evaluate."""
     args, accuracy = run.args, Accuracy()
     set_seed(args.seed)  # the same initial weights for every method
@@ -136,6 +144,7 @@ def train(example: ExampleArguments, run: PlannedRun, data: datasets.DatasetDict
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),  # each batch to its own longest text
         compute_metrics=lambda out: accuracy.compute(predictions=out.predictions, references=out.label_ids),
+        callbacks=[DataNote(source)],
     )
     show_progress(trainer, f"{run.name}, seed {args.seed}")
     trainer.train(resume_from_checkpoint=newest_usable_checkpoint(args.output_dir))
@@ -149,12 +158,12 @@ def main(arguments: list[str]) -> list[RunResult]:
     """Run what has no result yet, then print the table."""
     example, training = parse(arguments)
     runs = planned_runs(example, training)
-    data = load_data(example)
+    data, source = load_data(example)
     names = data["train"].features["label"].names
     tokenizer = load_tokenizer(example, data["train"])
     encoded = data.map(lambda rows: tokenizer(rows["text"], truncation=True), batched=True, remove_columns=["text"])
     print(f"{len(data['train']):,} training and {len(data['validation']):,} validation texts, {len(names)} classes")
-    results = run_all(runs, example, encoded, lambda run: train(example, run, encoded, tokenizer))
+    results = run_all(runs, example, encoded, lambda run: train(example, run, encoded, tokenizer, source))
     table = comparison_table(results, {"accuracy": "accuracy %"}, "against full data, points")
     most = max(data["validation"]["label"].count(label) for label in range(len(names))) / len(data["validation"])
     print(f"\n{table}\n\nThe most frequent class alone: {100 * most:.1f} %")

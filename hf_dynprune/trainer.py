@@ -195,7 +195,7 @@ class DynPruneMixin(Trainer):
         **rest: Any,
     ) -> None:
         """The stock epoch, told how many batches and optimizer steps it really has."""
-        self._context.begin_epoch(rest.get("ignore_keys_for_eval"))
+        self._context.begin_epoch(train_dataloader, rest.get("ignore_keys_for_eval"))
         planned, done = (steps_in_epoch, num_update_steps_per_epoch), rest["steps_trained_in_current_epoch"]
         run = self._training.epoch(epoch, train_dataloader, planned, done, rest.get("trial"))
         with run as length, intercepting(self, self._loss_step):

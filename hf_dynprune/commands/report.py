@@ -17,7 +17,7 @@ def report(
         str | None,
         typer.Option(
             help="Show pictures of single samples: digits (the quickstart's), or the folder, parquet file or hub data "
-            "set that the run was trained on. Without it: tables of them alone.",
+            "set that the run was trained on, read as the run file says that the run read it. Without it: tables.",
         ),
     ] = None,
     out: Annotated[

@@ -20,13 +20,15 @@ def scores(
         str | None,
         typer.Option(
             help="Join the columns of the training set: digits (the quickstart's), or the folder, parquet file or hub "
-            "data set that the run was trained on."
+            "data set that the run was trained on. It is read as the run file says that the run read it."
         ),
     ] = None,
 ) -> None:
     """Write a row per training sample: label, scores, how often it was kept. For `datasets`, pandas and others.
 
     Columns: index, label, class_name, score (the last one), score_mean, score_std, visits, times_kept, last_epoch_kept.
+    All are there; label and class_name are empty where the training set has no class per sample. With --data and masks,
+    they are the class that most pixels of the mask have.
     """
     with one_line_errors():
         import datasets

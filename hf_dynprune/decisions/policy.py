@@ -32,13 +32,21 @@ class Named(ABC):
             cls.name = cls.__name__
 
     def parameters(self) -> dict[str, Any]:
-        """Field values, JSON-serialisable: numpy's scalars become Python's."""
+        """Field values, JSON-serialisable; an `added_later` field is left out where it is at its default."""
         fields = dataclasses.asdict(self)  # type: ignore[call-overload]
+        for each in dataclasses.fields(self):  # type: ignore[arg-type]
+            if "added_later" in each.metadata and fields[each.name] == each.default:
+                del fields[each.name]
         return {key: value.item() if isinstance(value, np.generic) else value for key, value in fields.items()}
 
     def __str__(self) -> str:
         inside = ", ".join(f"{key}={value!r}" for key, value in self.parameters().items())
         return f"{self.name}({inside})"
+
+
+def added_later(default: Any) -> Any:
+    """A field unknown to older checkpoints, which are resumed as if it had been at `default`: that is never saved."""
+    return dataclasses.field(default=default, metadata={"added_later": True})
 
 
 class PruningPolicy(Named):

@@ -235,7 +235,7 @@ def build_policy(
 
     Example:
         >>> build_policy("orderdp", parameters='{"pool_ratio": 0.75}')
-        OrderDP(pool_ratio=0.75, top_ratio=0.375, weighting='none', max_weight=10.0, delta=1.0)
+        OrderDP(pool_ratio=0.75, top_ratio=0.375, weighting='none', max_weight=10.0, delta=1.0, published=False)
     """
     given = POLICIES.read_parameters(name, parameters)
     if ratio is not None and "ratio" in given:

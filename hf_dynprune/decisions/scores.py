@@ -74,9 +74,12 @@ class ExponentialMoments:
 
     Args:
         alpha: share of the new score, in (0, 1].
+        from_zero: count the first score's deviation from a mean of 0, so that v is alpha s^2 there; and take a score
+            as the mean as long as the mean is not above 0. Published code of UCB does so.
     """
 
     alpha: float
+    from_zero: bool = False
 
     names = ("mean", "variance")
 
@@ -86,7 +89,11 @@ class ExponentialMoments:
         """The new mean and variance of each visited sample; what the arguments are says `Statistic.update`."""
         mean, variance = (old.astype(np.float64) for old in state)
         variance = (1 - self.alpha) * variance + self.alpha * (score - mean) ** 2
-        variance = np.where(first, 0.0, np.minimum(variance, np.finfo(np.float32).max))
+        variance = np.minimum(variance, np.finfo(np.float32).max)
+        if self.from_zero:
+            first = mean <= 0
+        else:
+            variance = np.where(first, 0.0, variance)
         return *ExponentialMean(self.alpha).update(state[:1], score, first), variance.astype(np.float32)
 
 

@@ -56,3 +56,8 @@ def _in_full(total: Tensor) -> Tensor:
 
 def _with_extra(loss: Tensor, terms: LossTerms, micro_batches: int) -> Tensor:
     return loss if terms.extra is None else loss + terms.extra / micro_batches
+
+
+def noted(recorded: Tensor, count: Tensor, weight: Tensor) -> Tensor:
+    """What is recorded of a batch, its counts, with -1 where a sample is no ghost and nothing in it is labelled."""
+    return torch.where((count == 0) & (weight > 0), -1, recorded)

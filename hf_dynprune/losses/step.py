@@ -25,7 +25,7 @@ from . import host
 from .base import LossTerms, PerSampleLoss
 from .checks import check_counts, check_terms, mean_loss
 from .interception import InterceptedLoss
-from .reduction import plain_loss, spoiled, weighted_loss
+from .reduction import noted, plain_loss, spoiled, weighted_loss
 
 
 def without_own_keys(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class StepResult:
         value: this batch's part of the window's training loss.
         outputs: the model's; None where the code that makes the loss keeps them.
         index: int64 `[B]`, positions in the training set; with a selector, in the batch of candidates.
-        count: int64 `[B]`, n_i; 0 for a ghost.
+        count: int64 `[B]`, n_i; 0 for what is not recorded, as of a ghost; -1 where nothing is labelled.
         score: float `[B]`, detached.
     """
 
@@ -260,7 +260,6 @@ class LossStep:
         """Forward a batch and weigh its losses by the window's denominator D, with a known loss."""
         assert self.loss is not None
         batch = without_own_keys(inputs)
-        device = served.index.device
         if served.count is None:
             self._items = self.count()
         outputs = self.loss.forward(model, batch)
@@ -274,7 +273,8 @@ class LossStep:
         value = make(terms, weight, denominator, micro_batches)
         value = spoiled(value) if self.repairs else value
         count: Any = served.count
-        return StepResult(value, outputs, served.index, terms.scored(count), terms.score.detach().to(device))
+        recorded = noted(terms.scored(count), count, served.weight)
+        return StepResult(value, outputs, served.index, recorded, terms.score.detach().to(served.index.device))
 
     def intercept(
         self, compute: Callable[..., Any], model: Any, inputs: Any, served: Served, named: Mapping[str, Any]
@@ -300,7 +300,8 @@ class LossStep:
         )
         loss.refuse_other_sums(found)
         value, score = spoiled(found.value) if self.repairs else found.value, found.carried[1].detach()
-        result = StepResult(value, found.outputs, served.index, count, score)
+        recorded = torch.where(score == 0, noted(count, count, served.weight), count)  # it may know other labels
+        result = StepResult(value, found.outputs, served.index, recorded, score)
         return ((value, found.outputs) if named.get("return_outputs") else value), result
 
     @contextmanager
@@ -328,7 +329,8 @@ class LossStep:
             logger.info("The samples' losses are not known here, so there are no figures of them: %s", error)
             self.loss = None
             return None
-        return StepResult(value, outputs, served.index, count * (served.weight > 0), terms.score.detach())
+        recorded = noted(count * (served.weight > 0), count, served.weight)
+        return StepResult(value, outputs, served.index, recorded, terms.score.detach())
 
     def _compare(self, value: Tensor, terms: LossTerms, count: Tensor) -> None:
         """Raise a ValueError where a stock loss of the first batch is not that of the samples."""

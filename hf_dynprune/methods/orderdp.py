@@ -24,8 +24,9 @@ it; `unbiased` is False for that case too, which is cautious.
 
 Source: Jin et al., "OrderDP", ICLR 2026, arXiv 2606.08574; selection per epoch and on stored losses as in the authors'
 code (the paper's figure selects per iteration), and like that code without annealing unless asked (`delta`). We differ
-in one point: samples without a finite loss are kept, on top of the q, instead of starting at a constant score; their
-code leaves some samples unseen for tens of epochs.
+in two points: samples without a finite loss are kept, on top of the q, instead of starting at a constant score (their
+code leaves some samples unseen for tens of epochs); and s and q are rounded to the nearest number, where theirs are
+rounded down. `published=True` rounds as they do: s = floor(a n), q = floor(b s).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from ..common.checks import is_whole
 from ..decisions.chunks import count_true
 from ..decisions.draws import keep_by_lot, keep_largest
 from ..decisions.plan import EpochInfo, PrunePlan
-from ..decisions.policy import PruningPolicy, check_range, is_number
+from ..decisions.policy import PruningPolicy, added_later, check_flag, check_range, is_number
 from ..decisions.registry import register_policy
 from ..decisions.scores import ScoreView
 
@@ -153,6 +154,7 @@ class OrderDP(PruningPolicy):
         weighting: "none" is the paper's plain mean; "ipw" weights by the inverse inclusion probability, up to a cap.
         max_weight: that cap, in [1, 1e30].
         delta: share of the run that prunes, in `[0, 1]`; 1 never anneals, as the authors' code never does.
+        published: sizes rounded down, as in the authors' code.
 
     The ratios are those of the authors' CIFAR command, which prunes 70 %.
 
@@ -166,6 +168,7 @@ class OrderDP(PruningPolicy):
     weighting: Literal["none", "ipw"] = "none"
     max_weight: float = 10.0
     delta: float = 1.0
+    published: bool = added_later(False)
 
     reference = "Jin et al.: OrderDP, ICLR 2026, arXiv 2606.08574"
 
@@ -176,6 +179,7 @@ class OrderDP(PruningPolicy):
             raise ValueError(f"`weighting` of OrderDP must be 'none' or 'ipw', got {self.weighting!r}.")
         check_range(self, "max_weight", 1, 1e30)  # a float32 as a weight
         check_range(self, "delta", 0, 1)
+        check_flag(self, "published")
 
     @property
     def unbiased(self) -> bool:
@@ -208,8 +212,9 @@ class OrderDP(PruningPolicy):
 
     def sizes(self, n: int) -> tuple[int, int]:
         """(s, q) for n scored samples."""
-        s = min(n, max(1, round(self.pool_ratio * n)))
-        return s, min(s, max(1, round(self.top_ratio * s)))
+        whole = int if self.published else round
+        s = min(n, max(1, whole(self.pool_ratio * n)))
+        return s, min(s, max(1, whole(self.top_ratio * s)))
 
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
         """Pool by one lot per sample, top q by stored score, ties by a second lot."""

@@ -13,9 +13,13 @@ Cost: O(N) per selection, two numbers per sample; no extra forward pass.
 Source: Raju, Daruwalla, Lipasti, "Accelerating Deep Learning with Dynamic Data Pruning", arXiv 2111.12621 (2021). The
 paper's own constants (c, alpha, period, ratio) and an official code were not found: they are unverified, hence
 parameters. The defaults are those of the port in the InfoBatch authors' ImageNet code: alpha 0.8 as the share of the
-new value, c 1, 41 % pruned, selections at epochs 1, 11, 21, ... after a full epoch 0. We differ from that port in two
-points: samples without a finite loss are kept, on top of the k, instead of ranking at 0; ties at the cut are broken by
+new value, c 1, 41 % pruned, selections at epochs 1, 11, 21, ... after a full epoch 0. We differ from that port in four
+points. Samples without a finite loss are kept, on top of the k, instead of ranking at 0. Ties at the cut are broken by
 lot instead of by position (its distributed script makes the first cut among equal scores, that is, by position alone).
+At a sample's first visit its variance there is alpha l^2, the deviation from a mean of 0, so that a large first loss
+counts about twice until a few visits have passed; and the number of pruned samples is rounded down, not that of the
+kept.
+`published=True` takes the last two as they are there: v_i = alpha l_i^2 at the first visit, k = n - floor(ratio n).
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from numpy.typing import NDArray
 from ..decisions.chunks import count_true
 from ..decisions.draws import count_kept, keep_largest, largest_probability
 from ..decisions.plan import EpochInfo, PrunePlan
-from ..decisions.policy import PruningPolicy, check_count, check_range
+from ..decisions.policy import PruningPolicy, added_later, check_count, check_flag, check_range
 from ..decisions.registry import register_policy
 from ..decisions.scores import ExponentialMoments, ScoreView, Statistic
 
@@ -51,16 +55,18 @@ class UCB(PruningPolicy):
         c: weight of the variance, in [0, 1e30]. 0 ranks by the mean alone.
         alpha: share of the new value in the exponential mean and variance, in (0, 1].
         period: epochs that a selection holds, at least 1.
+        published: first variance and count as in the port's code.
 
     Example:
         >>> UCB().with_ratio(0.5)
-        UCB(ratio=0.5, c=1.0, alpha=0.8, period=10)
+        UCB(ratio=0.5, c=1.0, alpha=0.8, period=10, published=False)
     """
 
     ratio: float = 0.41
     c: float = 1.0
     alpha: float = 0.8
     period: int = 10
+    published: bool = added_later(False)
 
     reference = (
         "Raju, Daruwalla, Lipasti: Accelerating Deep Learning with Dynamic Data Pruning, arXiv 2111.12621 (rule; "
@@ -72,6 +78,7 @@ class UCB(PruningPolicy):
         check_range(self, "c", 0, 1e30)  # the sum stays finite
         check_range(self, "alpha", 0, 1, low_open=True)
         check_count(self, "period")
+        check_flag(self, "published")
 
     @property
     def unbiased(self) -> bool:
@@ -80,7 +87,7 @@ class UCB(PruningPolicy):
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:
-        return (ExponentialMoments(self.alpha),)
+        return (ExponentialMoments(self.alpha, from_zero=self.published),)
 
     @property
     def max_ratio(self) -> float:
@@ -90,10 +97,14 @@ class UCB(PruningPolicy):
         """In every epoch: this method has no annealing."""
         return self.ratio > 0
 
+    def count(self, n: int) -> int:
+        """k, the samples kept of n scored ones."""
+        return n - int(self.ratio * n) if self.published else count_kept(self.ratio, n)
+
     def plan(self, view: ScoreView, epoch: EpochInfo, rng: np.random.Generator) -> PrunePlan:
         """The k largest bounds, ties at the cut by one lot per sample."""
         scored = view.scored
-        k = count_kept(self.ratio, count_true(scored))
+        k = self.count(count_true(scored))
         bound = _upper_bound(view.statistics["mean"], view.statistics["variance"], self.c)
         top = keep_largest(scored, k, bound, rng)
         return PrunePlan.from_weights(top | ~scored)
@@ -103,5 +114,5 @@ class UCB(PruningPolicy):
         p = np.ones(len(view))
         scored = np.flatnonzero(view.scored)
         bound = _upper_bound(view.statistics["mean"], view.statistics["variance"], self.c)
-        p[scored] = largest_probability(bound[scored], count_kept(self.ratio, len(scored)))
+        p[scored] = largest_probability(bound[scored], self.count(len(scored)))
         return p

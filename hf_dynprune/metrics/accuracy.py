@@ -21,7 +21,7 @@ IGNORE = -100
 _INPUTS = """
 Args:
     predictions: integer class ids `[B]`, or floating-point logits `[B, C]`, of which the largest counts (a tie goes to
-        the lower id). Arrays, lists or CPU tensors.
+        the lower id; a sample with a NaN among its logits counts as wrong). Arrays, lists or CPU tensors.
     references: integer class ids `[B]`; -100 marks a sample without a label, which is left out.
 Returns:
     {"accuracy": float in [0, 1]}
@@ -87,12 +87,19 @@ class Accuracy(evaluate.Metric):  # type: ignore[misc]
         return {"accuracy": float((ids == labels)[counted].mean())}
 
 
+def largest_class(logits: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    """Ids `[B]` of the largest of logits `[B, C]`; -100, which equals no label that counts, where one is NaN.
+
+    `argmax` alone takes the first NaN for the largest: class 0 where a model has diverged.
+    """
+    return np.where(np.isnan(logits).any(-1), IGNORE, logits.argmax(-1))
+
+
 def _class_ids(predictions: Any) -> NDArray[np.int64]:
     """Class ids `[B]` from ids `[B]` or logits `[B, C]`."""
     array = np.asarray(predictions)
     if array.ndim == 2 and array.dtype.kind == "f" and array.shape[1]:
-        ids: NDArray[np.int64] = array.argmax(-1)
-        return ids
+        return largest_class(array)
     if array.ndim == 1 and (array.dtype.kind in "iu" or array.size == 0):
         return array.astype(np.int64)
     raise ValueError(

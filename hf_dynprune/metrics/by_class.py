@@ -12,9 +12,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .accuracy import largest_class
+
 
 def class_accuracies(logits: ArrayLike, labels: ArrayLike) -> dict[int, float]:
     """Accuracy of each class that has a sample, by class id, from logits `[N, C]` and labels `[N]`.
+
+    A sample with a NaN among its logits counts as wrong.
 
     Raises:
         ValueError: logits or labels of another form, or no samples.
@@ -28,7 +32,7 @@ def class_accuracies(logits: ArrayLike, labels: ArrayLike) -> dict[int, float]:
         raise ValueError(
             f"Accuracies by class need logits [N, C] and integer labels [N], got {array.shape} and {truth.shape}."
         )
-    right = array.argmax(1) == truth
+    right = largest_class(array) == truth
     return {int(each): float(right[truth == each].mean()) for each in np.unique(truth)}
 
 

@@ -9,7 +9,8 @@ t_i = sum_j n_ij:
 
 A class in neither labels nor predictions has no IoU, and one without a labelled pixel no accuracy: both are NaN in the
 lists per class and left out of the means. A class that is predicted and never labelled has IoU 0 and counts. The means
-are those of the data set, not of images. Pixels of `ignore_index` are left out, whatever was predicted there.
+are those of the data set, not of images. Pixels of `ignore_index` are left out, whatever was predicted there. A pixel
+with a NaN among its logits is predicted as no class: it counts as wrong, in t_i, and in no n_ij.
 
 In the Trainer, with constant memory (`batch_eval_metrics=True`) and without gathering the logits:
 
@@ -54,8 +55,8 @@ class MeanIoU(CountingMetric):
     """Mean IoU, mean accuracy and overall accuracy of segmentation maps, over one batch or streamed with `add_batch`.
 
     `compute(predictions=..., references=...)` takes one batch; `add_batch(predictions=..., references=...)`, any number
-    of times, then `compute()` takes many and starts anew. Only the matrix of counts is kept, int64 `[C, C]`, whatever
-    the number of images. `len(metric)` is the number of images added since the last result.
+    of times, then `compute()` takes many and starts anew. Only the matrix of counts is kept, int64 `[C, C + 1]`,
+    whatever the number of images. `len(metric)` is the number of images added since the last result.
 
     Logits of another size are brought to that of the references as the models' losses do (bilinear,
     `align_corners=False`), in float32 at least and image by image, on their own device.
@@ -91,7 +92,7 @@ class MeanIoU(CountingMetric):
                 "without a label another value, such as -1."
             )
         self.class_names = None if class_names is None else _names(class_names, classes)
-        self._pixels = np.zeros((classes, classes), np.int64)
+        self._pixels = np.zeros((classes, classes + 1), np.int64)
         self.reset()
 
     def _info(self) -> evaluate.MetricInfo:
@@ -133,7 +134,7 @@ class MeanIoU(CountingMetric):
         return result | {f"iou_{name}": iou for name, iou in named if not np.isnan(iou)}
 
     def _counts(self, prediction: Tensor, reference: Tensor) -> NDArray[np.int64]:
-        """`[C, C]`: pixels of one image by labelled class (row) and predicted class (column)."""
+        """`[C, C + 1]`: pixels of one image by labelled class (row) and predicted class (column), the last for none."""
         if reference.ndim != 2 or not _is_integer(reference):
             raise ValueError(f"`references` must be integer class ids [B, H, W], got for an image {_kind(reference)}.")
         if prediction.is_floating_point() and prediction.ndim == 3:
@@ -142,9 +143,9 @@ class MeanIoU(CountingMetric):
                     f"`predictions` must have a channel of logits per class, got {len(prediction)} with "
                     f"num_labels={self.num_labels}."
                 )
-            ids = _classes_of(prediction, reference.shape)
+            ids, none = _classes_of(prediction, reference.shape)
         elif _is_integer(prediction) and prediction.ndim == 2:
-            ids = prediction
+            ids, none = prediction.long(), _without_class(prediction, len(self._pixels))
         else:
             raise ValueError(
                 "`predictions` must be integer class ids [B, H, W] or floating-point logits [B, C, h, w], got for an "
@@ -157,12 +158,13 @@ class MeanIoU(CountingMetric):
             )
         reference = reference.to(ids.device).long()
         labelled = reference != self.ignore_index
-        truth, ids = reference[labelled], ids[labelled].long()
+        truth, ids, none = reference[labelled], ids[labelled], none[labelled]
         self._check_classes("references", truth)
-        self._check_classes("predictions", ids)
-        classes = len(self._pixels)
-        counts: NDArray[np.int64] = torch.bincount(truth * classes + ids, minlength=classes**2).cpu().numpy()
-        return counts.reshape(classes, classes)
+        self._check_classes("predictions", ids[~none])
+        rows, columns = self._pixels.shape
+        cells = truth * columns + ids.masked_fill(none, rows)
+        counts: NDArray[np.int64] = torch.bincount(cells, minlength=rows * columns).cpu().numpy()
+        return counts.reshape(rows, columns)
 
     def _check_classes(self, name: str, ids: Tensor) -> None:
         """Raise unless all of `ids` `[P]` are classes."""
@@ -187,7 +189,8 @@ def predicted_classes(logits: Tensor | tuple[Tensor, ...], labels: Tensor | None
             heights, and the logits would be stretched over the padding.
 
     Returns:
-        Class ids `[B, H, W]` on the logits' device, uint8 up to 256 classes, int32 above. Upsampled image by image, so
+        Class ids `[B, H, W]` on the logits' device, uint8 up to 255 classes, int32 above. A pixel with a NaN among its
+        logits has no class: 255 in uint8, -1 in int32, which `MeanIoU` counts as wrong. Upsampled image by image, so
         that only one image's logits are ever at full size.
 
     Example:
@@ -202,25 +205,37 @@ def predicted_classes(logits: Tensor | tuple[Tensor, ...], labels: Tensor | None
             f"`logits` must be a floating-point tensor [B, C, h, w], or a tuple that begins with it, got {got}."
         )
     size = (logits if labels is None else labels).shape[-2:]
-    dtype = torch.uint8 if logits.shape[1] <= 256 else torch.int32  # int16 cannot be gathered with NCCL
+    dtype = torch.uint8 if logits.shape[1] <= 255 else torch.int32  # int16 cannot be gathered with NCCL
     classes = torch.empty((len(logits), *size), dtype=dtype, device=logits.device)
     for image, ids in zip(logits, classes, strict=True):
-        ids.copy_(_classes_of(image, size))
+        found, none = _classes_of(image, size)
+        ids.copy_(found).masked_fill_(none, _NO_CLASS[dtype])
     return classes
 
 
-def _classes_of(logits: Tensor, size: Sequence[int]) -> Tensor:
-    """Class ids `[H, W]` from one image's logits `[C, h, w]`."""
+_NO_CLASS = {torch.uint8: 255, torch.int32: -1}
+"""What `predicted_classes` gives for a pixel without a class, by the type of its ids."""
+
+
+def _without_class(ids: Tensor, classes: int) -> Tensor:
+    """Where ids that `predicted_classes` made stand for no class; nowhere in ids from elsewhere."""
+    dtype = torch.uint8 if classes <= 255 else torch.int32
+    return ids == _NO_CLASS[dtype] if ids.dtype == dtype else torch.zeros_like(ids, dtype=torch.bool)
+
+
+def _classes_of(logits: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Class ids `[H, W]` from one image's logits `[C, h, w]`, and where a NaN leaves none."""
     if logits.dtype != torch.float64:
         logits = logits.float()  # rounded to 16 bits again, interpolated logits would tie
     if logits.shape[-2:] != tuple(size):
         logits = F.interpolate(logits[None], size=tuple(size), mode="bilinear", align_corners=False)[0]
-    return (logits[0] > 0).long() if len(logits) == 1 else logits.argmax(0)
+    ids = (logits[0] > 0).long() if len(logits) == 1 else logits.argmax(0)
+    return ids, logits.amax(0).isnan()
 
 
 def _scores(pixels: NDArray[np.int64]) -> dict[str, Any]:
-    """The result from counts `[C, C]`, of which one at least is above 0."""
-    hits, labelled, predicted = pixels.diagonal(), pixels.sum(1), pixels.sum(0)
+    """The result from counts `[C, C + 1]`, of which one at least is above 0."""
+    hits, labelled, predicted = pixels.diagonal(), pixels.sum(1), pixels[:, :-1].sum(0)
     iou, accuracy = _ratio(hits, labelled + predicted - hits), _ratio(hits, labelled)
     return {
         "mean_iou": float(np.nanmean(iou)),
@@ -256,7 +271,8 @@ def _tensor(name: str, values: Any) -> Tensor:
         return values.detach()
     array = np.asarray(values)
     if array.dtype.kind in "iu":
-        return torch.from_numpy(array.astype(np.int64, order="C"))
+        kept = array.dtype if array.dtype in (np.uint8, np.int32) else np.int64  # as `predicted_classes` gives them
+        return torch.from_numpy(array.astype(kept, order="C"))
     if array.dtype.kind == "f":
         return torch.from_numpy(array.astype(np.float64 if array.itemsize > 4 else np.float32, order="C"))
     raise ValueError(f"`{name}` must be numbers, got for an image {array.dtype} of shape {array.shape}.")

@@ -27,7 +27,7 @@ from .batches import CountingMetric, first_output
 _INPUTS = """
 Args:
     predictions: floating-point logits `[B, C]`, or integer class ids `[B, K]`, the most likely first, K at least the
-        largest k. Arrays, lists or tensors on any device.
+        largest k. Arrays, lists or tensors on any device. A sample with a NaN among its logits counts as wrong.
     references: integer class ids `[B]`; -100 marks a sample without a label, which is left out.
 Returns:
     {"accuracy": float in [0, 1], "top_5_accuracy": the same}, one entry per k
@@ -108,10 +108,11 @@ class TopKAccuracy(CountingMetric):
 
 
 def _ranked(logits: Tensor, count: int) -> Tensor:
-    """Ids `[B, count]` by falling logit; a tie goes to the lower id."""
+    """Ids `[B, count]` by falling logit; a tie goes to the lower id. -100, no label that counts, where one is NaN."""
     if not isinstance(logits, Tensor) or logits.ndim != 2 or not logits.is_floating_point():
         got = f"{logits.dtype} of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"`predictions` must be floating-point logits [B, C], or integer class ids [B, K], got {got}.")
     if logits.shape[1] < count:
         raise ValueError(f"Top {count} of {logits.shape[1]} classes is undefined: name a smaller k in `top`.")
-    return logits.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    ids = logits.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    return ids.masked_fill(logits.isnan().any(1, keepdim=True), IGNORE)

@@ -11,6 +11,7 @@ from torch.utils.data import Subset
 from transformers import EvalPrediction
 
 from ..metrics import average_precision, balanced_accuracy, roc_auc, worst_class_accuracy
+from ..metrics.accuracy import largest_class
 from ..trainer import DynPruneTrainer
 
 
@@ -37,7 +38,7 @@ def held_out(validation: Any) -> Any:
 
 def accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
     """Share of samples classified correctly, from logits `[N, C]` and labels `[N]`."""
-    return float((np.asarray(logits).argmax(1) == np.asarray(labels)).mean())
+    return float((largest_class(np.asarray(logits)) == np.asarray(labels)).mean())
 
 
 OF_CLASSES: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {

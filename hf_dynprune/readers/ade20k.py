@@ -5,6 +5,8 @@
       images/validation/*.jpg        annotations/validation/*.png
       objectInfo150.txt
 
+Images may have any ending of `class_folders.ENDINGS`, in upper or lower case, and masks those of `MASK_ENDINGS`.
+
 Only file headers are read here. `segmentation.read_ade20k` makes data sets of the result.
 
 Source: Zhou et al., Scene Parsing through ADE20K Dataset, CVPR 2017.
@@ -12,16 +14,16 @@ Source: Zhou et al., Scene Parsing through ADE20K Dataset, CVPR 2017.
 
 from __future__ import annotations
 
-import csv
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from glob import escape
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from ..common.files import is_no_file
-from ..common.reading import read_text
+from .class_folders import ENDINGS
+from .class_list import read_class_list
 from .masks import MASK_MODES
 from .pictures import check_end, unreadable
 from .sources import contents, say_devices
@@ -50,6 +52,9 @@ NAMES = tuple(
     .split(", ")
 )
 """First synonyms of the classes 1 to 150 of the masks, in that order."""
+
+MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
+"""Endings of annotations: formats that keep every value, unlike JPEG."""
 
 MANY_FILES = 1000
 """From this number of images on, a progress bar is shown."""
@@ -87,35 +92,26 @@ def find_root(folder: Path) -> Path:
 def class_names(root: Path) -> tuple[str, ...]:
     """150 different names: the first synonyms in `objectInfo150.txt` (or `.csv`) where that file is, else `NAMES`.
 
-    Copies of the file differ in their columns: the ones used are found by the headings Idx and Name, and are the first
-    and the last where there are no headings. Columns are separated by tabs or commas, synonyms by commas or semicolons.
+    What copies of the file may look like says `class_list`.
 
     Raises:
-        ValueError: the file has other rows than 1 to 150.
+        ValueError: its columns are not found, or it has other classes than 1 to 150.
     """
-    file = next((each for end in ("txt", "csv") if (each := root / f"objectInfo150.{end}").is_file()), None)
-    if file is None:
-        return NAMES
-    text = read_text(file, "utf-8-sig")
-    separator = "\t" if "\t" in text else ","
-    lines = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=separator) if any(row)]
-    heading = [cell.lower() for cell in lines[0]] if lines else []
-    number, name = (heading.index(title) if title in heading else place for title, place in (("idx", 0), ("name", -1)))
-    rows = [row for row in lines[int("name" in heading) :] if len(row) > max(number, name, 1)]
-    if [row[number] for row in rows] != [str(each) for each in range(1, 151)]:
-        raise ValueError(
-            f"{file} must hold the classes 1 to 150, one a line, in columns with the headings Idx and Name between "
-            f"tabs or commas, got {max(len(lines) - 1, 0)} lines of classes and the headings "
-            f"{', '.join(heading) or 'none'}: copy it anew, or delete it to use the built-in names."
-        )
-    names: list[str] = []
-    for row in rows:
-        synonyms = re.split("[,;]", row[name])
-        free = [each for each in map(str.strip, synonyms) if each and each not in names]
-        if not free:
-            raise ValueError(f"{file}: class {row[number]} ({row[name]!r}) has no name of its own.")
-        names.append(free[0])
-    return tuple(names)
+    file = class_list_file(root)
+    return NAMES if file is None else read_class_list(file, len(NAMES))
+
+
+def class_list_file(root: Path) -> Path | None:
+    """`objectInfo150.txt` or `.csv` in the folder, whatever the case of its name; None without one."""
+    files = {file.name.lower(): file for file in sorted(root.iterdir()) if file.is_file()}
+    return files.get("objectinfo150.txt") or files.get("objectinfo150.csv")
+
+
+def says_so(root: Path) -> bool:
+    """Whether anything but the layout says that the data are ADE20K's: its class list, or a name as in the release."""
+    if class_list_file(root) is not None or root.name == RELEASE:
+        return True
+    return any(file.name.startswith("ADE_") for file in (root / "images" / "training").iterdir())
 
 
 def pairs(root: Path, split: str) -> tuple[list[tuple[Path, Path]], list[bool]]:
@@ -127,7 +123,7 @@ def pairs(root: Path, split: str) -> tuple[list[tuple[Path, Path]], list[bool]]:
         ValueError: no images, an image without annotation or the reverse, a file whose header cannot be read, an
             annotation with several channels, or another size than its image's. The message names the file.
     """
-    images, masks = _files(root / "images" / split, ".jpg"), _files(root / "annotations" / split, ".png")
+    images, masks = _files(root / "images" / split, ENDINGS), _files(root / "annotations" / split, MASK_ENDINGS)
     _without_devices(images, masks)
     _check_partners(images, masks, root, split)
     found = [(images[stem], masks[stem]) for stem in sorted(images)]
@@ -169,11 +165,21 @@ def _full_scenes(place: Path) -> str:
     return f" Its _seg.png files are those of the full ADE20K: {NEEDED}."
 
 
-def _files(folder: Path, suffix: str) -> dict[str, Path]:
-    """The folder's files with this ending, by their names without it; hidden files are left out."""
-    return {
-        file.stem: file for file in folder.iterdir() if file.suffix.lower() == suffix and not file.name.startswith(".")
-    }
+def _files(folder: Path, endings: Sequence[str]) -> dict[str, Path]:
+    """The folder's files with these endings, by their names without them; hidden files are left out.
+
+    Raises:
+        ValueError: two of them differ in their endings alone.
+    """
+    found: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in endings and not file.name.startswith("."):
+            if file.stem in found:
+                raise ValueError(
+                    f"{file} and {found[file.stem].name} beside it have one name but for the ending: keep one of them."
+                )
+            found[file.stem] = file
+    return found
 
 
 def _without_devices(images: dict[str, Path], masks: dict[str, Path]) -> None:
@@ -196,9 +202,13 @@ def _check_partners(images: dict[str, Path], masks: dict[str, Path], root: Path,
         alone = sorted(these.keys() - those.keys())
         if alone:
             more = f" (and {len(alone) - 1:,} more)" if len(alone) > 1 else ""
+            place = root / f"{lacks}s" / split
+            other = next(
+                (f" {each.name} there is of another kind." for each in place.glob(f"{escape(alone[0])}.*")), ""
+            )
             raise ValueError(
-                f"{these[alone[0]]}{more} has no {lacks} of that name under {root / f'{lacks}s' / split}: each {what} "
-                f"needs one. Copy the missing files, or take these away."
+                f"{these[alone[0]]}{more} has no {lacks} of that name under {place}: each {what} "
+                f"needs one.{other} Copy the missing files, or take these away."
             )
 
 

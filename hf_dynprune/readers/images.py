@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..common.extras import require
 from ..common.files import printable
+from ..records.data_source import DataSource
 from .class_folders import read_class_folders
 from .class_labels import ClassNames, class_ids
 from .held_out import stratified_rows
@@ -42,6 +43,7 @@ class ImageData(ClassNames):
         train: rows `image` (`{"bytes", "path"}`, encoded), `label` (class id) and `file` (where the row is from).
         validation: the same.
         classes: name of each class id from 0, all different.
+        source: how a run file describes the training rows; None where that was not asked for.
 
     Example:
         >>> from hf_dynprune.readers.images import load_digit_images
@@ -53,6 +55,7 @@ class ImageData(ClassNames):
     train: datasets.Dataset
     validation: datasets.Dataset
     classes: tuple[str, ...]
+    source: DataSource | None = None
 
     def __post_init__(self) -> None:
         self.check_names()
@@ -158,7 +161,7 @@ def read_image_folder(folder: str | os.PathLike[str]) -> ImageData:
     root = find_root(given) or given
     whole = given.resolve() / os.path.relpath(root, given)  # files are named below the folder that was given
     splits, classes = read_class_folders(whole, list_places(root))
-    train, validation = (_table(files, labels) for files, labels in splits)
+    train, validation = (_table(files, labels, classes=classes) for files, labels in splits)
     return ImageData(train, validation, classes)
 
 
@@ -221,9 +224,16 @@ def load_digit_images() -> ImageData:
 # ---- Tables ----
 
 
-def _table(images: Sequence[Any], labels: Sequence[int], where: str | None = None) -> datasets.Dataset:
-    """Files by path, which name themselves, or encoded pictures, named by number."""
-    features = datasets.Features(image=ENCODED, label=datasets.Value("int64"), file=datasets.Value("string"))
+def _table(
+    images: Sequence[Any], labels: Sequence[int], where: str | None = None, classes: Sequence[str] = ()
+) -> datasets.Dataset:
+    """Files by path, which name themselves, or encoded pictures, named by number; with the names of the classes.
+
+    Of names that are there twice none is taken: `ImageData` refuses them with a message.
+    """
+    is_named = bool(classes) and len(set(classes)) == len(classes)
+    label = datasets.ClassLabel(names=list(classes)) if is_named else datasets.Value("int64")
+    features = datasets.Features(image=ENCODED, label=label, file=datasets.Value("string"))
     if where is None:
         stored, named = [stored_picture(file) for file in images], [printable(file) for file in images]
     else:

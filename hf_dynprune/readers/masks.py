@@ -11,6 +11,7 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
+from ..records.data_source import DataSource
 from .class_labels import ClassNames
 from .pictures import as_rgb
 
@@ -38,6 +39,7 @@ class SegmentationData(ClassNames):
         classes: name of each class id from 0, all different, at most 255 of them.
         ignored: mask values that are no class, beside 255.
         offset: mask value of class 0; the class ids are the values less this.
+        source: how a run file describes the training rows; None where that was not asked for.
 
     Example:
         >>> from hf_dynprune.readers.segmentation import load_digit_scenes
@@ -52,6 +54,7 @@ class SegmentationData(ClassNames):
     classes: tuple[str, ...]
     ignored: tuple[int, ...] = ()
     offset: int = 0
+    source: DataSource | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.offset < IGNORE_INDEX:

@@ -1,4 +1,4 @@
-"""Data for semantic segmentation: ADE20K in its original folders, parquet files, hub data sets, or embedded scenes.
+"""Data for semantic segmentation: ADE20K's folders, own data laid out like them, parquet files, hub data sets, scenes.
 
 Every loader gives a `SegmentationData`, whose rows hold a picture (`image`), a mask of the same size (`annotation`) and
 where they are from (`file`); `SegmentationData.pair` reads a row as arrays. Pictures are decoded when a row is read.
@@ -18,6 +18,7 @@ import datasets
 from ..common.extras import require
 from ..common.files import printable
 from . import ade20k, digit_scenes
+from .labelled import say_absent_classes
 from .masks import IGNORE_INDEX as IGNORE_INDEX
 from .masks import SegmentationData as SegmentationData
 from .sources import load_splits, named_columns, parquet_files, stored_picture, train_and_validation
@@ -31,13 +32,13 @@ def load_segmentation_data(
     ignored: Sequence[int] = (),
     reduce_labels: bool = False,
 ) -> SegmentationData:
-    """Data of a folder (ADE20K as it is published, or parquet files) or else of the hub, by name.
+    """Data of a folder (ADE20K as it is published, own data laid out like it, or parquet files) or of the hub, by name.
 
     Args:
         source: existing folder, or the name of a hub data set with the splits train and validation, val or test.
         image_column: name of the column of pictures; it becomes `image`.
         annotation_column: name of the column of masks; it becomes `annotation`.
-        classes: class names by id, or their number; the folders of ADE20K bring their own.
+        classes: class names by id, or their number; ADE20K brings its own, other data in its layout do not.
         ignored: mask values that are no class, beside 255.
         reduce_labels: 0 means no class and the classes begin at 1, as in ADE20K.
 
@@ -46,13 +47,12 @@ def load_segmentation_data(
     """
     folder = Path(source).expanduser()
     if folder.is_dir() and ade20k.looks_like(folder):
-        given = (image_column, annotation_column, classes, tuple(ignored))
-        if given != ("image", "annotation", None, ()):
+        if (image_column, annotation_column) != ("image", "annotation"):
             raise ValueError(
-                f"{folder} is an ADE20K folder, whose columns and classes are known: "
-                "leave out `image_column`, `annotation_column`, `classes` and `ignored`."
+                f"{folder} is laid out like ADE20K, in files without columns: leave out `image_column` and "
+                "`annotation_column`."
             )
-        return read_ade20k(folder)
+        return read_ade20k(folder, classes, ignored, reduce_labels)
     if folder.is_dir():
         return read_parquet(folder, image_column, annotation_column, classes, ignored, reduce_labels)
     if folder.is_file():
@@ -62,29 +62,40 @@ def load_segmentation_data(
     splits = load_splits(
         f"There is no folder {source}, and no data set of that name could be loaded", os.fspath(source)
     )
-    return SegmentationData(*_named_splits(splits, os.fspath(source), image_column, annotation_column), **meaning)
+    found = _named_splits(splits, os.fspath(source), image_column, annotation_column)
+    return say_absent_classes(SegmentationData(*found, **meaning))
 
 
-def read_ade20k(folder: str | os.PathLike[str]) -> SegmentationData:
-    """ADE20K SceneParsing (150 classes) in its original layout, or other data laid out in that way.
+def read_ade20k(
+    folder: str | os.PathLike[str],
+    classes: Sequence[str] | int | None = None,
+    ignored: Sequence[int] = (),
+    reduce_labels: bool = False,
+) -> SegmentationData:
+    """ADE20K SceneParsing (150 classes) in its original layout, or other data laid out in that way, with `classes`.
 
-    Masks hold 0 for no class and 1 to 150 for the classes; the class ids are 0 to 149. Only headers are read:
-    seconds for 20,210 images. Where an image carries an EXIF orientation, its bytes are held with it made
-    unknown: the masks follow the stored pixels.
+    ADE20K's masks hold 0 for no class and 1 to 150 for the classes; the class ids are 0 to 149. Only headers are read,
+    and some masks for the classes in them: seconds for 20,210 images. Where an image carries an EXIF orientation, its
+    bytes are held with it made unknown: the masks follow the stored pixels.
 
     Args:
         folder: `ADEChallengeData2016`, or the folder that it is in.
+        classes: of own data, by id, or their number; None for ADE20K's, which its class list, the folder's name or the
+            files' names must say that they are.
+        ignored: with `classes`, mask values that are no class, beside 255.
+        reduce_labels: with `classes`, 0 means no class and the classes begin at 1; ADE20K's always do.
 
     Raises:
-        ValueError: it is no such folder, or a file is missing, unreadable, of wrong size or kind; the message names it.
+        ValueError: it is no such folder, it is not said what its classes are or said twice, a file is missing,
+            unreadable, of wrong size or kind (the message names it), or as in `say_absent_classes`.
 
     Source: Zhou et al., Scene Parsing through ADE20K Dataset, CVPR 2017.
     """
     _require_pillow()
     root = ade20k.find_root(Path(folder).expanduser().resolve())
-    names = ade20k.class_names(root)
+    meaning, hint = _ade20k_meaning(root, classes, ignored, reduce_labels)
     train, validation = (_ade20k_split(root, split) for split in ("training", "validation"))
-    return SegmentationData(train, validation, names, ignored=(0,), offset=1)
+    return say_absent_classes(SegmentationData(train, validation, **meaning), hint)
 
 
 def read_parquet(
@@ -107,7 +118,8 @@ def read_parquet(
         reduce_labels: see there.
 
     Raises:
-        ValueError: files, a column or `classes` are missing, or a column holds no pictures.
+        ValueError: files, a column or `classes` are missing, a column holds no pictures, or as in
+            `say_absent_classes`.
     """
     _require_pillow()
     if isinstance(source, Mapping):
@@ -117,7 +129,8 @@ def read_parquet(
         name, files = folder.name, parquet_files(folder, "the folders `images` and `annotations` of ADE20K")
     meaning = _meaning(classes, ignored, reduce_labels)
     splits = load_splits(f"The parquet files of {name} cannot be read", "parquet", data_files=files)
-    return SegmentationData(*_named_splits(splits, name, image_column, annotation_column), **meaning)
+    found = _named_splits(splits, name, image_column, annotation_column)
+    return say_absent_classes(SegmentationData(*found, **meaning))
 
 
 def load_digit_scenes(
@@ -180,6 +193,34 @@ def _ade20k_split(root: Path, split: str) -> datasets.Dataset:
     ]
     masks = [stored_picture(str(mask)) for _, mask in pairs]
     return _table(images, masks, [printable(str(image)) for image, _ in pairs])
+
+
+def _ade20k_meaning(
+    root: Path, classes: Sequence[str] | int | None, ignored: Sequence[int], reduce_labels: bool
+) -> tuple[dict[str, Any], str]:
+    """What the mask values of data in ADE20K's layout mean, and a sentence to say where they do not fit."""
+    known = ade20k.class_list_file(root)
+    if classes is None:
+        if not ade20k.says_so(root):
+            raise ValueError(
+                f"{root} is laid out like ADE20K, but nothing says that its classes are ADE20K's 150: name your own "
+                "`classes` by id, and pass `reduce_labels=True` where 0 means no class; for ADE20K put its "
+                "objectInfo150.txt into the folder."
+            )
+        if ignored:
+            raise ValueError(
+                f"{root} is an ADE20K folder, whose columns and classes are known: leave out `image_column`, "
+                "`annotation_column`, `classes` and `ignored`; for data of your own in that layout name `classes`."
+            )
+        names = ade20k.class_names(root)
+        hint = "The masks were read as ADE20K's 150 classes: for data of your own in that layout name `classes`."
+        return {"classes": names, "ignored": (0,), "offset": 1}, hint
+    if known is not None:
+        raise ValueError(
+            f"{root} is an ADE20K folder, whose columns and classes are known: leave out `image_column`, "
+            f"`annotation_column`, `classes` and `ignored`; for data of your own take {known.name} away."
+        )
+    return _meaning(classes, ignored, reduce_labels), ""
 
 
 def _scenes(split: str, count: int, size: int, seed: int, digits: int) -> datasets.Dataset:

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 
+from ..records.data_source import DataSource
 from ..records.sample_log import SampleLog
-from ..serving.labels import class_labels, dataset_fingerprint
+from ..serving.labels import class_labels, dataset_fingerprint, labels_and_names
+from .data_sources import TrainingSet, read_again
 from .digits import Images, chosen_rows, load_digits_task
 from .image_tasks import has_numbers, read_own_images
 from .images import load_digit_images, load_image_data
@@ -22,19 +25,49 @@ _ADVICE = (
 )
 
 
-def rows_of(dataset: Any, log: SampleLog) -> Any:
+_GUESSED = (
+    " The run file does not say how the run read its data, as it does after the examples: it was read as the "
+    "quickstart, the examples and `datasets` read."
+)
+
+
+def rows_of(dataset: Any, log: SampleLog, told: DataSource | None = None) -> Any:
+    """The rows of `training_set_of`."""
+    return training_set_of(dataset, log, told).rows
+
+
+def training_set_of(dataset: Any, log: SampleLog, told: DataSource | None = None) -> TrainingSet:
     """The training set of the run whose log this is, in its order.
 
     `dataset` is the data set itself, or a string that says where it is from: "digits" for scikit-learn's, else a
-    folder, a parquet file, or the name of a data set on the hub.
+    folder, a file, or the name of a data set on the hub. `told` is what the run file says of how it was read; without
+    it the string is read in each way that is known.
 
     Raises:
         ValueError: it is another one, or cannot be read.
     """
-    if isinstance(dataset, str):
-        return _opened(dataset, log)
-    _check(dataset, log)
-    return dataset
+    if not isinstance(dataset, str):
+        _check(dataset, log)
+        return TrainingSet(dataset)
+    if told is None:
+        return TrainingSet(_opened(dataset, log, _GUESSED))
+    try:
+        found = read_again(dataset, told)
+        _check_labels(found.rows, log)
+        return found
+    except ValueError as error:
+        if Path(dataset).is_file():  # readers take folders; the file of the training split may hold the same rows
+            return TrainingSet(_opened(dataset, log, ""))
+        raise ValueError(f"{dataset} is not the training set of this run: {error}") from error
+
+
+def _check_labels(rows: Any, log: SampleLog) -> None:
+    """Raise unless these rows, which may have been changed before training, can be those of the log."""
+    labels, _ = labels_and_names(rows)
+    if len(rows) != log.num_samples:
+        raise ValueError(f"it has {len(rows):,} samples, the run's log {log.num_samples:,}. {_ADVICE}")
+    if labels is not None and log.labels is not None and not np.array_equal(labels, log.labels):
+        raise ValueError(f"its labels are not those in the run's log, or in another order. {_ADVICE}")
 
 
 def _check(dataset: Any, log: SampleLog) -> None:
@@ -48,8 +81,11 @@ def _check(dataset: Any, log: SampleLog) -> None:
         )
 
 
-def _opened(source: str, log: SampleLog) -> datasets.Dataset:
-    """Read as the quickstart, the examples or `datasets` read it, whichever gives the run's training set."""
+def _opened(source: str, log: SampleLog, how: str) -> datasets.Dataset:
+    """Read as the quickstart, the examples or `datasets` read it, whichever gives the run's training set.
+
+    `how` is added to the message of the error.
+    """
     read, unread = [], []
     for way in (_of_quickstart, _of_examples, _of_datasets):
         try:
@@ -63,7 +99,7 @@ def _opened(source: str, log: SampleLog) -> datasets.Dataset:
         except ValueError as error:
             read.append(error)
     reason = (read or unread)[0]
-    raise ValueError(f"{source} is not the training set of this run: {reason}") from reason
+    raise ValueError(f"{source} is not the training set of this run: {reason}{how}") from reason
 
 
 Known = tuple[Any, datasets.Dataset]

@@ -12,6 +12,7 @@ from ..common.files import write_atomically
 from ..common.reading import read_json
 from ..common.schema import Between, Count
 from ..common.secrets import without_secrets
+from .data_source import DataSource
 from .record import RUN_FILE
 
 
@@ -36,6 +37,8 @@ class AboutRun:
         model: `class`, and `name_or_path` of its configuration where it has one.
         versions: of this package, torch, transformers and accelerate.
         mixes: whether training batches were mixed (mixup, cutmix); not in the file where they were not.
+        class_names: by class number, of the training set or else of the model; not in the file where neither has any.
+        data: how the training set was read, where one of the package's readers read it; else not in the file.
     """
 
     method: str
@@ -54,6 +57,8 @@ class AboutRun:
     versions: dict[str, str]
     expression: str | None = None
     mixes: bool = False
+    class_names: list[str] | None = None
+    data: DataSource | None = None
 
     @classmethod
     def load(cls, folder: str | Path) -> AboutRun:
@@ -68,6 +73,7 @@ class AboutRun:
     def save(self, folder: str | Path) -> None:
         """Write `dynprune_run.json` into an output folder, whole or not at all, without tokens, keys and passwords."""
         values = dataclasses.asdict(self)
-        if not self.mixes:
-            del values["mixes"]
+        for name in ("mixes", "class_names", "data"):
+            if not values[name]:
+                del values[name]
         write_atomically(Path(folder) / RUN_FILE, (json.dumps(without_secrets(values), indent=1) + "\n").encode())

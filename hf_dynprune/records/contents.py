@@ -11,6 +11,7 @@ from ..common.schema import MAY_BE_NAN, Between, Count
 from ..decisions.dealing import Dealing, Layout
 from ..decisions.proxy import GradientProxy
 from ..decisions.schedule import EpochClock, RunLength
+from .data_source import DataSource
 from .record import EpochRecord, OpenRecord
 
 Logged = dict[str, Annotated[Any, MAY_BE_NAN]]
@@ -40,6 +41,8 @@ class RunNotes(TypedDict, total=False):
     selector: str | None
     num_epochs: Epochs | None
     parameters: dict[str, Any] | None
+    class_names: list[str] | None
+    data: DataSource | None
 
 
 class WeightIndex(TypedDict):

@@ -88,6 +88,7 @@ class EpochRecord:
             it the evaluation's loss. None where there was none.
         evaluation_forward_passes: samples of evaluations that the method asked for, without gradient.
         reason: why the method pruned as it did in this epoch, where it says so.
+        unlabelled: samples that were served and in which nothing was labelled. Their loss and score are 0.
 
     With a selector a record is one pass over the data, so far where it is not over: `num_samples` counts candidates,
     `kept` and `forward_passes` the trained samples, `ratio` is the share of the candidates that was not trained,
@@ -124,6 +125,7 @@ class EpochRecord:
     held_out: HeldOut | None = None
     evaluation_forward_passes: Count = 0
     reason: str | None = None
+    unlabelled: Count = 0
 
     @classmethod
     def opened(

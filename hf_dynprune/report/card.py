@@ -24,7 +24,7 @@ from ..records.record import HISTORY_FILE, RUN_FILE
 from ..records.run_scores import SCORES_FILE
 from ..records.savings import SavingsAccount
 from ..records.worth import worth_of
-from .card_head import card_of, complete_results, listed
+from .card_head import card_of, complete_results, listed, listed_names
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -180,7 +180,12 @@ def _method(about: AboutRun) -> str:
     lines = [f"- {what}: {code_span(about.method)}" + (f" with {_text(shown)}" if shown else "")]
     if about.rule:
         lines.append(f"- Rule: {_text(about.rule)}")
-    return "\n".join([*lines, f"- Unbiased: {unbiased}"])
+    lines.append(f"- Unbiased: {unbiased}")
+    if about.data is not None:
+        lines.append(f"- Data: {code_span(about.data.name)}, {about.data.num_samples:,} samples to train on")
+    if about.class_names:
+        lines.append(f"- Classes: {_text(listed_names(about.class_names))}")
+    return "\n".join(lines)
 
 
 def _savings(content: CardContent) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -52,6 +52,17 @@ def card_of(readme: Path) -> ModelCard:
 def listed(names: list[str] | str | None) -> list[str]:
     """The names as a list, where there are none or one too."""
     return [names] if isinstance(names, str) else names or []
+
+
+def listed_names(names: Sequence[str], shown: int = 6) -> str:
+    """How many classes there are, and the names of the first ones.
+
+    Example:
+        >>> listed_names(["cat", "dog"]), listed_names(["cat", "dog", "cow"], shown=1)
+        ('2 classes: cat, dog', '3 classes: cat and 2 more')
+    """
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return f"{len(names):,} class{'es' * (len(names) != 1)}: {', '.join(names[:shown])}{more}"
 
 
 def complete_results(data: ModelCardData, evaluation: Mapping[str, float], model_class: str, name: str) -> None:

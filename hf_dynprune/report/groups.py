@@ -86,7 +86,7 @@ def _caption(samples: SampleStatistics, index: int, group: str) -> list[str]:
     lines = [f"score {samples.score[index]:.3g}"]
     if len(samples.classes):
         name = samples.name_of(index) or ""
-        lines.insert(0, name if samples.class_names else f"class {name}")
+        lines.insert(0, f"class {name}" if name == str(samples.number_of(index)) else name)
     if group == GROUPS[2]:
         lines.append(f"std {samples.score_std[index]:.3g}")
     return lines

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..records.folder import RunFolder
 from ..records.savings import describe_account
+from .card_head import listed_names
 from .charts import (
     LOG_KEYS,
     MOST_NAMED_CLASSES,
@@ -72,6 +73,9 @@ def _run(run: RunFolder, samples: SampleStatistics | None) -> Section:
         rows.append(("samples", f"{run.history[-1].num_samples:,}"))
     if samples is not None and len(samples.classes):
         rows.append(("classes", f"{len(samples.classes):,}"))
+    names = (samples.class_names if samples else None) or about.get("class_names")
+    if names:
+        rows.append(("names of classes", listed_names(names)))
     chosen = "selector" if about.get("selector") else "method"
     method = about.get("selector") or about.get("method")
     rows.insert(1, (chosen, "not recorded" if method is None else _shown(method)))
@@ -258,7 +262,7 @@ def _times_kept(samples: SampleStatistics) -> Section:
 def _classes(samples: SampleStatistics) -> Section:
     title = "Classes"
     if not len(samples.classes):
-        return Section(title, ["The training set has no column or attribute of class numbers, `label` or `labels`."])
+        return Section(title, [_why_no_classes(samples)])
     pruned = np.isin(samples.epochs, samples.pruned_epochs)
     if not pruned.any():
         return Section(title, ["No logged epoch left samples out, so each has the classes of the data."])
@@ -269,6 +273,13 @@ def _classes(samples: SampleStatistics) -> Section:
         "The share of each class that was kept, over the epochs that left samples out. A class that is kept less is "
         "one that the model finds easy; where the share of a small class falls far, `prune_class_floor` holds it up."
     )
+    if samples.is_of_masks:
+        how += " A sample's class here is the one that most pixels of its mask have."
+    if samples.num_samples < 2 * len(names):
+        how += (
+            f" There are {len(names):,} classes among {samples.num_samples:,} samples: the share of a class says "
+            "little more than how often single samples were kept."
+        )
     low, high = order[0], order[-1]
     by_epoch = samples.kept_by_class[pruned]
     spread = by_epoch.max(1) - by_epoch.min(1)
@@ -283,12 +294,35 @@ def _classes(samples: SampleStatistics) -> Section:
     pictures.append(
         Picture("class_spread", png_of(draw_class_spread(samples.epochs, samples.kept_by_class)), spread_alt)
     )
-    tables = []
+    return Section(title, [how, shows], pictures, _extreme_classes(samples, names, shares))
+
+
+def _extreme_classes(samples: SampleStatistics, names: Sequence[str], shares: NDArray[np.float64]) -> list[Table]:
+    """Tables of the least and most kept classes, where there are too many to name all in the chart."""
+    tables: list[Table] = []
+    order = np.argsort(shares, kind="stable")
     if len(names) > MOST_NAMED_CLASSES:
         for caption, numbers in (("The least kept classes", order[:10]), ("The most kept classes", order[::-1][:10])):
             rows = [[names[number], f"{samples.class_sizes[number]:,}", f"{shares[number]:.1%}"] for number in numbers]
             tables.append(Table(["class", "samples", "kept"], rows, caption=caption))
-    return Section(title, [how, shows], pictures, tables)
+    return tables
+
+
+def _why_no_classes(samples: SampleStatistics) -> str:
+    if samples.labels is not None:
+        kinds = len(np.unique(samples.labels))
+        return (
+            f"The labels are known, but there are {kinds:,} different ones among {samples.num_samples:,} samples, "
+            "fewer than two samples for each, and nothing names them or says that they are classes. `hf-dynprune "
+            "scores` has the label of each sample."
+        )
+    text = "The training set has no column or attribute of class numbers, `label` or `labels`."
+    if samples.class_names:
+        text += (
+            f" The model tells apart {listed_names(samples.class_names)}. Where each sample has a mask, `--data` with "
+            "the folder of the run counts a sample to the class that most of its pixels have."
+        )
+    return text
 
 
 # ---- Words ----

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +12,19 @@ from numpy.typing import NDArray
 from ..records.sample_log import EpochSamples, SampleLog
 
 _LEAST_PER_CLASS = 2
-"""Samples of a class on average; with fewer, the label is no class but a number of its own."""
+"""Samples of a class on average; with fewer, a label without a name is no class but a number of its own."""
+
+
+class MaskClasses(Protocol):
+    """A training set whose classes were read from its masks: `readers.data_sources.TrainingSet`."""
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """`[N]`: the main class of each sample, -1 for none; None where the rows have labels of their own, or none."""
+
+    @property
+    def names(self) -> Sequence[str] | None:
+        """Of these classes."""
 
 
 @dataclass
@@ -34,6 +48,7 @@ class SampleStatistics:
         class_sizes: int64 `[C]`, samples of each.
         kept_by_class: float64 `[E, C]`, share of a class that an epoch kept.
         class_names: by label, where they are known.
+        is_of_masks: whether a sample's label is the class that most pixels of its mask have.
         problems: a sentence for each file that could not be read.
     """
 
@@ -53,11 +68,17 @@ class SampleStatistics:
     class_sizes: NDArray[np.int64]
     kept_by_class: NDArray[np.float64]
     class_names: list[str] | None
+    is_of_masks: bool = False
     problems: list[str] = field(default_factory=list)
 
     def name_of(self, index: int) -> str | None:
         """Name of the class of a sample, or the class number as text; None without labels."""
-        return None if self.labels is None else class_name(int(self.labels[index]), self.class_names)
+        number = self.number_of(index)
+        return None if number is None else class_name(number, self.class_names)
+
+    def number_of(self, index: int) -> int | None:
+        """Class number of a sample; None without labels."""
+        return None if self.labels is None else int(self.labels[index])
 
 
 def class_name(label: int, names: list[str] | None) -> str:
@@ -67,13 +88,15 @@ def class_name(label: int, names: list[str] | None) -> str:
     return str(names[label]) if names and 0 <= label < len(names) else str(label)
 
 
-def gather(log: SampleLog) -> SampleStatistics:
+def gather(log: SampleLog, masks: MaskClasses | None = None) -> SampleStatistics:
     """Read the epochs one after the other; damaged files are passed over and named in `problems`.
+
+    `masks` has classes for samples that have none in the log.
 
     Raises:
         ValueError: there is no log.
     """
-    found, class_of = _begun(log)
+    found, class_of = _begun(log, masks)
     mean, squares = np.zeros(found.num_samples), np.zeros(found.num_samples)
     stored, shares = log.epochs, []
     wanted = {stored[0], stored[len(stored) // 2], stored[-1]} if stored else set()
@@ -96,12 +119,15 @@ def gather(log: SampleLog) -> SampleStatistics:
     return found
 
 
-def _begun(log: SampleLog) -> tuple[SampleStatistics, NDArray[np.int64] | None]:
+def _begun(log: SampleLog, masks: MaskClasses | None) -> tuple[SampleStatistics, NDArray[np.int64] | None]:
     """Statistics before any epoch is read, and the place of each sample's class among the classes, `[N]` or None."""
     size, problems = log.num_samples, list[str]()
-    labels = _labels(log, size, problems)
+    labels, names = _labels(log, size, problems), log.class_names
+    is_of_masks = labels is None and masks is not None and masks.labels is not None
+    if is_of_masks and masks is not None:
+        labels, names = masks.labels, list(masks.names or []) or None
     classes, class_of = np.unique(labels, return_inverse=True) if labels is not None else (np.empty(0, np.int64), None)
-    if len(classes) * _LEAST_PER_CLASS > size:
+    if names is None and len(classes) * _LEAST_PER_CLASS > size:
         classes, class_of = classes[:0], None
     found = SampleStatistics(
         num_samples=size,
@@ -119,7 +145,8 @@ def _begun(log: SampleLog) -> tuple[SampleStatistics, NDArray[np.int64] | None]:
         classes=classes,
         class_sizes=np.empty(0, np.int64) if class_of is None else np.bincount(class_of),
         kept_by_class=np.empty((0, len(classes))),
-        class_names=log.class_names,
+        class_names=names,
+        is_of_masks=is_of_masks,
         problems=problems,
     )
     return found, class_of

@@ -20,28 +20,31 @@ PREFIX = "data_"
 def sample_table(folder: str | Path, dataset: Any = None) -> datasets.Dataset:
     """A row per sample, in the order of the training set.
 
-    Columns: `index`; `label` and `class_name` where the classes are known; `score` (the last one recorded; empty where
-    there is none), `score_mean` and `score_std` over the epochs that recorded one, `visits` (how many these are),
-    `times_kept`, and `last_epoch_kept`, from 0.
+    Columns: `index`; `label` and `class_name` (empty where labels are unknown; the name is the number where names are);
+    `score` (the last one recorded; empty where there is none), `score_mean` and `score_std` over the epochs that
+    recorded one, `visits` (how many these are), `times_kept`, and `last_epoch_kept`, from 0. With pictures and masks
+    from `--data`, the label is the class that most pixels of the mask have.
 
     Args:
         folder: of the run, under way or finished.
         dataset: the very training set, of `datasets`, or where it is from, as for `--data`. Its columns are joined;
-            one whose name is taken has `data_` in front; a column `label` that holds the labels above is there once.
+            one whose name is taken has `data_` in front; a column `label` that holds the labels above, or one of its
+            own where none are above, is there once.
 
     Raises:
         ValueError: the run kept no log of single samples, or the data set is another one.
     """
-    run = RunFolder.read(folder)
+    run, found = RunFolder.read(folder), None
     if not run.log:
         raise ValueError(run.why_no_samples)
     if dataset is not None:
-        from ..readers.training_set import rows_of  # needs torch, which the table alone does not
+        from ..readers.training_set import training_set_of  # needs torch, which the table alone does not
 
-        dataset = rows_of(dataset, run.log)
+        found = training_set_of(dataset, run.log, run.about.get("data"))
+        dataset = found.rows
         if not isinstance(dataset, datasets.Dataset):
             raise ValueError(f"Columns are joined from a `datasets.Dataset`, got {type(dataset).__name__}.")
-    table = _own_columns(gather(run.log))
+    table = _own_columns(gather(run.log, found))
     return table if dataset is None else _joined(table, dataset.with_format(None))
 
 
@@ -69,10 +72,13 @@ def write_sample_table(table: datasets.Dataset, file: Path, form: str) -> None:
 
 def _own_columns(found: SampleStatistics) -> datasets.Dataset:
     columns: dict[str, pa.Array] = {"index": pa.array(np.arange(found.num_samples))}
-    if found.labels is not None and len(found.classes):
-        names = pa.array([class_name(int(label), found.class_names) for label in found.classes])
+    columns["label"] = pa.nulls(found.num_samples, pa.int64())
+    columns["class_name"] = pa.nulls(found.num_samples, pa.string())
+    if found.labels is not None:
+        numbers, places = np.unique(found.labels, return_inverse=True)
+        names = pa.array([class_name(int(label), found.class_names) for label in numbers], pa.string())
         columns["label"] = pa.array(found.labels)
-        columns["class_name"] = names.take(pa.array(np.searchsorted(found.classes, found.labels)))
+        columns["class_name"] = names.take(pa.array(places))
     for name in ("score", "score_mean", "score_std"):
         columns[name] = pa.array(getattr(found, name), from_pandas=True)  # NaN is an empty cell
     columns["visits"] = pa.array(found.visits)
@@ -82,17 +88,21 @@ def _own_columns(found: SampleStatistics) -> datasets.Dataset:
 
 
 def _joined(table: datasets.Dataset, dataset: datasets.Dataset) -> datasets.Dataset:
-    """The columns of both tables side by side, each under a name of its own."""
-    if "label" in table.column_names and "label" in dataset.column_names and _same_labels(table, dataset):
+    """The columns of both tables side by side, each under a name of its own, those of the table first."""
+    own = table.column_names
+    if "label" in dataset.column_names and _same_or_unknown_labels(table, dataset):
         table = table.remove_columns("label")  # the data set's has the names of the classes
     taken = set(table.column_names)
     for name in taken & set(dataset.column_names):
         if PREFIX + name in {*taken, *dataset.column_names}:
             raise ValueError(f"The data set's columns `{name}` and `{PREFIX}{name}` would get one name: rename one.")
         dataset = dataset.rename_column(name, PREFIX + name)
-    return datasets.concatenate_datasets([table, dataset], axis=1)
+    both = datasets.concatenate_datasets([table, dataset], axis=1)
+    return both.select_columns(list(dict.fromkeys([*own, *both.column_names])))
 
 
-def _same_labels(table: datasets.Dataset, dataset: datasets.Dataset) -> bool:
+def _same_or_unknown_labels(table: datasets.Dataset, dataset: datasets.Dataset) -> bool:
+    if table.data.column("label").null_count:
+        return True
     first, second = (each.select_columns("label").with_format("numpy")[:]["label"] for each in (table, dataset))
     return bool(np.array_equal(first, second))

@@ -28,14 +28,15 @@ def write_report(folder: str | Path, dataset: Any = None, out: str | Path | None
     Raises:
         ValueError: it is no run's folder, its history is damaged, or the data set is another one.
     """
-    run = RunFolder.read(folder)
+    run, found = RunFolder.read(folder), None
     if dataset is not None:
-        from ..readers.training_set import rows_of  # needs torch, which a report without a data set does not
+        from ..readers.training_set import training_set_of  # needs torch, which a report without a data set does not
 
         if not run.log:
             raise ValueError(f"Samples cannot be shown. {run.why_no_samples}")
-        dataset = rows_of(dataset, run.log)
-    samples = gather(run.log) if run.log else None
+        found = training_set_of(dataset, run.log, run.about.get("data"))
+        dataset = found.rows
+    samples = gather(run.log, found) if run.log else None
     page = Page(f"Data pruning: {run.folder.resolve().name}", sections_of(run, samples, dataset))
     out = run.folder / "report" if out is None else Path(out)
     pictures = {picture.name: picture.png for section in page.sections for picture in section.pictures}

@@ -166,7 +166,8 @@ class _Watch(TrainerCallback):
 
     def note(self, index: Tensor, labels: Tensor, logits: Tensor) -> None:
         """Keep the outcomes of a batch; they stay on the device until the epoch ends."""
-        right = (logits.detach().argmax(-1) == labels.view(-1)).to(torch.int8)
+        logits = logits.detach()
+        right = ((logits.argmax(-1) == labels.view(-1)) & ~logits.isnan().any(-1)).to(torch.int8)
         self._noted.append((index, torch.where(labels.view(-1) < 0, NO_LABEL, right)))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

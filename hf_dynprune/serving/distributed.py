@@ -14,6 +14,8 @@ T = TypeVar("T")
 
 PIECE_BYTES = 2**28
 """Of all processes' scores, on the device at a time while they are merged."""
+_UNLABELLED = -2
+"""Samples in which nothing is labelled are kept as this less their index; -1 stands for what is not recorded."""
 BATCHES_PER_BLOCK = 256
 """Batches whose scores are joined to one tensor, so that many small ones do not waste memory."""
 
@@ -24,6 +26,9 @@ class ScoreBuffer:
     No step waits for the device here. Indices stay integers and scores float32, so neither is rounded.
     """
 
+    unlabelled = 0
+    """Of the scores that `drain` gave last: of how many samples nothing was labelled."""
+
     def __init__(self) -> None:
         self._batches: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self._blocks: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -31,7 +36,8 @@ class ScoreBuffer:
     def add(self, index: torch.Tensor, score: torch.Tensor, count: torch.Tensor) -> None:
         """Keep a batch's scores, from detached tensors `[B]`; `index` is int64.
 
-        `count` must not be changed afterwards. A score is not recorded where it is 0, as for a ghost.
+        `count` must not be changed afterwards. A score is not recorded where it is 0, as for a ghost. Below 0 it says
+        that nothing in the sample was labelled: it had no gradient, and its score is 0 whatever the loss made of it.
         """
         if score.dtype != torch.float32 or score.device != index.device:
             score = score.to(index.device, torch.float32)
@@ -43,7 +49,7 @@ class ScoreBuffer:
     def _join(self) -> None:
         if self._batches:
             index, score, count = (torch.cat(parts) for parts in zip(*self._batches, strict=True))
-            self._blocks.append((torch.where(count > 0, index, -1), score))
+            self._blocks.append((torch.where(count > 0, index, torch.where(count < 0, _UNLABELLED - index, -1)), score))
             self._batches = []
 
     def _take(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,9 +69,10 @@ class ScoreBuffer:
         rank.
         """
         index, score = self._take(accelerator.device)
-        own = torch.tensor([len(index), int(index.max()) if len(index) else -1])
+        sizes = torch.where(index <= _UNLABELLED, _UNLABELLED - index, index)
+        own = torch.tensor([len(index), int(sizes.max()) if len(index) else -1])
         length, largest = _gather(accelerator, own).amax(0).tolist()
-        is_narrow = largest <= np.iinfo(np.int32).max
+        is_narrow = largest < np.iinfo(np.int32).max
         words = 2 if is_narrow else 3
         piece = max(1, PIECE_BYTES // (4 * words * accelerator.num_processes))
         indices = np.empty(length * accelerator.num_processes, np.int32 if is_narrow else np.int64)
@@ -75,11 +82,15 @@ class ScoreBuffer:
             size = min(piece, length - start)
             rows = _gather(accelerator, _packed(index[start:][:size], score[start:][:size], size, is_narrow)).numpy()
             got = rows[:, :-size].view(indices.dtype)
-            recorded = got >= 0
+            recorded = got != -1
             end = filled + int(np.count_nonzero(recorded))
             indices[filled:end], scores[filled:end] = got[recorded], rows[:, -size:].view(np.float32)[recorded]
             filled = end
-        return indices[:filled], scores[:filled]
+        indices, scores = indices[:filled], scores[:filled]
+        unlabelled = indices <= _UNLABELLED
+        indices[unlabelled], scores[unlabelled] = _UNLABELLED - indices[unlabelled], 0
+        self.unlabelled = int(np.count_nonzero(unlabelled))
+        return indices, scores
 
 
 def _packed(index: torch.Tensor, score: torch.Tensor, size: int, is_narrow: bool) -> torch.Tensor:

@@ -133,13 +133,38 @@ def class_labels(dataset: Any, label_names: Sequence[str] = ("labels", "label"))
     )
 
 
-def labels_and_names(dataset: Any) -> tuple[NDArray[Any] | None, list[str] | None]:
-    """The class number of each sample, -1 for an empty cell, and the names of the classes; None for what is unknown."""
+def labels_and_names(dataset: Any, config: Any = None) -> tuple[NDArray[Any] | None, list[str] | None]:
+    """The class number of each sample, -1 for an empty cell, and the names of the classes; None for what is unknown.
+
+    Names are those of the data set, or else those of the model's `config` where they fit the labels.
+    """
+    names = dataset_names(dataset)
     labels = next((each for each in _integer_labels(dataset, ("labels", "label")) if each.ndim == 1), None)
     if labels is None or len(labels) != len(dataset):
-        return None, None
+        return None, names or config_names(config)
     labels = np.where(labels == GAP, -1, labels)
+    told = getattr(config, "id2label", None) or {}
+    if names is None and len(told) >= 2 and labels.max(initial=-1) < len(told):
+        # With a sample or two for each label, nothing but the model's head says that the labels are classes.
+        is_rare = 2 * len(np.unique(labels)) > len(labels)
+        names = config_names(config) or (list(map(str, range(len(told)))) if is_rare else None)
+    return labels, names
+
+
+def dataset_names(dataset: Any) -> list[str] | None:
+    """Names of the classes by class number, from the column of labels; None where it has none."""
     features = getattr(dataset, "features", None) or {}
     kinds = [features.get(name) for name in ("labels", "label")] if isinstance(features, Mapping) else []
-    names = next((list(kind.names) for kind in kinds if isinstance(kind, datasets.ClassLabel)), None)
-    return labels, names
+    return next((list(kind.names) for kind in kinds if isinstance(kind, datasets.ClassLabel)), None)
+
+
+def config_names(config: Any) -> list[str] | None:
+    """Names of the classes in a model's `id2label`; None for its defaults, numbers, and models of a single output."""
+    given = getattr(config, "id2label", None)
+    if not isinstance(given, Mapping) or len(given) < 2:
+        return None
+    by_number = {str(number): str(name) for number, name in given.items()}
+    names = [by_number.get(str(number)) for number in range(len(given))]
+    told = [name for name in names if name is not None]
+    own = [name not in (f"LABEL_{number}", str(number)) for number, name in enumerate(names)]
+    return told if len(told) == len(names) and any(own) else None

@@ -16,6 +16,7 @@ from .._version import __version__
 from ..decisions.policy import PruningPolicy
 from ..records.about import AboutRun
 from ..selectors.contract import BatchSelector
+from ..serving.labels import config_names, dataset_names
 from ..training_args import DynPruneArguments
 from .context import TrainerContext
 from .protocol import Training
@@ -55,6 +56,7 @@ def describe_run(context: TrainerContext, training: Training, is_given: bool) ->
         num_samples=_length(context.train_dataset),
         model=_model(context.plain_model),
         versions=_versions(),
+        class_names=dataset_names(context.train_dataset) or config_names(getattr(context.plain_model, "config", None)),
     )
 
 

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import datasets
+from accelerate.data_loader import DataLoaderStateMixin
 from transformers import Trainer
 from transformers.trainer_utils import has_length
 
@@ -88,8 +89,14 @@ class TrainerContext(Checkpoints):
         self.occupy(self.run_folder, self.training.prunes)
         self._before_training, self._log_at_begin = None, len(self.state.log_history)
 
-    def begin_epoch(self, ignored_outputs: list[str] | None) -> None:
-        """Note what evaluations in this `train()` ignore, and in its first epoch what was logged before it."""
+    def begin_epoch(self, dataloader: Any, ignored_outputs: list[str] | None) -> None:
+        """Note what evaluations in this `train()` ignore, and in its first epoch what was logged before it.
+
+        The Trainer takes an epoch's batches by their number and so never runs its loader to the end, where Accelerate
+        forgets it: without this, Accelerate would look through one more reference at each epoch than at the last.
+        """
+        if isinstance(dataloader, DataLoaderStateMixin):
+            dataloader.end()
         self.ignored_outputs = ignored_outputs
         if self._before_training is None:
             self._before_training = slice(self._log_at_begin, len(self.state.log_history))

@@ -28,7 +28,7 @@ from ..records.packing import pack_plan, pack_scores, unpack_plan, unpack_scores
 from ..records.record import EpochRecord
 from ..records.state_files import require
 from .identity import EpochRunIdentity, identities, is_of_no_pruning, refuse_another_run
-from .measures import staleness_meter
+from .measures import say_unlabelled, staleness_meter
 from .seeds import RunSeeds
 
 _NOT_EXACT = (
@@ -72,7 +72,7 @@ class EpochRun:
         self._saved_layout = layout
         self._saved_updates: int | None = None
         self._last_pruned_ratio = 0.0
-        self._warned_nonfinite = False
+        self._warned_nonfinite = self._said_unlabelled = False
 
     def epoch_info(self, epoch: int, step: int) -> EpochInfo:
         """Epoch `epoch`, beginning at global step `step`."""
@@ -146,7 +146,7 @@ class EpochRun:
         if length.full_epochs is not None:
             record.stands_for = record.steps * length.full_epochs / length.max_steps
         self.history.records.append(record)
-        self._judge(record.epoch, summary)
+        self._judge(record, summary)
         return record
 
     def _fold(self, record: EpochRecord) -> FoldSummary:
@@ -162,14 +162,16 @@ class EpochRun:
         record.seconds_merge += time.perf_counter() - began
         return summary
 
-    def _judge(self, epoch: int, summary: FoldSummary) -> None:
+    def _judge(self, record: EpochRecord, summary: FoldSummary) -> None:
         """Raise a FloatingPointError where no score of an epoch was finite; warn once where some were not.
 
         Where nothing is pruned, only warn: the stock Trainer goes on, and no plan needs the scores.
         """
-        if summary.recorded and len(summary.nonfinite) == summary.recorded and self.policy.max_ratio > 0:
+        epoch, labelled = record.epoch, summary.recorded - record.unlabelled
+        self._said_unlabelled = self._said_unlabelled or say_unlabelled(record, summary.recorded)
+        if len(summary.nonfinite) and len(summary.nonfinite) >= labelled and self.policy.max_ratio > 0:
             raise FloatingPointError(
-                f"All {summary.recorded} losses of epoch {epoch} were NaN or infinite: the model has diverged. "
+                f"All {labelled} losses of epoch {epoch} were NaN or infinite: the model has diverged. "
                 "Lower the learning rate, clip gradients, or check the data; scores and plans need finite losses."
             )
         if len(summary.nonfinite) and not self._warned_nonfinite:

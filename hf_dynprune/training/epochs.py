@@ -165,7 +165,8 @@ class EpochPruning:
         self._writer.write(run.history)
         self._sample_logging = SampleLogging()
         if context.flags.prune_sample_log and self.prunes:
-            self._sample_logging.begin(folder, context.train_dataset, run)
+            config = getattr(context.plain_model, "config", None)
+            self._sample_logging.begin(folder, context.train_dataset, config, run)
 
     def identity(self, step: LossStep) -> EpochRunIdentity:
         """What must be the same when this run is resumed."""
@@ -299,6 +300,7 @@ class EpochPruning:
         self.context.times.leave_out(seconds)
         if run.record is not None:
             run.record.seconds_merge += seconds
+            run.record.unlabelled += self._scores.unlabelled
 
     # ---- Learning rate ----
 

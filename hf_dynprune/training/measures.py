@@ -1,12 +1,14 @@
-"""What a finished epoch says of the worth of choosing samples, from the fold of its scores."""
+"""What a finished epoch says of the data: of the worth of choosing samples, and of those that have no labels."""
 
 from __future__ import annotations
 
+from ..common.logs import logger
 from ..decisions.plan import PrunePlan
 from ..decisions.policy import PruningPolicy
 from ..decisions.proxy import GradientProxy
 from ..decisions.scores import ScoreView
 from ..decisions.worth import StalenessMeter, proxy_sums
+from ..records.record import EpochRecord
 
 
 def staleness_meter(
@@ -20,3 +22,21 @@ def staleness_meter(
     if not (plan.is_full or policy.unbiased or policy.unbiased_up_to_factor):
         return None
     return StalenessMeter(proxy, proxy_sums(view, proxy).mean, plan)
+
+
+def say_unlabelled(record: EpochRecord, recorded: int) -> bool:
+    """Log in how many of an epoch's recorded samples nothing was labelled, and whether there are any.
+
+    It is a warning where it is so in all of them.
+    """
+    if record.unlabelled and record.unlabelled >= recorded:
+        logger.warning(
+            "Epoch %d: nothing is labelled in any of the %d samples: nothing is learned.", record.epoch, recorded
+        )
+    elif record.unlabelled:
+        logger.info(
+            "Epoch %d: nothing is labelled in %d of the %d samples. They have no gradient, and are chosen from as "
+            "samples with a loss of 0. Later epochs are only counted.",
+            *(record.epoch, record.unlabelled, recorded),
+        )
+    return record.unlabelled > 0

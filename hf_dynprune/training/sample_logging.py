@@ -19,12 +19,12 @@ class SampleLogging:
     def __init__(self) -> None:
         self._log: SampleLog | None = None
 
-    def begin(self, folder: str, dataset: Any, run: EpochRun) -> None:
-        """Begin the log of a run, or continue the log of the run that it resumes."""
+    def begin(self, folder: str, dataset: Any, config: Any, run: EpochRun) -> None:
+        """Begin the log of a run, or continue the log of the run that it resumes; `config` is the model's, or None."""
         log = SampleLog(folder)
         self._log = None
         try:
-            labels, names = labels_and_names(dataset)
+            labels, names = labels_and_names(dataset, config)
             log.begin(run.identity.num_samples, run.identity.fingerprint, labels, names, len(run.history))
         except Exception as error:  # a disk, or whatever a data set's own attributes raise
             logger.warning("There will be no log of single samples: %s: %s", type(error).__name__, error)

@@ -58,7 +58,7 @@ def test_commands_parse(command):
 def test_every_published_method_is_there():
     named = {built(snippet).prune_method for snippet in SNIPPETS}
     assert named == set(list_policies()) - {"none", "auto"}
-    assert len(SNIPPETS) == 14
+    assert len(SNIPPETS) == 15
     assert len(COMMANDS) == 3
 
 

@@ -124,14 +124,15 @@ def test_a_label_that_is_no_class_is_named_in_a_later_batch_too(dtype, label_smo
         loss(None, wrong | {"n": loss.count(wrong)}, {"logits": torch.zeros(2, CLASSES)})
 
 
-def test_a_sample_without_label_counts_nothing_and_records_nothing(tmp_path):
+def test_a_sample_without_label_counts_nothing_and_has_score_0(tmp_path):
     data = Images(12)
     data.labels[3] = -100
     trainer = pruning_trainer(vit(), data, tmp_path, num_train_epochs=1)
     trainer.train()
     view = trainer._training.run.store.view()
-    assert not view.seen[3]
-    assert view.seen.sum() == 11
+    assert (view.score == 0).tolist() == [index == 3 for index in range(12)]
+    assert view.seen.all()
+    assert trainer.pruning_history[0].unlabelled == 1
     assert not view.must_keep.any()
 
 

@@ -99,7 +99,10 @@ def test_the_check_of_the_first_batch_passes_for_every_family(tmp_path):
         trainer = pruning_trainer(model, Scenes(8, model.config.num_labels), tmp_path / family, num_train_epochs=1)
         trainer.train()
         assert trainer._loss_step.is_checked, family
-        assert trainer._training.run.store.view().seen.sum() == (8 if family == "binary_segformer" else 7), family
+        view = trainer._training.run.store.view()
+        assert (view.score == 0).tolist() == [image == 2 for image in range(8)], family
+        assert view.seen.all(), family
+        assert trainer.pruning_history[0].unlabelled == (family != "binary_segformer"), family
 
 
 def test_a_pruned_run_of_a_model_with_an_auxiliary_head(tmp_path):
@@ -211,11 +214,12 @@ class TestDenominator:
         assert not find_loss(model, options={"denominator": "valid"}).equals_model_loss
         assert loss.count(batch).tolist() == [batch["labels"][0].numel()] * B
 
-    def test_an_image_without_a_valid_pixel_is_not_recorded(self, tmp_path):
+    def test_an_image_without_a_valid_pixel_has_score_0(self, tmp_path):
         trainer = pruning_trainer(segformer(), Scenes(6), tmp_path, num_train_epochs=1)
         trainer.train()
         view = trainer._training.run.store.view()
-        assert view.seen.tolist() == [True, True, False, True, True, True]
+        assert (view.score == 0).tolist() == [False, False, True, False, False, False]
+        assert view.seen.all()
         assert not view.must_keep.any()
 
     def test_a_batch_without_a_valid_pixel_is_no_error(self, tmp_path):

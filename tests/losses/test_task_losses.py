@@ -182,12 +182,14 @@ def test_the_decoder_starts_from_the_labels_or_from_what_the_collator_made():
     assert abs(own.item() - other.item()) > 1e-6
 
 
-def test_a_sample_without_a_labelled_token_is_not_recorded(tmp_path):
+def test_a_sample_without_a_labelled_token_has_score_0(tmp_path):
     model, batch = BY_TASK["causal language model"].build(torch.float32)
     batch["labels"][1] = -100
     trainer = pruning_trainer(model, Rows(batch, times=2), tmp_path, num_train_epochs=1)
     trainer.train()
-    assert trainer._training.run.store.view().seen.tolist() == [True, False, True] * 2
+    view = trainer._training.run.store.view()
+    assert (view.score == 0).tolist() == [False, True, False] * 2
+    assert view.seen.all()
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,7 @@ def test_nothing_of_the_pixels_is_kept():
         metric.add_batch(predictions=ids, references=ids)
         metric.add_batch(predictions=np.zeros((2, 4, 16, 16), np.float32), references=ids)
     assert size_of(vars(metric)) == before < 2000  # of 655,360 bytes of predictions each time
-    assert sum(value.nbytes for value in vars(metric).values() if isinstance(value, np.ndarray)) == 4 * 4 * 8
+    assert sum(value.nbytes for value in vars(metric).values() if isinstance(value, np.ndarray)) == 4 * 5 * 8
     assert len(metric) == 81
     assert metric.compute()["overall_accuracy"] == 1.0
     assert len(metric) == 0
@@ -283,10 +283,10 @@ def test_nothing_is_written_and_inputs_stay_as_they_are(tmp_path):
 
 def test_many_pixels_are_counted_exactly():
     metric = MeanIoU(2)
-    metric._pixels[:] = [[2**53, 0], [0, 0]]  # as after as many right pixels
+    metric._pixels[:] = [[2**53, 0, 0], [0, 0, 0]]  # as after as many right pixels
     metric.add(prediction=[[1]], reference=[[1]])
     assert metric._pixels.dtype == np.int64
-    assert metric._pixels.tolist() == [[2**53, 0], [0, 1]]
+    assert metric._pixels.tolist() == [[2**53, 0, 0], [0, 1, 0]]
 
 
 # ---- What is refused ----
@@ -401,11 +401,11 @@ def test_logits_that_are_none_have_no_classes(logits, got):
 
 
 def test_classes_are_small_on_the_logits_device_and_the_first_of_several_outputs():
-    logits = torch.zeros(2, 256, 2, 3)
-    logits[:, 255] = 1
+    logits = torch.zeros(2, 255, 2, 3)
+    logits[:, 254] = 1
     ids = predicted_classes((logits, (logits, logits)), torch.zeros(2, 4, 6))
-    assert (ids.dtype, ids.shape, ids.unique().tolist()) == (torch.uint8, (2, 4, 6), [255])
-    assert predicted_classes(torch.zeros(1, 257, 1, 1)).dtype == torch.int32
+    assert (ids.dtype, ids.shape, ids.unique().tolist()) == (torch.uint8, (2, 4, 6), [254])
+    assert predicted_classes(torch.zeros(1, 256, 1, 1)).dtype == torch.int32
     assert predicted_classes(logits, None).shape == (2, 2, 3)  # a data set without labels
     on_meta = predicted_classes(logits.to("meta"), torch.zeros(2, 4, 6, device="meta"))
     assert on_meta.device.type == "meta"

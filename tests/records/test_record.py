@@ -34,7 +34,7 @@ def test_a_record_is_opened_with_what_plan_and_scores_say(view_of):
         "stands_for": None,
         "evaluation_forward_passes": 0,
         **dict.fromkeys(("concentration", "staleness", "held_out", "reason")),
-        **dict.fromkeys(("scoring_forward_passes", "candidate_forward_passes"), 0),
+        **dict.fromkeys(("scoring_forward_passes", "candidate_forward_passes", "unlabelled"), 0),
         **dict.fromkeys((f"seconds_{name}" for name in ("plan", "train", "merge", "scoring", "data")), 0.0),
         **dict.fromkeys(("seconds_evaluation", "seconds_checkpoint"), 0.0),
     }

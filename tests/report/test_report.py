@@ -460,8 +460,46 @@ def test_many_classes_are_a_curve_with_the_extremes_named(tmp_path, classes):
 def test_a_number_of_its_own_is_no_class(tmp_path):
     made_up(tmp_path, KEPT, SCORE, np.arange(40))
     text, _ = report(tmp_path)
-    assert "The training set has no column or attribute of class numbers" in text
+    said = "The labels are known, but there are 40 different ones among 40 samples, fewer than two samples for each"
+    assert said in section(text, "Classes")
+    assert "no column" not in section(text, "Classes")
     assert rows(section(text, "Samples to look at"))[1][1] == ""
+
+
+def test_classes_with_one_sample_each_are_shown_where_they_have_names(tmp_path):
+    names = [f"kind of {number}" for number in range(50)]  # ten are not in the training set
+    made_up(tmp_path, KEPT, SCORE, np.arange(40), names)
+    text, html = report(tmp_path)
+    told = section(text, "Classes")
+    assert "There are 40 classes among 40 samples: the share of a class says little more than how often" in told
+    shown = [row for row in rows(told) if row[0].startswith("kind of ")]
+    assert len(shown) == 20
+    assert {row[1] for row in shown} == {"1"}
+    assert rows(section(text, "Samples to look at"))[1][1].startswith("kind of ")
+    first = "50 classes: kind of 0, kind of 1, kind of 2, kind of 3, kind of 4, kind of 5 and 44 more"
+    assert ["names of classes", first] in rows(text)
+    assert len(html.alts) > 2
+
+
+def test_masks_give_classes_where_the_log_has_none(tmp_path):
+    from hf_dynprune.readers.data_sources import TrainingSet
+
+    made_up(tmp_path, KEPT, SCORE)
+    masks = np.where(LABELS == 0, 0, -1)
+    found = gather(SampleLog(tmp_path), TrainingSet(None, masks, ("wall", "sky")))
+    assert found.is_of_masks
+    assert found.name_of(0) == "wall"
+    assert found.classes.tolist() == [-1, 0]
+    own = made_up(tmp_path / "own", KEPT, SCORE, LABELS, ["a", "b", "c", "d"])
+    own = gather(SampleLog(tmp_path / "own"), TrainingSet(None, masks, ("wall", "sky")))
+    assert not own.is_of_masks
+    np.testing.assert_array_equal(own.labels, LABELS)
+
+
+def test_classes_of_pixels_are_named_without_the_data(tmp_path):
+    made_up(tmp_path, KEPT, SCORE, None, ["wall", "sky"])
+    told = section(report(tmp_path)[0], "Classes")
+    assert "The model tells apart 2 classes: wall, sky. Where each sample has a mask, `--data` with the folder" in told
 
 
 NAMES = ["<script>alert(1)</script>", "a|b\nc `d` & *e*", "$x_2^", "日本語 " + "long " * 20]

@@ -77,7 +77,24 @@ def test_each_sample_has_a_row(tmp_path):
     }
     assert table[0]["score"] is None
     assert table[0]["visits"] == 0
-    assert "label" not in sample_table(made_up(tmp_path, rows())).column_names
+    unknown = sample_table(made_up(tmp_path, rows()))
+    assert unknown.column_names == OWN
+    assert set(unknown["label"]) == set(unknown["class_name"]) == {None}
+
+
+@pytest.mark.parametrize("names", [None, [f"kind {number}" for number in range(6)]], ids=["numbers", "names"])
+def test_a_label_of_each_sample_alone_is_in_the_table(tmp_path, names):
+    table = sample_table(made_up(tmp_path, rows(label=range(6)), np.arange(6), names))
+    assert table.column_names == OWN
+    assert table["label"] == list(range(6))
+    assert table["class_name"] == (names or [str(number) for number in range(6)])
+
+
+def test_a_label_that_is_only_in_the_data_set_is_the_tables(tmp_path):
+    dataset = rows(label=["good", "poor"] * 3)
+    table = sample_table(made_up(tmp_path, dataset), dataset)
+    assert table.column_names == [*OWN, "text"]
+    assert table["label"] == dataset["label"]
 
 
 def test_columns_of_the_data_set_are_joined_under_free_names(tmp_path):

@@ -8,9 +8,10 @@ import time
 import numpy as np
 import pytest
 import torch
+from accelerate.state import GradientState
 from transformers.trainer_callback import ProgressCallback
 
-from hf_dynprune import InfoBatch, PruningHistory, RandomPruning
+from hf_dynprune import InfoBatch, NoPruning, PruningHistory, RandomPruning, SelectiveBackprop
 from tests.support.helpers import (
     Images,
     LoggedRows,
@@ -274,3 +275,21 @@ def test_epochs_cut_short_by_a_callback_still_end_with_the_final_events(tmp_path
     trainer.train()
     assert trainer.state.global_step == trainer.state.max_steps == 9
     assert log.events == [("save", 9)]
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize(
+    "chooser", [{"policy": NoPruning()}, {"policy": InfoBatch()}, {"selector": SelectiveBackprop()}]
+)
+def test_accelerate_holds_no_more_loaders_the_more_epochs_there_were(chooser, accumulation, tmp_path):
+    """It looks through all that it holds, several times per epoch; the stock Trainer leaves one more in each epoch."""
+    before, held = len(GradientState().dataloader_references), []
+
+    class Count(StepLog):
+        def on_epoch_end(self, args, state, control, **kwargs):
+            held.append(len(GradientState().dataloader_references) - before)
+
+    flags = {"num_train_epochs": 6, "eval_strategy": "epoch", "eval_dataset": Images(4), "save_strategy": "no"}
+    flags |= {"gradient_accumulation_steps": accumulation}
+    pruning_trainer(vit(), Images(20), tmp_path, [Count()], **chooser, **flags).train()
+    assert held == [1] * 6
