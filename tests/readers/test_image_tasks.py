@@ -165,7 +165,9 @@ def test_nothing_left_is_an_error(tmp_path):
 # ---- Commands ----
 
 
-@pytest.mark.parametrize("build", [kaggle(), odd_sizes, saved()], ids=["kaggle", "odd sizes", "saved"])
+@pytest.mark.parametrize(
+    "build", [kaggle(), odd_sizes, saved(), columns], ids=["kaggle", "odd sizes", "saved", "parquet files"]
+)
 def test_scores_go_with_the_rows_of_the_example(build, tmp_path):
     folder, out = build(tmp_path), tmp_path / "el2n.safetensors"
     options = ["--method", "el2n", "--runs", "1", "--train-epochs", "2", "--model", "resnet"]
