@@ -85,6 +85,10 @@ class ExampleArguments(ComparisonArguments):
     )
     ignored: str = field(default="", metadata={"help": "Mask values that are no class, separated by commas."})
     reduce_labels: bool = field(default=False, metadata={"help": "0 means no class, the classes begin at 1."})
+    bad_files: str = field(
+        default="refuse",
+        metadata={"help": "refuse or skip files that cannot be read, in a folder laid out like ADE20K's."},
+    )
     model: str = field(
         default="segformer_tiny",
         metadata={
@@ -152,6 +156,7 @@ def load_data(example: ExampleArguments) -> SegmentationData:
                 "classes": int(names[0]) if names and len(names) == 1 and names[0].isdigit() else names,
                 "ignored": [int(value) for value in example.ignored.split(",") if value],
                 "reduce_labels": example.reduce_labels,
+                "bad_files": example.bad_files,
             },
         )
         data = load_segmentation_data(example.data, **settings)

@@ -12,7 +12,9 @@ from .common import one_line_errors
 
 def scores(
     run: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run's output_dir.", show_default=False)],
-    to: Annotated[str, typer.Option(help="parquet or csv.")] = "parquet",
+    to: Annotated[
+        str | None, typer.Option(help="parquet or csv. Without it: what --out ends in, else parquet.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The file. Without it: scores.parquet or scores.csv, in the run's folder.")
     ] = None,
@@ -37,6 +39,7 @@ def scores(
 
         datasets.disable_progress_bars()
         table = sample_table(run, data)
-        file = run / f"scores.{to}" if out is None else out
-        write_sample_table(table, file, to)
+        form = to or ("csv" if out is not None and out.suffix == ".csv" else "parquet")
+        file = run / f"scores.{form}" if out is None else out
+        write_sample_table(table, file, form)
         typer.echo(f"wrote {file}: {len(table):,} rows, columns {', '.join(table.column_names)}")

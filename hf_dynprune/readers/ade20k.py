@@ -16,17 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from glob import escape
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from ..common.files import is_no_file
-from .class_folders import ENDINGS
+from ..common.logs import logger
 from .class_list import read_class_list
 from .masks import MASK_MODES
 from .pictures import check_end, unreadable
 from .sources import contents, say_devices
+from .walks import ENDINGS
 
 RELEASE = "ADEChallengeData2016"
 """Name of the folder that the SceneParsing release (150 classes) unpacks to."""
@@ -114,10 +116,15 @@ def says_so(root: Path) -> bool:
     return any(file.name.startswith("ADE_") for file in (root / "images" / "training").iterdir())
 
 
-def pairs(root: Path, split: str) -> tuple[list[tuple[Path, Path]], list[bool]]:
+class UnreadableFile(ValueError):
+    """A picture or annotation that is no image, or is cut off."""
+
+
+def pairs(root: Path, split: str, skips_bad: bool = False) -> tuple[list[tuple[Path, Path]], list[bool]]:
     """The files of a split by name, as (image, annotation), and which images carry an EXIF orientation.
 
-    The root folder holds `images` and `annotations`, and the split is `"training"` or `"validation"`.
+    The root folder holds `images` and `annotations`, and the split is `"training"` or `"validation"`. With
+    `skips_bad`, pairs of which a file cannot be read are left out, and a warning names their number and the first.
 
     Raises:
         ValueError: no images, an image without annotation or the reverse, a file whose header cannot be read, an
@@ -128,9 +135,15 @@ def pairs(root: Path, split: str) -> tuple[list[tuple[Path, Path]], list[bool]]:
     _check_partners(images, masks, root, split)
     found = [(images[stem], masks[stem]) for stem in sorted(images)]
     with ThreadPoolExecutor(8) as pool:  # for disks that answer late; where all is cached, one thread is as fast
-        checks = pool.map(_checked_header, found)
-        turned = list(tqdm(checks, total=len(found), desc=f"checking {split} images", disable=len(found) < MANY_FILES))
-    return found, turned
+        checks = pool.map(partial(_checked_header, skips_bad=skips_bad), found)
+        seen = list(tqdm(checks, total=len(found), desc=f"checking {split} images", disable=len(found) < MANY_FILES))
+    bad = [turned for turned in seen if isinstance(turned, UnreadableFile)]
+    if len(bad) == len(seen):
+        raise bad[0]
+    if bad:
+        logger.warning("%d of %d %s images are left out: %s", len(bad), len(seen), split, bad[0])
+    good = [(pair, turned) for pair, turned in zip(found, seen, strict=True) if not isinstance(turned, UnreadableFile)]
+    return [pair for pair, _ in good], [turned for _, turned in good]
 
 
 def upright_bytes(file: Path) -> bytes:
@@ -212,8 +225,8 @@ def _check_partners(images: dict[str, Path], masks: dict[str, Path], root: Path,
             )
 
 
-def _checked_header(pair: Sequence[Path]) -> bool:
-    """Whether the image carries an orientation; from the headers of image and annotation."""
+def _checked_header(pair: Sequence[Path], skips_bad: bool) -> bool | UnreadableFile:
+    """Whether the image carries an orientation, from the headers of image and annotation; or that one has none."""
     from PIL import Image
 
     try:
@@ -227,7 +240,10 @@ def _checked_header(pair: Sequence[Path]) -> bool:
         with Image.open(current) as mask:
             mask_size, mode = mask.size, mask.mode
     except unreadable() as error:
-        raise ValueError(f"{current} cannot be read as an image, it may be cut off: copy it anew. ({error})") from error
+        bad = UnreadableFile(f"{current} cannot be read as an image, it may be cut off: copy it anew. ({error})")
+        if skips_bad:
+            return bad
+        raise bad from error
     if mode not in MASK_MODES:
         raise ValueError(
             f"{pair[1]} is an image of mode {mode}: an annotation has one channel, 0 to 150. The full ADE20K has "

@@ -172,6 +172,8 @@ def _first_file(places: Sequence[Path], *names: str) -> Path | None:
 def _text(file: Path) -> str:
     """A text in UTF-8 or UTF-16, which begins with its mark then, or else in Latin-1."""
     content = read_bytes(file)
+    if b"\0" in content and not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(f"{file} is no text file: it holds zero bytes. Copy it anew, or take it away.")
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16", "replace")
     try:

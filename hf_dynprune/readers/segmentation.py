@@ -15,6 +15,7 @@ from typing import Any
 
 import datasets
 
+from ..common.checks import check_choice
 from ..common.extras import require
 from ..common.files import printable
 from . import ade20k, digit_scenes
@@ -31,6 +32,7 @@ def load_segmentation_data(
     classes: Sequence[str] | int | None = None,
     ignored: Sequence[int] = (),
     reduce_labels: bool = False,
+    bad_files: str = "refuse",
 ) -> SegmentationData:
     """Data of a folder (ADE20K as it is published, own data laid out like it, or parquet files) or of the hub, by name.
 
@@ -41,6 +43,7 @@ def load_segmentation_data(
         classes: class names by id, or their number; ADE20K brings its own, other data in its layout do not.
         ignored: mask values that are no class, beside 255.
         reduce_labels: 0 means no class and the classes begin at 1, as in ADE20K.
+        bad_files: "refuse", or "skip" to leave out pairs of files that cannot be read, in folders of such files.
 
     Raises:
         ValueError: the folder is neither, the data set cannot be loaded, or as in `read_ade20k` and `read_parquet`.
@@ -52,7 +55,12 @@ def load_segmentation_data(
                 f"{folder} is laid out like ADE20K, in files without columns: leave out `image_column` and "
                 "`annotation_column`."
             )
-        return read_ade20k(folder, classes, ignored, reduce_labels)
+        return read_ade20k(folder, classes, ignored, reduce_labels, bad_files)
+    if bad_files != "refuse":
+        raise ValueError(
+            f"`bad_files` {bad_files!r} is for folders of pictures and masks laid out like ADE20K's, which {source} is "
+            "not: leave it out. A picture in a table is an error where its row is read."
+        )
     if folder.is_dir():
         return read_parquet(folder, image_column, annotation_column, classes, ignored, reduce_labels)
     if folder.is_file():
@@ -71,6 +79,7 @@ def read_ade20k(
     classes: Sequence[str] | int | None = None,
     ignored: Sequence[int] = (),
     reduce_labels: bool = False,
+    bad_files: str = "refuse",
 ) -> SegmentationData:
     """ADE20K SceneParsing (150 classes) in its original layout, or other data laid out in that way, with `classes`.
 
@@ -84,6 +93,7 @@ def read_ade20k(
             files' names must say that they are.
         ignored: with `classes`, mask values that are no class, beside 255.
         reduce_labels: with `classes`, 0 means no class and the classes begin at 1; ADE20K's always do.
+        bad_files: "refuse", or "skip" to leave out pairs of files that cannot be read, with a warning.
 
     Raises:
         ValueError: it is no such folder, it is not said what its classes are or said twice, a file is missing,
@@ -92,9 +102,10 @@ def read_ade20k(
     Source: Zhou et al., Scene Parsing through ADE20K Dataset, CVPR 2017.
     """
     _require_pillow()
+    check_choice("bad_files", bad_files, ("refuse", "skip"))
     root = ade20k.find_root(Path(folder).expanduser().resolve())
     meaning, hint = _ade20k_meaning(root, classes, ignored, reduce_labels)
-    train, validation = (_ade20k_split(root, split) for split in ("training", "validation"))
+    train, validation = (_ade20k_split(root, split, bad_files == "skip") for split in ("training", "validation"))
     return say_absent_classes(SegmentationData(train, validation, **meaning), hint)
 
 
@@ -185,8 +196,8 @@ def _named_splits(
     return train, validation
 
 
-def _ade20k_split(root: Path, split: str) -> datasets.Dataset:
-    pairs, turned = ade20k.pairs(root, split)
+def _ade20k_split(root: Path, split: str, skips_bad: bool) -> datasets.Dataset:
+    pairs, turned = ade20k.pairs(root, split, skips_bad)
     images = [
         {"path": None, "bytes": ade20k.upright_bytes(image)} if turn else stored_picture(str(image))
         for (image, _), turn in zip(pairs, turned, strict=True)

@@ -65,20 +65,26 @@ def stored_picture(file: str) -> dict[str, Any]:
 
 
 def parquet_files(folder: Path, or_else: str) -> dict[str, Sequence[str]]:
-    """Files by split; val*.parquet before test*.parquet, the folder itself before its folder `data`.
+    """Files by split; val*.parquet before test*.parquet, the folder itself before its folder `data`, or the only one.
+
+    In a copy of a hub repository the files lie in a folder named for their configuration.
 
     `or_else` says, for the message, what else the folder may hold.
 
     Raises:
-        ValueError: there are none for one of the two splits.
+        ValueError: there are none for one of the two splits, or several folders hold some.
     """
-    for place in (folder, folder / "data"):
+    below = sorted({file.parent for file in folder.glob("*/train*.parquet")})
+    if len(below) > 1 and folder / "data" not in below and not any(folder.glob("train*.parquet")):
+        names = ", ".join(printable(place.name) for place in below[:10])
+        raise ValueError(f"{folder} holds several data sets, in the folders {names}: name one of these folders.")
+    for place in (folder, folder / "data", *below[:1]):
         by_kind = {kind: sorted(map(str, place.glob(f"{kind}*.parquet"))) for kind in ("train", "val", "test")}
         train, val, test = (without_devices(files, place) for files in by_kind.values())
         if train and (val or test):
             return {"train": train, "validation": val or test}
     raise ValueError(
-        f"{folder} needs train*.parquet and val*.parquet or test*.parquet, itself or in a folder `data`, or {or_else}; "
+        f"{folder} needs train*.parquet and val*.parquet or test*.parquet, itself or in a folder in it, or {or_else}; "
         f"found {contents(folder)}."
     )
 

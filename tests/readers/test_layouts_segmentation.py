@@ -146,7 +146,38 @@ def saved(file: str) -> Callable[[Path], object]:
     return lambda root: (root / file).parent.mkdir(exist_ok=True) or picture().save(root / file)
 
 
+def cut(file: str) -> Callable[[Path], object]:
+    return lambda root: (root / file).write_bytes((root / file).read_bytes()[:-20])
+
+
+CUT = "images/training/street_0.jpg", "annotations/training/street_1.png"
 LAYOUTS = [
+    (
+        "an image cut off",
+        also(own(), cut(CUT[0])),
+        {"classes": 3},
+        r"street_0\.jpg cannot be read as an image, it may be",
+    ),
+    (
+        "a mask cut off",
+        also(own(), cut(CUT[1])),
+        {"classes": 3},
+        r"street_1\.png cannot be read as an image, it may be",
+    ),
+    ("an image cut off, skipped", also(own(), cut(CUT[0])), {"classes": 3, "bad_files": "skip"}, None),
+    ("a mask cut off, skipped", also(own(), cut(CUT[1])), {"classes": 3, "bad_files": "skip"}, None),
+    (
+        "all cut off, skipped",
+        also(own(count=1), cut(CUT[0])),
+        {"classes": 3, "bad_files": "skip"},
+        r"street_0\.jpg cannot",
+    ),
+    (
+        "another word for it",
+        own(),
+        {"classes": 3, "bad_files": "drop"},
+        "`bad_files` must be one of refuse, skip, got 'dr",
+    ),
     ("own classes", own(), {"classes": ["road", "car", "sky"]}, None),
     ("own classes by number", own(), {"classes": 3}, None),
     ("own classes, 0 is none", own(), {"classes": ["car", "sky"], "reduce_labels": True}, None),
@@ -289,3 +320,18 @@ def test_a_mask_that_cannot_be_read_is_left_to_its_row(tmp_path):
     assert data.pair(data.train[0])[1].shape == (4, 6)
     with pytest.raises(UnidentifiedImageError):
         data.train[1]
+
+
+def test_what_is_skipped_is_said_and_the_others_are_read(tmp_path, caplog):
+    root = also(also(own(), cut(CUT[0])), cut(CUT[1]))(tmp_path)
+    data = load_segmentation_data(root, classes=3, bad_files="skip")
+    assert [Path(file).name for file in data.train["file"]] == ["street_2.jpg"]
+    assert len(data.validation) == 3
+    assert "2 of 3 training images are left out: " in caplog.text
+
+
+def test_skipping_is_refused_where_files_are_not_looked_at(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"`bad_files` 'skip' is for folders of pictures and masks laid out like ADE20K"
+    ):
+        load_segmentation_data(parquet_folder(tmp_path, table(3)), classes=3, bad_files="skip")

@@ -24,7 +24,8 @@ from hf_dynprune.compare.results import RunResult
 from hf_dynprune.compare.run_lines import RunLines
 from hf_dynprune.compare.runs import other_settings
 from hf_dynprune.readers.ade20k import class_names
-from hf_dynprune.readers.class_folders import _by_list, _names
+from hf_dynprune.readers.class_folders import _by_list
+from hf_dynprune.readers.imagenet import class_names as names_of_wnids
 from hf_dynprune.readers.unreadable import _read_shared
 from hf_dynprune.records.about import AboutRun
 from hf_dynprune.records.folder import RunFolder
@@ -572,7 +573,7 @@ TEXTS = {
     "recipe": ("r.args", "--a 1\n", recipe),
     "list of classes": ("objectInfo150.txt", "Idx\tName\n", class_names),
     "list of pictures": ("val_annotations.txt", "a.png\tn1\n", lambda f: _by_list(f / "val_annotations.txt", ["n1"])),
-    "names of classes": ("words.txt", "n1\tcat\n", lambda folder: _names(folder, ["n1"])),
+    "names of classes": ("words.txt", "n1\tcat\n", lambda folder: names_of_wnids([folder], ["n1"])),
     "card": ("README.md", "---\ntags: [a]\n---\ntext\n", lambda folder: update_card(folder)),
 }
 

@@ -141,6 +141,8 @@ def test_files_are_loaded_by_datasets(tmp_path):
     assert loaded.to_list() == sample_table(run, dataset).to_list()
     assert ", ".join(loaded.column_names) == result.output.removeprefix(said).strip()
     assert invoke("scores", run, "--to", "csv", "--out", tmp_path / "deep" / "table.csv").exit_code == 0
+    assert invoke("scores", run, "--out", tmp_path / "by_ending.csv").exit_code == 0
+    assert (tmp_path / "by_ending.csv").read_bytes() == (tmp_path / "deep" / "table.csv").read_bytes()
     loaded = datasets.load_dataset("csv", data_files=str(tmp_path / "deep" / "table.csv"), split="train")
     assert loaded["times_kept"] == sample_table(run)["times_kept"]
 
