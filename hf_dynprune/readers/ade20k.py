@@ -22,11 +22,11 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from ..common.files import is_no_file
-from .class_folders import ENDINGS
 from .class_list import read_class_list
 from .masks import MASK_MODES
 from .pictures import check_end, unreadable
 from .sources import contents, say_devices
+from .walks import ENDINGS
 
 RELEASE = "ADEChallengeData2016"
 """Name of the folder that the SceneParsing release (150 classes) unpacks to."""
