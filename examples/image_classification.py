@@ -5,9 +5,9 @@ minutes on two CPU cores.
 
     python examples/image_classification.py
 
-ImageNet from its folders (`train/<class>/*.JPEG`, `val/<class>/*.JPEG`) or Kaggle's archive as it is unpacked, with the
-settings of a recipe; flags after the recipe win over it. What is the papers' in a recipe and what is not stands in the
-recipe:
+ImageNet from its folders (`train/<class>/*.JPEG`, `val/<class>/*.JPEG`), or from Kaggle's archive as it is unpacked,
+with the settings of a recipe; flags after the recipe win over it. What is the papers' in a recipe and what is not
+stands in the recipe:
 
     python examples/image_classification.py --recipe imagenet_r50_lars --data IMAGENET --output_dir r50_lars
 
@@ -85,7 +85,8 @@ class ExampleArguments(ComparisonArguments):
         default=None,
         metadata={
             "help": "Folder with a folder per class in `train` and in `val`, Kaggle's ImageNet archive, folder of "
-            "parquet files or of `save_to_disk`, or name of a hub data set. Without it: scikit-learn's digits."
+            "parquet files or of `save_to_disk`, or name of a hub data set. Without it: scikit-learn's handwritten "
+            "digits."
         },
     )
     image_column: str = field(default="image", metadata={"help": "Column of the images."})

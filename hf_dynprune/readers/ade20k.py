@@ -5,7 +5,7 @@
       images/validation/*.jpg        annotations/validation/*.png
       objectInfo150.txt
 
-Images may have any ending of `class_folders.ENDINGS`, in upper or lower case, and masks those of `MASK_ENDINGS`.
+Images may have any ending of `walks.ENDINGS`, in upper or lower case, and masks those of `MASK_ENDINGS`.
 
 Only file headers are read here. `segmentation.read_ade20k` makes data sets of the result.
 

@@ -578,6 +578,8 @@ TEXTS = {
 }
 
 
+READ_ANYWAY = {("names of classes", "Latin-1"), ("names of classes", "UTF-16")}
+"""Encodings in which lists of synsets are found."""
 PASSED_OVER = ("list of classes", "names of classes", "card")
 
 
@@ -588,10 +590,10 @@ def test_a_text_file_that_is_none_is_named(name, damage, tmp_path):
     (tmp_path / file).write_text(content)
     card_beside(tmp_path)
     spoil(tmp_path / file, damage)
+    if (name, damage) in READ_ANYWAY or (damage in ("a folder", "a pipe") and name in PASSED_OVER):
+        read(tmp_path)  # as if there were none, or no name in them
+        return
     if damage in ("a folder", "a pipe"):
-        if name in PASSED_OVER:
-            read(tmp_path)  # as if there were none
-            return
         file = Path(file).stem
     with pytest.raises(ValueError, match=file):
         read(tmp_path)
