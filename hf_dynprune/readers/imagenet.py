@@ -98,7 +98,7 @@ def with_listed_classes(files: Sequence[str], place: Path, places: Sequence[Path
             f"{listed}: no picture of {place} has a class of training, the first has {unknown[0]!r}; the classes of "
             f"training, the folders of `train`, are {shortened(folders)}."
         )
-    _say(place, len(files), unknown, f"whose {len(set(unknown)):,} classes training has not")
+    _say(place, len(files), unknown, f"of classes that training does not have ({len(set(unknown)):,})")
     _say(place, len(files), unlisted, f"that {listed} does not name")
     kept = [(file, ids[wnid]) for file, wnid in classes if wnid in ids]
     return [file for file, _ in kept], [number for _, number in kept]

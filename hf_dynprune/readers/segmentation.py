@@ -50,17 +50,9 @@ def load_segmentation_data(
     """
     folder = Path(source).expanduser()
     if folder.is_dir() and ade20k.looks_like(folder):
-        if (image_column, annotation_column) != ("image", "annotation"):
-            raise ValueError(
-                f"{folder} is laid out like ADE20K, in files without columns: leave out `image_column` and "
-                "`annotation_column`."
-            )
+        _refuse_columns(folder, image_column, annotation_column)
         return read_ade20k(folder, classes, ignored, reduce_labels, bad_files)
-    if bad_files != "refuse":
-        raise ValueError(
-            f"`bad_files` {bad_files!r} is for folders of pictures and masks laid out like ADE20K's, which {source} is "
-            "not: leave it out. A picture in a table is an error where its row is read."
-        )
+    _refuse_skipping(bad_files, source)
     if folder.is_dir():
         return read_parquet(folder, image_column, annotation_column, classes, ignored, reduce_labels)
     if folder.is_file():
@@ -194,6 +186,21 @@ def _named_splits(
     kinds = dict.fromkeys(columns, datasets.Image())
     train, validation = (named_columns(*split, columns, kinds) for split in train_and_validation(splits, source))
     return train, validation
+
+
+def _refuse_columns(folder: Path, *columns: str) -> None:
+    if columns != ("image", "annotation"):
+        raise ValueError(
+            f"{folder} is laid out like ADE20K, in files without columns: leave out `image_column` and "
+            "`annotation_column`."
+        )
+
+
+def _refuse_skipping(bad_files: str, source: str | os.PathLike[str]) -> None:
+    if bad_files != "refuse":
+        raise ValueError(
+            f"`bad_files` {bad_files!r} is for folders of pictures and masks laid out like ADE20K's, not for {source}."
+        )
 
 
 def _ade20k_split(root: Path, split: str, skips_bad: bool) -> datasets.Dataset:

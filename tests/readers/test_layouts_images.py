@@ -131,7 +131,7 @@ LAYOUTS = {
     "some of the classes": Layout(
         "a subset of the classes in `train`, the whole `val`",
         kaggle(train=(TENCH, MACHINE)),
-        r"val: left out 2 of 6 pictures whose 1 classes training has not, such as n02012849\.",
+        r"val: left out 2 of 6 pictures of classes that training does not have \(1\), such as n02012849\.",
         train=[0, 0, 1, 1],
         validation=[0, 1, 0, 1],
         names=("tench", "crane"),
