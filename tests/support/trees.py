@@ -32,10 +32,10 @@ def colour(number: int, classes: int) -> np.ndarray:
     return np.array(colorsys.hsv_to_rgb(number / classes, 0.6 + 0.4 * (number % 2), 0.5 + 0.5 * (number % 3) / 2)) * 255
 
 
-def noisy(base: np.ndarray, width: int, height: int, rng: np.random.Generator) -> Image.Image:
-    """A picture of a colour `[3]`, or of `[height, width, 3]` colours, with noise in blocks of eight pixels."""
-    noise = rng.normal(0, 30, (height // 8 + 1, width // 8 + 1, 1)).repeat(8, 0).repeat(8, 1)[:height, :width]
-    return Image.fromarray(np.clip(base + noise, 0, 255).astype(np.uint8))
+def noisy(base: np.ndarray, width: int, height: int, rng: np.random.Generator, grain: int = 8) -> Image.Image:
+    """A picture of a colour `[3]`, or of `[height, width, 3]` colours, with noise in blocks of `grain` pixels."""
+    noise = rng.normal(0, 30, (height // grain + 1, width // grain + 1, 1)).repeat(grain, 0).repeat(grain, 1)
+    return Image.fromarray(np.clip(base + noise[:height, :width], 0, 255).astype(np.uint8))
 
 
 def save_odd(paths: list[Path]) -> None:
@@ -54,7 +54,7 @@ def wnid(number: int) -> str:
     return f"n{1440764 + 137 * number:08d}"
 
 
-def imagenet(folder: Path, classes: int = 1000, train: int = 2, val: int = 1, seed: int = 0) -> None:
+def imagenet(folder: Path, classes: int = 1000, train: int = 2, val: int = 1, seed: int = 0, grain: int = 8) -> None:
     """Kaggle's archive: ILSVRC/Data/CLS-LOC/{train/<wnid>, val, test}, the names and the solution beside ILSVRC."""
     rng, images = np.random.default_rng(seed), folder / "ILSVRC" / "Data" / "CLS-LOC"
     for split in ("train", "val", "test"):
@@ -64,7 +64,7 @@ def imagenet(folder: Path, classes: int = 1000, train: int = 2, val: int = 1, se
         (images / "train" / wnid(number)).mkdir()
         for at in range(train + val):
             width, height = SIDES[rng.integers(len(SIDES))]
-            picture = noisy(colour(number, classes), width, height, rng)
+            picture = noisy(colour(number, classes), width, height, rng, grain)
             if at < train:
                 path = images / "train" / wnid(number) / f"{wnid(number)}_{at}.JPEG"
                 paths.append(path)
