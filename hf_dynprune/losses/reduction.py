@@ -60,4 +60,4 @@ def _with_extra(loss: Tensor, terms: LossTerms, micro_batches: int) -> Tensor:
 
 def noted(recorded: Tensor, count: Tensor, weight: Tensor) -> Tensor:
     """What is recorded of a batch, its counts, with -1 where a sample is no ghost and nothing in it is labelled."""
-    return torch.where((count == 0) & (weight > 0), -1, recorded)
+    return torch.where((count == 0) & (weight > 0), -1, recorded.long())  # unsigned counts have no -1

@@ -139,7 +139,7 @@ def pairs(root: Path, split: str, skips_bad: bool = False) -> tuple[list[tuple[P
         seen = list(tqdm(checks, total=len(found), desc=f"checking {split} images", disable=len(found) < MANY_FILES))
     bad = [turned for turned in seen if isinstance(turned, UnreadableFile)]
     if len(bad) == len(seen):
-        raise bad[0]
+        raise ValueError(str(bad[0]))
     if bad:
         logger.warning("%d of %d %s images are left out: %s", len(bad), len(seen), split, bad[0])
     good = [(pair, turned) for pair, turned in zip(found, seen, strict=True) if not isinstance(turned, UnreadableFile)]
@@ -243,7 +243,7 @@ def _checked_header(pair: Sequence[Path], skips_bad: bool) -> bool | UnreadableF
         bad = UnreadableFile(f"{current} cannot be read as an image, it may be cut off: copy it anew. ({error})")
         if skips_bad:
             return bad
-        raise bad from error
+        raise ValueError(str(bad)) from error
     if mode not in MASK_MODES:
         raise ValueError(
             f"{pair[1]} is an image of mode {mode}: an annotation has one channel, 0 to 150. The full ADE20K has "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..common.files import is_no_file, printable
+from ..common.logs import logger
 from ..common.reading import read_text
 from .imagenet import Split, class_names, list_places, with_listed_classes
 from .sources import VALIDATION, contents, say_devices, shortened
@@ -74,6 +75,11 @@ def _validation(place: Path, places: Sequence[Path], folders: Sequence[str]) -> 
     flat = [file for file in loose if is_picture(file)]
     if not flat or any(SplitWalk(place).files(folder) for folder in own):
         walk.others = loose
+        if flat:
+            logger.warning(
+                f"{printable(str(place))}: {len(flat):,} pictures lie beside the folders of the classes and are left "
+                f"out, such as {printable(min(flat))}. Put them into folders too, or all pictures beside the folders."
+            )
         return _by_folder(walk, own, folders)
     walk.others = [file for file in loose if not is_picture(file)]
     walk.say(len(flat))

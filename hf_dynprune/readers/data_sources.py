@@ -22,6 +22,7 @@ from ..serving.labels import integer_columns
 from .ade20k import RELEASE
 from .images import load_digit_images, load_image_data
 from .masks import IGNORE_INDEX, SegmentationData
+from .pictures import unreadable
 from .segmentation import load_digit_scenes, load_segmentation_data
 from .sources import STRINGS
 from .texts import load_texts, topic_passages, with_class_labels
@@ -259,11 +260,18 @@ def _content(content: bytes | None, path: str | None) -> bytes:
 
 
 def main_classes(data: SegmentationData) -> NDArray[np.int64]:
-    """`[N]`: the class that most pixels of each training mask have, -1 where no pixel has one."""
-    masks = data.train.select_columns(["annotation", "file"])
+    """`[N]`: the class that most pixels of each training mask have, -1 where no pixel has one.
+
+    Raises:
+        ValueError: a mask cannot be decoded, or has another value than its classes; names the file.
+    """
+    masks, files = data.train.select_columns(["annotation", "file"]), data.train.select_columns(["file"])
 
     def main_class(row: int) -> int:
-        found = masks[row]
+        try:
+            found = masks[row]
+        except unreadable() as error:
+            raise ValueError(f"The mask of {files[row]['file']} cannot be decoded: {error}") from error
         ids = data.class_ids(found["annotation"], str(found["file"]))
         counts = np.bincount(ids[ids != IGNORE_INDEX], minlength=1)
         return int(counts.argmax()) if counts.any() else -1

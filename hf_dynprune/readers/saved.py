@@ -18,6 +18,9 @@ STATE = "state.json"
 
 INFO = "dataset_info.json"
 
+NAMES = ("label", "labels", "class", "classes", "class_id", "category", "target", "fine_label", "fine")
+"""Names of columns of classes that hold plain numbers or strings, where `label` is not one."""
+
 
 def is_saved(folder: Path) -> bool:
     """Whether the folder is a saved `DatasetDict`, a saved `Dataset`, or has such a one as its folder `train`."""
@@ -54,11 +57,12 @@ def saved_splits(folder: Path) -> dict[str, datasets.Dataset]:
 def found_columns(features: Mapping[str, object], image_column: str, label_column: str) -> tuple[str, str]:
     """The two columns that were asked for, or where there is no column of a default name, the only one of its kind.
 
-    Kinds are pictures, and class labels, or else whole numbers or strings. Nothing is chosen among several.
+    Kinds are pictures, and class labels, or else whole numbers or strings in a column called as classes are. Nothing is
+    chosen among several.
     """
     pictures = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
     labels = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    labels = labels or [name for name, kind in features.items() if _may_be_classes(kind)]
+    labels = labels or [name for name, kind in features.items() if name.lower() in NAMES and _may_be_classes(kind)]
     found = []
     for asked, default, kinds in ((image_column, "image", pictures), (label_column, "label", labels)):
         is_other = asked == default and asked not in features and len(kinds) == 1

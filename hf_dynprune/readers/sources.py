@@ -74,11 +74,14 @@ def parquet_files(folder: Path, or_else: str) -> dict[str, Sequence[str]]:
     Raises:
         ValueError: there are none for one of the two splits, or several folders hold some.
     """
-    below = sorted({file.parent for file in folder.glob("*/train*.parquet")})
-    if len(below) > 1 and folder / "data" not in below and not any(folder.glob("train*.parquet")):
-        names = ", ".join(printable(place.name) for place in below[:10])
-        raise ValueError(f"{folder} holds several data sets, in the folders {names}: name one of these folders.")
-    for place in (folder, folder / "data", *below[:1]):
+    places = [folder, folder / "data"]
+    if not any(any(place.glob("train*.parquet")) for place in places):
+        below = sorted({file.parent for file in folder.glob("*/train*.parquet") if file.parent.name[0] != "."})
+        if len(below) > 1:
+            names = ", ".join(printable(place.name) for place in below[:10])
+            raise ValueError(f"{folder} holds several data sets, in the folders {names}: name one of these folders.")
+        places += below
+    for place in places:
         by_kind = {kind: sorted(map(str, place.glob(f"{kind}*.parquet"))) for kind in ("train", "val", "test")}
         train, val, test = (without_devices(files, place) for files in by_kind.values())
         if train and (val or test):

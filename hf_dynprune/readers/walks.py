@@ -54,14 +54,22 @@ class SplitWalk:
         """Names of the folders in the split's folder, linked ones too, and paths of the files, both in order."""
         folders: list[str] = []
         files: list[str] = []
+        linked: set[str] = set()
         for entry in self._seen(os.fspath(self.place)):
             if not _is_folder(entry):
                 (self.devices if _is_device(entry) else files).append(entry.path)
-            elif entry.is_symlink() and _is_within(self._real, os.path.realpath(entry.path)):
+            elif entry.is_symlink() and self._is_read_elsewhere(os.path.realpath(entry.path), linked):
                 self.loops.append(entry.path)
             else:
                 folders.append(entry.name)
         return folders, files
+
+    def _is_read_elsewhere(self, target: str, linked: set[str]) -> bool:
+        """Whether a class's link leads into the split, above it, or to where another class's link led."""
+        if self._leads_back(target, self._real) or target in linked:
+            return True
+        linked.add(target)
+        return False
 
     def files(self, name: str) -> list[str]:
         """Pictures at any depth in this folder of the split: the files of a folder by name, then those below it.
@@ -96,7 +104,7 @@ class SplitWalk:
         say_devices(self.devices, self.place)
         for left_out, what in (
             (self.hidden, "hidden files and folders and those of the system"),
-            (self.loops, "linked folders that lead back to where they are"),
+            (self.loops, "linked folders that lead to what is read elsewhere"),
         ):
             if left_out:
                 logger.info(f"{place}: passed over {len(left_out):,} {what}, such as {printable(min(left_out))}.")

@@ -153,7 +153,7 @@ def labels_and_names(dataset: Any, config: Any = None) -> tuple[NDArray[Any] | N
 
 def dataset_names(dataset: Any) -> list[str] | None:
     """Names of the classes by class number, from the column of labels; None where it has none."""
-    features = getattr(dataset, "features", None) or {}
+    features = getattr(dataset, "features", None)
     kinds = [features.get(name) for name in ("labels", "label")] if isinstance(features, Mapping) else []
     return next((list(kind.names) for kind in kinds if isinstance(kind, datasets.ClassLabel)), None)
 

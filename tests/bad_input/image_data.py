@@ -118,7 +118,7 @@ TABLES = {
     ),
     "without splits": Case(
         no_splits,
-        r"needs train\*\.parquet and val\*\.parquet or test\*\.parquet, itself or in a folder `data`, or a folder per "
+        r"needs train\*\.parquet and val\*\.parquet or test\*\.parquet, itself or in a folder in it, or a folder per "
         r"class in `train` and in `val`; found all\.parquet",
     ),
     "a file": Case(loose_file, r"things/train\.parquet is a file: pass the folder that it is in"),

@@ -220,7 +220,7 @@ TABLES = {
     ),
     "without splits": Case(
         no_splits,
-        r"needs train\*\.parquet and val\*\.parquet or test\*\.parquet, itself or in a folder `data`, or the folders "
+        r"needs train\*\.parquet and val\*\.parquet or test\*\.parquet, itself or in a folder in it, or the folders "
         r"`images` and `annotations` of ADE20K; found all\.parquet",
     ),
     "no folder": Case(lambda place: read_parquet(place / "gone", classes=3), "gone needs train.* found no such folder"),

@@ -19,6 +19,7 @@ from hf_dynprune import (
 )
 from hf_dynprune.losses import FunctionLoss, find_loss, find_trainer_loss, registry, weighted_loss
 from hf_dynprune.losses.classification import ClassificationLoss
+from hf_dynprune.losses.reduction import noted
 from hf_dynprune.testing import check_loss
 from tests.support.helpers import (
     CLASSES,
@@ -389,3 +390,9 @@ def test_a_first_batch_without_labels_postpones_the_check(tmp_path):
     with pytest.raises(ValueError, match=r"own loss is 2\.\d+: the model computes another loss"):
         trainer.train()
     assert trainer.state.global_step == 1
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int32, torch.int64, torch.bool, torch.float32])
+def test_samples_without_labels_are_noted_whatever_the_type_of_the_counts(kind):
+    count = torch.tensor([1, 0, 0]).to(kind)
+    assert noted(count, count, torch.tensor([1.0, 1.0, 0.0])).tolist() == [1, -1, 0]

@@ -72,7 +72,7 @@ TWO = ("cat", "dog")
 KAGGLE = {"train": [0, 0, 1, 1, 2, 2], "validation": [0, 1, 2, 0, 1, 2], "names": NAMES}
 PETS = {"train": [0, 0, 1, 1], "validation": [0, 1], "names": ("cat", "dog")}
 HIDDEN = r"passed over {} hidden files and folders and those of the system, such as .*{}\."
-BACK = r"passed over {} linked folders that lead back to where they are, such as .*{}\."
+BACK = r"passed over {} linked folders that lead to what is read elsewhere, such as .*{}\."
 
 LAYOUTS = {
     # Kaggle's archive

@@ -174,7 +174,7 @@ def test_samples_are_shown_as_pictures_with_class_and_score(finished, tmp_path):
             r"has the run's number of samples, 60, but other columns, other labels or another order\.",
         ),
         ("digits", r"digits is not the training set of this run: .*number of samples, 60, but other"),
-        ("no/where", r"no/where is not the training set of this run: there is no no/where/train\.parquet"),
+        ("no/where", r"no/where is not the training set of this run: there is no folder no/where"),
     ],
 )
 def test_another_data_set_is_refused(finished, dataset, message, tmp_path):

@@ -11,7 +11,15 @@ from transformers import BatchEncoding, TrainerCallback
 
 from hf_dynprune import InfoBatch, OrderDP, OrderDPSelector, RandomPruning, RandomSelector, SelectiveBackprop
 from hf_dynprune.serving.indexed import DROPPED_KEY, INDEX_KEY, WEIGHT_KEY
-from tests.support.helpers import assert_same_bits, loader_of_the_run, pruning_trainer, stock_trainer, weights_of
+from tests.support.helpers import (
+    Images,
+    assert_same_bits,
+    loader_of_the_run,
+    pruning_trainer,
+    stock_trainer,
+    vit,
+    weights_of,
+)
 from tests.trainer.test_seeds import Net
 
 SIZE = 24
@@ -315,3 +323,13 @@ def test_nested_batches_are_scored_and_pruned(policy, tmp_path):
     trainer.train()
     assert any(record.kept < SIZE for record in trainer.pruning_history)
     assert trainer._training.run.store.view().seen.any()
+
+
+@pytest.mark.parametrize("features", [torch.ones(40, 3), [1.0, 2.0], "x", {"labels": "int"}])
+def test_a_data_set_may_have_features_of_its_own(features, tmp_path):
+    """An attribute of this name says something of classes in the data sets of `datasets` alone."""
+    data = Images(8)
+    data.features = features
+    trainer = pruning_trainer(vit(), data, tmp_path, policy=InfoBatch(), num_train_epochs=1)
+    trainer.train()
+    assert len(trainer.pruning_history) == 1
