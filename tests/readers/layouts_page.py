@@ -63,7 +63,8 @@ def row(what: str, build: Callable[[Path], Any], read: Callable[[Any], Any], sai
         source = build(place)
         try:
             read(source)
-            result, words = "read", " ".join(said.lines)
+            # What the tests' few masks lack is no fact of the layout.
+            result, words = "read", " ".join(line for line in said.lines if "are nowhere in" not in line)
         except ValueError as error:
             result, words = "refused", str(error)
         words = re.sub(rf"{re.escape(str(place))}/?", "", words)
