@@ -5,6 +5,7 @@ The message names the file, the key where there is one, what is allowed there an
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import os
@@ -64,6 +65,16 @@ def read_text(file: str | os.PathLike[str], encoding: str = "utf-8", errors: str
         return read_bytes(file).decode(encoding, errors)
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} cannot be read as text in UTF-8: {error}.") from error
+
+
+def decoded_text(content: bytes) -> tuple[str, str]:
+    """A text and its encoding: UTF-16 by its mark, as spreadsheets write it, UTF-8, or else Latin-1, which fits all."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", "replace"), "utf-16"
+    try:
+        return content.decode("utf-8-sig"), "utf-8"
+    except UnicodeDecodeError:
+        return content.decode("latin-1"), "latin-1"
 
 
 def read_json_lines(

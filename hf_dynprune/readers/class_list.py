@@ -6,14 +6,13 @@ last. Columns stand between tabs, semicolons or commas, a class's names between 
 
 from __future__ import annotations
 
-import codecs
 import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..common.files import printable
-from ..common.reading import read_bytes
+from ..common.reading import decoded_text, read_bytes
 from .sources import shortened
 
 NUMBERS = (
@@ -45,7 +44,7 @@ def read_class_list(file: Path, count: int) -> tuple[str, ...]:
         ValueError: the columns are not found, other classes are listed, or one has no name of its own.
     """
     must = f"{file} must hold the classes 1 to {count}, one a line"
-    text = _text(read_bytes(file))
+    text = decoded_text(read_bytes(file))[0]
     try:
         tables = [_table(text, separator) for separator in "\t;,"]
     except csv.Error as error:
@@ -67,15 +66,6 @@ _ADVICE = (
     "copy it anew, or delete it to use the built-in names. For data of your own delete it and name `classes`, and pass "
     "`reduce_labels=True` where 0 means no class."
 )
-
-
-def _text(content: bytes) -> str:
-    """UTF-8, or UTF-16 with its mark, as spreadsheets write it; all else is Latin-1."""
-    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
 
 
 def _table(text: str, separator: str) -> list[Row]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import os
 import re
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from ..common.files import printable
 from ..common.logs import logger
-from ..common.reading import read_bytes
+from ..common.reading import decoded_text, read_bytes
 from .sources import shortened
 
 ARCHIVE = ("ILSVRC", "Data", "CLS-LOC")
@@ -172,15 +171,12 @@ def _first_file(places: Sequence[Path], *names: str) -> Path | None:
 def _text(file: Path) -> str:
     """A text in UTF-8 or UTF-16, which begins with its mark then, or else in Latin-1."""
     content = read_bytes(file)
-    if b"\0" in content and not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    text, encoding = decoded_text(content)
+    if b"\0" in content and encoding != "utf-16":
         raise ValueError(f"{file} is no text file: it holds zero bytes. Copy it anew, or take it away.")
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16", "replace")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
+    if encoding == "latin-1":
         logger.info(f"{file} is no UTF-8: read as Latin-1.")
-        return content.decode("latin-1")
+    return text
 
 
 def _plain(name: str) -> str:
