@@ -178,7 +178,7 @@ def _read_listed(file: Path, image_column: str, label_column: str) -> ImageData:
     _require_pillow()
     place = file.parent.parent.resolve()
     problem = f"{place}, with the labels in {file.name} in each split, cannot be read"
-    splits = load_splits(problem, "imagefolder", data_dir=str(place), drop_labels=True)
+    splits = load_splits(problem, "imagefolder", data_dir=str(place))
     data = _of_splits(splits, place.name, image_column, label_column)
     count = len(data.train) + len(data.validation)
     logger.info(f"{place}: read the {count:,} pictures that {file.name} names in the folders of the splits, no others.")
