@@ -23,8 +23,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..common.extras import require
-
 ALPHA = 0.05
 """Level of each one-sided test."""
 POWER = 0.8
@@ -137,7 +135,6 @@ class Equivalence:
 
     Raises:
         ValueError: the margin is not above 0.
-        ImportError: SciPy is not installed.
 
     Example:
         >>> Equivalence(PairedDifference((0.1, -0.2, 0.3, 0.0)), margin=1.0).verdict
@@ -217,7 +214,6 @@ class Equivalence:
 
 def _special() -> Any:
     """SciPy's distribution functions, which take a tenth of the time of `scipy.stats`."""
-    require("scipy", "Tests of equivalence need SciPy")
     from scipy import special
 
     return special

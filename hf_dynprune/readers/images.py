@@ -264,4 +264,4 @@ def _png(picture: NDArray[np.uint8]) -> bytes:
 
 
 def _require_pillow() -> None:
-    require("PIL", "Image data need pillow", "examples")
+    require("PIL", "Image data need pillow")
