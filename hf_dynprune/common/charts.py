@@ -25,7 +25,7 @@ SKY, GREY = "#56B4E9", "#999999"
 def why_no_pictures() -> str:
     """What a command says where matplotlib is missing, on the terminal and in what it writes; else an empty text."""
     try:
-        require("matplotlib", "There are no pictures: they need matplotlib")
+        require("matplotlib", "No pictures, since matplotlib is missing")
     except ImportError as error:
         return str(error)
     return ""
