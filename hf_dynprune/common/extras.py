@@ -13,7 +13,7 @@ def require(module: str, needs: str) -> None:
 
     The message is `needs`, then how to install the package that brings the module.
 
-    Example:
+    Examples:
         >>> require("json", "The report needs json")
         >>> require("not_there", "The report needs not_there")
         Traceback (most recent call last):

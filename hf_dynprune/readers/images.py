@@ -45,7 +45,7 @@ class ImageData(ClassNames):
         classes: name of each class id from 0, all different.
         source: how a run file describes the training rows; None where that was not asked for.
 
-    Example:
+    Examples:
         >>> from hf_dynprune.readers.images import load_digit_images
         >>> data = load_digit_images()
         >>> data.picture(data.train[0]).shape, data.id2label[3]

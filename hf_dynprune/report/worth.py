@@ -76,7 +76,7 @@ def _merged(texts: Sequence[str]) -> str:
 def spans(epochs: Sequence[int]) -> str:
     """Epochs as people count them, from 1, with runs of them as spans.
 
-    Example:
+    Examples:
         >>> spans([0, 2, 3, 4])
         '1, 3-5'
     """

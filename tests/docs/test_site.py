@@ -57,3 +57,9 @@ def test_built_pages_fetch_nothing(tmp_path):
     assert "md-footer__link--next" in pages[tmp_path / "index.html"]
     assert (tmp_path / "search" / "search_index.js").read_text(encoding="utf-8").startswith("var __index = {")
     assert all("javascripts/iframe-worker.js" in text for text in pages.values())
+
+
+def test_examples_in_docstrings_are_shown_as_code():
+    """Under "Example:", which is no heading of Google's style, the page would show `>>>` as quoted prose."""
+    files = [*(ROOT / "hf_dynprune").rglob("*.py")]
+    assert [file.name for file in files if re.search(r"^ *Example:$", file.read_text(encoding="utf-8"), re.M)] == []
