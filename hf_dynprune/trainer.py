@@ -339,10 +339,10 @@ class DynPruneTrainer(DynPruneMixin, Trainer):
     Raises:
         ValueError: for what cannot be pruned, when the trainer is built or on its first batch.
 
-    Example:
-        trainer = DynPruneTrainer(model=model, args=DynPruneTrainingArguments("out"), train_dataset=dataset)
-        trainer.train()
-        print(f"{trainer.savings.saved:.0%} of the forward passes saved")
+    Examples:
+        >>> trainer = DynPruneTrainer(model=model, args=DynPruneTrainingArguments("out"), train_dataset=dataset)
+        >>> trainer.train()
+        >>> print(f"{trainer.savings.saved:.0%} of the forward passes saved")
     """
 
 
