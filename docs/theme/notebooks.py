@@ -48,7 +48,8 @@ def as_markdown(notebook: dict[str, Any], name: str) -> tuple[str, dict[str, byt
 
 def _output(output: dict[str, Any], name: str, pictures: dict[str, bytes]) -> str:
     if output["output_type"] == "stream":
-        return _fenced("".join(output["text"]), "{.text .output}")
+        is_log = output.get("name") == "stderr"  # its lines are sentences: they are broken, others scroll
+        return _fenced("".join(output["text"]), "{.text .output .lines}" if is_log else "{.text .output}")
     data = output.get("data", {})
     if "image/png" in data:
         picture = f"{name.removesuffix('.ipynb')}_{len(pictures) + 1}.png"

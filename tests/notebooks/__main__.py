@@ -23,11 +23,16 @@ def execute(file: Path) -> None:
     # Commands of the package are looked for beside the interpreter, as in an activated environment.
     environment = os.environ | {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "PYTHONWARNINGS": "ignore:IProgress not found",  # of tqdm, where the widgets of Jupyter are not installed
+        "TERM": "dumb",  # commands print no colours
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     }
     NotebookClient(notebook, timeout=SECONDS, record_timing=False, coalesce_streams=True).execute(env=environment)
     for cell in notebook.cells:
         cell.metadata = nbformat.NotebookNode()
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":  # lines end as in a file, not as on a terminal
+                output.text = "\n".join(line.rstrip() for line in output.text.splitlines()) + "\n"
     version = {"name": "python"}  # not that of this machine's interpreter
     notebook.metadata["language_info"] = nbformat.from_dict(version)
     notebook.metadata[EXECUTED] = code_digest(notebook.cells)
