@@ -6,6 +6,7 @@ The callback is the real one. Only the front end is replaced: what it is given t
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 import sys
 import types
