@@ -59,6 +59,7 @@ def test_it_has_outputs_and_no_error_is_among_them(notebook):
     assert "error" not in kinds
     assert "Traceback" not in shown(notebook)
     assert "Warning" not in shown(notebook)
+    assert "\x1b" not in shown(notebook)
 
 
 def test_it_names_no_machine(notebook):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,12 @@ SECONDS = 900
 ROOT = FOLDER.parents[1]
 
 
+def as_in_a_file(text: str) -> str:
+    """Text for a terminal, without its colours, ends of lines and spaces at them."""
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+
+
 def execute(file: Path) -> None:
     """Run the notebook's cells, in a kernel that imports this checkout, and write it with what they put out."""
     notebook = nbformat.read(file, as_version=4)
@@ -24,15 +31,14 @@ def execute(file: Path) -> None:
     environment = os.environ | {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "PYTHONWARNINGS": "ignore:IProgress not found",  # of tqdm, where the widgets of Jupyter are not installed
-        "TERM": "dumb",  # commands print no colours
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     }
     NotebookClient(notebook, timeout=SECONDS, record_timing=False, coalesce_streams=True).execute(env=environment)
     for cell in notebook.cells:
         cell.metadata = nbformat.NotebookNode()
         for output in cell.get("outputs", []):
-            if output.output_type == "stream":  # lines end as in a file, not as on a terminal
-                output.text = "\n".join(line.rstrip() for line in output.text.splitlines()) + "\n"
+            if output.output_type == "stream":
+                output.text = as_in_a_file(output.text)
     version = {"name": "python"}  # not that of this machine's interpreter
     notebook.metadata["language_info"] = nbformat.from_dict(version)
     notebook.metadata[EXECUTED] = code_digest(notebook.cells)
