@@ -1,4 +1,4 @@
-"""The pruning state beside the Trainer's own checkpoint files. Format: `docs/distributed_and_resume.md`. No pickle."""
+"""The pruning state beside the Trainer's own checkpoint files. Format: `docs/appendix/resume_measured.md`. No pickle."""
 
 from __future__ import annotations
 
