@@ -1,7 +1,8 @@
-"""Every snippet of `docs/paper_index.md` is valid: the flags build a policy, the commands parse."""
+"""Every setting of `docs/paper_index.md` is valid: the flags build a policy, the commands parse."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -9,41 +10,44 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from transformers import HfArgumentParser
 
 import hf_dynprune
-from hf_dynprune import list_policies
+from hf_dynprune import DynPruneTrainingArguments, list_policies
 from hf_dynprune.cli import app
 from hf_dynprune.records.score_file import StaticScores
 
 PAGE = (Path(__file__).parents[2] / "docs" / "paper_index.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-COMMANDS = [
-    line for block in re.findall(r"^```bash\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL) for line in block.splitlines()
-]
+FLAGS = re.findall(r"`(--prune_method [^`]*)`", PAGE)
+COMMANDS = re.findall(r"`(hf-dynprune [^`]*)`", PAGE)
 
 
-def built(snippet: str):
-    """The arguments that a snippet makes."""
-    names = {name: getattr(hf_dynprune, name) for name in hf_dynprune.__all__}
-    exec(snippet, names)
-    return names["args"]
+def built(flags: str):
+    """The arguments that a line of flags makes, as a script parses them."""
+    (args,) = HfArgumentParser(DynPruneTrainingArguments).parse_args_into_dataclasses(
+        [*shlex.split(flags), "--output_dir", "out"]
+    )
+    return args
 
 
 @pytest.fixture(autouse=True)
 def _score_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("forgetting", "el2n"):
+    for name in ("forgetting", "el2n", "grand"):
         score = np.arange(5, dtype=np.float32)
         StaticScores(score, score[None], {}).save(f"{name}.safetensors")
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS)
-def test_flags_build_a_policy_with_what_they_say(snippet):
-    args = built(snippet)
+@pytest.mark.parametrize("flags", FLAGS)
+def test_flags_build_a_policy_with_what_they_say(flags):
+    args = built(flags)
     policy = args.build_policy()
     assert policy.name == args.prune_method
     parameters = policy.parameters()
-    for key, value in (args.prune_kwargs or {}).items():
+    if "{" in flags:
+        assert args.prune_kwargs
+    kwargs = args.prune_kwargs or {}
+    for key, value in (json.loads(kwargs) if isinstance(kwargs, str) else kwargs).items():
         assert parameters[key] == (tuple(value) if isinstance(value, list) else value)
 
 
@@ -56,9 +60,9 @@ def test_commands_parse(command):
 
 
 def test_every_published_method_is_there():
-    named = {built(snippet).prune_method for snippet in SNIPPETS}
+    named = {built(flags).prune_method for flags in FLAGS}
     assert named == set(list_policies()) - {"none", "auto"}
-    assert len(SNIPPETS) == 15
+    assert len(FLAGS) == 20
     assert len(COMMANDS) == 3
 
 
