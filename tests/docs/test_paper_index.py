@@ -1,4 +1,4 @@
-"""Every setting of `docs/paper_index.md` is valid: the flags build a policy, the commands parse."""
+"""The pages on the papers are right: flags build a policy, commands parse, BibTeX says what the classes say."""
 
 from __future__ import annotations
 
@@ -13,12 +13,20 @@ import typer
 from transformers import HfArgumentParser
 
 import hf_dynprune
-from hf_dynprune import DynPruneTrainingArguments, list_policies
+from hf_dynprune import DynPruneTrainingArguments, get_policy, get_selector, list_policies, list_selectors
 from hf_dynprune.cli import app
 from hf_dynprune.records.score_file import StaticScores
 
-PAGE = (Path(__file__).parents[2] / "docs" / "paper_index.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "paper_index.md").read_text(encoding="utf-8")
+HOW_TO = (DOCS / "reproduce_a_paper.md").read_text(encoding="utf-8")
 FLAGS = re.findall(r"`(--prune_method [^`]*)`", PAGE)
+RULES = re.findall(r"`(--prune_method [^`]*)`", HOW_TO)
+ENTRIES = re.findall(r"^```bibtex\n(.*?)^```", HOW_TO, re.MULTILINE | re.DOTALL)
+REFERENCES = {
+    *(get_policy(name).reference for name in list_policies()),
+    *(get_selector(name).reference for name in list_selectors()),
+}
 COMMANDS = re.findall(r"`(hf-dynprune [^`]*)`", PAGE)
 
 
@@ -33,12 +41,12 @@ def built(flags: str):
 @pytest.fixture(autouse=True)
 def _score_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("forgetting", "el2n", "grand"):
+    for name in ("forgetting", "el2n", "grand", "scores"):
         score = np.arange(5, dtype=np.float32)
         StaticScores(score, score[None], {}).save(f"{name}.safetensors")
 
 
-@pytest.mark.parametrize("flags", FLAGS)
+@pytest.mark.parametrize("flags", FLAGS + RULES)
 def test_flags_build_a_policy_with_what_they_say(flags):
     args = built(flags)
     policy = args.build_policy()
@@ -63,7 +71,24 @@ def test_every_published_method_is_there():
     named = {built(flags).prune_method for flags in FLAGS}
     assert named == set(list_policies()) - {"none", "auto"}
     assert len(FLAGS) == 20
+    assert {built(flags).prune_method for flags in RULES} == named - {"random"}
     assert len(COMMANDS) == 3
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.partition("{")[2].partition(",")[0])
+def test_a_bibtex_entry_says_what_a_class_says(entry):
+    fields = dict(re.findall(r"(\w+) = \{((?:[^{}]|\{[^{}]*\})*)\}", entry))
+    reference = next(text for text in REFERENCES if fields["eprint"] in text)
+    title = fields["title"].replace("{", "").replace("}", "")
+    assert title in reference
+    assert all(author in reference for author in fields["author"].split(" and ") if author != "others")
+    assert "booktitle" not in fields or f"{fields['booktitle']} {fields['year']}" in reference
+
+
+def test_every_paper_of_a_method_has_an_entry():
+    named = {number for text in REFERENCES for number in re.findall(r"arXiv (\d+\.\d+)", text)}
+    assert named == {number for entry in ENTRIES for number in re.findall(r"eprint = \{([\d.]+)\}", entry)}
+    assert len(ENTRIES) == len(named)
 
 
 def test_the_defaults_are_those_the_page_says():
