@@ -82,7 +82,7 @@ class EpochClock:
 class RunClock:
     """The run's position. Owned by one training run; the learning-rate functions hold a reference to it.
 
-    Example:
+    Examples:
         >>> clock = RunClock(RunLength(updates_per_epoch=10, max_steps=30, num_epochs=3, fixed_steps=False))
         >>> clock.begin_epoch(0, step=0, updates=10, scheduler_steps=0), clock.max_steps
         (None, 30)

@@ -97,7 +97,7 @@ class MethodDescription:
 def describe_method(name: str) -> MethodDescription:
     """What a registered method's class says of itself.
 
-    Example:
+    Examples:
         >>> describe_method("random").unbiased, describe_method("random").parameters[0].default
         ('no', 'required')
     """

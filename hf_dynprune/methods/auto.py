@@ -60,7 +60,7 @@ def inclusion_probabilities(error: NDArray[np.float64], kept: float, floor: floa
         kept: K in (0, M].
         floor: f in (0, 1].
 
-    Example:
+    Examples:
         >>> inclusion_probabilities(np.array([0.0, 0.0, 1.0]), kept=1.5, floor=0.5)
         array([0.25, 0.25, 1.  ])
     """
@@ -103,7 +103,7 @@ class Auto(PruningPolicy):
         gate: R below which choosing is taken to pay, in [0, 1]; 0 never prunes.
         least: smallest share of the data that an epoch keeps, in (0, 1].
 
-    Example:
+    Examples:
         >>> Auto(least=0.25).max_ratio
         0.75
     """

@@ -43,7 +43,7 @@ class EpsilonGreedy(PruningPolicy):
         alpha: share of the new loss in the exponential mean, in (0, 1].
         period: epochs that a selection holds, at least 1.
 
-    Example:
+    Examples:
         >>> EpsilonGreedy(0.5).sizes(100)
         (45, 5)
     """

@@ -57,7 +57,7 @@ class InfoBatch(PruningPolicy):
             deviation is below 1 / k.
         momentum: share of the new loss in the score, in (0, 1]; 1: the last loss, no smoothing.
 
-    Example:
+    Examples:
         >>> round(InfoBatch(percentiles=[20, 85], keep_ratios=[0.25, 0.5]).max_ratio, 3)
         0.475
     """

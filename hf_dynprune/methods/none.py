@@ -27,7 +27,7 @@ from ..decisions.scores import ScoreView
 class NoPruning(PruningPolicy):
     """Every sample, in every epoch, at weight 1.
 
-    Example:
+    Examples:
         >>> NoPruning()
         NoPruning()
     """

@@ -61,7 +61,7 @@ def surrogate_weights(n: int, s: int, q: int) -> NDArray[np.float64]:
     Returns:
         float64 `[n]`, non-increasing, summing to q.
 
-    Example:
+    Examples:
         >>> surrogate_weights(3, 2, 1)
         array([0.66666667, 0.33333333, 0.        ])
     """
@@ -96,7 +96,7 @@ def worst_case_gap(n: int, s: int, q: int, bound: float = 1.0) -> float:
 
     n, s and q are those of `surrogate_weights`; B > 0 is `bound`, the largest possible loss.
 
-    Example:
+    Examples:
         >>> worst_case_gap(3, 3, 1)  # the largest loss instead of the mean of three
         0.6666666666666667
     """
@@ -121,7 +121,7 @@ def ratios_for(kept: float, gap: float, n: int, bound: float = 1.0) -> tuple[flo
     Raises:
         ValueError: naming the argument, its range and the offending value.
 
-    Example:
+    Examples:
         >>> ratios_for(kept=0.3, gap=0.25, n=1000)
         (0.4, 0.75)
     """
@@ -156,7 +156,7 @@ class OrderDP(PruningPolicy):
 
     The ratios are those of the authors' CIFAR command, which prunes 70 %.
 
-    Example:
+    Examples:
         >>> OrderDP(pool_ratio=0.8).with_ratio(0.5).top_ratio
         0.625
     """

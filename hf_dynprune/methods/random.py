@@ -34,7 +34,7 @@ class RandomPruning(PruningPolicy):
         ratio: share pruned of all samples, in `[0, 1)`.
         rescale: weight kept samples by N / k. Off in the paper.
 
-    Example:
+    Examples:
         >>> RandomPruning(0.3).max_ratio
         0.3
     """

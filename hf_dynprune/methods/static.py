@@ -49,7 +49,7 @@ class StaticPruning(PruningPolicy):
         digest: of the scores; found out where it is not given, and refused where it is another, so that a checkpoint
             names the very scores.
 
-    Example:
+    Examples:
         >>> policy = StaticPruning([0.1, 0.9, 0.5, 0.7], 0.5)
         >>> epoch = EpochInfo(0, 10, 0.0, seed=0)
         >>> policy.plan(ScoreView(*[np.zeros(4)] * 3), epoch, epoch.generator("plan")).kept_indices.tolist()

@@ -55,7 +55,7 @@ class UCB(PruningPolicy):
         period: epochs that a selection holds, at least 1.
         published: first variance and count as in the port's code.
 
-    Example:
+    Examples:
         >>> UCB().with_ratio(0.5)
         UCB(ratio=0.5, c=1.0, alpha=0.8, period=10, published=False)
     """
