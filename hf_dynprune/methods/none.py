@@ -1,6 +1,7 @@
 """No pruning: every sample, every epoch, weight 1.
 
 When to use: as the baseline that goes through the same code. A run with it equals the stock Trainer's to the bit.
+Flags: `--prune_method none`
 Cost: none.
 
     p_i = 1 and w_i = 1 for every sample i
