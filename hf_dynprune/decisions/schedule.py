@@ -129,7 +129,7 @@ class RunClock:
     def num_epochs(self) -> int | None:
         """Epochs of a run of fixed steps, if all that are still to come are as long as this one; None of other runs.
 
-        Example:
+        Examples:
             >>> clock = RunClock(RunLength(updates_per_epoch=10, max_steps=30, num_epochs=3, fixed_steps=True))
             >>> clock.begin_epoch(1, step=10, updates=5, scheduler_steps=10), clock.num_epochs
             (None, 5)
