@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
@@ -95,6 +96,12 @@ def refuse_unsupported(dataset: Any, args: Any, has_selector: bool = False) -> N
         raise ValueError(
             f"`dataloader_in_order=False` with `save_strategy={str(args.save_strategy.value)!r}`: a checkpoint inside "
             "an epoch knows how many batches were trained, not which. Use `save_strategy='epoch'` or load in order."
+        )
+    launched = os.environ.get("WORLD_SIZE", "1")
+    if launched.isdecimal() and int(launched) > 1 and args.world_size == 1:
+        raise ValueError(
+            f"{launched} processes were launched (WORLD_SIZE), but this one knows of no other: each would train alone. "
+            "On a machine without an accelerator pass `--use_cpu true`; if only one is meant, unset WORLD_SIZE."
         )
     parallelism = getattr(args, "parallelism_config", None)
     for name in ("tp", "cp", "sp"):
