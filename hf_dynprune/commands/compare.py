@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..common.console import show
 from ..common.files import printable
 from ..decisions.registry import get_policy
 from .common import choose_threads, one_line_errors, split, whole_number
@@ -104,7 +105,7 @@ def compare(
             report = _make(settings, _runner(method, script, script_arguments or [], epochs), folder)
         else:
             report = _read(settings, runs, seeds is None, folder)
-        typer.echo(printable(f"\n{report}\ncompare.md, compare.json and compare.png are in {folder}/"))
+        show(printable(f"\n{report}\ncompare.md, compare.json and compare.png are in {folder}/"))
 
 
 def _read(settings: CompareSettings, runs: Path, has_all_seeds: bool, folder: Path) -> str:

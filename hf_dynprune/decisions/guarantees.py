@@ -79,6 +79,7 @@ class _Wrapper(PruningPolicy):
     check_data = _of_base("check_data")
     prunes_in = _of_base("prunes_in")
     max_ratio = _of_base("max_ratio")
+    usual_ratio = _of_base("usual_ratio")
     ratio_range = _of_base("ratio_range", "The wrapped policy's: `with_ratio` sets its ratio.")
 
     def max_saved_epochs(self, epochs: float) -> float:

@@ -40,13 +40,22 @@ class Named(ABC):
         return {key: value.item() if isinstance(value, np.generic) else value for key, value in fields.items()}
 
     def __str__(self) -> str:
-        inside = ", ".join(f"{key}={value!r}" for key, value in self.parameters().items())
-        return f"{self.name}({inside})"
+        """The name, and the parameters that are not at their defaults: "infobatch", "random(ratio=0.3)"."""
+        defaults = {each.name: each.default for each in dataclasses.fields(self)}  # type: ignore[arg-type]
+        shown = {
+            key: value for key, value in self.parameters().items() if defaults.get(key, dataclasses.MISSING) != value
+        }
+        inside = ", ".join(f"{key}={_short(value)}" for key, value in shown.items())
+        return f"{self.name}({inside})" if inside else self.name
 
 
 def added_later(default: Any) -> Any:
     """A field unknown to older checkpoints, which are resumed as if it had been at `default`: that is never saved."""
     return dataclasses.field(default=default, metadata={"added_later": True})
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
 
 
 class PruningPolicy(Named):
@@ -152,6 +161,11 @@ class PruningPolicy(Named):
     @abstractmethod
     def max_ratio(self) -> float:
         """Upper bound of the share of the data that one epoch prunes, in `[0, 1)`."""
+
+    @property
+    def usual_ratio(self) -> tuple[float, float] | None:
+        """Between which shares of the data an epoch usually prunes, where `max_ratio` is seldom reached; else None."""
+        return None
 
     def max_saved_epochs(self, epochs: float) -> float:
         """Upper bound of what `epochs` epochs in a row, all of which may prune, leave out, in epochs' worth of samples.

@@ -19,6 +19,9 @@ from transformers.trainer_callback import ProgressCallback
 
 from .._version import __version__
 from ..common.checks import check_choice
+from ..common.console import show
+from ..common.logs import only_warnings
+from ..common.words import counted
 from ..compare.results import RANDOM, Arm, RunResult, write_lines
 from ..compare.runs import RESULT_FILE, RunLoop, keep_other_settings
 from ..decisions.plan import EpochInfo
@@ -192,7 +195,8 @@ def run_once(settings: QuickstartSettings, arm: Arm, task: ImageTask) -> RunResu
     progress = RunProgress(f"{arm.method}, seed {arm.seed}")
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(progress)
-    trainer.train()
+    with only_warnings():  # the table tells it
+        trainer.train()
     trainer.save_state()
     history = trainer.pruning_history
     metrics = {"eval_accuracy": read_curve(arm.folder).accuracy[-1]}
@@ -246,7 +250,8 @@ def run_quickstart(settings: QuickstartSettings) -> list[RunResult]:
     runner, folder = QuickstartRunner(settings), settings.out / "runs"
     task = runner.task
     arms = [Arm(name, seed, folder / f"{name}-seed{seed}") for seed in settings.seeds for name in settings.methods]
-    print(f"{task.describe()}; {settings.model}, {settings.epochs} epochs, {len(arms)} runs", flush=True)
+    length = f"{counted(settings.epochs, 'epoch')}, {counted(len(arms), 'run')}"
+    print(f"{task.describe()}; {settings.model}, {length}", flush=True)
     loop = RunLoop(len(arms), runner, f"read back from {folder}, not trained again (--fresh trains)")
     for arm in arms:
         keep_other_settings(arm.folder, runner.settings(arm))
@@ -258,5 +263,5 @@ def run_quickstart(settings: QuickstartSettings) -> list[RunResult]:
     write_lines(loop.results, settings.out / "results.jsonl")
     (settings.out / "results.md").write_text(report, encoding="utf-8")
     draw_picture(loop.results, {arm: read_curve(arm.folder) for arm in arms}, conditions, settings.out / "accuracy.png")
-    print(f"\n{report}\nresults.jsonl, results.md and accuracy.png are in {settings.out}/")
+    show(f"\n{report}\nresults.jsonl, results.md and accuracy.png are in {settings.out}/")
     return loop.results

@@ -16,6 +16,9 @@ from transformers import set_seed
 from transformers.trainer_utils import IntervalStrategy
 
 from .._version import __version__
+from ..common.console import show
+from ..common.logs import only_warnings
+from ..common.words import counted
 from ..compare.plan import PlannedRun, planned_run
 from ..compare.results import FULL, SHORTER, RunResult, write_lines
 from ..compare.runs import RESULT_FILE, RunLoop, keep_other_settings
@@ -123,7 +126,8 @@ class TaskRunner:
             compute_metrics=LogitMetrics((self.recipe.metric,)),
         )
         show_progress(trainer, f"{run.name}, seed {run.seed}", self.recipe.metric)
-        trainer.train()
+        with only_warnings():  # the table tells it
+            trainer.train()
         trainer.save_state()
         history = trainer.pruning_history  # an evaluation after it is no part of the run
         metrics = trainer.evaluate(Images(*task.test))
@@ -146,7 +150,7 @@ def run_two_tasks(settings: QuickstartSettings) -> list[FinishedTask]:
         runner, folder = TaskRunner(recipe, recipe.load()), out / name
         runs = [run for seed in settings.seeds for run in task_runs(recipe, folder / "runs", seed)]
         loop = RunLoop(len(runs), runner, f"read back from {folder}, not trained again (--fresh trains)")
-        print(f"\n{_described(runner)}; {len(runs)} runs", flush=True)
+        print(f"\n{_described(runner)}; {counted(len(runs), 'run')}", flush=True)
         for run in runs:
             keep_other_settings(run.folder, runner.settings(run))
             if settings.fresh:
@@ -158,7 +162,7 @@ def run_two_tasks(settings: QuickstartSettings) -> list[FinishedTask]:
     report = "\n\n".join(map(task_report, finished)) + "\n"
     (out / "results.md").write_text(report, encoding="utf-8")
     draw_tasks(finished, out / "two_tasks.png")
-    print(f"\n{report}\nresults.md and two_tasks.png are in {out}/, each task's runs in a folder of its name.")
+    show(f"\n{report}\nresults.md and two_tasks.png are in {out}/, each task's runs in a folder of its name.")
     return finished
 
 

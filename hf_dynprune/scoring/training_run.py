@@ -21,7 +21,8 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, se
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..common.checks import is_whole
-from ..common.logs import logger
+from ..common.logs import logger, only_warnings
+from ..common.words import counted
 from ..methods.none import NoPruning
 from ..serving.indexed import INDEX_KEY
 from ..serving.labels import same_labels
@@ -112,7 +113,8 @@ def score_once(job: ScoringJob, seed: int, number: str) -> ScoringOutcome:
 
     The global generators are seeded and not put back.
     """
-    logger.info("Scoring by %s, run %s: %d epochs of training with seed %d.", job.method, number, job.last_epoch, seed)
+    epochs = counted(job.last_epoch, "epoch")
+    logger.info("Scoring by %s, run %s: %s of training with seed %d.", job.method, number, epochs, seed)
     set_seed(seed)
     model = job.model_init()
     name_and_digest = type(model).__name__, _config_digest(model)
@@ -131,7 +133,8 @@ def score_once(job: ScoringJob, seed: int, number: str) -> ScoringOutcome:
         for standard in (ProgressCallback, PrinterCallback):
             trainer.remove_callback(standard)
         if job.last_epoch:
-            trainer.train()
+            with only_warnings():
+                trainer.train()
         passes = trainer.pruning_history.forward_passes
         if job.method == "forgetting":
             return ScoringOutcome(forgetting_counts(np.stack(watch.rows)), passes, *name_and_digest, "")

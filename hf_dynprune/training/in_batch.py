@@ -18,6 +18,7 @@ from ..losses.checks import loss_tolerance
 from ..losses.step import LossStep
 from ..methods.none import NoPruning
 from ..records.history import HistoryWriter, PruningHistory
+from ..records.savings import describe_pass
 from ..records.state_files import has_state, save_state
 from ..selectors.contract import BatchSelector, check_selector
 from ..serving.distributed import collect, sum_over_processes
@@ -209,7 +210,8 @@ class InBatchSelection:
                     "dynprune/candidates": record.num_samples,
                     "dynprune/trained": record.kept,
                     "dynprune/nonfinite": record.nonfinite,
-                }
+                },
+                describe_pass(record),
             )
 
     def finish(self, trial: Any, nominal: float) -> float:
