@@ -13,9 +13,7 @@ from .common import one_line_errors
 if TYPE_CHECKING:
     from .diagnosis import Finding
 
-REFUSED = (
-    "Always refused, with a message that says what to do instead, unless nothing is pruned (`--prune_method none`):"
-)
+REFUSED = "Always refused, with what to do instead, unless nothing is pruned (`--prune_method none`):"
 SIGNS = {"ok": "  ok     ", "note": "  note   ", "problem": "  PROBLEM"}
 
 
@@ -69,7 +67,7 @@ def _report(installation: list[Finding], asked: list[Finding]) -> int:
     problems = [finding for finding in findings if finding.state == "problem"]
     typer.echo(f"{counted(len(problems), 'problem') if problems else 'No problems'}{':' if problems else '.'}")
     _list(problems)
-    for heading, part in (("With these flags and this model:", asked), ("This installation:", installation)):
+    for heading, part in (("What was asked about:", asked), ("This installation:", installation)):
         rest = [finding for finding in part if finding.state != "problem"]
         if rest:
             typer.echo(f"\n{heading}")

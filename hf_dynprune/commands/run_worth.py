@@ -35,8 +35,7 @@ def describe_run(folder: str) -> str:
     if any(record.concentration is not None for record in records):
         shown = _spread(records)
         some = "" if len(shown) == len(records) else f"{len(shown)} of {counted(len(records), 'epoch')}:\n\n"
-        lines.append(some + markdown_table(_HEAD, [_row(record) for record in shown]))
-        lines.append(_LEGEND)
+        lines += [_LEGEND, some + markdown_table(_HEAD, [_row(record) for record in shown])]
     return "\n\n".join([*lines, *run.problems])
 
 

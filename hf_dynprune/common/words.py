@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _HISSING = ("s", "x", "tch", "sh")
 """Nouns that end so take "es": class, box, batch, wish; epoch does not."""
 
@@ -13,7 +15,7 @@ def counted(number: float, noun: str) -> str:
         >>> counted(1, "epoch"), counted(1437, "sample"), counted(0, "forward pass"), counted(0.5, "epoch")
         ('1 epoch', '1,437 samples', '0 forward passes', '0.5 epochs')
     """
-    shown = f"{number:,}" if isinstance(number, int) else f"{number:,g}"
+    shown = f"{int(number):,}" if float(number).is_integer() else f"{number:,g}"
     return f"{shown} {agree(number, noun, noun + ('es' if noun.endswith(_HISSING) else 's'))}"
 
 
@@ -27,14 +29,14 @@ def agree(number: float, one: str, many: str) -> str:
     return one if number == 1 else many
 
 
-def listed(words: list[str]) -> str:
+def listed(words: Sequence[str]) -> str:
     """Words in a sentence.
 
     Example:
         >>> listed(["1"]), listed(["1", "2"]), listed(["1", "2", "3"])
         ('1', '1 and 2', '1, 2 and 3')
     """
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+    return " and ".join([", ".join(words[:-1]), *words[-1:]] if len(words) > 1 else words)
 
 
 def fixed(value: float, form: str = ".1f") -> str:

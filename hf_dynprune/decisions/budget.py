@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 
 from ..common.logs import logger
+from ..common.words import counted
 from .plan import EpochInfo, PrunePlan
 from .policy import PruningPolicy, is_number
 from .scores import ScoreView
@@ -91,7 +92,7 @@ def check_target(
     if target > (most - spent) / num_epochs + TOLERANCE:
         raise ValueError(
             f"`prune_target_saving` {target:g} cannot be reached: {policy.name} may prune in {epochs:g} of "
-            f"{num_epochs:g} epochs, at most {most / max(epochs, 1e-9):g} each"
+            f"{counted(num_epochs, 'epoch')}, at most {most / max(epochs, 1e-9):g} each"
             + (f", and scoring cost {spent:.3g} epochs before" if spent else "")
             + f", which saves {(most - spent) / num_epochs:.1%}. "
             "Lower the target, raise `num_train_epochs`, or let more epochs prune (`prune_warmup_epochs`, `delta`)."
@@ -226,7 +227,7 @@ class TargetSaving:
                 "Epoch %d: `prune_target_saving` %g will be missed by %.1f points if later epochs prune as this one "
                 "(%.1f %% of the data, the most that %s finds). It is tried on; more epochs or another method would "
                 "reach it.",
-                *(info.epoch, self.target, 100 * short / self.num_epochs, 100 * plan.ratio, self.policy.name),
+                *(info.epoch + 1, self.target, 100 * short / self.num_epochs, 100 * plan.ratio, self.policy.name),
             )
         return plan
 

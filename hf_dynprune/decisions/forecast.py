@@ -68,8 +68,8 @@ def _by_ratio(policy: PruningPolicy, total: float, warmup_epochs: int) -> tuple[
         scoring = counted(policy.scoring_forward_passes, "forward pass")
         text += f" Not taken off: the {scoring} that scoring cost before the run."
     if best < LOW_SAVING:
-        advice = f"{_advice(policy, epochs)}, or train without pruning (`prune_method='none'`)."
-        return f"{text} {'That is little: ' + advice if epochs.pruned else advice[0].upper() + advice[1:]}", True
+        much = "That is little" if epochs.pruned else "To change that"
+        return f"{text} {much}: {_advice(policy, epochs)}, or train without pruning (`prune_method='none'`).", True
     if epochs.pruned <= total / 2:
         text += f" For more, {_advice(policy, epochs)}."
     return text + _for_a_fixed_saving(policy), False
@@ -78,7 +78,7 @@ def _by_ratio(policy: PruningPolicy, total: float, warmup_epochs: int) -> tuple[
 def _that_prune(pruned: float, total: float) -> str:
     """How many of the epochs prune, to be followed by how much."""
     if pruned == total:
-        return "the epoch prunes" if total == 1 else f"all {total:g} epochs prune"
+        return "the epoch prunes" if total == 1 else f"all {counted(total, 'epoch')} prune"
     only = "only " if pruned <= total / 2 else ""
     return f"{only}{pruned:g} of {counted(total, 'epoch')} {agree(pruned, 'prunes', 'prune')}"
 

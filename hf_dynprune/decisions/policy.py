@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import is_whole
+from ..common.words import counted
 from .plan import EpochInfo, PrunePlan
 
 if TYPE_CHECKING:
@@ -236,6 +237,7 @@ def check_plan(plan: object, policy: PruningPolicy, num_samples: int) -> None:
         raise TypeError(f"`plan` of {policy} must return a PrunePlan, got {type(plan).__name__}.")
     if plan.num_samples != num_samples:
         raise ValueError(
-            f"{policy} planned for {plan.num_samples} samples, the training set has {num_samples}: give the plan "
+            f"{policy} planned for {counted(plan.num_samples, 'sample')}, the training set has {num_samples}: give "
+            "the plan "
             "`num_samples=len(view)`."
         )

@@ -122,7 +122,8 @@ class QuickstartSettings:
             return policy.with_ratio(round(self.saving * self.epochs / max(pruned, 1), 4))
         except ValueError as error:
             raise ValueError(
-                f"{method} cannot be set to save {self.saving:.0%} of {self.epochs} epochs: change `saving` or "
+                f"{method} cannot be set to save {self.saving:.0%} of {counted(self.epochs, 'epoch')}: change "
+                "`saving` or "
                 f"`epochs`. ({error})"
             ) from error
 

@@ -42,7 +42,7 @@ def run_scoring(
     file, facts = scores.save(out), scores.facts
     made = f"{counted(facts['runs'], 'run')} of {counted(facts['epochs'], 'epoch')}"
     print(
-        f"{len(scores):,} scores, mean {facts['mean']:.3g}, standard deviation {facts['std']:.3g}, in {file}\n"
+        f"{counted(len(scores), 'score')}, mean {facts['mean']:.3g}, standard deviation {facts['std']:.3g}, in {file}\n"
         f"cost: {facts['forward_passes']:,} forward passes, {facts['seconds']:.1f} s ({made}); "
         "a run that prunes by this file is charged for it\n"
         f'to use it: prune_method="static", prune_ratio=0.3, prune_kwargs={{"scores": "{file}"}}',

@@ -174,6 +174,7 @@ def _described(runner: TaskRunner) -> str:
     )
     positives = f" ({int(task.train[1].sum())} of the training images are positive)" if task.classes == 2 else ""
     return (
-        f"{task.name}: {counts} images{positives}, {task.classes} classes;\nsmall ResNet, {recipe.epochs} epochs, "
+        f"{task.name}: {counts} images{positives}, {counted(task.classes, 'class')};\nsmall ResNet, "
+        f"{counted(recipe.epochs, 'epoch')}, "
         f"batch size {recipe.batch_size}, AdamW, peak learning rate {MODELS['resnet'][1]:g}"
     )

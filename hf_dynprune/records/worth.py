@@ -24,6 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..common.words import counted
 from ..decisions.worth import GATE, SPREAD
 from .record import EpochRecord
 
@@ -46,7 +47,7 @@ _ADVICE = {
 EPOCHS, PROXY, STALENESS, EVALUATION = "epochs", "proxy", "staleness", "evaluation"
 """What may be missing for a verdict."""
 _TO_ADD = {
-    EPOCHS: f"To know it, train at least {FIRST_EPOCH + 1} epochs.",
+    EPOCHS: f"To know it, train at least {counted(FIRST_EPOCH + 1, 'epoch')}.",
     PROXY: (
         "The history has no figures: the loss says nothing of the gradient's norm, samples were chosen inside the "
         "batches, or an older version wrote it."

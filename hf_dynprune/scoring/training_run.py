@@ -80,7 +80,8 @@ class ScoringJob:
             raise ValueError(f"`chunk` must be a whole number of at least 1, got {self.chunk!r}.")
         if self.plain is not None and len(self.plain) != len(self.dataset):
             raise ValueError(
-                f"`plain_dataset` must hold the {len(self.dataset)} samples of `dataset`, got {len(self.plain)}."
+                f"`plain_dataset` must hold the {counted(len(self.dataset), 'sample')} of `dataset`, got "
+                f"{len(self.plain)}."
             )
         if self.plain is not None and not same_labels(self.dataset, self.plain):
             raise ValueError(
@@ -250,7 +251,9 @@ def _score_with(trainer: DynPruneTrainer, job: ScoringJob, number: str) -> tuple
         parts.append(GRADIENTS[way](model, loss, batch, job.chunk).detach().float().cpu())
     score = torch.cat(parts).numpy()
     if len(score) != len(job.dataset):
-        raise ValueError(f"The data collator made {len(score)} of {len(job.dataset)} samples: it must keep each one.")
+        raise ValueError(
+            f"The data collator made {len(score)} of {counted(len(job.dataset), 'sample')}: it must keep each one."
+        )
     if not np.isfinite(score).all():
         at = int(np.argmin(np.isfinite(score)))
         raise FloatingPointError(f"The {job.method} score of sample {at} is {score[at]}: the model has diverged.")

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from ..common.logs import logger
+from ..common.words import counted
 from ..decisions.policy import PruningPolicy
 from ..losses.checks import loss_tolerance
 from ..losses.step import LossStep
@@ -168,8 +169,8 @@ class InBatchSelection:
             run.take_up_full(epoch, context.state.global_step, done)
             if context.is_first:
                 logger.info(
-                    "%s was written without selection, which begins here, after %d optimizer steps.",
-                    *(folder, context.state.global_step),
+                    "%s was written without selection, which begins here, after %s.",
+                    *(folder, counted(context.state.global_step, "optimizer step")),
                 )
         if context.state.global_step >= context.state.max_steps:
             epoch, done = length.num_epochs, 0

@@ -47,8 +47,8 @@ def test_the_account_by_hand():
     assert account.saved_seconds == pytest.approx(44 - 34.75)
     assert account.break_even == 2  # 50 passes of 0.11 s are more than the 2 s spent until then
     text = describe_account(account)
-    assert "25.0% of the forward passes saved (300 of 400), 30 of 40 optimizer steps made" in text
-    assert "about 9.2 of 44.0 s saved, by the pace of epochs 1, 4, with 3.00 s spent" in text
+    assert "25.0% of the forward passes saved: 300 of 400 were made, and 30 of 40 optimizer steps." in text
+    assert "About 9.2 of 44.0 s saved, by the pace of epochs 1 and 4; 3.00 s spent on pruning" in text
     assert "paid back after epoch 2" in text
 
 
@@ -120,14 +120,14 @@ class TestOfARun:
 def test_one_line_at_the_end(tmp_path, caplog):
     with caplog.at_level("INFO", "hf_dynprune"):
         pruning_trainer(vit(), Images(12), tmp_path, policy=RandomPruning(0.5), num_train_epochs=2).train()
-    assert "Data pruning: 50.0% of the forward passes saved (12 of 24)" in caplog.text
+    assert "50.0% of the forward passes saved: 12 of 24 were made" in caplog.text
 
 
 def test_without_pruning_nothing_is_said(tmp_path, caplog):
     with caplog.at_level("INFO", "hf_dynprune"):
         trainer = pruning_trainer(vit(), Images(12), tmp_path, prune_method="none", num_train_epochs=1)
         trainer.train()
-    assert "saved (" not in caplog.text
+    assert "passes saved" not in caplog.text
     assert not [key for row in trainer.state.log_history for key in row if key.startswith("dynprune/")]
 
 

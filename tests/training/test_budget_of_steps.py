@@ -148,7 +148,10 @@ def test_the_account_is_against_the_full_run_also_from_the_folder(tmp_path, capl
     assert account.saved == pytest.approx(0.5, abs=0.01)
     assert account == PruningHistory.load(tmp_path).account() == CardContent.read(tmp_path).account
     assert logged.rows[-2]["dynprune/saved"] == account.saved
-    assert f"50.0% of the forward passes saved ({done:,} of 1,600), 200 of 400 optimizer steps made" in caplog.text
+    assert (
+        f"50.0% of the forward passes saved: {done:,} of 1,600 were made, and 200 of 400 optimizer steps."
+        in caplog.text
+    )
     assert "`prune_budget='steps'` fixes 200 optimizer steps, those of 4 full epochs, to save 50.0% of 8" in caplog.text
     assert [record.projected_saving for record in trainer.pruning_history] == pytest.approx(10 * [0.5], abs=0.01)
     assert AboutRun.load(tmp_path).num_epochs is RunFolder.read(tmp_path).num_epochs is None
