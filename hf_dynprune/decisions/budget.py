@@ -83,8 +83,8 @@ def check_target(
         policy = policy.with_ratio(high)
     except (TypeError, ValueError) as error:  # a TypeError where a policy has no field `ratio`
         raise ValueError(
-            f"`prune_target_saving` {target:g} is reached by setting a method's ratio, and {policy} has none that can "
-            "be set. Choose another method or other parameters, or leave the target out."
+            f"`prune_target_saving` {target:g} is reached by setting a method's ratio, and method {policy} has "
+            "none that can be set. Choose another method or other parameters, or leave the target out."
         ) from error
     epochs = prunable(policy, num_epochs, warmup_epochs)
     spent = policy.scoring_forward_passes / num_samples if num_samples else 0.0
@@ -93,7 +93,7 @@ def check_target(
         raise ValueError(
             f"`prune_target_saving` {target:g} cannot be reached: {policy.name} may prune in {epochs:g} of "
             f"{counted(num_epochs, 'epoch')}, at most {most / max(epochs, 1e-9):g} each"
-            + (f", and scoring cost {spent:.3g} epochs before" if spent else "")
+            + (f", and scoring cost {counted(float(f'{spent:.3g}'), 'epoch')} before" if spent else "")
             + f", which saves {(most - spent) / num_epochs:.1%}. "
             "Lower the target, raise `num_train_epochs`, or let more epochs prune (`prune_warmup_epochs`, `delta`)."
         )

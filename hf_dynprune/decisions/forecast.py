@@ -110,7 +110,7 @@ def _by_steps(policy: PruningPolicy, length: RunLength, full_epochs: float, num_
         + (counted(length.max_steps, "optimizer step") if num_samples else "the optimizer steps")
         + f", those of {counted(length.num_epochs, 'full epoch')}, to save "
         f"{1 - (length.num_epochs + scoring) / full_epochs:.1%} of {full_epochs:g}"
-        + (f", after the {scoring:.3g} epochs' worth that scoring cost" if scoring else "")
+        + (f", net of the {counted(float(f'{scoring:.3g}'), 'epoch')} that scoring cost" if scoring else "")
         + (
             f"; these steps pass over the data more often, at up to {policy.max_ratio:.1%} less per epoch."
             if policy.max_ratio
@@ -128,7 +128,7 @@ def _on_target(
     each = min((target * num_epochs + spent) / epochs, steered.max_ratio)
     return (
         f"Data pruning ({policy.name}) is to save {target:.1%} of the forward passes of {counted(num_epochs, 'epoch')}"
-        + (f" after the {spent:.3g} epochs' worth that scoring cost" if spent else "")
+        + (f", net of the {counted(float(f'{spent:.3g}'), 'epoch')} that scoring cost" if spent else "")
         + f": {_that_prune(epochs, num_epochs)} about {each:.1%}{' each' * (epochs != 1)}."
     )
 

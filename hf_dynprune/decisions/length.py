@@ -66,7 +66,7 @@ def shorter_epochs(policy: PruningPolicy, target: float, num_epochs: float, num_
         raise ValueError(
             f"`prune_target_saving` {target:g} cannot be reached: it leaves the optimizer steps of "
             f"{counted((1 - target) * num_epochs, 'epoch')}"
-            + (f", and scoring cost {spent:.3g} epochs before" if spent else "")
+            + (f", and scoring cost {counted(float(f'{spent:.3g}'), 'epoch')} before" if spent else "")
             + ". Lower the target, or raise `num_train_epochs`."
         )
     return left

@@ -252,8 +252,8 @@ class EpochRun:
         self.dealing = self.dealing.anew(saved, self.layout, done, plan.num_kept, plan.is_full, self.identity.drop_last)
         self.clock.redeal(step, self._updates(plan), self.dealing.skipped, scheduler_steps)
         logger.warning(
-            "Saved with %s, resumed with %s: of epoch %d's %d samples, %d are done and the rest is dealt out anew. %s",
-            *(saved, self.layout, epoch + 1, plan.num_kept, self.dealing.dealt, _NOT_EXACT),
+            "Saved with %s, resumed with %s: of epoch %d's %s, %d are done and the rest is dealt out anew. %s",
+            *(saved, self.layout, epoch + 1, counted(plan.num_kept, "sample"), self.dealing.dealt, _NOT_EXACT),
         )
 
     def _updates(self, plan: PrunePlan) -> int:
@@ -340,7 +340,7 @@ class EpochRun:
     def _ends(self, saved: Mapping[str, Any]) -> list[str]:
         """What ends the saved run and this one, in words."""
         both = RunLength(**saved["clock"]["length"]), self.clock.length
-        return [f"{each.max_steps} steps" if each.fixed_steps else f"{each.num_epochs:g} epochs" for each in both]
+        return [counted(*(each.max_steps, "step") if each.fixed_steps else (each.num_epochs, "epoch")) for each in both]
 
     def _load_clock(self, state: dict[str, Any]) -> None:
         """Take the saved place; full epochs' worth done before it is what the records of earlier epochs say."""

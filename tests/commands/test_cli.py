@@ -104,7 +104,7 @@ def test_methods_says_all_about_a_selector(name):
     ],
 )
 def test_the_example_of_a_method_has_the_flags_that_it_needs(name, example):
-    (line,) = [line for line in run("methods", name).output.splitlines() if line.startswith("    example:")]
+    line, *_ = [line for line in run("methods", name).output.splitlines() if line.startswith("    example:")]
     flags = line.partition("train.py ")[2].split()
     if name != "ucb":
         assert flags == ["--prune_method", name, *example]

@@ -94,7 +94,8 @@ class TestWords:
         assert text == (
             "Pruning can pay here: one chosen pass is worth at most 8.1 random ones (PR 0.12); scores predicted the "
             "next epoch (R 0.17); eval_loss improved in the last third of the run (at best 0.55 before it and 0.42 in "
-            "it), which a falling learning rate takes part in. To save passes, use `prune_method='auto'` with `prune_target_saving`."
+            "it), which a falling learning rate takes part in. To save passes, use `prune_method='auto'` with "
+            "`prune_target_saving`."
         )
 
     @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_says_what_can_be_saved_and_why(tmp_path, caplog):
     ],
 )
 def test_few_epochs_that_prune_are_counted_and_named(tmp_path, caplog, flags, says):
-    (line,) = lines(tmp_path, caplog, **flags)
+    (line,) = lines(tmp_path, caplog, **({"prune_method": "infobatch"} | flags))
     assert says in line.message
 
 
