@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import logging
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tqdm import tqdm
@@ -36,6 +40,7 @@ def runs_on(terminal: bool, folder: Path) -> str:
         assert done.returncode == 0, done.stdout.decode()
         return done.stdout.decode()
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))  # without a size there is no bar
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     written = bytearray()
@@ -118,9 +123,8 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def no_logging(monkeypatch):
-    """As in an application that has set up no logging; pytest has."""
+def without_logging(monkeypatch):
+    """From here on as in an application that has set up no logging; pytest has."""
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
 
 
@@ -140,7 +144,8 @@ def console(monkeypatch):
 
 @pytest.mark.parametrize("kind", [Terminal, io.StringIO])
 @pytest.mark.parametrize("messages", [1, 3])
-def test_a_message_beside_an_open_bar_has_its_own_line(kind, messages, console, no_logging):
+def test_a_message_beside_an_open_bar_has_its_own_line(kind, messages, console, monkeypatch):
+    without_logging(monkeypatch)
     file = kind()
     bar = console(file)
     for number in range(messages):
@@ -163,7 +168,8 @@ def test_the_applications_own_handler_gets_room_too(console, monkeypatch):
     assert OURS not in file.getvalue()
 
 
-def test_without_a_bar_nothing_is_added(monkeypatch, no_logging):
+def test_without_a_bar_nothing_is_added(monkeypatch):
+    without_logging(monkeypatch)
     file = io.StringIO()
     monkeypatch.setattr(logs._handler, "stream", file)
     logger.info("one")
@@ -203,16 +209,14 @@ def test_a_users_callback_and_log_still_get_the_rows(tmp_path):
 
 
 def test_callbacks_that_come_and_go_meanwhile_stay_so():
-    class Handler:
-        callbacks = [printer := PrinterCallback(), leaving := OwnPrinter(), staying := LoggedRows()]
-
-    coming = LoggedRows()
-    with printing_set_aside(Handler) as prints:
+    printer, leaving, staying, coming = PrinterCallback(), OwnPrinter(), LoggedRows(), LoggedRows()
+    handler = SimpleNamespace(callbacks=[printer, leaving, staying])
+    with printing_set_aside(handler) as prints:
         assert prints
-        assert Handler.callbacks == [Handler.leaving, Handler.staying]
-        Handler.callbacks.remove(Handler.leaving)
-        Handler.callbacks.append(coming)
-    assert Handler.callbacks == [Handler.printer, Handler.staying, coming]
+        assert handler.callbacks == [leaving, staying]
+        handler.callbacks.remove(leaving)
+        handler.callbacks.append(coming)
+    assert handler.callbacks == [printer, staying, coming]
 
 
 TABLE = "# Title\n\n| method | accuracy of the last evaluation % |\n|--------|---:|\n| `none` | 91.4 |\n\nAfter it."
