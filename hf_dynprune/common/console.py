@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 import textwrap
+from typing import Any
 
 _WIDEST = 120
 """Columns that lines of text are not longer than, however wide the terminal is."""
@@ -42,9 +43,20 @@ def show(text: str) -> None:
         if is_table:
             _draw(console, lines)
         else:
-            for line in lines:
+            for line in _reflowed(lines, width):
                 print(fitted(line, " " * (len(line) - len(line.lstrip(" -")))), flush=True)
-    sys.stdout.flush()
+
+
+def _reflowed(lines: list[str], width: int) -> list[str]:
+    """Lines of text, in which a paragraph that does not fit is one line again."""
+    paragraphs: list[list[str]] = []
+    for line in lines:
+        begins = not line.strip() or line.lstrip()[0] in "-#*" or not paragraphs or not paragraphs[-1][-1].strip()
+        if begins:
+            paragraphs.append([])
+        paragraphs[-1].append(line)
+    fits = (max(map(len, each)) <= width for each in paragraphs)
+    return [line for each, fit in zip(paragraphs, fits, strict=True) for line in (each if fit else [" ".join(each)])]
 
 
 def _blocks(text: str) -> list[tuple[bool, list[str]]]:
@@ -58,16 +70,17 @@ def _blocks(text: str) -> list[tuple[bool, list[str]]]:
     return blocks
 
 
-def _draw(console: object, lines: list[str]) -> None:
+def _draw(console: Any, lines: list[str]) -> None:
     """A Markdown table, its first line the headings and its second one the alignment."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     head, rule, *rows = (re.split(r"(?<!\\)\|", line)[1:-1] for line in lines)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading, dashes in zip(head, rule, strict=True):
-        table.add_column(Text(heading.strip()), justify="right" if dashes.endswith(":") else "left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for number, (heading, dashes) in enumerate(zip(head, rule, strict=True)):
+        aligned: Any = "right" if dashes.endswith(":") else "left"
+        table.add_column(Text(heading.strip()), justify=aligned, no_wrap=number == 0)
     for row in rows:
         table.add_row(*(Text(cell.strip().replace(r"\|", "|")) for cell in row))
-    console.print(table)  # type: ignore[attr-defined]
+    console.print(table)

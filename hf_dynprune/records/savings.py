@@ -193,17 +193,18 @@ def _nonfinite(record: EpochRecord) -> str:
 
 def describe_account(account: SavingsAccount) -> str:
     """What was saved, of how many forward passes, and what choosing and scoring cost: a few sentences in one line."""
-    done = account.training + account.choosing
-    text = (
-        f"{account.saved:.1%} of the forward passes saved: {done:,} of {account.full:,} were made"
-        if done <= account.full
-        else f"No forward pass saved: {done:,} were made, {-account.saved:.1%} more than full data's {account.full:,}"
-    )
+    done, by = account.training + account.choosing, ""
     if account.choosing:
-        text += f", {account.choosing:,} of them to choose by"
+        by = f", {account.choosing:,} of them to choose by"
     if account.evaluations:
-        text += f" ({account.evaluations:,} in evaluations for the method)"
-    text += f", and {account.steps:,} of {counted(account.full_steps, 'optimizer step')}."
+        by += f" ({account.evaluations:,} in evaluations for the method)"
+    steps = f"{account.steps:,} of {counted(account.full_steps, 'optimizer step')}"
+    if done <= account.full:
+        text = (
+            f"{account.saved:.1%} of the forward passes saved: {done:,} of {account.full:,} were made{by}, and {steps}."
+        )
+    else:
+        text = f"No forward pass saved: {done:,} were made{by}, where full data makes {account.full:,}; {steps}."
     text += _time(account)
     if account.energy is not None:
         text += f" The GPUs of this machine drew {account.energy / 3600:,.1f} Wh."
