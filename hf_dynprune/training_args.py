@@ -181,9 +181,9 @@ class DynPruneArguments:
             name, value = next(iter(values.items()))
             given = "" if self.prune_selector is None else f" (`prune_selector` {self.prune_selector!r})"
             raise ValueError(
-                f"`{name}` ({value!r}) with a selector{given}: a selector chooses inside each batch, a pruning method "
-                f"before each epoch, and a run has one of them. Remove `{name}`, or the selector; the selector's own "
-                "parameters go into `prune_selector_kwargs`."
+                f"`{name}` ({value!r}) with a selector: a selector chooses inside each batch, a pruning method "
+                f"before each epoch, and a run has one of them. Remove `{name}`, or the selector{given}; "
+                "the selector's own parameters go into `prune_selector_kwargs`."
             )
 
     def build_policy(self) -> PruningPolicy:

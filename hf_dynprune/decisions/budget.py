@@ -83,7 +83,7 @@ def check_target(
         policy = policy.with_ratio(high)
     except (TypeError, ValueError) as error:  # a TypeError where a policy has no field `ratio`
         raise ValueError(
-            f"`prune_target_saving` {target:g} is reached by setting a method's ratio, and method {policy} has "
+            f"`prune_target_saving` {target:g} is reached by setting a method's ratio, and {policy} has "
             "none that can be set. Choose another method or other parameters, or leave the target out."
         ) from error
     epochs = prunable(policy, num_epochs, warmup_epochs)

@@ -44,7 +44,7 @@ def describe_savings(
     if target is not None:
         return _on_target(policy, length.num_epochs, warmup_epochs, target, num_samples), False
     if policy.max_ratio == 0:
-        return f"Data pruning is off ({policy}): every epoch trains on all samples.", False
+        return f"Data pruning is off ({policy.short}): every epoch trains on all samples.", False
     if length.fixed_steps:
         return _by_max_steps(policy, length), False
     return _by_ratio(policy, length.num_epochs, warmup_epochs)
@@ -55,7 +55,7 @@ def _by_ratio(policy: PruningPolicy, total: float, warmup_epochs: int) -> tuple[
     epochs = _count_epochs(policy, total, warmup_epochs)
     best = policy.max_saved_epochs(epochs.pruned) / total
     reasons = listed(_reasons(policy, epochs, best < policy.max_ratio * epochs.pruned / total - 1e-9))
-    run = f"Data pruning ({policy})"
+    run = f"Data pruning ({policy.short})"
     if epochs.pruned:
         text = f"{run} can save at most {best:.1%} of the forward passes of {counted(total, 'epoch')}"
         usual = _usual(policy, epochs.pruned / total, best)
@@ -98,7 +98,7 @@ def _for_a_fixed_saving(policy: PruningPolicy) -> str:
 
 def _by_max_steps(policy: PruningPolicy, length: RunLength) -> str:
     return (
-        f"Data pruning ({policy}): `max_steps` fixes {counted(length.max_steps, 'optimizer step')}, so pruning "
+        f"Data pruning ({policy.short}): `max_steps` fixes {counted(length.max_steps, 'optimizer step')}, so pruning "
         f"does not shorten the run; it passes over the data more often, at up to {policy.max_ratio:.1%} less per epoch."
     )
 
@@ -106,7 +106,7 @@ def _by_max_steps(policy: PruningPolicy, length: RunLength) -> str:
 def _by_steps(policy: PruningPolicy, length: RunLength, full_epochs: float, num_samples: int | None) -> str:
     scoring = policy.scoring_forward_passes / num_samples if num_samples else 0.0
     return (
-        f"Data pruning ({policy}): `prune_budget='steps'` fixes "
+        f"Data pruning ({policy.short}): `prune_budget='steps'` fixes "
         + (counted(length.max_steps, "optimizer step") if num_samples else "the optimizer steps")
         + f", those of {counted(length.num_epochs, 'full epoch')}, to save "
         f"{1 - (length.num_epochs + scoring) / full_epochs:.1%} of {full_epochs:g}"

@@ -41,13 +41,15 @@ class Named(ABC):
         return {key: value.item() if isinstance(value, np.generic) else value for key, value in fields.items()}
 
     def __str__(self) -> str:
-        """The name, and the parameters that are not at their defaults: "infobatch", "random(ratio=0.3)"."""
+        inside = ", ".join(f"{key}={value!r}" for key, value in self.parameters().items())
+        return f"{self.name}({inside})"
+
+    @property
+    def short(self) -> str:
+        """For a line that people read: the name, and the parameters not at their defaults, as "random(ratio=0.3)"."""
         defaults = {each.name: each.default for each in dataclasses.fields(self)}  # type: ignore[arg-type]
-        shown = {
-            key: value for key, value in self.parameters().items() if defaults.get(key, dataclasses.MISSING) != value
-        }
-        inside = ", ".join(f"{key}={_short(value)}" for key, value in shown.items())
-        return f"{self.name}({inside})" if inside else self.name
+        shown = [f"{key}={_short(value)}" for key, value in self.parameters().items() if defaults.get(key) != value]
+        return f"{self.name}({', '.join(shown)})" if shown else self.name
 
 
 def added_later(default: Any) -> Any:

@@ -312,15 +312,19 @@ def test_a_policy_without_a_rule_cannot_be_made():
         (NoPruning(), "none"),
     ],
 )
-def test_the_text_of_a_policy_is_its_name_and_what_is_not_at_its_default(policy, text):
-    assert str(policy) == text
+def test_the_short_text_of_a_policy_has_what_is_not_at_its_default(policy, text):
+    assert policy.short == text
+
+
+def test_the_text_of_a_policy_names_it_and_all_its_parameters():
+    assert str(RandomPruning(0.3)) == "random(ratio=0.3, rescale=False)"
 
 
 def test_a_policy_that_is_not_registered_is_named_by_its_class():
     class Unnamed(RandomPruning):
         pass
 
-    assert str(Unnamed(0.5)) == "Unnamed(ratio=0.5)"
+    assert str(Unnamed(0.5)) == "Unnamed(ratio=0.5, rescale=False)"
     assert RandomPruning.name == "random"
 
 

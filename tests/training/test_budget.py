@@ -180,7 +180,7 @@ def test_continues_after_a_resume_as_it_would_have():
             0.2,
             10,
             0,
-            r"reached by setting a method's ratio, and method none has none that can be set. Choose another",
+            r"reached by setting a method's ratio, and none\(\) has none that can be set. Choose another",
         ),
         (
             InfoBatch(percentiles=(20,), keep_ratios=(0.5,)),

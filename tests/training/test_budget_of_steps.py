@@ -185,7 +185,7 @@ def test_scoring_before_the_run_is_paid_in_steps(tmp_path):
     assert trainer.lr_scheduler.lr_lambdas[0](3) == 3 / 6  # of 16 warm-up steps for 8 epochs
     assert trainer.savings.scoring == 200
     assert trainer.savings.saved == pytest.approx(0.5, abs=0.02)
-    with pytest.raises(ValueError, match="0.9 cannot be reached: it leaves .* 0.8 epochs, and scoring cost 1 epochs"):
+    with pytest.raises(ValueError, match="0.9 cannot be reached: it leaves .* 0.8 epochs, and scoring cost 1 epoch "):
         finished(tmp_path, StaticPruning(file, 0.4), size=200, prune_target_saving=0.9)
 
 

@@ -50,7 +50,10 @@ def test_a_name_goes_with_plain_arguments(tmp_path):
         ({"policy": "InfoBatch"}, r"Unknown pruning method 'InfoBatch'"),
         ({"policy": "random"}, r"Pruning method 'random' needs a value for ratio: set `prune_ratio`"),
         ({"selector": "orderd"}, r"Unknown selector 'orderd'"),
-        ({"policy": "infobatch", "selector": "orderdp"}, r"Both a `policy` \(infobatch\) and a selector \(orderdp\)"),
+        (
+            {"policy": "infobatch", "selector": "orderdp"},
+            r"Both a `policy` \(infobatch\(.*\) and a selector \(orderdp",
+        ),
         ({"policy": 3}, r"`policy` must be a PruningPolicy object"),
     ],
 )
@@ -67,12 +70,12 @@ def test_a_selector_by_name(tmp_path):
 @pytest.mark.parametrize("method", ["infobatch", "random", "orderdp", "ucb"])
 def test_a_method_that_was_chosen_does_not_go_with_a_selector(tmp_path, method):
     flags = {} if method == "infobatch" else {"prune_ratio": 0.3}
-    wrong = r"`prune_(ratio|method)` \(.*\) with a selector \(`prune_selector` 'orderdp'\): .* a run has one of them"
+    wrong = r"`prune_(ratio|method)` \(.*\) with a selector: .* or the selector \(`prune_selector` 'orderdp'\)"
     with pytest.raises(ValueError, match=wrong):
         DynPruneTrainingArguments(str(tmp_path), prune_method=method, prune_selector="orderdp", **flags)
     parsed = ["--output_dir", str(tmp_path), "--prune_method", "infobatch", "--prune_selector", "random"]
     with pytest.raises(
-        ValueError, match=r"`prune_method` \('infobatch'\) with a selector \(`prune_selector` 'random'\)"
+        ValueError, match=r"`prune_method` \('infobatch'\) with a selector: .*`prune_selector` 'random'"
     ):
         HfArgumentParser(DynPruneTrainingArguments).parse_args_into_dataclasses(parsed)
 
