@@ -102,9 +102,9 @@ class BatchRun:
         if self.pass_ended and got and not self._warned_short:
             self._warned_short = True
             logger.warning(
-                "The data ended inside an accumulation window: only %d of its %s came, which make no optimizer "
-                "step and are not trained. A number of batches that `gradient_accumulation_steps` divides loses none.",
-                *(got, counted(wanted, "batch")),
+                "The data ended inside an accumulation window: its last %d of %d batches make no optimizer step and "
+                "are not trained. A number of batches that `gradient_accumulation_steps` divides loses none.",
+                *(got, wanted),
             )
         return not self.pass_ended
 

@@ -64,6 +64,8 @@ def test_lines_count_with_the_helper():
             continue
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
             for match in re.finditer(rf"(%d|\{{[^{{}}]+?\}}) (optimizer |training |test |full )?({NOUNS})\b", line):
+                if "its last %d of %d batches" in line:  # of an accumulation window, which has at least two
+                    continue
                 if not re.match(rf"\{{counted\(|{NOT_COUNTS}", match[0]):
                     found.append(f"{file.relative_to(root)}:{number}: {match[0]}")
     assert found == []
