@@ -228,7 +228,8 @@ def _time(account: SavingsAccount) -> str:
     if account.measured_on:
         basis = f"{agree(len(account.measured_on), 'epoch', 'epochs')} {_shown(account.measured_on)}"
     spent = account.overhead_seconds
-    paid = f"paid back after epoch {account.break_even}" if account.break_even else "not paid back"
+    is_paid = account.break_even and saved > 0 and float(shown)
+    paid = f"paid back after epoch {account.break_even}" if is_paid else "not paid back"
     return f"{text}, by the pace of {basis}; {spent / unit:.2f} {name} spent on pruning ({paid})."
 
 
