@@ -8,6 +8,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
+from ..common.words import counted
 from ..decisions.dealing import Layout
 from ..decisions.guarantees import ClassFloor, CoverEvery
 from ..decisions.policy import PruningPolicy
@@ -139,7 +140,8 @@ def refuse_split(layout: Layout) -> None:
     if layout.split_batches and layout.batch_size % layout.world_size:
         raise ValueError(
             f"`split_batches` splits each batch over the processes, but a batch of {layout.batch_size} does not divide "
-            f"by {layout.world_size} processes: set `per_device_train_batch_size` to a multiple of {layout.world_size}."
+            f"by {counted(layout.world_size, 'process')}: set `per_device_train_batch_size` to a multiple of "
+            f"{layout.world_size}."
         )
 
 

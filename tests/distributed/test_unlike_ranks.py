@@ -67,7 +67,7 @@ def test_a_rank_that_raises_ends_all_and_is_named(where, tmp_path):
     assert float(seconds) < 60
 
 
-@pytest.mark.parametrize("flags", [{"prune_method": "infobatch"}, {"prune_selector": "random"}], ids=lambda f: [*f][0])
+@pytest.mark.parametrize("flags", [{"prune_method": "infobatch"}, {"prune_selector": "random"}], ids=str)
 def test_processes_that_do_not_know_of_each_other_are_refused(flags, tmp_path, monkeypatch):
     """As `torchrun` leaves them on a machine without an accelerator, where `--use_cpu` is not given."""
     trainer = pruning_trainer(vit(), Images(), tmp_path, **flags)
