@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from hf_dynprune import __version__
+from hf_dynprune.cli import app
 from tests.wheel import check_archives, check_release
 
 if sys.version_info >= (3, 11):
@@ -88,6 +90,10 @@ class TestVersions:
         assert own == __version__
         assert len(set(found.values())) == 1
         assert own in found.values() or re.search(r"\.dev\d+$", own)
+
+    def test_the_command_says_it(self):
+        done = CliRunner().invoke(app, ["--version"])
+        assert (done.exit_code, done.output) == (0, f"hf_dynprune {__version__}\n")
 
     def test_a_tag_of_another_version_is_refused_by_each_place(self):
         assert check_release.faults("v1.2", dict.fromkeys("abc", "1.2")) == []
