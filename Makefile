@@ -17,6 +17,7 @@ RUN_TESTS := -m pytest --dist loadfile --no-loadscope-reorder -n $(WORKERS)
 CORE_ENV := $(VENV)/.stamp-quickstart
 DEV_ENV  := $(VENV)/.stamp-examples,dev
 DOCS_ENV := $(VENV)/.stamp-docs
+NOTEBOOK_ENV := $(VENV)/.stamp-notebook
 OLDEST   := .venv-oldest
 NEWEST   := .venv-newest
 OTHER    := .venv-py$(PY)
@@ -40,7 +41,7 @@ TRL          ?= ../trl
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help quickstart test test-decisions test-oldest test-newest test-python test-wheel peers soak bench check check-release lint-actions \
-	format docs methods build clean
+	format docs notebook methods build clean
 
 help:  ## list the targets
 	@echo "make TARGET; each one creates $(VENV) from constraints.txt when it is missing"
@@ -106,6 +107,9 @@ docs: $(DOCS_ENV)  ## build the documentation into site/; a warning is an error.
 	@$(BIN)/python -m hf_dynprune.docs_pages.architecture
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "documentation: site/index.html"
+
+notebook: $(NOTEBOOK_ENV)  ## execute the notebooks of the documentation from top to bottom, and store their outputs
+	@$(BIN)/python -m tests.notebooks
 
 methods: $(CORE_ENV)  ## write docs/methods.md, docs/flags.md and the README's table of methods from the classes
 	@$(BIN)/python -m hf_dynprune.docs_pages.methods
