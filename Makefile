@@ -103,7 +103,7 @@ format: $(DEV_ENV)  ## format the code and fix what ruff can fix
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-docs: $(DOCS_ENV)  ## build the documentation into site/; a warning is an error. Draws docs/architecture.svg first
+docs: $(DOCS_ENV)  ## build the documentation into site/; a warning is an error. Draws docs/appendix/architecture.svg first
 	@$(BIN)/python -m hf_dynprune.docs_pages.architecture
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "documentation: site/index.html"

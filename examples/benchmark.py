@@ -161,7 +161,7 @@ def parse(arguments: list[str]) -> tuple[BenchmarkArguments, DynPruneTrainingArg
         report_to="none",
         remove_unused_columns=False,
         # What is left over at the end of an epoch differs by arm: 8 images make a noisy step, and noisy statistics of
-        # batch normalisation, which decided comparisons here (docs/results.md).
+        # batch normalisation, which decided comparisons here (docs/appendix/results.md).
         dataloader_drop_last=True,
         batch_eval_metrics=True,
         prune_reproducible_augmentation=True,

@@ -4,8 +4,8 @@
     python examples/where_it_pays.py --table --picture                         # table and pictures, without training
     python examples/where_it_pays.py --tasks rare_positives --savings 0.6,0.8 --arms full,shorter,infobatch
 
-Each finished run is a line of `docs/results/<task>.jsonl` and is not repeated. Start the same command again, later or
-at once in a second process, and the rest is done: processes share the work. What the arms are is said in
+Each finished run is a line of `docs/appendix/results/<task>.jsonl` and is not repeated. Start the same command again, later
+or at once in a second process, and the rest is done: processes share the work. What the arms are is said in
 `hf_dynprune/compare/tasks.py`, the tasks in `examples/where_it_pays_tasks/`. One thread each, on the CPU.
 
 Needs the extra `examples`: `pip install -e ".[examples]"` in the repository's folder. By task, folders in `--data`:
@@ -48,7 +48,7 @@ from hf_dynprune.compare.where_pictures import draw_differences, draw_forecasts,
 
 ALL = (*images.TASKS, *tables.TASKS, *texts.TASKS, *segmentation.TASKS)
 TASKS: dict[str, Task] = {task.name: task for task in ALL}
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
+RESULTS = Path(__file__).parents[1] / "docs" / "appendix" / "results"
 WAIT = 5.0
 """Seconds between looks at what other processes have finished, where nothing is left to begin."""
 

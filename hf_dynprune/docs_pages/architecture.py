@@ -1,4 +1,4 @@
-"""`docs/architecture.svg`: the rooms on their floors, and an arrow for each import that no other arrows stand for.
+"""`docs/appendix/architecture.svg`: the rooms on their floors, an arrow for each import that no other arrows stand for.
 
 Drawn from the source by `make docs`. Where rooms stand on a floor is worked out so that few arrows cross: the usual
 drawing of layered graphs, in which an arrow has a place of its own on each floor that it passes.
@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 from .floors import FLOORS, NUMPY_ONLY, WITHOUT_TORCH, imported_rooms, reduced
 from .source import FILES, room_of
 
-PICTURE = "architecture.svg"
+PICTURE = "appendix/architecture.svg"
 NOT_DRAWN = frozenset({"_version"})
 """One line that any room may read; arrows to it would say nothing."""
 

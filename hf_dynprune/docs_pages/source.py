@@ -1,6 +1,6 @@
 """The package's source as a graph: modules, the rooms they lie in, and who imports whom. Nothing is imported for it.
 
-Read by the picture in `docs/architecture.md` and by `tests/house`.
+Read by the picture in `docs/appendix/architecture.md` and by `tests/house`.
 """
 
 from __future__ import annotations

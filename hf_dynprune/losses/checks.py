@@ -53,6 +53,13 @@ def _shape_message(verb: str, got: torch.Tensor, index: torch.Tensor) -> str:
     )
 
 
+def scores_are_losses(terms: LossTerms, count: torch.Tensor) -> bool:
+    """Whether a batch's scores are its losses S_i / n_i up to rounding; with mixed samples, over another n_i."""
+    total, score = terms.total.detach().float(), terms.score.detach().float() * count
+    known = torch.isfinite(total) & torch.isfinite(score)
+    return terms.is_scored is not None or torch.allclose(score[known], total[known], rtol=1e-2, atol=1e-4)
+
+
 def mean_loss(terms: LossTerms, count: torch.Tensor) -> float:
     """(sum_i S_i) / (sum_i n_i) + extra: the loss of a batch of which all weights are 1."""
     extra = 0.0 if terms.extra is None else terms.extra

@@ -18,12 +18,13 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
 from ..common.logs import logger
+from ..decisions.logged_loss import LossEstimate
 from ..serving.distributed import sum_over_processes
 from ..serving.indexed import INDEX_KEY, WEIGHT_KEY
-from ..serving.served import Served, ServedBatch, is_indexed, take_served
+from ..serving.served import Served, ServedBatch, is_indexed, share_a_tensor, take_served
 from . import host
 from .base import LossTerms, PerSampleLoss
-from .checks import check_counts, check_terms, mean_loss
+from .checks import check_counts, check_terms, mean_loss, scores_are_losses
 from .interception import InterceptedLoss
 from .reduction import noted, plain_loss, spoiled, weighted_loss
 
@@ -86,8 +87,8 @@ class LossStep:
         self.repairs, self.masks = repairs, masks
         self.results: list[tuple[Tensor, Tensor, Tensor]] = []
         """(index, score, count) of each batch of the window under way."""
-        self.mean_weight = 1.0
-        """Of the samples of the epoch: the logged loss is divided by it, to be comparable to that on all data."""
+        self.estimate = LossEstimate()
+        """What the loss of the samples that are trained says of the mean loss over all: that is logged."""
         self.before_pass: Callable[[], None] = lambda: None
         """Called before a loss is made of a batch of the window."""
         self.is_checked = check is None
@@ -105,6 +106,8 @@ class LossStep:
         self.window: list[tuple[Any, Served]] = []
         """The batches of the window under way, and what was dealt out with each."""
         self._items: Any = None
+        self._extra: Any = 0
+        self._knows_losses: bool | None = None
         self._current: Served | None = None
         self._is_fetching = False
 
@@ -185,7 +188,7 @@ class LossStep:
         if isinstance(batch, ServedBatch):
             return batch.served
         for own, served in self.window:
-            if own is batch or _share_a_tensor(own, batch):
+            if own is batch or share_a_tensor(own, batch):
                 return served
         return None
 
@@ -246,8 +249,9 @@ class LossStep:
             self._current = before
 
     def logged(self, loss: Tensor) -> Tensor:
-        """A training loss as it is logged: weights that make up for samples left out make it larger."""
-        return loss if self.mean_weight == 1 else loss / self.mean_weight
+        """What is logged of a micro-batch's training loss: an estimate of the mean loss over all samples."""
+        share = 1 / max(1, len(self.window))
+        return self.estimate.of(loss, self._extra, share, self._knows_losses is not False)  # type: ignore[no-any-return]
 
     def served(self, inputs: Any) -> Served | None:
         """What was dealt out with the batch that a loss is to be made of; None in evaluation."""
@@ -272,7 +276,10 @@ class LossStep:
         make = weighted_loss if self.masks else plain_loss
         value = make(terms, weight, denominator, micro_batches)
         value = spoiled(value) if self.repairs else value
+        self._extra = 0 if terms.extra is None else terms.extra.detach() / micro_batches
         count: Any = served.count
+        if self._knows_losses is None:
+            self._knows_losses = scores_are_losses(terms, count)
         recorded = noted(terms.scored(count), count, served.weight)
         return StepResult(value, outputs, served.index, recorded, terms.score.detach().to(served.index.device))
 
@@ -341,10 +348,3 @@ class LossStep:
         if math.isfinite(expected) and not math.isclose(expected, got, rel_tol=1e-2, abs_tol=1e-5):
             raise ValueError(f"{type(self.loss).__name__} gives {got:.6g} where the loss is {expected:.6g}.")
         self.is_checked = True
-
-
-def _share_a_tensor(one: Any, other: Any) -> bool:
-    """Whether two batches have an entry in common, as a batch and its copy with another entry changed have."""
-    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
-        return False
-    return any(isinstance(value, Tensor) and other.get(key) is value for key, value in one.items())

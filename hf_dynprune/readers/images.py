@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 
 from ..common.extras import require
 from ..common.files import printable
+from ..common.logs import logger
 from ..records.data_source import DataSource
 from .class_folders import read_class_folders
 from .class_labels import ClassNames, class_ids
 from .held_out import stratified_rows
 from .imagenet import find_root, list_places
+from .listed import labels_file
 from .pictures import decoded, reason, unreadable
 from .saved import check_split_classes, found_columns, is_saved, saved_splits
 from .sources import load_splits, named_columns, parquet_files, stored_picture, train_and_validation
@@ -117,7 +119,11 @@ class ImageData(ClassNames):
 def load_image_data(
     source: str | os.PathLike[str], image_column: str = "image", label_column: str = "label"
 ) -> ImageData:
-    """Data of a folder (a folder per class, parquet files, or of `save_to_disk`) or else of the hub, by name.
+    """Data of a folder or else of the hub, by name.
+
+    A folder holds a folder per class, parquet files, what `save_to_disk` wrote, or what `datasets` calls an ImageFolder
+    with metadata: pictures and a file `metadata.csv`, `.jsonl` or `.parquet` in each split, with the columns
+    `file_name` and `label_column`.
 
     Args:
         source: existing folder, or the name of a hub data set with the splits train and validation, val or test.
@@ -130,6 +136,8 @@ def load_image_data(
     folder = Path(source).expanduser()
     if is_saved(folder):
         return read_saved_images(folder, image_column, label_column)
+    if (listed := labels_file(folder, label_column)) is not None:
+        return _read_listed(listed, image_column, label_column)
     if find_root(folder) is not None:
         return read_image_folder(folder)
     if folder.is_dir():
@@ -163,6 +171,23 @@ def read_image_folder(folder: str | os.PathLike[str]) -> ImageData:
     splits, classes = read_class_folders(whole, list_places(root))
     train, validation = (_table(files, labels, classes=classes) for files, labels in splits)
     return ImageData(train, validation, classes)
+
+
+def _read_listed(file: Path, image_column: str, label_column: str) -> ImageData:
+    """Pictures with the labels in a file such as this one in each split, read as `datasets`' ImageFolder."""
+    _require_pillow()
+    place = file.parent.parent.resolve()
+    problem = f"{place}, with the labels in {file.name} in each split, cannot be read"
+    splits = load_splits(problem, "imagefolder", data_dir=str(place))
+    data = _of_splits(splits, place.name, image_column, label_column)
+    count = len(data.train) + len(data.validation)
+    logger.info(f"{place}: read the {count:,} pictures that {file.name} names in the folders of the splits, no others.")
+    return dataclasses.replace(data, train=_named_by_file(data.train), validation=_named_by_file(data.validation))
+
+
+def _named_by_file(rows: datasets.Dataset) -> datasets.Dataset:
+    """The rows with the path of each picture as `file`."""
+    return rows.remove_columns("file").add_column("file", [image["path"] for image in rows["image"]])
 
 
 def read_image_parquet(

@@ -74,3 +74,10 @@ def is_indexed(batch: Any) -> bool:
         return batch.served is not None
     # The abstract class alone is slow to ask.
     return isinstance(batch, (dict, Mapping)) and INDEX_KEY in batch and WEIGHT_KEY in batch
+
+
+def share_a_tensor(one: Any, other: Any) -> bool:
+    """Whether two batches have an entry in common, as a batch and its copy with another entry changed have."""
+    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
+        return False
+    return any(isinstance(value, Tensor) and other.get(key) is value for key, value in one.items())

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from ..common.logs import logger
 from ..decisions.forecast import describe_savings
 from ..decisions.length import STEPS
+from ..decisions.logged_loss import LossEstimate, of_plan
 from ..decisions.plan import PrunePlan
 from ..decisions.policy import PruningPolicy
 from ..decisions.registry import check_policy
@@ -199,7 +200,7 @@ class EpochPruning:
         done = done if is_resumed else 0
         sampler = self._install_plan(number, dataloader, is_resumed, done)
         step.has_ghosts = sampler.has_ghosts
-        step.mean_weight = 1.0 if run.plan is None else float(run.plan.weights.mean(dtype="float64"))
+        step.estimate = LossEstimate() if run.plan is None else of_plan(run.plan, run.store.view(), run.policy)
         batches = len(dataloader)
         updates = max(1, math.ceil(batches / context.args.gradient_accumulation_steps))
         if not is_resumed:

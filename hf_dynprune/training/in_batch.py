@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from ..common.logs import logger
+from ..decisions.logged_loss import of_rows
 from ..decisions.policy import PruningPolicy
 from ..losses.checks import loss_tolerance
 from ..losses.step import LossStep
@@ -253,6 +254,7 @@ class InBatchSelection:
                 loss_tolerance(model) if is_first and not context.is_sharded else None,
             )
         chosen = run.choose(step, losses, has_items)
+        loss_step.estimate = of_rows(losses, has_items, chosen)
         seconds = time.perf_counter() - began
         context.times.leave_out(seconds)
         if run.record is not None:

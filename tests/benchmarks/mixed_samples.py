@@ -1,6 +1,6 @@
 """CIFAR-10 (10,000 images) with and without mixup and cutmix: full data, InfoBatch, OrderDP and a shorter run.
 
-    python -m tests.benchmarks.mixed_samples --data DIR --out OUT [--page docs/results.md]
+    python -m tests.benchmarks.mixed_samples --data DIR --out OUT [--page docs/appendix/results.md]
 
 DIR holds train.parquet and test.parquet. Finished runs are files in OUT and are not repeated; with `--page` the table
 is written into that page, between its two marks. Every run computes on one thread.

@@ -1,4 +1,4 @@
-"""The formulas of `docs/scaling.md` against bytes that were counted, and their limits."""
+"""The formulas of `docs/appendix/scaling.md` against bytes that were counted, and their limits."""
 
 from __future__ import annotations
 
@@ -89,5 +89,5 @@ def test_the_table_has_a_row_for_each_case():
 
 
 def test_the_table_in_the_docs_is_the_one_the_formulas_give():
-    page = Path(__file__).parents[2] / "docs" / "scaling.md"
+    page = Path(__file__).parents[2] / "docs" / "appendix" / "scaling.md"
     assert table(Constants()) in page.read_text(encoding="utf-8")

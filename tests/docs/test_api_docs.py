@@ -41,4 +41,4 @@ def test_each_public_method_and_property_says_what_it_is(path):
 
 def test_every_page_is_in_the_navigation():
     listed = (DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8")
-    assert not [page.name for page in DOCS.glob("*.md") if f": {page.name}\n" not in listed + "\n"]
+    assert not [page.name for page in DOCS.rglob("*.md") if f": {page.relative_to(DOCS)}\n" not in listed + "\n"]

@@ -13,7 +13,7 @@ from hf_dynprune.docs_pages import architecture, floors
 from hf_dynprune.docs_pages.source import PACKAGE
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "appendix" / "architecture.md").read_text(encoding="utf-8")
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -32,11 +32,11 @@ def rooms_drawn() -> dict[str, tuple[float, float, float]]:
 
 def test_the_picture_is_up_to_date():
     saved = (ROOT / "docs" / architecture.PICTURE).read_text(encoding="utf-8")
-    assert saved == architecture.architecture_picture(), "docs/architecture.svg is out of date: run `make docs`"
+    assert saved == architecture.architecture_picture(), "the picture is out of date: run `make docs`"
 
 
 def test_the_picture_is_written_where_it_changed(tmp_path):
-    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "appendix").mkdir(parents=True)
     assert architecture.write_picture(tmp_path)
     assert not architecture.write_picture(tmp_path)
     assert (tmp_path / "docs" / architecture.PICTURE).read_text() == architecture.architecture_picture()

@@ -128,11 +128,11 @@ def outcome(trained: DynPruneTrainer) -> dict[str, Any]:
 
 
 def comparable(rows: list[dict[str, Any]], history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows less the losses of epochs with weights above 1, which older versions logged as large as the weights."""
-    is_weighted: list[bool] = []
+    """Rows less the losses of epochs that leave samples out: older versions logged the loss of the kept ones."""
+    leaves_out: list[bool] = []
     for record in history:
-        is_weighted += [record["weight_range"][1] > 1] * record["steps"]
-    return [{key: row[key] for key in row if key != "loss" or not is_weighted[row["step"] - 1]} for row in rows]
+        leaves_out += [record["kept"] < record["num_samples"]] * record["steps"]
+    return [{key: row[key] for key in row if key != "loss" or not leaves_out[row["step"] - 1]} for row in rows]
 
 
 def without_new(rows: list[dict[str, Any]], old: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -31,6 +31,16 @@ def test_rankings_are_scikit_learns_also_with_ties(metric, seed):
     assert metric(logits - [3.0, -2.0], labels) == metric(logits, labels)  # the prior moves no rank
 
 
+@pytest.mark.parametrize("metric", BINARY)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scores_of_a_confident_model_keep_their_ranks(metric, dtype):
+    """Probabilities would not: the sigmoid of 40 and that of 41 are both 1."""
+    generator = np.random.default_rng(0)
+    margins = generator.normal(40, 3, 200).astype(dtype)
+    labels = (generator.random(200) < 0.1).astype(np.int64)
+    assert metric(np.stack([-margins / 2, margins / 2], 1), labels) == BINARY[metric](labels, margins)
+
+
 def test_average_precision_of_scores_that_say_nothing_is_the_share_of_positives():
     assert average_precision(np.zeros((10, 2)), [1, *[0] * 9]) == pytest.approx(0.1)
     assert roc_auc(np.zeros((10, 2)), [1, *[0] * 9]) == 0.5

@@ -1,4 +1,4 @@
-"""Write the table of layouts and files into docs/layouts.md, from what the readers say of the cases of the tests.
+"""Write the table of layouts and files into docs/appendix/layouts.md, from what the readers say of the cases.
 
 python -m tests.readers.layouts_page
 """
@@ -22,13 +22,13 @@ from tests.readers.test_layouts_images import LAYOUTS as OF_IMAGES
 from tests.readers.test_layouts_segmentation import CLASS_LISTS
 from tests.readers.test_layouts_segmentation import LAYOUTS as OF_MASKS
 
-PAGE = Path(__file__).parents[2] / "docs" / "layouts.md"
+PAGE = Path(__file__).parents[2] / "docs" / "appendix" / "layouts.md"
 HEAD = "| what lies there | read? | what is said |\n|---|---|---|"
 INTRODUCTION = """# Layouts and files
 
 What folders and files may look like, and what is said of those that are refused. Each row is a case of the tests in
 `tests/readers`; `python -m tests.readers.layouts_page` makes the cases, reads them and writes this page. Pictures that
-cannot be decoded are described [there](image_classification.md#bad-files). Paths begin in the folder that holds the
+cannot be decoded are described [there](../image_classification.md#bad-files). Paths begin in the folder that holds the
 case; long lines are cut off.
 
 """

@@ -32,6 +32,8 @@ from tests.support.image_layouts import (
     linked_archive,
     linked_class,
     linked_files,
+    listed,
+    marked,
     more_cats,
     one_by_one,
     put,
@@ -72,6 +74,8 @@ TWO = ("cat", "dog")
 KAGGLE = {"train": [0, 0, 1, 1, 2, 2], "validation": [0, 1, 2, 0, 1, 2], "names": NAMES}
 PETS = {"train": [0, 0, 1, 1], "validation": [0, 1], "names": ("cat", "dog")}
 HIDDEN = r"passed over {} hidden files and folders and those of the system, such as .*{}\."
+OF_LISTED = {"train": [1, 0, 1], "validation": [0, 1], "names": ("cat", "dog")}
+LISTED = r"pets_listed: read the {} pictures that metadata\.{} names in the folders of the splits, no others\."
 BACK = r"passed over {} linked folders that lead to what is read elsewhere, such as .*{}\."
 
 LAYOUTS = {
@@ -292,6 +296,71 @@ LAYOUTS = {
         r"train: left out 2 of 6 files, such as .*cat/a\.",
         **PETS,
     ),
+    # Pictures with a file `metadata`, as `datasets` has them
+    "a metadata.csv": Layout(
+        "pictures and a `metadata.csv` in each split", listed(), LISTED.format(5, "csv"), **OF_LISTED
+    ),
+    "a metadata.jsonl": Layout(
+        "the same with `metadata.jsonl`", listed("jsonl"), LISTED.format(5, "jsonl"), **OF_LISTED
+    ),
+    "a metadata.parquet": Layout(
+        "the same with `metadata.parquet`", listed("parquet"), LISTED.format(5, "parquet"), **OF_LISTED
+    ),
+    "a metadata.csv, pictures in a folder": Layout(
+        "the same with the pictures in a folder `images` beside it",
+        listed(below="images/"),
+        LISTED.format(5, "csv"),
+        **OF_LISTED,
+    ),
+    "a metadata.csv with a mark": Layout(
+        "`metadata.csv` in UTF-8 with a byte order mark",
+        spoiled(lambda root: [marked(root / part / "metadata.csv") for part in ("train", "val")], listed()),
+        LISTED.format(5, "csv"),
+        **OF_LISTED,
+    ),
+    "a metadata.csv of numbers": Layout(
+        "`metadata.csv` with numbers as labels",
+        listed(labels=(1, 0, 1), val=(0, 1)),
+        LISTED.format(5, "csv"),
+        **{**OF_LISTED, "names": ("0", "1")},
+    ),
+    "a metadata.csv without some pictures": Layout(
+        "`metadata.csv` without some of the pictures",
+        spoiled(lambda root: put(root / "train" / "more.jpg"), listed()),
+        LISTED.format(5, "csv"),
+        **OF_LISTED,
+    ),
+    "captions beside classes": Layout(
+        "`metadata.csv` with captions, beside a folder per class",
+        spoiled(lambda root: (root / "train" / "metadata.csv").write_text("file_name,text\ncat/0.jpg,a cat\n")),
+        r"train: left out 1 of 5 files, such as .*train/metadata\.csv\.",
+        **PETS,
+    ),
+    "a metadata.csv with other columns": Layout(
+        "`metadata.csv` without the column `label`",
+        listed(label="kind"),
+        r"pets_listed train has no column `label`, it has: image, kind\. Name the right one as `label_column`\.",
+    ),
+    "a metadata.csv in one split": Layout(
+        "`metadata.csv` in `train` alone",
+        listed(val=None),
+        r"pets_listed, with the labels in metadata\.csv in each split, cannot be read: ",
+    ),
+    "a metadata.jsonl without some labels": Layout(
+        "`metadata.jsonl` without the label of a picture",
+        listed("jsonl", labels=("dog", None, "cat")),
+        r"pets_listed train\[1\] has no label: the column `label` is empty or -1 there",
+    ),
+    "a metadata.csv with another class": Layout(
+        "`metadata.csv` with a class in `val` that `train` has not",
+        listed(val=("cat", "wolf")),
+        r"The column `label` of pets_listed validation holds 'wolf', a class that training has not: .* cat, dog\.",
+    ),
+    "a broken metadata.jsonl": Layout(
+        "`metadata.jsonl` that is no JSON",
+        spoiled(lambda root: (root / "train" / "metadata.jsonl").write_text("[file_name"), listed("jsonl")),
+        r"train/metadata\.jsonl, line 1, cannot be read: JSONDecodeError: ",
+    ),
     # Saved by `datasets`
     "saved": Layout("a `DatasetDict` of `save_to_disk`", saved(names=TWO), **SAVED),
     "saved with a test split": Layout(
@@ -423,3 +492,21 @@ def test_two_pictures_of_one_name(tmp_path):
     root = kaggle()(tmp_path)
     put(root / CLS_LOC / "val" / "ILSVRC2012_val_00000001.png")
     assert list(load_image_data(root).validation["label"]) == [0, 0, 1, 2, 0, 1, 2]
+
+
+def test_a_listed_picture_that_is_missing_is_named(tmp_path):
+    root = listed()(tmp_path)
+    (root / "train" / "1.jpg").unlink()
+    data = load_image_data(root)
+    assert data.train[1]["file"] == str(root / "train" / "1.jpg")
+    with pytest.raises(ValueError, match=r"1 of 5 images cannot be read:\n  .*pets_listed/train/1\.jpg: "):
+        without_bad(data)
+    kept, problems = without_bad(data, action="skip")
+    assert (len(kept.train), len(problems)) == (2, 1)
+
+
+def test_labels_that_were_changed_are_read_anew(tmp_path):
+    root = listed()(tmp_path)
+    assert labels_of(load_image_data(root))[0] == [1, 0, 1]
+    listed(labels=("cat", "dog", "cat"))(tmp_path)
+    assert labels_of(load_image_data(root))[0] == [0, 1, 0]

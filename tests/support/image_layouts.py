@@ -121,6 +121,32 @@ def devkit(root: Path) -> None:
     (folder / "ILSVRC2012_validation_ground_truth.txt").write_text("490\n361\n171\n822\n297\n482\n")
 
 
+def marked(file: Path) -> None:
+    """Write a text anew, with a byte order mark before it."""
+    file.write_text(file.read_text("utf-8"), "utf-8-sig")
+
+
+def listed(
+    form: str = "csv", below: str = "", label: str = "label", labels: Any = ("dog", "cat", "dog"), **other: Any
+) -> Callable[[Path], Path]:
+    """An ImageFolder of `datasets` with a file `metadata` in each split; `other` has labels of `val`, or None."""
+
+    def build(place: Path) -> Path:
+        for split, values in {"train": labels, "val": ("cat", "dog"), **other}.items():
+            folder = place / "pets_listed" / split
+            names = [f"{below}{number}.jpg" for number in range(len(values or ()))] or ["0.jpg"]
+            for number, name in enumerate(names):
+                put(folder / name, number)
+            if values is not None:
+                rows = datasets.Dataset.from_dict({"file_name": names, label: list(values)})
+                getattr(rows, {"csv": "to_csv", "jsonl": "to_json"}.get(form, "to_parquet"))(
+                    folder / f"metadata.{form}"
+                )
+        return place / "pets_listed"
+
+    return build
+
+
 # ---- Saved by `datasets` ----
 
 

@@ -1,0 +1,166 @@
+"""The logged training loss estimates the mean loss over all samples, as the stock one does: a frozen model shows it.
+
+With a learning rate of 0 the losses of samples never change, so each epoch's logged loss must be that of `none`, up to
+which samples were drawn. Losses of the samples here are far apart, so that the mean over the kept ones is another.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from hf_dynprune import (
+    UCB,
+    EpsilonGreedy,
+    InfoBatch,
+    LossTerms,
+    OrderDP,
+    OrderDPSelector,
+    RandomPruning,
+    StaticPruning,
+    list_policies,
+)
+from hf_dynprune.losses.step import LossStep
+from hf_dynprune.selectors.random import RandomSelector
+from hf_dynprune.selectors.selective_backprop import SelectiveBackprop
+from tests.support.helpers import Images, pruning_trainer, vit
+
+SIZE, EPOCHS = 64, 12
+SPREAD = 25  # between the losses of samples
+DRAWN = {
+    "infobatch": {"policy": InfoBatch(delta=1.0)},
+    "infobatch, bernoulli": {"policy": InfoBatch(delta=1.0, draw="bernoulli")},
+    "infobatch, class floor": {"prune_method": "infobatch", "prune_class_floor": 0.5},
+    "infobatch, unseen": {"prune_method": "infobatch", "prune_max_unseen_epochs": 2},
+    "random": {"policy": RandomPruning(0.5)},
+    "random, rescaled": {"policy": RandomPruning(0.5, rescale=True)},
+}
+FROM_LAST_LOSSES = {
+    "none": {"prune_method": "none"},
+    "auto": {"prune_method": "auto", "prune_target_saving": 0.4, "num_train_epochs": 10},  # it finds no reason to draw samples here
+    "infobatch, paper's weights": {"policy": InfoBatch(delta=1.0, exact_weights=False)},
+    "orderdp": {"policy": OrderDP(0.75, 0.5)},
+    "orderdp, weighted": {"policy": OrderDP(0.75, 0.5, weighting="ipw")},
+    "epsilon_greedy": {"policy": EpsilonGreedy(0.5)},
+    "epsilon_greedy, held": {"policy": EpsilonGreedy(0.5, period=3)},
+    "ucb": {"policy": UCB(0.5)},
+    "ucb, class floor": {"prune_method": "ucb", "prune_ratio": 0.5, "prune_class_floor": 0.5},
+    "orderdp, unseen": {"policy": OrderDP(0.75, 0.5), "prune_max_unseen_epochs": 2},
+    "in the batch: orderdp": {"selector": OrderDPSelector(pool_ratio=1.0, top_ratio=0.5)},
+    "in the batch: selective_backprop": {"selector": SelectiveBackprop()},
+    "in the batch: random": {"selector": RandomSelector(0.5)},
+}
+
+
+def frozen_model():
+    model = vit()
+    with torch.no_grad():
+        model.classifier.weight *= SPREAD
+    return model
+
+
+def trained(tmp_path, model=None, **flags):
+    """The finished trainer of a run that changes no weight, and its logged losses, one per epoch."""
+    settings = {"learning_rate": 0.0, "num_train_epochs": EPOCHS, "logging_strategy": "epoch", **flags}
+    trainer = pruning_trainer(model or frozen_model(), Images(SIZE), tmp_path, **settings)
+    trainer.train()
+    return trainer, [row["loss"] for row in trainer.state.log_history if "loss" in row]
+
+
+def losses_of_samples(model=None):
+    model, images = (model or frozen_model()).eval(), Images(SIZE)
+    with torch.no_grad():
+        logits = model(pixel_values=images.pixels).logits
+    return torch.nn.functional.cross_entropy(logits, images.labels, reduction="none").numpy()
+
+
+def test_the_mean_over_hard_samples_would_be_seen():
+    losses = losses_of_samples()
+    assert losses[losses >= np.median(losses)].mean() > 1.5 * losses.mean()
+
+
+def test_each_method_is_here():
+    names = {key.split(",")[0] for key in [*DRAWN, *FROM_LAST_LOSSES] if not key.startswith("in the")}
+    assert names | {"static"} == set(list_policies())
+
+
+@pytest.mark.parametrize("flags", FROM_LAST_LOSSES.values(), ids=FROM_LAST_LOSSES)
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_samples_left_out_count_by_their_last_loss(flags, accumulation, tmp_path):
+    trainer, logged = trained(tmp_path, gradient_accumulation_steps=accumulation, **flags)
+    wanted = losses_of_samples().mean()
+    # With steps of one size, logged is the mean over all that is trained; otherwise each step counts as much.
+    has_small_steps = "prune_max_unseen_epochs" in flags or isinstance(flags.get("policy"), InfoBatch)
+    close = 0.06 if has_small_steps or "prune_class_floor" in flags else 1e-4
+    assert logged == pytest.approx([wanted] * len(logged), rel=close)
+    assert len(logged) >= EPOCHS // 2
+    assert trainer.state.log_history[-1]["train_loss"] == pytest.approx(wanted, rel=close)
+
+
+@pytest.mark.parametrize("flags", DRAWN.values(), ids=DRAWN)
+def test_draws_at_their_weights_agree_within_their_error(flags, tmp_path):
+    _, logged = trained(tmp_path, **flags)
+    wanted = losses_of_samples().mean()
+    drawn = [each for each in logged if not math.isclose(each, wanted, rel_tol=1e-4)]
+    assert len(drawn) >= 4
+    assert abs(np.mean(drawn) - wanted) < 4 * np.std(drawn, ddof=1) / math.sqrt(len(drawn))
+    assert np.std(drawn) < 0.25 * wanted
+
+
+def test_static_logs_the_mean_over_the_samples_it_trains(tmp_path):
+    scores = np.arange(SIZE, dtype=np.float32)
+    _, logged = trained(tmp_path, policy=StaticPruning(scores, ratio=0.5))
+    assert logged == pytest.approx([losses_of_samples()[SIZE // 2 :].mean()] * EPOCHS, rel=1e-4)
+
+
+def weighted_by_class(outputs, labels, num_items_in_batch=None):
+    weights = torch.linspace(1, 2, outputs.logits.shape[-1])
+    return torch.nn.functional.cross_entropy(outputs.logits, labels, weight=weights, reduction="sum") / len(labels)
+
+
+def test_a_loss_of_the_users_own(tmp_path):
+    _, all_samples = trained(tmp_path / "none", compute_loss_func=weighted_by_class)
+    _, logged = trained(tmp_path / "ucb", compute_loss_func=weighted_by_class, policy=UCB(0.5))
+    assert logged == pytest.approx(all_samples, rel=1e-4)
+
+
+def with_scores(scale):
+    def losses(model, inputs, outputs):
+        each = torch.nn.functional.cross_entropy(outputs.logits, inputs["labels"], reduction="none")
+        return LossTerms(total=each, score=each.detach() * scale)
+
+    return losses
+
+
+def test_scores_that_are_no_losses_stand_for_none(tmp_path):
+    # 7 times the loss is a score of its own: then only the mean over the samples that were trained is known.
+    _, logged = trained(tmp_path, per_sample_loss=with_scores(7.0), policy=UCB(0.5))
+    losses = np.sort(losses_of_samples())
+    assert logged[0] == pytest.approx(losses.mean(), rel=1e-4)
+    assert logged[1:] == pytest.approx([losses[SIZE // 2 :].mean()] * (EPOCHS - 1), rel=1e-4)
+    _, logged = trained(tmp_path / "losses", per_sample_loss=with_scores(1.0), policy=UCB(0.5))
+    assert logged == pytest.approx([losses.mean()] * EPOCHS, rel=1e-4)
+
+
+def test_a_term_that_belongs_to_no_sample_is_not_weighed(tmp_path):
+    def with_term(model, inputs, outputs):
+        each = torch.nn.functional.cross_entropy(outputs.logits, inputs["labels"], reduction="none")
+        return LossTerms(total=each, score=each.detach(), extra=torch.tensor(100.0))
+
+    for name, flags in {"ucb": {"policy": UCB(0.5)}, "infobatch": {"policy": InfoBatch(0.9, delta=1.0)}}.items():
+        _, logged = trained(tmp_path / name, per_sample_loss=with_term, gradient_accumulation_steps=2, **flags)
+        assert logged == pytest.approx([100 + losses_of_samples().mean()] * EPOCHS, rel=0.02)
+
+
+def test_gradients_do_not_know_of_it(tmp_path, monkeypatch):
+    """The loss that is minimised is (sum of w S) / D: what is logged beside it changes no weight."""
+    flags = {"learning_rate": 5e-3, "policy": OrderDP(0.75, 0.5), "num_train_epochs": 3}
+    trainer, logged = trained(tmp_path / "a", **flags)
+    monkeypatch.setattr(LossStep, "logged", lambda step, loss: loss)
+    other, minimised = trained(tmp_path / "b", **flags)
+    assert all(torch.equal(a, b) for a, b in zip(trainer.model.parameters(), other.model.parameters(), strict=True))
+    assert minimised[0] == logged[0]
+    assert minimised[2] > 1.05 * logged[2]
