@@ -30,6 +30,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from runpy import run_path
 from typing import Any
@@ -45,6 +46,7 @@ from transformers import (
 )
 
 from hf_dynprune import DynPruneTrainingArguments, list_policies, newest_usable_checkpoint
+from hf_dynprune.common.charts import draw_if_possible, why_no_pictures
 from hf_dynprune.common.checks import check_choice, check_numbers
 from hf_dynprune.compare.controls import ERROR_WEIGHTS, LOGIT_ADJUSTED, ErrorWeighted
 from hf_dynprune.compare.equal_savings import (
@@ -465,12 +467,13 @@ def main(arguments: list[str]) -> list[RunResult]:
     if training.process_index == 0:
         by_name, metric = group_by_name(results), settings.metric or "accuracy"
         table = equal_savings_table(by_name, separate("savings", settings.savings, share), metric, rates)
-        text = f"{table}\n{about_rates}"
+        text = f"{table}\n{about_rates}" + (f"\n{why}\n" if (why := why_no_pictures()) else "")
         write_lines(results, out / "results.jsonl")
         (out / "results.md").write_text(text, encoding="utf-8")
         what = f"{len(data.train):,} images, {settings.model}, {training.num_train_epochs:g} epochs"
-        draw_front(by_name, what, out / "front.png", metric)
-        print(f"\n{text}\nresults.jsonl, results.md and front.png are in {out}/")
+        draw = partial(draw_front, by_name, what, metric=metric)
+        picture = ", front.png" * draw_if_possible(out / "front.png", draw)
+        print(f"\n{text}\nWritten to {out}/: results.jsonl, results.md{picture}")
     return results
 
 

@@ -48,6 +48,7 @@ from transformers import (
 )
 
 from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments, newest_usable_checkpoint
+from hf_dynprune.common.charts import draw_if_possible, why_no_pictures
 from hf_dynprune.compare.plan import ComparisonArguments, PlannedRun, default_runs, planned_runs, with_recipes
 from hf_dynprune.compare.results import RunResult
 from hf_dynprune.compare.segmentation import Example, draw_examples, report
@@ -320,7 +321,7 @@ def train(example: ExampleArguments, run: PlannedRun, data: SegmentationData, pi
     if args.save_strategy != "no":
         trainer.save_model()
     if picture is not None:
-        draw_examples(look_at(model, data, resize, kept), data.classes, picture)
+        draw_if_possible(picture, lambda file: draw_examples(look_at(model, data, resize, kept), data.classes, file))
     return RunResult.of(run, metrics, trainer.pruning_history, trainer.state.epoch)
 
 
@@ -362,9 +363,9 @@ def main(arguments: list[str]) -> list[RunResult]:
 
     results = run_all(runs, example, {"train": data.train, "validation": data.validation}, train_and_draw)
     if is_first:
-        text = report(results, data.classes)
+        text = report(results, data.classes) + (f"\n{why}\n" if (why := why_no_pictures()) else "")
         (out / "results.md").write_text(text, encoding="utf-8")
-        print(f"\n{text}\nresults.md and the pictures are in {out}/")
+        print(f"\n{text}\nWritten to {out}/: results.md{'' if why else ' and the pictures'}")
     return results
 
 

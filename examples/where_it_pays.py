@@ -4,8 +4,8 @@
     python examples/where_it_pays.py --table --picture                         # table and pictures, without training
     python examples/where_it_pays.py --tasks rare_positives --savings 0.6,0.8 --arms full,shorter,infobatch
 
-Each finished run is a line of `docs/appendix/results/<task>.jsonl` and is not repeated. Start the same command again, later
-or at once in a second process, and the rest is done: processes share the work. What the arms are is said in
+Each finished run is a line of `docs/appendix/results/<task>.jsonl` and is not repeated. Start the same command again,
+later or at once in a second process, and the rest is done: processes share the work. What the arms are is said in
 `hf_dynprune/compare/tasks.py`, the tasks in `examples/where_it_pays_tasks/`. One thread each, on the CPU.
 
 Needs the extra `examples`: `pip install -e ".[examples]"` in the repository's folder. By task, folders in `--data`:

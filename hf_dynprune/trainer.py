@@ -20,11 +20,11 @@ from transformers import Seq2SeqTrainer, Trainer
 from .decisions.plan import PrunePlan
 from .decisions.policy import PruningPolicy
 from .losses import PerSampleLoss
-from .losses.step import LossStep, without_own_keys
+from .losses.step import LossStep
 from .records.history import PruningHistory
 from .records.savings import SavingsAccount
 from .selectors.contract import BatchSelector
-from .serving.served import ServedBatch, is_indexed
+from .serving.served import ServedBatch, is_indexed, without_own_keys
 from .training.about import save_description
 from .training.backends import report_savings
 from .training.choice import check_alone, choose_again, choose_on_all, choose_training, fitting, refuse_to_prune
@@ -339,10 +339,10 @@ class DynPruneTrainer(DynPruneMixin, Trainer):
     Raises:
         ValueError: for what cannot be pruned, when the trainer is built or on its first batch.
 
-    Example:
-        trainer = DynPruneTrainer(model=model, args=DynPruneTrainingArguments("out"), train_dataset=dataset)
-        trainer.train()
-        print(f"{trainer.savings.saved:.0%} of the forward passes saved")
+    Examples:
+        >>> trainer = DynPruneTrainer(model=model, args=DynPruneTrainingArguments("out"), train_dataset=dataset)
+        >>> trainer.train()
+        >>> print(f"{trainer.savings.saved:.0%} of the forward passes saved")
     """
 
 

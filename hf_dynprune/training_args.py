@@ -254,7 +254,7 @@ class DynPruneArguments:
 class DynPruneTrainingArguments(DynPruneArguments, TrainingArguments):
     """`TrainingArguments` with the pruning flags.
 
-    Example:
+    Examples:
         >>> DynPruneTrainingArguments("out", prune_method="infobatch", prune_ratio=0.3).build_policy().ratio
         0.3
     """

@@ -92,10 +92,8 @@ def compare(
             get_policy(method)  # a misspelt name is told before torch is imported
         choose_threads(script or runs)
         from ..compare.rates import rate_factors
-        from ..compare.text import check_packages
         from ..compare.verdict import CompareSettings
 
-        check_packages()
         numbers = tuple(whole_number(seed, "--seeds") for seed in split(seeds or "0,1,2,3,4"))
         rates = None if control_learning_rates is None else rate_factors(control_learning_rates)
         given = method, numbers, metric, margin, scale, lower_is_better, controls, rates, selection_metric
@@ -104,7 +102,8 @@ def compare(
             report = _make(settings, _runner(method, script, script_arguments or [], epochs), folder)
         else:
             report = _read(settings, runs, seeds is None, folder)
-        typer.echo(printable(f"\n{report}\ncompare.md, compare.json and compare.png are in {folder}/"))
+        picture = ", compare.png" * (folder / "compare.png").is_file()
+        typer.echo(printable(f"\n{report}\nWritten to {folder}/: compare.md, compare.json{picture}"))
 
 
 def _read(settings: CompareSettings, runs: Path, has_all_seeds: bool, folder: Path) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..common.charts import why_no_pictures
 from ..common.files import printable
 from .common import one_line_errors
 
@@ -32,3 +33,5 @@ def report(
         from ..report.write import write_report
 
         typer.echo(printable(f"wrote {write_report(run, data, out)}"))
+        if why := why_no_pictures():
+            typer.echo(why)

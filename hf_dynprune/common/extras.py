@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from importlib import import_module
 
+PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn"}
+"""Names of packages on PyPI, where they differ from what is imported."""
 
-def require(module: str, needs: str, extra: str = "quickstart") -> None:
+
+def require(module: str, needs: str) -> None:
     """Raise an ImportError unless the module can be imported.
 
-    The message is `needs`, then how to install the `extra` of this package that brings the module.
+    The message is `needs`, then how to install the package that brings the module.
 
-    Example:
+    Examples:
         >>> require("json", "The report needs json")
         >>> require("not_there", "The report needs not_there")
         Traceback (most recent call last):
-        ImportError: The report needs not_there: pip install "hf_dynprune[quickstart]".
+        ImportError: The report needs not_there: pip install not_there
     """
     try:
         import_module(module)
     except ImportError as error:
-        raise ImportError(f'{needs}: pip install "hf_dynprune[{extra}]".') from error
+        name = module.partition(".")[0]
+        raise ImportError(f"{needs}: pip install {PACKAGES.get(name, name)}") from error

@@ -8,7 +8,7 @@ import re
 def marked(text: str) -> str:
     r"""Text on one line, with all that Markdown or HTML would interpret escaped, but for code between single backticks.
 
-    Example:
+    Examples:
         >>> print(marked("a*b <i> `x_1 | y` and ``` alone"))
         a\*b \<i\> `x_1 \| y` and \`\`\` alone
     """
@@ -22,7 +22,7 @@ def marked(text: str) -> str:
 def code_span(text: str) -> str:
     """Text on one line as code, between more backticks than are in it.
 
-    Example:
+    Examples:
         >>> code_span("infobatch"), code_span("a``b"), code_span("`")
         ('`infobatch`', '```a``b```', '`` ` ``')
     """
@@ -35,7 +35,7 @@ def code_span(text: str) -> str:
 def code_block(text: str, language: str) -> str:
     """Lines of code, between more backticks than are in them.
 
-    Example:
+    Examples:
         >>> print(code_block("a = 1", "python"))
         ```python
         a = 1

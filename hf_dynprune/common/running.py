@@ -15,7 +15,7 @@ class Running(Generic[T, S]):
     Entries are gone through once, so that an entry more costs the same however long the list is. Only the last one may
     still change: it is gone through again each time.
 
-    Example:
+    Examples:
         >>> total = Running(lambda sum_so_far, number: sum_so_far + number, 0)
         >>> total.of([1, 2, 3]), total.of([1, 2, 4, 5])
         (6, 12)

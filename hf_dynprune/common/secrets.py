@@ -47,7 +47,7 @@ _MARKS = frozenset(
 def is_secret_name(name: str) -> bool:
     """Whether a flag, key or variable of this name holds a secret.
 
-    Example:
+    Examples:
         >>> is_secret_name("hub_token"), is_secret_name("WANDB_API_KEY")
         (True, True)
         >>> is_secret_name("pad_token"), is_secret_name("max_tokens"), is_secret_name("prune_key")
@@ -119,7 +119,7 @@ def without_secrets(value: Any, name: str = "") -> Any:
         value: made of mappings, lists and plain values. A list of words is read as a command line.
         name: of the flag or key that the value belongs to.
 
-    Example:
+    Examples:
         >>> without_secrets(["--hub_token", "hf_abc", "--seed", "1", '--x={"api_key": "k"}'])
         ['--hub_token', '<HUB_TOKEN>', '--seed', '1', '--x={"api_key": "<API_KEY>"}']
         >>> without_secrets({"data": "https://me:pass@host/file", "pad_token": "<|end|>"})
@@ -149,7 +149,7 @@ def _words(words: Iterable[Any]) -> list[Any]:
 def hidden_in(text: str, values: Iterable[str] = ()) -> str:
     """The text with a mark in the place of each secret in it; `values` are further ones, as `secret_values` gives them.
 
-    Example:
+    Examples:
         >>> hidden_in("api_key=k-1 sent to ftp://me:pass@host, token hf_0123456789abc")
         'api_key=<API_KEY> sent to ftp://<hidden>@host, token <hidden>'
     """

@@ -11,7 +11,7 @@ import numpy as np
 def mean_and_each(values: Sequence[float], scale: float = 1.0, form: str = ".1f") -> str:
     """The one value, or the mean of several followed by each of them.
 
-    Example:
+    Examples:
         >>> mean_and_each([0.5], 100), mean_and_each([0.5, 0.6], 100)
         ('50.0', '55.0 (50.0, 60.0)')
     """
@@ -25,7 +25,7 @@ def mean_and_spread(values: Sequence[float], scale: float = 1.0, has_ends: bool 
 
     With `has_ends` the smallest and the largest value follow.
 
-    Example:
+    Examples:
         >>> mean_and_spread([0.5], 100), mean_and_spread([0.5, 0.6], 100), mean_and_spread([0.5, 0.6], 100, True)
         ('50.0', '55.0 ± 7.1', '55.0 ± 7.1 (50.0 to 60.0)')
     """
@@ -54,7 +54,7 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], text_colu
 def page_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     r"""Markdown for pages whose cells are too long to be aligned; a | inside a cell is escaped.
 
-    Example:
+    Examples:
         >>> print(page_table(["flag", "meaning"], [["`a`", "b|c"]]))
         | flag | meaning |
         |---|---|
@@ -73,7 +73,7 @@ def _in_table(cell: str) -> str:
 def with_links(text: str) -> str:
     """Text in which arXiv numbers are Markdown links.
 
-    Example:
+    Examples:
         >>> with_links("arXiv 2303.04947")
         '[arXiv 2303.04947](https://arxiv.org/abs/2303.04947)'
     """

@@ -39,7 +39,7 @@ class ErrorWeighted(PruningPolicy):
     Args:
         floor: weight of a sample without error, in (0, 1].
 
-    Example:
+    Examples:
         >>> ErrorWeighted(floor=0.2)
         ErrorWeighted(floor=0.2)
     """

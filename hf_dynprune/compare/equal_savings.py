@@ -53,7 +53,7 @@ def split_saving(saving: float, by_pruning: float, epochs: float) -> tuple[float
     The run is to save `saving`, in (0, 1), of the forward passes of a full run of so many epochs. Of the shorter run's
     passes, pruning is to save `by_pruning`, at most `saving`; since its epochs are whole, this is met only nearly.
 
-    Example:
+    Examples:
         >>> split_saving(0.5, 0.25, 30)
         (0.25, 0.6666666666666666)
     """
@@ -117,7 +117,7 @@ CONTROL_SETTINGS: dict[str, Callable[[float, float], Setting]] = {
 def arm_name(name: str, saving: float) -> str:
     """Name of the arm of a method at a saving, in tables and folders.
 
-    Example:
+    Examples:
         >>> arm_name("ucb", 0.7)
         'ucb 70 %'
     """

@@ -23,8 +23,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..common.extras import require
-
 ALPHA = 0.05
 """Level of each one-sided test."""
 POWER = 0.8
@@ -41,7 +39,7 @@ class PairedDifference:
         values: by seed, in the unit of the metric; above 0 the first arm is better.
         negligible: a spread not above this counts as none, since it is rounding.
 
-    Example:
+    Examples:
         >>> difference = PairedDifference((0.1, -0.2, 0.3, 0.0))
         >>> difference.mean, [round(end, 2) for end in difference.interval(0.95)]
         (0.05, [-0.28, 0.38])
@@ -115,7 +113,7 @@ def paired_difference(
     Raises:
         ValueError: no seed is in both, or a metric is not finite.
 
-    Example:
+    Examples:
         >>> paired_difference({0: 91.0, 1: 92.0}, {0: 90.0, 1: 93.5}).values
         (1.0, -1.5)
     """
@@ -137,9 +135,8 @@ class Equivalence:
 
     Raises:
         ValueError: the margin is not above 0.
-        ImportError: SciPy is not installed.
 
-    Example:
+    Examples:
         >>> Equivalence(PairedDifference((0.1, -0.2, 0.3, 0.0)), margin=1.0).verdict
         'lossless'
     """
@@ -217,7 +214,6 @@ class Equivalence:
 
 def _special() -> Any:
     """SciPy's distribution functions, which take a tenth of the time of `scipy.stats`."""
-    require("scipy", "Tests of equivalence need SciPy")
     from scipy import special
 
     return special

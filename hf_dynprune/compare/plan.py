@@ -65,7 +65,7 @@ def with_recipes(arguments: Sequence[str], folder: Path) -> list[str]:
 def default_runs(flags: Sequence[str], methods: str = f"{FULL},infobatch", seeds: str = "0,1") -> dict[str, str]:
     """What an example compares by itself: `methods` and `seeds`, each only where no flag says which single run to make.
 
-    Example:
+    Examples:
         >>> default_runs(["--seed", "3"])
         {'methods': 'none,infobatch'}
     """

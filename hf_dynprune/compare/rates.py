@@ -34,7 +34,7 @@ class RateGrid:
         selection_seeds: those that the rate is chosen on, some of `seeds`.
         lower_is_better: for losses.
 
-    Example:
+    Examples:
         >>> grid = RateGrid((0.5, 1.0), seeds=(0, 1, 2), selection_seeds=(0,))
         >>> grid.due({})
         [(0.5, 0), (1.0, 0)]
@@ -91,7 +91,7 @@ def rate_factors(given: str) -> tuple[float, ...]:
     Raises:
         ValueError: they are no numbers above 0, are repeated, or there are fewer than two.
 
-    Example:
+    Examples:
         >>> rate_factors("0.5,1,2")
         (0.5, 1.0, 2.0)
     """
@@ -111,7 +111,7 @@ def rate_factors(given: str) -> tuple[float, ...]:
 def rate_folder(factor: float) -> str:
     """Name of the folder that holds the runs of all arms at a factor.
 
-    Example:
+    Examples:
         >>> rate_folder(0.5)
         'rate_0.5'
     """
@@ -124,7 +124,7 @@ def rate_folder(factor: float) -> str:
 def split_metric(metric: str) -> tuple[str, str]:
     """Prefix of the split, empty for the one that a script evaluates by itself, and what is measured on it.
 
-    Example:
+    Examples:
         >>> split_metric("test_accuracy"), split_metric("accuracy")
         (('test_', 'accuracy'), ('', 'accuracy'))
     """

@@ -56,7 +56,7 @@ class Example:
 
 def draw_examples(examples: Sequence[Example], classes: Sequence[str], file: Path) -> None:
     """A row per image: input, truth, prediction, and the loss of each pixel on one scale for all rows."""
-    figure = new_figure(9, 2.1 * len(examples) + 1.2, 110, extra="examples")
+    figure = new_figure(9, 2.1 * len(examples) + 1.2, 110)
     from matplotlib import colormaps
     from matplotlib.patches import Patch
 

@@ -94,7 +94,7 @@ def arm_setting(arm: str, saving: float, epochs: float) -> ArmSetting:
     Raises:
         ValueError: the arm is unknown, or cannot save that much of so few epochs; the message says what is allowed.
 
-    Example:
+    Examples:
         >>> arm_setting("infobatch_steps", 0.6, 20).kwargs
         {'ratio': 0.9, 'delta': 1.0}
     """
@@ -118,7 +118,7 @@ def arm_setting(arm: str, saving: float, epochs: float) -> ArmSetting:
 def planned_steps(setting: Setting, epochs: float, steps_per_epoch: int) -> int:
     """Optimizer steps of a run without pruning, as the Trainer counts them.
 
-    Example:
+    Examples:
         >>> planned_steps(arm_setting("shorter", 0.6, 20), 20, 72)
         576
     """

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
 import numpy as np
 
-from ..common.charts import BLACK, BLUE, GREEN, GREY, ORANGE, RED, bare, new_figure, save_picture
-from ..common.extras import require
+from ..common import charts
+from ..common.charts import BLACK, BLUE, GREEN, GREY, ORANGE, RED, bare, draw_if_possible, why_no_pictures
 from ..common.files import printable, write_atomically
 from ..common.tables import markdown_table
 from .equivalence import ALPHA, MOST_SEEDS, POWER, PairedDifference
@@ -25,12 +26,6 @@ NAMES = {
     SHORTER: "training shorter (full data, the same number of forward passes)",
     RANDOM: "random pruning (the same number of forward passes)",
 }
-
-
-def check_packages() -> None:
-    """Raise an ImportError where a package that the report needs is missing, before anything is run."""
-    for name in ("matplotlib", "scipy"):
-        require(name, f"The comparison needs {name}")
 
 
 # ---- Sentences ----
@@ -183,8 +178,9 @@ def format_report(comparison: Comparison) -> str:
 
 
 def write_report(comparison: Comparison, out: Path) -> str:
-    """Write `compare.md`, `compare.json` and `compare.png`; return the first."""
+    """Write `compare.md`, `compare.json` and, where matplotlib is there, `compare.png`; return the first."""
     text = format_report(comparison)
+    text += f"\n{why}\n" if (why := why_no_pictures()) else ""
     seeds = sorted({result.seed for result in comparison.results})  # finished runs may be of others than asked for
     content: dict[str, Any] = {
         "sentences": _sentences(comparison),
@@ -206,7 +202,7 @@ def write_report(comparison: Comparison, out: Path) -> str:
     }
     write_atomically(out / "compare.md", printable(text).encode())
     write_atomically(out / "compare.json", (json.dumps(_finite(content), indent=1, allow_nan=False) + "\n").encode())
-    draw_picture(comparison, out / "compare.png")
+    draw_if_possible(out / "compare.png", partial(draw_picture, comparison))
     return text
 
 
@@ -227,13 +223,13 @@ METHOD, LOSS = BLUE, RED
 
 def draw_picture(comparison: Comparison, file: Path) -> None:
     """On the left each run, a line per seed; on the right the method's differences with intervals, and the margin."""
-    figure = new_figure(11, 4.8, 150)
+    figure = charts.new_figure(11, 4.8, 150)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
     _draw_runs(comparison, left)
     _draw_differences(comparison, right)
     title = fill(verdict_sentence(comparison), 110, break_long_words=False, break_on_hyphens=False)
     figure.suptitle(title, fontsize=11, fontweight="bold")
-    save_picture(figure, file)
+    charts.save_picture(figure, file)
 
 
 def _draw_runs(comparison: Comparison, axes: Any) -> None:

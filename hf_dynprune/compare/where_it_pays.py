@@ -32,7 +32,7 @@ def difference_to(plan: ArmPlan, baseline: ArmPlan, finished: Finished) -> Paire
 def difference_cell(found: PairedDifference | None) -> str:
     """Mean difference with its 95 % interval, in bold where the interval leaves 0 out.
 
-    Example:
+    Examples:
         >>> from hf_dynprune.compare.equivalence import PairedDifference
         >>> difference_cell(PairedDifference((1.0, 1.2, 1.1)))
         '**+1.1** [+0.9, +1.3]'

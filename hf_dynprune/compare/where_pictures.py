@@ -21,7 +21,6 @@ import numpy as np
 
 from ..common import charts
 from ..common.charts import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
-from ..common.extras import require
 from ..common.tables import markdown_table
 from .results import SHORTER
 from .tasks import FULL_ARM, METHOD_ARMS, ArmPlan, Finished, FinishedRun
@@ -143,7 +142,6 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float |
     """Spearman's; None where it is undefined: fewer than three pairs, or a constant."""
     if len(first) < 3 or len({*first}) < 2 or len({*second}) < 2:
         return None
-    require("scipy", "The rank correlation needs scipy")
     from scipy.stats import spearmanr
 
     return float(spearmanr(first, second).statistic)

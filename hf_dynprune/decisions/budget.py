@@ -25,7 +25,7 @@ MAX_PLANS = 10
 def prunable(policy: PruningPolicy, num_epochs: float, warmup_epochs: int, first: int = 0) -> float:
     """Epochs from `first` on that may prune; the last one counts as its part where the run ends inside it.
 
-    Example:
+    Examples:
         >>> from hf_dynprune import InfoBatch
         >>> prunable(InfoBatch(delta=0.875), 16, 0)
         13.0
@@ -118,7 +118,7 @@ def wanted_ratio(target: float, num_epochs: float, saved: float, share: float, l
         later: epochs after this one that may prune.
         low: the method's lowest ratio.
 
-    Example:
+    Examples:
         >>> round(wanted_ratio(0.4, num_epochs=10, saved=1.0, share=1, later=5), 3)
         0.5
         >>> round(wanted_ratio(0.05, num_epochs=10, saved=0.0, share=1, later=8, low=0.2), 3)
@@ -170,7 +170,7 @@ def _next_ratio(
 ) -> float | None:
     """The ratio to try next, from the nearest known (ratio, share) on both sides; None ends the search.
 
-    Example:
+    Examples:
         >>> _next_ratio(0.3, (0.3, 0.15), None, 0.0, 0.9), _next_ratio(0.3, (0.5, 0.0), (0.9, 0.4), 0.0, 0.9)
         (0.6, 0.8)
     """

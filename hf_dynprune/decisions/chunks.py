@@ -17,7 +17,7 @@ CHUNK = 1 << 16
 def index_dtype(size: int) -> type[np.int32] | type[np.int64]:
     """The type of positions in `[0, size)`: int32 where `size < 2^31`, else int64.
 
-    Example:
+    Examples:
         >>> index_dtype(10**6).__name__, index_dtype(2**31).__name__
         ('int32', 'int64')
     """
@@ -27,7 +27,7 @@ def index_dtype(size: int) -> type[np.int32] | type[np.int64]:
 def chunks(size: int, step: int | None = None) -> Iterator[slice]:
     """Slices of at most `step` (`CHUNK`) that together cover `range(size)`, in order.
 
-    Example:
+    Examples:
         >>> [(part.start, part.stop) for part in chunks(5, 2)]
         [(0, 2), (2, 4), (4, 5)]
     """
@@ -38,7 +38,7 @@ def chunks(size: int, step: int | None = None) -> Iterator[slice]:
 def count_true(mask: NDArray[np.bool_]) -> int:
     """The number of true values, as Python's int.
 
-    Example:
+    Examples:
         >>> count_true(np.array([True, False, True]))
         2
     """
@@ -51,7 +51,7 @@ def true_positions(mask: NDArray[np.bool_]) -> Iterator[tuple[slice, NDArray[np.
     Yields:
         the chunk, the true positions `[k]` in it, counted from its start, and their places among all true ones.
 
-    Example:
+    Examples:
         >>> [(part.start, found.tolist(), to) for part, found, to in true_positions(np.array([True, False, True]))]
         [(0, [0, 2], slice(0, 2, None))]
     """
@@ -65,7 +65,7 @@ def true_positions(mask: NDArray[np.bool_]) -> Iterator[tuple[slice, NDArray[np.
 def taken(values: NDArray[T], mask: NDArray[np.bool_]) -> NDArray[T]:
     """`values[mask]`, in a third of the time where the mask has no pattern.
 
-    Example:
+    Examples:
         >>> taken(np.array([3.0, 4.0, 5.0]), np.array([True, False, True])).tolist()
         [3.0, 5.0]
     """

@@ -15,7 +15,7 @@ def batch_ends(num_samples: int, size: int, drop_last: bool, spare_single: bool)
     A batch has `size` samples over all processes. `drop_last` drops a short last batch, but never the only one;
     `spare_single` gives a last batch of one sample one more from the batch before.
 
-    Example:
+    Examples:
         >>> batch_ends(9, 4, drop_last=False, spare_single=False), batch_ends(9, 4, drop_last=False, spare_single=True)
         ([4, 8, 9], [4, 7, 9])
     """
@@ -104,7 +104,7 @@ class Dealing:
     def anew(self, old: Layout, new: Layout, done: int, num_kept: int, is_full: bool, drop_last: bool) -> Dealing:
         """The rest of the epoch for `new`, after `done` optimizer steps of which `skipped` are not `old`'s own.
 
-        Example:
+        Examples:
             >>> Dealing(window=8).anew(
             ...     Layout(4, 2, 1), Layout(3, 1, 2), done=2, num_kept=30, is_full=False, drop_last=False
             ... )

@@ -28,7 +28,7 @@ def count_kept(ratio: float, size: int) -> int:
 
     The slack makes 0.7 * 10 keep what arithmetic says it keeps.
 
-    Example:
+    Examples:
         >>> count_kept(0.3, 10), count_kept(0.99, 10), count_kept(0.5, 0)
         (7, 1, 0)
     """
@@ -65,7 +65,7 @@ def keep_largest(
     Returns:
         bool `[N]`; `group` itself where all of it is kept.
 
-    Example:
+    Examples:
         >>> scores = np.array([1.0, 3.0, 2.0, 4.0])
         >>> keep_largest(scores < 4, 2, scores, np.random.default_rng(0)).tolist()
         [False, True, True, False]
@@ -89,7 +89,7 @@ def keep_largest(
 def largest_probability(values: NDArray[np.floating[Any]], count: int) -> NDArray[np.float64]:
     """`[M]`: the probability that `keep_largest` keeps each of M values. Those tied at the cut share what is left.
 
-    Example:
+    Examples:
         >>> largest_probability(np.array([3.0, 1.0, 2.0, 2.0]), 2)
         array([1. , 0. , 0.5, 0.5])
     """
@@ -120,7 +120,7 @@ def random_order(size: int, rng: np.random.Generator) -> NDArray[np.signedintege
     steps wait for memory one by one. The keys are drawn alike, so that every order of different keys is as likely as
     any other; equal keys, of which there are few, are put in random order.
 
-    Example:
+    Examples:
         >>> sorted(random_order(5, np.random.default_rng(0)).tolist())
         [0, 1, 2, 3, 4]
     """

@@ -101,7 +101,7 @@ class CoverEvery(_Wrapper):
         base: any policy.
         max_unseen_epochs: k >= 1, and at least the base's period.
 
-    Example:
+    Examples:
         >>> from hf_dynprune import RandomPruning
         >>> CoverEvery(RandomPruning(0.9), max_unseen_epochs=1).max_saved_epochs(10)
         5.0
@@ -225,7 +225,7 @@ class ClassFloor(_Wrapper):
         labels: int `[N]`, the samples' class numbers; those below 0 belong to no class.
         floor: share of each class, in (0, 1].
 
-    Example:
+    Examples:
         >>> from hf_dynprune import RandomPruning
         >>> ClassFloor(RandomPruning(0.5), labels=[0, 0, 0, 0, 1, 1], floor=0.25).counts
         [1, 1]

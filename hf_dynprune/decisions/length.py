@@ -79,7 +79,7 @@ def rounded(epochs: float) -> float:
 def shorter_warmup(warmup_steps: float, epochs: float, full_epochs: float) -> float:
     """`warmup_steps` of a run that is shortened to `epochs`; below 1 it is a share, which shortens by itself.
 
-    Example:
+    Examples:
         >>> shorter_warmup(25, 3, 10), shorter_warmup(0.1, 3, 10)
         (8, 0.1)
     """

@@ -31,7 +31,7 @@ class PrunePlan:
     Raises:
         ValueError: naming the field, the rule and the offending value.
 
-    Example:
+    Examples:
         >>> PrunePlan([0, 2], [1.0, 2.0], num_samples=4).ratio
         0.5
     """
@@ -90,7 +90,7 @@ class PrunePlan:
         Raises:
             ValueError: as for a plan given by its fields.
 
-        Example:
+        Examples:
             >>> PrunePlan.from_weights(np.array([1, 0, 2, 0], np.float32)).kept_indices.tolist()
             [0, 2]
         """
@@ -201,7 +201,7 @@ class EpochInfo:
         anneals, also where E is fractional. Written with `progress` so that it also holds where a fixed number of
         steps lets short epochs outnumber E.
 
-        Example:
+        Examples:
             >>> [EpochInfo(e, 90, e / 90, 0).prunes_before(0.875) for e in (77, 78)]
             [True, False]
         """

@@ -23,7 +23,7 @@ class GradientProxy:
         kind: "cross_entropy" or "squared_error".
         least: the lowest score that is possible, above 0 with smoothed labels.
 
-    Example:
+    Examples:
         >>> GradientProxy("squared_error")(np.array([4.0, 0.25], np.float32))
         array([2. , 0.5])
     """
@@ -54,7 +54,7 @@ def shares_by_error(error: NDArray[np.float64], mean: float, floor: float) -> ND
         mean: of e over all samples; where it is 0 all shares are 1.
         floor: f, the part that all samples have alike.
 
-    Example:
+    Examples:
         >>> shares_by_error(np.array([0.0, 3.0]), mean=1.5, floor=0.2)
         array([0.2, 1.8])
     """
@@ -64,7 +64,7 @@ def shares_by_error(error: NDArray[np.float64], mean: float, floor: float) -> ND
 def smoothed_entropy(smoothing: float, classes: int) -> float:
     """The lowest cross-entropy that is possible with smoothed labels: the entropy of the smoothed label.
 
-    Example:
+    Examples:
         >>> smoothed_entropy(0.0, 10), round(smoothed_entropy(0.1, 10), 3)
         (0.0, 0.5)
     """

@@ -233,7 +233,7 @@ def build_policy(
     Raises:
         ValueError: unknown name or parameter, missing or doubled parameter, value out of range.
 
-    Example:
+    Examples:
         >>> build_policy("orderdp", parameters='{"pool_ratio": 0.75}')
         OrderDP(pool_ratio=0.75, top_ratio=0.375, weighting='none', max_weight=10.0, delta=1.0, published=False)
     """

@@ -82,7 +82,7 @@ class EpochClock:
 class RunClock:
     """The run's position. Owned by one training run; the learning-rate functions hold a reference to it.
 
-    Example:
+    Examples:
         >>> clock = RunClock(RunLength(updates_per_epoch=10, max_steps=30, num_epochs=3, fixed_steps=False))
         >>> clock.begin_epoch(0, step=0, updates=10, scheduler_steps=0), clock.max_steps
         (None, 30)
@@ -124,6 +124,20 @@ class RunClock:
         if now.epoch + 1 >= self.length.num_epochs:
             left = 0  # also where a callback cut earlier epochs short
         return now.start_step + now.planned + math.ceil(max(left, 0) - 1e-9)
+
+    @property
+    def num_epochs(self) -> int | None:
+        """Epochs of a run of fixed steps, if all that are still to come are as long as this one; None of other runs.
+
+        Example:
+            >>> clock = RunClock(RunLength(updates_per_epoch=10, max_steps=30, num_epochs=3, fixed_steps=True))
+            >>> clock.begin_epoch(1, step=10, updates=5, scheduler_steps=10), clock.num_epochs
+            (None, 5)
+        """
+        now = self.current
+        if now is None or not self.length.fixed_steps:
+            return None
+        return now.epoch + max(1, math.ceil((self.length.max_steps + self.skipped - now.start_step) / now.updates))
 
     def progress(self, epoch: int, step: int) -> float:
         """Share of the run done when epoch `epoch` begins at step `step`."""

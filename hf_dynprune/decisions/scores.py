@@ -161,7 +161,7 @@ class ScoreStore:
     Raises:
         ValueError: no sample, or two statistics of one name.
 
-    Example:
+    Examples:
         >>> store = ScoreStore(3)
         >>> store.record([2, 0], [0.5, float("nan")], epoch=0)
         >>> store.end_epoch().nonfinite

@@ -123,7 +123,7 @@ def ceiling(loss_of_shorter: float, kappa: float, saving: float) -> float:
         kappa: 1 / concentration, at least 1.
         saving: s in (0, 1).
 
-    Example:
+    Examples:
         >>> ceiling(0.5, kappa=2.0, saving=0.5)
         0.5
     """

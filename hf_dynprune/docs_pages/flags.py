@@ -12,10 +12,10 @@ from ..training_args import DynPruneArguments
 
 INTRODUCTION = """# Flags
 
-This page is written from `DynPruneArguments` by `make methods`. Each flag is a field of `DynPruneTrainingArguments`
-and `DynPruneSeq2SeqTrainingArguments`. In Python it is an argument, `DynPruneTrainingArguments(prune_ratio=0.3)`;
-on the command line of any script that parses them with `HfArgumentParser` it is a flag, `--prune_ratio 0.3`. All others
-are the Trainer's own. `hf-dynprune doctor -- FLAGS` says what would come of a set of flags, without training.
+Every flag of data pruning, from `DynPruneArguments` (`make methods` writes this page). In Python each is an argument of
+`DynPruneTrainingArguments` and `DynPruneSeq2SeqTrainingArguments`, such as `prune_ratio=0.3`; in a script with
+`HfArgumentParser` it is a flag, `--prune_ratio 0.3`. `hf-dynprune doctor -- FLAGS` says what flags would do, without
+training.
 
 Objects given to the trainer win: `policy=` over `prune_method`, `prune_ratio` and `prune_kwargs`, `selector=` over
 `prune_selector`, `per_sample_loss=` over `prune_loss_kwargs`.

@@ -48,7 +48,7 @@ def reduced(arrows: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
     Args:
         arrows: ends by start, without a circle.
 
-    Example:
+    Examples:
         >>> few = reduced({"c": frozenset("ab"), "b": frozenset("a"), "a": frozenset()})
         >>> sorted(few["c"]), sorted(few["b"])
         (['b'], ['a'])

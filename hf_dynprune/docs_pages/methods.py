@@ -1,9 +1,9 @@
-"""What the docs say about each method, read off its class: `docs/methods.md` and the table in the README.
+"""What the docs say about each method, read off its class: `docs/methods.md`.
 
 The class is the only source. Its docstring gives the line that says what is kept and the meaning of its parameters, its
 fields their defaults, its attributes the claims, and the docstring of its file everything else: paragraphs and
-equations, a line each that begins with "When to use:" and "Cost:", and last the one that begins with "Source:". What a
-method does not say is "not stated"; nothing is required of it.
+equations, a line each that begins with "When to use:", "Flags:" and "Cost:", and last the one that begins with
+"Source:". What a method does not say is "not stated"; nothing is required of it.
 
 `make methods` writes the files, and `docs/flags.md` beside them; a test compares them with what is written here.
 """
@@ -14,7 +14,7 @@ import dataclasses
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,21 +24,22 @@ from ..decisions.policy import PruningPolicy
 from ..decisions.registry import get_policy, list_policies
 
 NOT_STATED = "not stated"
-BEGIN, END = "<!-- methods: written by `make methods` -->", "<!-- end of methods -->"
-LABELS = {"when to use": "when", "cost": "cost", "source": "source", "sources": "source"}
+LABELS = {"when to use": "when", "flags": "flags", "cost": "cost", "source": "source", "sources": "source"}
 
 INTRODUCTION = """# Methods
 
-This page is written from the classes by `make methods`. `prune_method` takes the name, `prune_kwargs` the parameters;
-`hf-dynprune methods` prints the short form. [The papers' settings](paper_index.md) are on a page of their own.
+Every pruning method, from its class (`make methods` writes this page). `prune_method` takes the name and `prune_kwargs`
+the parameters; `hf-dynprune methods` prints the short form. See also [which one to choose](choosing.md) and
+[the papers' settings](paper_index.md).
 
-A kept sample's loss is multiplied by its weight w; p is the probability that it is kept. A method is **unbiased** where
-w p = 1 and p > 0 for every sample: over the draws, the weighted sum of the epoch's losses is then on average that of
-the full data, and so is the sum of their gradients while the model stands still. This holds for the sum, not for the
-steps of an optimizer that rescales them ([Loss](how_it_works.md#loss)). "Yes" and "no" are for the default parameters.
+A kept sample's loss is multiplied by its weight w; p is the probability that the sample is kept. A method is
+**unbiased** where w p = 1 and p > 0 for every sample: the weighted sum of an epoch's losses is then, on average over
+the draws, that of the full data. The same holds for the sum of the gradients while the model stands still, but not for
+the steps of an optimizer that rescales them ([Loss](how_it_works.md#loss)). "Yes" and "no" are for the default
+parameters.
 
-In the rules, a sample is scored once it has a finite loss. Methods that read scores keep the others on top, so their
-first epoch is full. A method that is not named here can be added as one file in `hf_dynprune/methods/`.
+A sample is **scored** once it has a finite loss. Methods that read scores keep the other samples too, so their first
+epoch is full. [A method of your own](writing_a_policy.md) is one file.
 """
 
 
@@ -64,6 +65,7 @@ class MethodDescription:
         cost: beside the training itself.
         reference: the paper.
         when: when to use it.
+        flags: an example of the command line.
         rule: paragraphs and equations.
         source: source, and where the authors' code differs.
         holds: how long a selection holds.
@@ -79,6 +81,7 @@ class MethodDescription:
     cost: str
     reference: str
     when: str
+    flags: str
     rule: str
     source: str
     holds: str
@@ -94,7 +97,7 @@ class MethodDescription:
 def describe_method(name: str) -> MethodDescription:
     """What a registered method's class says of itself.
 
-    Example:
+    Examples:
         >>> describe_method("random").unbiased, describe_method("random").parameters[0].default
         ('no', 'required')
     """
@@ -115,6 +118,7 @@ def describe_method(name: str) -> MethodDescription:
         cost=sections.get("cost", NOT_STATED),
         reference=cls.reference or NOT_STATED,
         when=sections.get("when", NOT_STATED),
+        flags=sections.get("flags", NOT_STATED),
         rule=sections["rule"],
         source=sections.get("source", cls.reference or NOT_STATED),
         holds=_holds(cls),
@@ -126,42 +130,25 @@ def describe_method(name: str) -> MethodDescription:
     )
 
 
-def methods_table(page: str) -> str:
-    """The short table of all methods, with links to their sections in `page`."""
+def methods_table() -> str:
+    """The short table of all methods, with links to their sections."""
     rows = []
     for method in map(describe_method, list_policies()):
-        link = f"[`{method.name}`]({page}#{method.name})"
-        rows.append((link, method.summary, method.unbiased_claim, method.cost, with_links(method.reference)))
-    return _table(("`prune_method`", "An epoch keeps", "Unbiased", "Extra cost", "Source"), rows) + "\n"
+        link = f"[`{method.name}`](#{method.name})"
+        rows.append((link, method.summary, method.unbiased))
+    return _table(("`prune_method`", "An epoch keeps", "Unbiased"), rows) + "\n"
 
 
 def methods_page() -> str:
     """The content of `docs/methods.md`: the short table, then a section per method."""
-    return "\n".join([INTRODUCTION, methods_table(""), *map(_card, map(describe_method, list_policies()))])
-
-
-def with_table(readme: str) -> str:
-    """The README with a new table between its two markers.
-
-    Raises:
-        ValueError: if it does not have the two markers, once and in order.
-    """
-    match = re.fullmatch(f"(.*{re.escape(BEGIN)}\n).*?({re.escape(END)}\n.*)", readme, re.DOTALL)
-    if match is None or readme.count(BEGIN) != 1 or readme.count(END) != 1:
-        raise ValueError(f"The README must have one line {BEGIN!r} and below it one line {END!r}.")
-    return f"{match[1]}\n{methods_table('docs/methods.md')}\n{match[2]}"
+    return "\n".join([INTRODUCTION, methods_table(), *map(_card, map(describe_method, list_policies()))])
 
 
 def write_docs(root: Path) -> list[Path]:
-    """Write `docs/methods.md`, `docs/flags.md` and the README's table under `root`; the files that were out of date."""
+    """Write `docs/methods.md` and `docs/flags.md` under `root`; the files that were out of date."""
     from .flags import flags_page  # needs transformers, which the list of methods does not
 
-    readme, page = root / "README.md", root / "docs" / "methods.md"
-    texts = {
-        readme: with_table(readme.read_text(encoding="utf-8")),
-        page: methods_page(),
-        root / "docs" / "flags.md": flags_page(),
-    }
+    texts = {root / "docs" / "methods.md": methods_page(), root / "docs" / "flags.md": flags_page()}
     stale = [file for file, text in texts.items() if not file.exists() or file.read_text(encoding="utf-8") != text]
     for file in stale:
         file.write_text(texts[file], encoding="utf-8")
@@ -169,25 +156,30 @@ def write_docs(root: Path) -> list[Path]:
 
 
 def _card(method: MethodDescription) -> str:
-    table = {
-        "an epoch keeps": method.summary,
-        "when to use": method.when,
-        "unbiased": method.unbiased_claim,
-        "extra cost": method.cost,
-        "selection": method.holds,
-        "paper": with_links(method.reference),
+    facts = {
+        "When to use": method.when,
+        "Flags": method.flags,
+        "Unbiased": method.unbiased_claim,
+        "Extra cost": method.cost,
+        "Selection": method.holds,
     }
-    lines = [f"## {method.name}", "", _table(("class", f"`{method.class_name}`"), table.items())]
+    lines = [f"## {method.name}", "", f"{method.summary.removesuffix('.')} (`{method.class_name}`).", ""]
+    lines += _items({f"**{label}:**": text for label, text in facts.items()})
     if method.rule:
         lines += ["", method.rule]
     if method.parameters:
-        rows = [(f"`{each.name}`", each.default, each.meaning) for each in method.parameters]
-        lines += ["", _table(("parameter", "default", "meaning"), rows)]
+        defaults = {f"`{each.name}` ({each.default}):": each.meaning for each in method.parameters}
+        lines += ["", "Parameters and their defaults:", "", *_items(defaults)]
     else:
         lines += ["", "It has no parameters."]
     if method.remarks:
         lines += ["", method.remarks]
     return "\n".join([*lines, "", f"**Source.** {with_links(method.source)}", ""])
+
+
+def _items(texts: Mapping[str, str]) -> list[str]:
+    """A list, each item with its label."""
+    return [f"- {label} {text.removesuffix('.')}." for label, text in texts.items()]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

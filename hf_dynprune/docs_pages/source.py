@@ -34,7 +34,7 @@ class Imports(NamedTuple):
 def room_of(module: str) -> str:
     """The folder, or the file directly in the package, that a module belongs to.
 
-    Example:
+    Examples:
         >>> room_of("serving.sampler"), room_of("trainer")
         ('serving', 'trainer')
     """

@@ -53,11 +53,16 @@ def _shape_message(verb: str, got: torch.Tensor, index: torch.Tensor) -> str:
     )
 
 
-def scores_are_losses(terms: LossTerms, count: torch.Tensor) -> bool:
-    """Whether a batch's scores are its losses S_i / n_i up to rounding; with mixed samples, over another n_i."""
+def scores_are_losses(terms: LossTerms, count: torch.Tensor) -> bool | None:
+    """Whether a batch's scores are its losses S_i / n_i up to rounding; with mixed samples, over another n_i.
+
+    None where no row shows it: a ghost, a row without items and one whose loss is not finite do not.
+    """
     total, score = terms.total.detach().float(), terms.score.detach().float() * count
-    known = torch.isfinite(total) & torch.isfinite(score)
-    return terms.is_scored is not None or torch.allclose(score[known], total[known], rtol=1e-2, atol=1e-4)
+    known = torch.isfinite(total) & torch.isfinite(score) & (count > 0)
+    if terms.is_scored is not None:
+        return True
+    return torch.allclose(score[known], total[known], rtol=1e-2, atol=1e-4) if known.any() else None
 
 
 def mean_loss(terms: LossTerms, count: torch.Tensor) -> float:

@@ -30,7 +30,7 @@ def split_by_carrier(own: Tensor, other: Tensor, partner: Tensor, share: Tensor)
         partner: int64 `[B]`, row of each image's partner.
         share: `[B]` in [0, 1], share of the own sample.
 
-    Example:
+    Examples:
         >>> own, other, share = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 5.0]), torch.tensor([0.75, 0.75])
         >>> split_by_carrier(own, other, torch.tensor([1, 0]), share).total
         tensor([2.0000, 2.2500])

@@ -15,7 +15,7 @@ def plain_loss(terms: LossTerms, weight: Tensor, denominator: Tensor | int, micr
     gradient sum is that of the full data (InfoBatch, Sec. 2.3). `extra` is divided by the window's micro-batches, so
     that it counts once. A loss that is not finite makes the sum so.
 
-    Example:
+    Examples:
         >>> terms = LossTerms(total=torch.tensor([1.0, 3.0]), score=torch.zeros(2))
         >>> plain_loss(terms, torch.tensor([2.0, 1.0]), 2)
         tensor(2.5000)
@@ -38,7 +38,7 @@ def weighted_loss(terms: LossTerms, weight: Tensor, denominator: Tensor | int, m
     They are selected out before weighting, because 0 * NaN is NaN. In the backward pass, a NaN in their activations
     makes the gradient NaN all the same.
 
-    Example:
+    Examples:
         >>> terms = LossTerms(total=torch.tensor([1.0, float("nan"), 3.0]), score=torch.zeros(3))
         >>> weighted_loss(terms, torch.tensor([2.0, 1.0, 1.0]), 3)
         tensor(1.6667)

@@ -208,7 +208,7 @@ def _upsampled_losses(logits: Tensor, labels: Tensor, ignore_index: int) -> Tens
 def share_of_pixels(losses: Tensor, valid: Tensor, share: float) -> Tensor:
     """`[B]`: the mean of each image's `ceil(share * valid pixels)` largest pixel losses; 0 without a valid pixel.
 
-    Example:
+    Examples:
         >>> share_of_pixels(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.ones(1, 2, 2, dtype=torch.bool), 0.5)
         tensor([3.5000])
     """
@@ -224,7 +224,7 @@ def share_of_classes(losses: Tensor, labels: Tensor, classes: int) -> Tensor:
 
     Labels lie in [0, classes), or are -1 for pixels that do not count.
 
-    Example:
+    Examples:
         >>> share_of_classes(torch.tensor([[[1.0, 2.0], [3.0, 6.0]]]), torch.tensor([[[0, 0], [0, 1]]]), 2)
         tensor([4.])
     """

@@ -20,18 +20,13 @@ from torch import Tensor
 from ..common.logs import logger
 from ..decisions.logged_loss import LossEstimate
 from ..serving.distributed import sum_over_processes
-from ..serving.indexed import INDEX_KEY, WEIGHT_KEY
-from ..serving.served import Served, ServedBatch, is_indexed, share_a_tensor, take_served
+from ..serving.indexed import INDEX_KEY
+from ..serving.served import Served, ServedBatch, is_indexed, share_a_tensor, take_served, without_own_keys
 from . import host
 from .base import LossTerms, PerSampleLoss
 from .checks import check_counts, check_terms, mean_loss, scores_are_losses
 from .interception import InterceptedLoss
 from .reduction import noted, plain_loss, spoiled, weighted_loss
-
-
-def without_own_keys(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The batch as the user's collator made it, as a dictionary."""
-    return {key: value for key, value in inputs.items() if key not in (INDEX_KEY, WEIGHT_KEY)}
 
 
 @dataclass(frozen=True)
@@ -67,6 +62,11 @@ class LossStep:
             their samples (`training/repair.py`).
         check: called with this object, the first batch of a run and its number of samples; sets `is_checked`.
     """
+
+    _extra: Any = 0
+    """The last batch's part of the loss that belongs to no sample."""
+    _knows_losses: bool | None = None
+    """Whether scores are losses; None until the first batch shows it."""
 
     def __init__(
         self,
@@ -106,8 +106,6 @@ class LossStep:
         self.window: list[tuple[Any, Served]] = []
         """The batches of the window under way, and what was dealt out with each."""
         self._items: Any = None
-        self._extra: Any = 0
-        self._knows_losses: bool | None = None
         self._current: Served | None = None
         self._is_fetching = False
 

@@ -1,30 +1,28 @@
 """auto: the shorter run, and inside it samples drawn by their error where the run's own figures say that this pays.
 
-The number of optimizer steps comes first: `prune_target_saving` s fixes those of full data on (1 - s) of the epochs.
-Epochs are full, so that the run is the stock Trainer's shorter run to the bit, until three things hold at an epoch's
-start; then the epoch draws samples by their error:
+`prune_target_saving` s fixes the optimizer steps: those of full data on (1 - s) of the epochs. The run is the stock
+Trainer's shorter run, to the bit, until three conditions hold at an epoch's start. Then the epoch draws by error:
 
     e_i = 1 - exp(-L_i)  (cross-entropy; the root of L_i for squared error), L_i the sample's last loss
     R   < gate                 the scores from before the last epoch predicted it         (staleness, `worth.py`)
     PR  < SPREAD               the errors lie on part of the data                         (concentration, `worth.py`)
-    held-out figure            an evaluation set is there, and the best of its figures is not older than PATIENCE
-                               evaluations: more fitting still helps
+    held-out figure            there is an evaluation set, and its best figure is at most PATIENCE evaluations old
 
     K   = max(least, PR) N                                                    samples of the epoch
     p_i = min(1, c (floor + (1 - floor) e_i / mean(e))),   sum_i p_i = K      inclusion probability
     w_i = K / (N p_i)                                                         weight
 
-Draws are systematic in random order: exactly K samples (rounded), with these probabilities. The weighted mean loss of a
-step estimates the mean loss of the full data without bias, at its scale, so that the learning rate keeps its meaning;
-only the variance changes, by about R. Once held-out figures stopped getting better, epochs are full to the end.
+Draws are systematic, in random order: K samples (rounded) with these probabilities. A step's weighted mean loss
+estimates the full data's mean loss without bias and at its scale, so the learning rate keeps its meaning. Once held-out
+figures stop getting better, epochs are full to the end.
 
-When to use: to save a share of the passes without knowing whether choosing pays: many easy samples beside few that
-matter (rare positives, near-duplicates) are drawn from, anything else is trained on as a whole, only shorter.
+When to use: to save a share of the passes without knowing whether choosing pays. It draws from data with many easy
+samples beside few that matter (rare positives, near-duplicates); other data is trained on as a whole, only shorter.
+Flags: `--prune_method auto --prune_target_saving 0.4`
 Cost: O(N log N) per epoch that prunes; an evaluation about every fifth of the run while it does, charged to the run.
 
-Source: this project. Draws by bounds of the gradient's norm with inverse-probability weights: Katharopoulos and
-Fleuret, ICML 2018, arXiv 1803.00942, within a batch; gate and stopping rule are ours. What was tried and measured:
-docs/where_it_pays.md.
+Source: this project. Katharopoulos and Fleuret, ICML 2018, arXiv 1803.00942, draw within a batch by bounds of the
+gradient's norm, with inverse-probability weights; gate and stopping rule are ours. Measured in docs/where_it_pays.md.
 """
 
 from __future__ import annotations
@@ -62,7 +60,7 @@ def inclusion_probabilities(error: NDArray[np.float64], kept: float, floor: floa
         kept: K in (0, M].
         floor: f in (0, 1].
 
-    Example:
+    Examples:
         >>> inclusion_probabilities(np.array([0.0, 0.0, 1.0]), kept=1.5, floor=0.5)
         array([0.25, 0.25, 1.  ])
     """
@@ -105,7 +103,7 @@ class Auto(PruningPolicy):
         gate: R below which choosing is taken to pay, in [0, 1]; 0 never prunes.
         least: smallest share of the data that an epoch keeps, in (0, 1].
 
-    Example:
+    Examples:
         >>> Auto(least=0.25).max_ratio
         0.75
     """

@@ -1,9 +1,9 @@
 """Epsilon-greedy: train on the samples with the largest smoothed loss, and on a few of the others at random.
 
-Every few epochs it keeps the samples whose exponential mean of the loss is largest, and gives the share epsilon of the
-places to a uniform draw from the rest, so that easy samples are looked at again. No weights: it favours hard samples by
-design.
+The smoothed loss is an exponential mean. The share epsilon of the places goes to a uniform draw from the rest, so that
+easy samples are looked at again. There are no weights.
 When to use: to prune hard at a fixed ratio without losing sight of what is pruned.
+Flags: `--prune_method epsilon_greedy --prune_ratio 0.5`
 Cost: O(N) per selection, one number per sample; no extra forward pass.
 
     m_i <- (1 - alpha) m_i + alpha l_i at each visit, m_i = l_i at the first
@@ -12,9 +12,9 @@ Cost: O(N) per selection, one number per sample; no extra forward pass.
     p_i = g_i + (1 - g_i) x / (n - t),   g_i = P(i is among the t largest): 1, 0, or a share at a tie at the cut
 
 Source: Raju, Daruwalla, Lipasti, "Accelerating Deep Learning with Dynamic Data Pruning", arXiv 2111.12621 (2021). The
-paper's constants and an official code were not found, so all are parameters and no default is the paper's: the rule is
-as re-implementations of it agree, `alpha` and `period` are those of a published port of its sister UCB, and `epsilon`
-is the customary one. Samples without a finite loss are kept, on top of the k, instead of starting at a score of 1.
+paper's constants and an official code were not found, so no default is the paper's. The rule is as re-implementations
+of it agree; `alpha` and `period` are those of a published port of UCB, and `epsilon` is the customary one. Samples
+without a finite loss are kept, on top of the k, instead of starting at a score of 1.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class EpsilonGreedy(PruningPolicy):
         alpha: share of the new loss in the exponential mean, in (0, 1].
         period: epochs that a selection holds, at least 1.
 
-    Example:
+    Examples:
         >>> EpsilonGreedy(0.5).sizes(100)
         (45, 5)
     """

@@ -1,21 +1,22 @@
 """InfoBatch: prune some of the well-learned samples at random and raise the loss of those that stay.
 
-The samples whose last loss is below the mean are pruned with probability r; the survivors' losses are divided by the
-probability that they survived, so the expected gradient is that of the full data; the last epochs see everything.
-When to use: the default. It saves up to `delta * ratio` of the forward passes and is unbiased by construction.
+Samples below the mean are pruned with probability r. The losses of those that stay are divided by the probability that
+they stay, so the expected gradient is that of the full data. The last epochs see everything.
+When to use: the default. It saves at most `delta * ratio` of the forward passes, and is unbiased by construction.
+Flags: `--prune_method infobatch --prune_ratio 0.5`
 Cost: O(N) per epoch; no extra forward pass.
 
     D1 = {i : H_i < mean(H)},   m = |D1|,   k = max(1, floor((1 - r) m))
     p_i = k / m in D1, 1 elsewhere;   w_i = 1 / p_i                                        (mean rule)
     ranks cut at the percentiles; bucket j keeps k_j of m_j, the top bucket everything     (quantile rule)
 
-H_i is the loss at the sample's last visit, as the training forward gave it. Epochs e < floor(delta E) prune.
+H_i is the loss of the training forward at the sample's last visit. Epochs e < floor(delta E) prune.
 
 Source: Qin et al., "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", ICLR 2024, arXiv
-2303.04947, Sec. 2.3-2.4; rules checked against the authors' package. We differ from that code where it differs from the
-paper's claim or from itself: weights are the exact inverse of the realised count (`exact_weights=False` gives its
-1/(1-r)); samples that have no finite loss yet are kept outside the threshold instead of starting at a magic score;
-ties at a percentile are broken by lot instead of by side; annealing does not depend on delta * E being an integer.
+2303.04947, Sec. 2.3-2.4; rules checked against the authors' package. Four points differ from that code. Weights are the
+exact inverse of the realised count (`exact_weights=False` gives its 1/(1-r)). Samples without a finite loss are kept
+outside the threshold instead of starting at a constant. Ties at a percentile are broken by lot instead of by side.
+Annealing does not depend on delta * E being an integer.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class InfoBatch(PruningPolicy):
             deviation is below 1 / k.
         momentum: share of the new loss in the score, in (0, 1]; 1: the last loss, no smoothing.
 
-    Example:
+    Examples:
         >>> round(InfoBatch(percentiles=[20, 85], keep_ratios=[0.25, 0.5]).max_ratio, 3)
         0.475
     """

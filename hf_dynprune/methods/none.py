@@ -1,6 +1,7 @@
 """No pruning: every sample, every epoch, weight 1.
 
 When to use: as the baseline that goes through the same code. A run with it equals the stock Trainer's to the bit.
+Flags: `--prune_method none`
 Cost: none.
 
     p_i = 1 and w_i = 1 for every sample i
@@ -26,7 +27,7 @@ from ..decisions.scores import ScoreView
 class NoPruning(PruningPolicy):
     """Every sample, in every epoch, at weight 1.
 
-    Example:
+    Examples:
         >>> NoPruning()
         NoPruning()
     """

@@ -1,32 +1,30 @@
 """OrderDP: from a random pool of the data, train on the samples with the largest last loss.
 
-Each epoch draws s of the n scored samples uniformly and keeps the q of them with the largest stored loss, at plain
-weight.
+Each epoch draws s of the n scored samples uniformly and keeps the q with the largest stored loss, at weight 1.
 When to use: for a prune ratio that is exact and may be high; it optimises a surrogate, not the plain mean.
+Flags: `--prune_method orderdp --prune_ratio 0.7`
 Cost: O(N) per epoch, O(N log N) with `weighting="ipw"`; no extra forward pass.
 
     s = round(a n), q = max(1, round(b s))                                       a: pool_ratio, b: top_ratio
     L_q = (1/q) sum_j gamma_j L_(j),   L_(1) >= ... >= L_(n)                      the surrogate it optimises
     gamma_j = P(rank j is kept) = (s/n) P(X <= q - 1),  X ~ Hypergeometric(n - 1, j - 1, s - 1)
 
-gamma_j: the sample is in the pool (s/n), and of the j - 1 samples ranked above it at most q - 1 are. `worst_case_gap`
-says how far L_q can be from the mean loss, `ratios_for` which s and q keep this difference below a bound.
+gamma_j: the sample is in the pool (s/n), and at most q - 1 of the j - 1 samples ranked above it are. `worst_case_gap`
+says how far L_q can be from the mean loss; `ratios_for` says which s and q keep this difference below a bound.
 
-`weighting="ipw"` is ours, not the paper's: the kept sample of rank j weighs min(1 / gamma_j, max_weight), tied ranks
-sharing their average gamma, so that
+`weighting="ipw"` is ours, not the paper's. The kept sample of rank j weighs min(1 / gamma_j, max_weight), and tied
+ranks share their average gamma, so that
 
     E[sum over kept of w_i L_i] = sum_j min(1, max_weight gamma_j) L_(j),   at most sum_j L_(j) for losses of at least 0
 
-The weights are not normalised further: inverse probabilities alone make the sum over the kept an estimate of the sum
-over all. Where q < s it stays biased: no weight makes up for the last s - q ranks, which have gamma 0, or for ranks
-whose weight is capped. The smallest losses are missing. With q = s each weight is n / s, if the cap lets
-it; `unbiased` is False for that case too, which is cautious.
+Where q < s the sum stays biased: the last s - q ranks have gamma 0, and others may be capped. With q = s each weight is
+n / s, if the cap lets it.
 
-Source: Jin et al., "OrderDP", ICLR 2026, arXiv 2606.08574; selection per epoch and on stored losses as in the authors'
-code (the paper's figure selects per iteration), and like that code without annealing unless asked (`delta`). We differ
-in two points: samples without a finite loss are kept, on top of the q, instead of starting at a constant score (their
-code leaves some samples unseen for tens of epochs); and s and q are rounded to the nearest number, where theirs are
-rounded down. `published=True` rounds as they do: s = floor(a n), q = floor(b s).
+Source: Jin et al., "OrderDP", ICLR 2026, arXiv 2606.08574. As in the authors' code, selection is per epoch and on
+stored losses (per iteration in the paper's figure), without annealing unless asked (`delta`). Two points differ.
+Samples without a finite loss are kept, on top of the q, instead of starting at a constant score, which leaves some
+unseen for tens of epochs. s and q are rounded to the nearest number; `published=True` rounds down, as they do: s =
+floor(a n), q = floor(b s).
 """
 
 from __future__ import annotations
@@ -63,7 +61,7 @@ def surrogate_weights(n: int, s: int, q: int) -> NDArray[np.float64]:
     Returns:
         float64 `[n]`, non-increasing, summing to q.
 
-    Example:
+    Examples:
         >>> surrogate_weights(3, 2, 1)
         array([0.66666667, 0.33333333, 0.        ])
     """
@@ -98,7 +96,7 @@ def worst_case_gap(n: int, s: int, q: int, bound: float = 1.0) -> float:
 
     n, s and q are those of `surrogate_weights`; B > 0 is `bound`, the largest possible loss.
 
-    Example:
+    Examples:
         >>> worst_case_gap(3, 3, 1)  # the largest loss instead of the mean of three
         0.6666666666666667
     """
@@ -123,7 +121,7 @@ def ratios_for(kept: float, gap: float, n: int, bound: float = 1.0) -> tuple[flo
     Raises:
         ValueError: naming the argument, its range and the offending value.
 
-    Example:
+    Examples:
         >>> ratios_for(kept=0.3, gap=0.25, n=1000)
         (0.4, 0.75)
     """
@@ -158,7 +156,7 @@ class OrderDP(PruningPolicy):
 
     The ratios are those of the authors' CIFAR command, which prunes 70 %.
 
-    Example:
+    Examples:
         >>> OrderDP(pool_ratio=0.8).with_ratio(0.5).top_ratio
         0.625
     """

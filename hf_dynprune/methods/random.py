@@ -1,6 +1,7 @@
 """Uniform random dynamic pruning: each epoch keeps a fresh random subset.
 
 When to use: as the control that every other method has to beat; it costs nothing and needs no scores.
+Flags: `--prune_method random --prune_ratio 0.5`
 Cost: one uniform number per sample and epoch.
 
     p_i = k / N for every sample i,  k = max(1, floor((1 - ratio) N))
@@ -33,7 +34,7 @@ class RandomPruning(PruningPolicy):
         ratio: share pruned of all samples, in `[0, 1)`.
         rescale: weight kept samples by N / k. Off in the paper.
 
-    Example:
+    Examples:
         >>> RandomPruning(0.3).max_ratio
         0.3
     """

@@ -1,16 +1,18 @@
 """Static pruning: every epoch trains on the same share of the samples, chosen by scores made before the run.
 
-The baseline that dynamic methods are compared with: EL2N and GraNd keep the highest scores, forgetting counts too.
+The baseline that dynamic methods are compared with. EL2N, GraNd and forgetting counts keep the highest scores.
 When to use: as a baseline, or where one chosen subset serves many runs.
-Cost: O(N) per selection; the scores cost a training of their own, which the history is charged for
-(`scoring_forward_passes`, `scoring_seconds`).
+Flags: `--prune_method static --prune_ratio 0.3 --prune_kwargs '{"scores": "el2n.safetensors"}'`
+Cost: O(N) per selection. The scores cost a training of their own, which is charged to the run
+(`scoring_forward_passes`, `scoring_seconds` of the history).
 
     kept = the k samples with the largest (or smallest) score,  k = max(1, floor((1 - ratio) N))
     p_i = 1 beyond the cut, (k - a) / t for the t samples tied at it with a beyond, else 0
 
-Sources: Toneva et al., "An Empirical Study of Example Forgetting", ICLR 2019; Paul et al., "Deep Learning on a Data
-Diet", NeurIPS 2021. The authors' code breaks ties by position in the data; here they are broken by lot, once for the
-run, since forgetting counts are mostly equal and class-sorted data would lose whole classes. Weights are 1 as there.
+Sources: Toneva et al., "An Empirical Study of Example Forgetting", ICLR 2019, arXiv 1812.05159; Paul et al., "Deep
+Learning on a Data Diet", NeurIPS 2021, arXiv 2107.07075. The authors' code breaks ties by position in the data. Here
+they are broken by lot, once for the run: forgetting counts are mostly equal, and class-sorted data would lose whole
+classes. Weights are 1 as there.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class StaticPruning(PruningPolicy):
         digest: of the scores; found out where it is not given, and refused where it is another, so that a checkpoint
             names the very scores.
 
-    Example:
+    Examples:
         >>> policy = StaticPruning([0.1, 0.9, 0.5, 0.7], 0.5)
         >>> epoch = EpochInfo(0, 10, 0.0, seed=0)
         >>> policy.plan(ScoreView(*[np.zeros(4)] * 3), epoch, epoch.generator("plan")).kept_indices.tolist()

@@ -1,9 +1,9 @@
 """UCB: train on the samples whose loss is large or unsettled: exponential mean plus c times exponential variance.
 
-Every few epochs it keeps the samples with the largest upper bound of their loss, so that a sample whose loss
-varies is looked at too. It sets no weights, and only ties are random: a sample below the cut is not seen until the
-bounds of others have fallen.
+The sum is an upper bound of the loss, so a sample whose loss varies is looked at too. There are no weights, and only
+ties are random: a sample below the cut is not seen until the bounds of others have fallen.
 When to use: to prune hard at a fixed ratio, where many epochs follow.
+Flags: `--prune_method ucb --prune_ratio 0.41`
 Cost: O(N) per selection, two numbers per sample; no extra forward pass.
 
     v_i <- (1 - alpha) v_i + alpha (l_i - m_i)^2,   then   m_i <- (1 - alpha) m_i + alpha l_i   at each visit
@@ -11,15 +11,13 @@ Cost: O(N) per selection, two numbers per sample; no extra forward pass.
     kept: the k = max(1, floor((1 - ratio) n)) of the n scored samples with the largest m_i + c v_i
 
 Source: Raju, Daruwalla, Lipasti, "Accelerating Deep Learning with Dynamic Data Pruning", arXiv 2111.12621 (2021). The
-paper's own constants (c, alpha, period, ratio) and an official code were not found: they are unverified, hence
-parameters. The defaults are those of the port in the InfoBatch authors' ImageNet code: alpha 0.8 as the share of the
-new value, c 1, 41 % pruned, selections at epochs 1, 11, 21, ... after a full epoch 0. We differ from that port in four
-points. Samples without a finite loss are kept, on top of the k, instead of ranking at 0. Ties at the cut are broken by
-lot instead of by position (its distributed script makes the first cut among equal scores, that is, by position alone).
-At a sample's first visit its variance there is alpha l^2, the deviation from a mean of 0, so that a large first loss
-counts about twice until a few visits have passed; and the number of pruned samples is rounded down, not that of the
-kept.
-`published=True` takes the last two as they are there: v_i = alpha l_i^2 at the first visit, k = n - floor(ratio n).
+paper's constants and an official code were not found. The defaults are those of the port in the InfoBatch authors'
+ImageNet code, which selects at epochs 1, 11, 21, ... after a full epoch 0. Four points differ from that port. Samples
+without a finite loss are kept, on top of the k, instead of ranking at 0. Ties at the cut are broken by lot instead of
+by position, which decides the whole first cut of its distributed script. The first variance is 0 instead of alpha l^2,
+by which a large first loss counts about twice for a few visits. The number of kept samples is rounded down, not that of
+the pruned. `published=True` takes the last two from the port: v_i = alpha l_i^2 at the first visit, k = n - floor(ratio
+n).
 """
 
 from __future__ import annotations
@@ -57,7 +55,7 @@ class UCB(PruningPolicy):
         period: epochs that a selection holds, at least 1.
         published: first variance and count as in the port's code.
 
-    Example:
+    Examples:
         >>> UCB().with_ratio(0.5)
         UCB(ratio=0.5, c=1.0, alpha=0.8, period=10, published=False)
     """

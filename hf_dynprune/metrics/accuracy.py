@@ -38,7 +38,7 @@ class Accuracy(evaluate.Metric):  # type: ignore[misc]
     Raises:
         ValueError: no labelled sample, or shapes or types other than those above.
 
-    Example:
+    Examples:
         >>> Accuracy().compute(predictions=[[0.1, 2.0], [3.0, 0.2]], references=[1, 1])
         {'accuracy': 0.5}
     """

@@ -23,7 +23,7 @@ def class_accuracies(logits: ArrayLike, labels: ArrayLike) -> dict[int, float]:
     Raises:
         ValueError: logits or labels of another form, or no samples.
 
-    Example:
+    Examples:
         >>> class_accuracies([[2.0, 1.0], [2.0, 1.0], [0.0, 1.0]], [0, 1, 1])
         {0: 1.0, 1: 0.5}
     """
@@ -49,7 +49,7 @@ def worst_class_accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
 def log_prior(counts: ArrayLike) -> NDArray[np.float64]:
     """`[C]`: logarithm of each class's share; a class without a sample counts as half a sample.
 
-    Example:
+    Examples:
         >>> np.exp(log_prior([3, 1])).tolist()
         [0.75, 0.25]
     """

@@ -72,7 +72,7 @@ class MeanIoU(CountingMetric):
         ValueError: a predicted or labelled class that is none, no labelled pixel, or shapes or types other than those
             above. Nothing of such a batch is counted.
 
-    Example:
+    Examples:
         >>> MeanIoU(num_labels=3).compute(predictions=[[[0, 1, 1]]], references=[[[0, 0, 1]]])["per_category_iou"]
         [0.5, 0.5, nan]
     """
@@ -193,7 +193,7 @@ def predicted_classes(logits: Tensor | tuple[Tensor, ...], labels: Tensor | None
         logits has no class: 255 in uint8, -1 in int32, which `MeanIoU` counts as wrong. Upsampled image by image, so
         that only one image's logits are ever at full size.
 
-    Example:
+    Examples:
         >>> predicted_classes(torch.tensor([[[[0.0]], [[1.0]]]]), torch.zeros(1, 2, 2))
         tensor([[[1, 1],
                  [1, 1]]], dtype=torch.uint8)

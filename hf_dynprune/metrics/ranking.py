@@ -20,7 +20,7 @@ def positive_scores(logits: ArrayLike) -> NDArray[np.float64]:
     Raises:
         ValueError: there are not two classes.
 
-    Example:
+    Examples:
         >>> positive_scores([[0.5, 2.0], [1.0, 0.0]]).tolist()
         [1.5, -1.0]
     """

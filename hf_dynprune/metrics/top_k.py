@@ -46,7 +46,7 @@ class TopKAccuracy(CountingMetric):
     Raises:
         ValueError: no labelled sample, fewer than k classes, or shapes or types other than those above.
 
-    Example:
+    Examples:
         >>> logits = [[0.1, 2.0, 1.0], [3.0, 0.2, 0.1]]
         >>> TopKAccuracy((1, 2)).compute(predictions=logits, references=[2, 0])
         {'accuracy': 0.5, 'top_2_accuracy': 1.0}

@@ -43,7 +43,7 @@ class CifarResNetConfig(PreTrainedConfig):
         num_channels: of the images.
         kwargs: those of `PreTrainedConfig`, such as `id2label`.
 
-    Example:
+    Examples:
         >>> model = CifarResNetForImageClassification(CifarResNetConfig(num_labels=10))
         >>> f"{model.num_parameters():,}"
         '11,173,962'

@@ -29,7 +29,7 @@ class TablePerceptronConfig(PreTrainedConfig):
         hidden_size: width of both hidden layers.
         kwargs: those of `PreTrainedConfig`, such as `num_labels`.
 
-    Example:
+    Examples:
         >>> model = TablePerceptronForSequenceClassification(TablePerceptronConfig(num_columns=3, num_labels=2))
         >>> model(features=torch.zeros(5, 3)).logits.shape
         torch.Size([5, 2])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from transformers import EvalPrediction, set_seed
 from transformers.trainer_callback import ProgressCallback
 
 from .._version import __version__
+from ..common.charts import draw_if_possible, why_no_pictures
 from ..common.checks import check_choice
 from ..compare.results import RANDOM, Arm, RunResult, write_lines
 from ..compare.runs import RESULT_FILE, RunLoop, keep_other_settings
@@ -255,8 +256,11 @@ def run_quickstart(settings: QuickstartSettings) -> list[RunResult]:
         loop.make(arm)
     conditions = {name: run_conditions(settings, name, task) for name in settings.methods}
     report = f"{format_table(loop.results, conditions)}\n\n{describe(loop.results, conditions)}\n"
+    report += f"\n{why}\n" if (why := why_no_pictures()) else ""
     write_lines(loop.results, settings.out / "results.jsonl")
     (settings.out / "results.md").write_text(report, encoding="utf-8")
-    draw_picture(loop.results, {arm: read_curve(arm.folder) for arm in arms}, conditions, settings.out / "accuracy.png")
-    print(f"\n{report}\nresults.jsonl, results.md and accuracy.png are in {settings.out}/")
+    curves = {arm: read_curve(arm.folder) for arm in arms}
+    draw = partial(draw_picture, loop.results, curves, conditions)
+    picture = ", accuracy.png" * draw_if_possible(settings.out / "accuracy.png", draw)
+    print(f"\n{report}\nWritten to {settings.out}/: results.jsonl, results.md{picture}")
     return loop.results

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers import set_seed
 from transformers.trainer_utils import IntervalStrategy
 
 from .._version import __version__
+from ..common.charts import draw_if_possible, why_no_pictures
 from ..compare.plan import PlannedRun, planned_run
 from ..compare.results import FULL, SHORTER, RunResult, write_lines
 from ..compare.runs import RESULT_FILE, RunLoop, keep_other_settings
@@ -155,10 +157,10 @@ def run_two_tasks(settings: QuickstartSettings) -> list[FinishedTask]:
         write_lines(loop.results, folder / "results.jsonl")
         full = [run.folder for run in runs if run.name == FULL]
         finished.append(FinishedTask.read(runner.task.name, _described(runner), recipe.metric, loop.results, full))
-    report = "\n\n".join(map(task_report, finished)) + "\n"
+    report = "\n\n".join([*map(task_report, finished), *filter(None, [why_no_pictures()])]) + "\n"
     (out / "results.md").write_text(report, encoding="utf-8")
-    draw_tasks(finished, out / "two_tasks.png")
-    print(f"\n{report}\nresults.md and two_tasks.png are in {out}/, each task's runs in a folder of its name.")
+    picture = ", two_tasks.png" * draw_if_possible(out / "two_tasks.png", partial(draw_tasks, finished))
+    print(f"\n{report}\nWritten to {out}/: results.md{picture}, and each task's runs in a folder of its name.")
     return finished
 
 

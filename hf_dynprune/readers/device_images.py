@@ -27,7 +27,7 @@ class ImagesOnDevice(Dataset[dict[str, Tensor]]):
         flip: probability of a horizontal flip.
         device: where they lie.
 
-    Example:
+    Examples:
         >>> images = ImagesOnDevice(np.full((2, 4, 4, 3), 255, np.uint8), [0, 1], [0.5] * 3, [0.5] * 3, size=2)
         >>> images.__getitems__([1])["pixel_values"].shape, float(images[0]["pixel_values"].max())
         (torch.Size([1, 3, 2, 2]), 1.0)

@@ -52,7 +52,7 @@ def digits_of(split: str, seed: int, kinds: int = 10) -> Digits:
 
     The seed decides which images belong to which split.
     """
-    require("sklearn.datasets", "The digit scenes need scikit-learn", "examples")
+    require("sklearn.datasets", "The digit scenes need scikit-learn")
     from sklearn.datasets import load_digits
 
     digits = load_digits()

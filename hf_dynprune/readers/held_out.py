@@ -19,7 +19,7 @@ def stratified_rows(labels: ArrayLike, share: float, seed: int = 0) -> NDArray[n
     Raises:
         ValueError: the share lies outside, or nothing would be left to train on, or to hold out.
 
-    Example:
+    Examples:
         >>> stratified_rows([0] * 8 + [1] * 4, 0.25)
         array([2, 4, 9])
     """

@@ -47,7 +47,7 @@ class ImageData(ClassNames):
         classes: name of each class id from 0, all different.
         source: how a run file describes the training rows; None where that was not asked for.
 
-    Example:
+    Examples:
         >>> from hf_dynprune.readers.images import load_digit_images
         >>> data = load_digit_images()
         >>> data.picture(data.train[0]).shape, data.id2label[3]
@@ -289,4 +289,4 @@ def _png(picture: NDArray[np.uint8]) -> bytes:
 
 
 def _require_pillow() -> None:
-    require("PIL", "Image data need pillow", "examples")
+    require("PIL", "Image data need pillow")

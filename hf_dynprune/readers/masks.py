@@ -41,7 +41,7 @@ class SegmentationData(ClassNames):
         offset: mask value of class 0; the class ids are the values less this.
         source: how a run file describes the training rows; None where that was not asked for.
 
-    Example:
+    Examples:
         >>> from hf_dynprune.readers.segmentation import load_digit_scenes
         >>> data = load_digit_scenes(train_size=2, validation_size=1)
         >>> image, ids = data.pair(data.train[0])

@@ -256,4 +256,4 @@ def _meaning(classes: Sequence[str] | int | None, ignored: Sequence[int], reduce
 
 
 def _require_pillow() -> None:
-    require("PIL", "Segmentation data need pillow", "examples")
+    require("PIL", "Segmentation data need pillow")

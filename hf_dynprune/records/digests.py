@@ -1,7 +1,7 @@
 """The SHA-256 of every file of a checkpoint, so that a file that was changed or damaged later is noticed on a resume.
 
 They are written when all files but `trainer_state.json` are there, and completed right after that one, which the
-Trainer writes last. Format: `docs/distributed_and_resume.md`.
+Trainer writes last. Format: `docs/appendix/resume_measured.md`.
 """
 
 from __future__ import annotations

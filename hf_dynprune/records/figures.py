@@ -25,7 +25,7 @@ def quartiles(values: NDArray[np.float32]) -> list[float]:
     `values` is reordered. `np.quantile` partitions at all places at once. One place after the other, each in the part
     that is left, takes a sixth of the time.
 
-    Example:
+    Examples:
         >>> quartiles(np.array([3.0, 0.0, 4.0, 1.0, 2.0], np.float32))
         [0.0, 1.0, 2.0, 3.0, 4.0]
     """
@@ -51,7 +51,7 @@ def _at(values: NDArray[np.float32], place: float) -> float:
 def effective_size(weights: NDArray[np.float32]) -> float:
     """Kish's effective sample size, `(sum w)^2 / sum w^2`, summed in float64 without a copy of that width.
 
-    Example:
+    Examples:
         >>> effective_size(np.array([2.0, 2.0, 0.0], np.float32))
         2.0
     """

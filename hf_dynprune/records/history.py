@@ -23,7 +23,7 @@ from .savings import SavingsAccount, account_of
 class PruningHistory:
     """The epochs of a run, in order.
 
-    Example:
+    Examples:
         >>> len(PruningHistory([]))
         0
     """

@@ -40,7 +40,7 @@ class SavingsAccount:
             None where that is not so, or nothing was measured.
         energy: joules drawn by the GPUs of the first machine while training; None without GPU or meter.
 
-    Example:
+    Examples:
         >>> account = SavingsAccount(full=1000, training=600, scoring=200)
         >>> round(account.saved_in_training, 3), round(account.saved, 3)
         (0.4, 0.2)

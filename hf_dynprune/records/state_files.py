@@ -1,4 +1,4 @@
-"""The pruning state beside the Trainer's own checkpoint files. Format: `docs/distributed_and_resume.md`. No pickle."""
+"""The pruning state beside the Trainer's own files, without pickle. Format: `docs/appendix/resume_measured.md`."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def listed(names: list[str] | str | None) -> list[str]:
 def listed_names(names: Sequence[str], shown: int = 6) -> str:
     """How many classes there are, and the names of the first ones.
 
-    Example:
+    Examples:
         >>> listed_names(["cat", "dog"]), listed_names(["cat", "dog", "cow"], shown=1)
         ('2 classes: cat, dog', '3 classes: cat and 2 more')
     """

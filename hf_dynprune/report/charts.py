@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..common import charts
-from ..common.charts import BLACK, BLUE, GREY, ORANGE, PINK, STYLES, bare, legend_below, whole_numbers
+from ..common.charts import BLUE, GREY, ORANGE, PINK, STYLES, bare, ground, ink, legend_below, whole_numbers
 from ..decisions.worth import GATE
 from ..records.record import EpochRecord
 from ..records.worth import Evaluations
+from .page import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,8 +35,25 @@ LOG_KEYS = {
 """What is drawn of the Trainer's log: label, number of the style, and kind of line."""
 MOST_NAMED_CLASSES = 30
 """Up to this number, classes are shown as bars with names; with more, as a curve without names."""
+DARK_INK, DARK_GROUND = "#e4e7eb", "#15181c"
+"""Colours of letters and ground on dark pages: those of the page, see `_STYLE` in `page.py`."""
+_DARK: dict[Any, Any] = {
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), DARK_INK),
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor"), DARK_GROUND),
+}
 _WIDTH = 5.6001  # 952 pixels at 170 dots per inch; matplotlib before 3.11, on Python 3.10, cuts fractions off
 _LONGEST_NAME = 20
+
+
+def drawn(name: str, alt: str, draw: Callable[..., Figure], *given: Any) -> list[Picture]:
+    """The picture that `draw(*given)` makes, for light and for dark pages; none where matplotlib is missing."""
+    if charts.why_no_pictures():
+        return []
+    import matplotlib
+
+    light = png_of(draw(*given))
+    with matplotlib.rc_context(_DARK):
+        return [Picture(name, light, alt, png_of(draw(*given)))]
 
 
 def new_figure(height: float) -> Figure:
@@ -76,7 +94,9 @@ def draw_kept(records: Sequence[EpochRecord]) -> Figure:
     weighted = [np.nan if record.effective_samples is None else record.effective_samples for record in records]
     effective = 100 * np.array(weighted) / size
     if np.isfinite(effective).any():
-        _line(axes, epochs, effective, 1, "effective sample size of the weights", linestyle="--", markerfacecolor="w")
+        _line(
+            axes, epochs, effective, 1, "effective sample size of the weights", linestyle="--", markerfacecolor=ground()
+        )
     _finish(axes, ylabel="% of the samples", ylim=(0, 104))
     _epoch_axis(axes, epochs)
     _legend(figure, axes)
@@ -117,8 +137,8 @@ def draw_worth(records: Sequence[EpochRecord], evaluations: Evaluations | None) 
         if known:
             x, y = np.array(known).T
             _line(axes, x, y, style, label)
-    axes.axhline(1.0, color=BLACK, linewidth=1.2, linestyle=":", label="R = 1")
-    axes.axhline(GATE, color=BLACK, linewidth=1.2, linestyle="--", label=f"R = {GATE:g}, the gate")
+    axes.axhline(1.0, color=ink(), linewidth=1.2, linestyle=":", label="R = 1")
+    axes.axhline(GATE, color=ink(), linewidth=1.2, linestyle="--", label=f"R = {GATE:g}, the gate")
     _finish(axes, ylabel="PR and R")
     axes.set_ylim(0, max(1.08, 1.05 * axes.get_ylim()[1]))
     _shade_pruned(grid, records)
@@ -167,7 +187,7 @@ def draw_score_histogram(snapshots: Mapping[int, NDArray[np.float32]]) -> Figure
     axes = figure.subplots()
     everything = np.concatenate(list(snapshots.values()))
     edges = _score_scale(axes, everything, "x")
-    for (epoch, scores), color, line in zip(snapshots.items(), (BLUE, ORANGE, BLACK), ("-", "--", ":"), strict=False):
+    for (epoch, scores), color, line in zip(snapshots.items(), (BLUE, ORANGE, ink()), ("-", "--", ":"), strict=False):
         counts, _ = np.histogram(np.clip(scores, edges[0], edges[-1]), edges)
         heights, label = 100 * counts / len(scores), f"epoch {epoch + 1}"
         axes.stairs(heights, edges, color=color, linewidth=1.8, linestyle=line, label=label)
@@ -190,7 +210,7 @@ def draw_times_kept(times: NDArray[np.integer], epochs: int) -> Figure:
         heights = share[part]
         positions = np.arange(epochs + 1)[part]
         label = f"{name} kept: {heights.sum():.1f} %"
-        axes.bar(positions, heights, width=0.9, color=color, edgecolor="w", linewidth=0, hatch=hatch, label=label)
+        axes.bar(positions, heights, width=0.9, color=color, edgecolor=ground(), linewidth=0, hatch=hatch, label=label)
     _finish(axes, xlabel=f"times kept, in the {epochs} epochs that pruned", ylabel="% of the samples")
     whole_numbers(axes)
     axes.set_xlim(-0.6, epochs + 0.6)

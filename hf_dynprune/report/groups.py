@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .charts import png_of
+from ..common.charts import why_no_pictures
+from .charts import drawn
 from .page import Picture, Section, Table
 from .statistics import SampleStatistics
 
@@ -59,7 +60,7 @@ def groups_section(samples: SampleStatistics, dataset: Any) -> Section:
     pictures: list[Picture] = []
     if dataset is None:
         text.append("For image data `--data` (or `write_report(folder, dataset=...)`) shows them as pictures.")
-    else:
+    elif not why_no_pictures():
         from .pictures import draw_samples, has_pictures
 
         if has_pictures(dataset):
@@ -68,10 +69,9 @@ def groups_section(samples: SampleStatistics, dataset: Any) -> Section:
             )
             for group in groups:
                 captions = [_caption(samples, int(index), group.name) for index in group.indices]
-                figure = draw_samples(dataset, group.indices.tolist(), captions)
-                figure.suptitle(group.title, fontsize=11)
                 described = "; ".join(f"{', '.join(caption)}" for caption in captions)
-                pictures.append(Picture(group.name, png_of(figure), f"{group.title}: {described}."))
+                given = (dataset, group.indices.tolist(), captions, group.title)
+                pictures += drawn(group.name, f"{group.title}: {described}.", draw_samples, *given)
         else:
             text.append("The data set has no pictures: no column `image`, and no `pixel_values` in its items.")
     return Section(title, text, pictures, [_table(samples, group) for group in groups])

@@ -18,11 +18,15 @@ from ..common.tables import markdown_table
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file by its name without the ending; `alt` says what it shows, for people who cannot see it."""
+    """A PNG file by its name without the ending, and the same for dark pages where there is one.
+
+    `alt` says what it shows, for people who cannot see it.
+    """
 
     name: str
     png: bytes
     alt: str
+    dark: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,7 @@ nav { font-size: .9rem; line-height: 2 }
 nav a { margin-right: 1rem; white-space: nowrap }
 a { color: inherit }
 code { background: var(--code); padding: .1em .3em; border-radius: .25em; font-size: .9em; overflow-wrap: anywhere }
-img { display: block; width: 100%; height: auto; margin: 1rem 0; background: #fff; border: 1px solid var(--line);
-  border-radius: .4rem }
+img { display: block; width: 100%; height: auto; margin: 1rem 0; border: 1px solid var(--line); border-radius: .4rem }
 .table { overflow-x: auto; margin: 1rem 0 }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
 caption { text-align: left; color: var(--soft); padding-bottom: .4rem }
@@ -114,11 +117,19 @@ def as_html(page: Page) -> str:
 def _section(number: int, section: Section) -> str:
     lines = [f'<section id="s{number}">', f"<h2>{_escaped(section.title)}</h2>"]
     lines += [f"<p>{_escaped(text)}</p>" for text in section.text]
-    for picture in section.pictures:
-        content = base64.b64encode(picture.png).decode()
-        lines.append(f'<img src="data:image/png;base64,{content}" alt="{html.escape(picture.alt)}">')
+    lines += map(_picture, section.pictures)
     lines += map(_table, section.tables)
     return "\n".join([*lines, "</section>"])
+
+
+def _picture(picture: Picture) -> str:
+    source = '<source media="(prefers-color-scheme: dark)" srcset="{}">' if picture.dark else ""
+    source = source.format(_address(picture.dark))
+    return f'<picture>{source}<img src="{_address(picture.png)}" alt="{html.escape(picture.alt)}"></picture>'
+
+
+def _address(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _table(table: Table) -> str:

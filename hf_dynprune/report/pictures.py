@@ -73,11 +73,12 @@ def _stretched(pixels: NDArray[Any], where: str) -> NDArray[np.uint8]:
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
 
-def draw_samples(dataset: Any, indices: Sequence[int], captions: Sequence[Sequence[str]]) -> Figure:
+def draw_samples(dataset: Any, indices: Sequence[int], captions: Sequence[Sequence[str]], title: str) -> Figure:
     """A grid of the data set's samples at these indices, in rows of four, each with its lines of caption below."""
     rows = -(-len(indices) // _ACROSS)
     lines = max(map(len, captions))
     figure = new_figure(0.1 + rows * (1.25 + 0.17 * lines))
+    figure.suptitle(title, fontsize=11)
     grid = figure.subplots(rows, _ACROSS, squeeze=False)
     for axes in grid.flat[len(indices) :]:
         axes.set_axis_off()

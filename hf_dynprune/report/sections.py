@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.charts import why_no_pictures
 from ..records.folder import RunFolder
 from ..records.savings import describe_account
 from .card_head import listed_names
@@ -21,11 +22,11 @@ from .charts import (
     draw_scores,
     draw_times_kept,
     draw_training,
+    drawn,
     is_finite,
-    png_of,
 )
 from .groups import groups_section
-from .page import Picture, Section, Table
+from .page import Section, Table
 from .statistics import SampleStatistics, class_name
 from .worth import worth_section
 
@@ -84,7 +85,7 @@ def _run(run: RunFolder, samples: SampleStatistics | None) -> Section:
         for key in ("parameters", "model", "seed", "versions")
         if about.get(key) not in (None, {})
     ]
-    return Section("The run", tables=[Table(["", ""], rows, text_columns=2)])
+    return Section("The run", [*filter(None, [why_no_pictures()])], tables=[Table(["", ""], rows, text_columns=2)])
 
 
 def _shown(value: Any) -> str:
@@ -152,7 +153,7 @@ def _kept(run: RunFolder) -> Section:
     else:
         shows += " The weights' effective sample size was not recorded."
     alt = "Line chart: kept share of the samples and effective sample size by epoch."
-    return Section(title, [how, shows], [Picture("kept", png_of(draw_kept(records)), alt)])
+    return Section(title, [how, shows], drawn("kept", alt, draw_kept, records))
 
 
 def _scores(run: RunFolder) -> Section:
@@ -176,7 +177,7 @@ def _scores(run: RunFolder) -> Section:
     else:
         shows += " No scored sample was pruned, or an older version did not record which."
     alt = "Bands of the scores' quantiles by epoch, with the largest pruned score as threshold."
-    return Section(title, [how, shows], [Picture("scores", png_of(draw_scores(records)), alt)])
+    return Section(title, [how, shows], drawn("scores", alt, draw_scores, records))
 
 
 def _training(run: RunFolder) -> Section:
@@ -206,7 +207,7 @@ def _training(run: RunFolder) -> Section:
     ]
     text = f"Here, from the first to the last that was logged: {', '.join(shows)}."
     alt = "Line charts over training forward passes: " + " and ".join(LOG_KEYS[key][0] for key in keys) + "."
-    return Section(title, [how, text], [Picture("training", png_of(draw_training(passes, rows, keys)), alt)])
+    return Section(title, [how, text], drawn("training", alt, draw_training, passes, rows, keys))
 
 
 def _passes(run: RunFolder, steps: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -236,8 +237,8 @@ def _histogram(samples: SampleStatistics) -> Section:
         for epoch, scores in samples.snapshots.items()
     ]
     alt = "Histograms of the scores recorded in an early, a middle and a late epoch."
-    picture = Picture("score_histogram", png_of(draw_score_histogram(samples.snapshots)), alt)
-    return Section(title, [how, f"Here the median was {_listed(shown)}."], [picture])
+    pictures = drawn("score_histogram", alt, draw_score_histogram, samples.snapshots)
+    return Section(title, [how, f"Here the median was {_listed(shown)}."], pictures)
 
 
 def _times_kept(samples: SampleStatistics) -> Section:
@@ -255,8 +256,7 @@ def _times_kept(samples: SampleStatistics) -> Section:
         f"{1 - always - never:.1%} sometimes and {never:.1%} never."
     )
     alt = f"Histogram of times kept in {epochs} epochs: {always:.1%} always, {never:.1%} never."
-    picture = Picture("times_kept", png_of(draw_times_kept(samples.times_chosen, epochs)), alt)
-    return Section(title, [how, shows], [picture])
+    return Section(title, [how, shows], drawn("times_kept", alt, draw_times_kept, samples.times_chosen, epochs))
 
 
 def _classes(samples: SampleStatistics) -> Section:
@@ -288,12 +288,9 @@ def _classes(samples: SampleStatistics) -> Section:
         f"{_quoted(names[high])} with {shares[high]:.1%}. Within one epoch, classes lay up to "
         f"{100 * spread.max():.1f} points apart."
     )
-    chart = draw_classes(shares, names)
-    pictures = [Picture("classes", png_of(chart), "Chart of the kept share of each class.")]
+    pictures = drawn("classes", "Chart of the kept share of each class.", draw_classes, shares, names)
     spread_alt = "Line chart by epoch: kept share of the least kept, the median and the most kept class."
-    pictures.append(
-        Picture("class_spread", png_of(draw_class_spread(samples.epochs, samples.kept_by_class)), spread_alt)
-    )
+    pictures += drawn("class_spread", spread_alt, draw_class_spread, samples.epochs, samples.kept_by_class)
     return Section(title, [how, shows], pictures, _extreme_classes(samples, names, shares))
 
 

@@ -10,8 +10,8 @@ from ..decisions.worth import GATE
 from ..records.folder import RunFolder
 from ..records.record import EpochRecord
 from ..records.worth import PROXY, evaluations_of, worth_of
-from .charts import draw_worth, png_of
-from .page import Picture, Section, Table
+from .charts import draw_worth, drawn
+from .page import Section, Table
 
 TITLE = "Whether choosing samples can pay"
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
@@ -39,8 +39,8 @@ def worth_section(run: RunFolder) -> Section:
         alt += " Epochs that pruned are shaded."
     if evaluations is not None:
         alt += f" Below it {evaluations.name}."
-    picture = Picture("worth", png_of(draw_worth(records, evaluations)), alt)
-    return Section(TITLE, [worth.text, how, _basis(records, worth.epochs)], [picture], tables)
+    pictures = drawn("worth", alt, draw_worth, records, evaluations)
+    return Section(TITLE, [worth.text, how, _basis(records, worth.epochs)], pictures, tables)
 
 
 def _basis(records: Sequence[EpochRecord], epochs: Sequence[int]) -> str:
@@ -76,7 +76,7 @@ def _merged(texts: Sequence[str]) -> str:
 def spans(epochs: Sequence[int]) -> str:
     """Epochs as people count them, from 1, with runs of them as spans.
 
-    Example:
+    Examples:
         >>> spans([0, 2, 3, 4])
         '1, 3-5'
     """

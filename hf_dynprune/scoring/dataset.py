@@ -10,7 +10,7 @@ normalisation with its running statistics. The cost goes into the score file, an
 run that prunes by it. A forward pass is one sample forwarded, whether a backward pass follows it or not, as in the
 history: GraNd costs one per sample and run beyond training, and EL2N too, though it does without the backward pass.
 
-Example:
+Examples:
     scores = score_dataset("el2n", build_model, dataset, TrainingArguments("out", num_train_epochs=20), epochs=2)
     policy = StaticPruning(scores.save("el2n.safetensors"), ratio=0.3)
 """

@@ -30,7 +30,7 @@ def forgetting_counts(correct: NDArray[Any]) -> NDArray[np.float32]:
 
     `correct` is bool `[P, N]`: whether each sample was right at each of its presentations.
 
-    Example:
+    Examples:
         >>> forgetting_counts(np.array([[0, 1, 0], [1, 0, 0], [0, 1, 0]], bool))
         array([1., 1., 3.], dtype=float32)
     """
@@ -42,7 +42,7 @@ def forgetting_counts(correct: NDArray[Any]) -> NDArray[np.float32]:
 def el2n_scores(logits: Tensor, labels: Tensor) -> Tensor:
     """`[B]`: L2 norm of softmax minus one-hot, in `[0, sqrt(2)]`, from logits `[B, C]` and class numbers `[B]`.
 
-    Example:
+    Examples:
         >>> el2n_scores(torch.zeros(1, 2), torch.tensor([0]))
         tensor([0.7071])
     """

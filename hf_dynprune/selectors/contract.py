@@ -114,7 +114,7 @@ def build_selector(name: str, parameters: Mapping[str, Any] | str | None = None)
     Raises:
         ValueError: unknown name or parameter, missing parameter, value out of range.
 
-    Example:
+    Examples:
         >>> build_selector("orderdp", '{"top_ratio": 0.5}')
         OrderDPSelector(pool_ratio=0.8, top_ratio=0.5)
     """

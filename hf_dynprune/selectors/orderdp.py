@@ -26,7 +26,7 @@ class OrderDPSelector(BatchSelector):
         pool_ratio: a, share of the candidates that enters the pool, in (0, 1]. 1 leaves nothing to chance.
         top_ratio: b, share of the pool that is trained, in (0, 1]. 1 is a uniform random choice.
 
-    Example:
+    Examples:
         >>> losses = np.array([0.1, 2.0, 0.3, 1.0], np.float32)
         >>> OrderDPSelector(pool_ratio=1.0, top_ratio=0.5).select(losses, {}, np.random.default_rng(0))[0]
         array([1, 3])

@@ -20,7 +20,7 @@ class RandomSelector(BatchSelector):
     Args:
         ratio: share of the candidates that is left out, in [0, 1).
 
-    Example:
+    Examples:
         >>> len(RandomSelector(0.5).select(np.zeros(8, np.float32), {}, np.random.default_rng(0))[0])
         4
     """

@@ -31,7 +31,7 @@ class SelectiveBackprop(BatchSelector):
             default is ours (a third is trained).
         history: R, at least 1; the authors' code has 1024.
 
-    Example:
+    Examples:
         >>> selector = SelectiveBackprop(beta=1.0)
         >>> losses = np.array([1, 2, 3, 4], np.float32)
         >>> selector.probability(losses, selector.observe(losses, selector.start()))

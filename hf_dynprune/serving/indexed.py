@@ -57,7 +57,7 @@ class Slots(Sequence[Slot]):
     def of(cls, slots: Sequence[Slot]) -> Slots:
         """The batch of at least one slot, all of one epoch.
 
-        Example:
+        Examples:
             >>> Slots.of([Slot(3, 1.0), Slot(5, 2.0)])[1]
             Slot(sample=5, weight=2.0, epoch=0)
         """

@@ -48,7 +48,7 @@ class MixingCollator:
     Raises:
         ValueError: a number is out of its range.
 
-    Example:
+    Examples:
         >>> items = [{"pixel_values": torch.full((1, 2, 2), float(i)), "labels": i} for i in range(3)]
         >>> list(MixingCollator()(items))
         ['labels', 'pixel_values']

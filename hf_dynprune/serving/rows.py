@@ -19,7 +19,7 @@ def number_of_rows(batch: Any) -> int:
     They are those of `labels`, else of the first tensor or array with a dimension, else of the first list. What lies in
     a nested mapping comes in its turn, and a name `labels` there counts too.
 
-    Example:
+    Examples:
         >>> number_of_rows({"text": ["a", "b"], "image": {"pixels": torch.zeros(2, 3, 8, 8), "scale": torch.ones(())}})
         2
     """
@@ -66,7 +66,7 @@ def take_rows(batch: Any, rows: Sequence[int], batch_size: int) -> Any:
         rows: positions in the batch, from 0.
         batch_size: B.
 
-    Example:
+    Examples:
         >>> take_rows({"ids": torch.tensor([1, 2, 10, 20]), "text": ["a", "b"], "scale": 3.0}, [1], batch_size=2)
         {'ids': tensor([ 2, 20]), 'text': ['b'], 'scale': 3.0}
     """

@@ -81,3 +81,8 @@ def share_a_tensor(one: Any, other: Any) -> bool:
     if not isinstance(one, Mapping) or not isinstance(other, Mapping):
         return False
     return any(isinstance(value, Tensor) and other.get(key) is value for key, value in one.items())
+
+
+def without_own_keys(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The batch as the user's collator made it, as a dictionary."""
+    return {key: value for key, value in inputs.items() if key not in (INDEX_KEY, WEIGHT_KEY)}

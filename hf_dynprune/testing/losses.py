@@ -45,7 +45,7 @@ def check_loss(
             sample. Samples of different difficulty and length show more than equal ones.
         tolerance: relative, of comparisons; by default 1e-4, and 1e-2 for a model whose weights are halves.
 
-    Example:
+    Examples:
         In a test of yours, `check_loss(focal_loss, model, next(iter(loader)))`.
     """
     name = getattr(loss, "__name__", type(loss).__name__)

@@ -45,7 +45,7 @@ def check_policy(policy: PruningPolicy, *, num_samples: int | None = None, seed:
         seed: of the scores it is tried on and of its draws.
         draws: plans by which frequencies are measured.
 
-    Example:
+    Examples:
         >>> from hf_dynprune import InfoBatch
         >>> check_policy(InfoBatch(ratio=0.7))
     """

@@ -31,7 +31,7 @@ def check_selector(
         draws: choices by which an unbiased selector's mean is measured.
         tolerance: by how much the measured share may differ from `share`, beside one candidate of a batch.
 
-    Example:
+    Examples:
         >>> from hf_dynprune import RandomSelector
         >>> check_selector(RandomSelector(ratio=0.75))
     """

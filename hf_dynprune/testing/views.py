@@ -19,7 +19,7 @@ TIES = "few different scores"
 def view_of(samples: Sequence[Visits], statistics: Iterable[Statistic] = ()) -> ScoreView:
     """Scores as a store holds them: `[0.5, None, (1.0, nan)]` is one sample visited once, one never, one twice.
 
-    Example:
+    Examples:
         >>> view_of([0.5, None, (1.0, math.nan)]).scored.tolist()
         [True, False, False]
     """

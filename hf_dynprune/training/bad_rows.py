@@ -13,11 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import get_total_norm
 
 from ..common.logs import logger
-from ..losses.step import LossStep, without_own_keys
+from ..losses.step import LossStep
 from ..serving.indexed import INDEX_KEY, WEIGHT_KEY
 from ..serving.mixing import PARTNER_KEY, SHARE_KEY, partners_among
 from ..serving.rows import entries_with_rows, take_rows
-from ..serving.served import Served
+from ..serving.served import Served, without_own_keys
 from .candidates import without_trace
 from .context import TrainerContext
 

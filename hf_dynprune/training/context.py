@@ -264,9 +264,10 @@ class TrainerContext(Checkpoints):
             return 1.0
         return float(max(self.state.max_steps, 1) / (self.attempted_steps - first_step))
 
-    def set_max_steps(self, steps: int) -> None:
-        """Correct the length of the run, in the state and in the progress bars."""
+    def set_length(self, steps: int, epochs: int | None) -> None:
+        """Correct the length of the run, in the state and in the progress bars; epochs of None stay as they are."""
         self.state.max_steps = steps
+        self.state.num_train_epochs = epochs or self.state.num_train_epochs
         set_progress_total(self.callbacks, steps)
 
     def folder(self, trial: Any) -> str:

@@ -207,7 +207,7 @@ class EpochPruning:
             run.clock.skipped = context.attempted_steps - context.state.global_step
             run.clock.begin_epoch(number, context.attempted_steps, updates, context.scheduler_steps)
         seed_persistent_workers(dataloader, number)
-        context.set_max_steps(run.clock.max_steps)
+        context.set_length(run.clock.max_steps, run.clock.num_epochs)
         dealt = step.dealt
         log_reason(context, run)
         context.times.begin(run.record)

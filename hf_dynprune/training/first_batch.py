@@ -13,8 +13,9 @@ from ..common.logs import logger
 from ..losses.checks import OtherLoss, StockFails, compare_with_stock, loss_tolerance
 from ..losses.interception import InterceptedLoss, NotTakenApart
 from ..losses.registry import find_trainer_loss
-from ..losses.step import LossStep, without_own_keys
+from ..losses.step import LossStep
 from ..serving.rows import number_of_rows
+from ..serving.served import without_own_keys
 from .candidates import without_trace
 from .combining import owner_of
 from .context import TrainerContext

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +47,6 @@ class HubPushes:
             self._write_report(folder)
 
     def _write_report(self, folder: str) -> None:
-        if find_spec("matplotlib") is None:
-            return
         from ..report.write import write_report
 
         try:

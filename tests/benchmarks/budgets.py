@@ -1,4 +1,4 @@
-"""What each way to fix a run's length comes to: the table of `docs/budgets.md`, printed as Markdown.
+"""What each way to fix a run's length comes to: the table of `docs/appendix/budgets_measured.md`, printed as Markdown.
 
 `python -m tests.benchmarks.budgets`: 200 samples, batches of 20, 10 epochs or 100 steps, in seconds on a CPU.
 """

@@ -29,7 +29,7 @@ from hf_dynprune.decisions.scores import ExponentialMean, ScoreView, Statistic
 def inclusion(size: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     """Probabilities `[N]` proportional to `size`, at most 1, that sum to `count`.
 
-    Example:
+    Examples:
         >>> inclusion(np.array([1.0, 1.0, 8.0]), 2).tolist()
         [0.5, 0.5, 1.0]
     """

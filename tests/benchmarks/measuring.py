@@ -24,7 +24,7 @@ Figure = tuple[float, float, float]
 def median_interval(values: Sequence[float], draws: int = 4000) -> Figure:
     """The median, and where it lies in 95 of 100 bootstrap samples of the values.
 
-    Example:
+    Examples:
         >>> median_interval([1.0, 1.0, 1.0])
         (1.0, 1.0, 1.0)
     """

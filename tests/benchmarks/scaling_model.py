@@ -1,7 +1,7 @@
 """Pruning with many processes, on paper: what an epoch's bookkeeping comes to, by samples N and processes R.
 
-The formulas are those of `docs/appendix/scaling.md`. Constants were measured with `tests.benchmarks.processes`; each is a
-flag, and `--json` reads those of another run of it. Bandwidths and the rate of training are assumptions.
+The formulas are those of `docs/appendix/scaling.md`. Constants were measured with `tests.benchmarks.processes`; each is
+a flag, and `--json` reads those of another run of it. Bandwidths and the rate of training are assumptions.
 
     python -m tests.benchmarks.scaling_model
 """

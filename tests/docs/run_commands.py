@@ -25,6 +25,8 @@ from .blocks import ROOT, Block, all_blocks
 ENVIRONMENTS = ("core", "quickstart", "examples", "wheel")
 NEEDS_CLONE = re.compile(r"\bmake\b|\bexamples/|\btests[./]|\bdocs/|-e \.|-e \"\.|constraints\.txt|git clone")
 NEEDS_EXTRA = re.compile(r"extra `?\W*(?P<extra>quickstart|examples|dev|docs)|hf_dynprune\[(?P<old>\w+)\]")
+MISSING = re.compile(r"ModuleNotFoundError: No module named '(\w+)'")
+BROUGHT_BY = {"peft": "examples", "trl": "examples", "sklearn": "quickstart"}
 SECONDS = 900
 
 
@@ -93,9 +95,13 @@ def judged(block: Block, code: int, output: str) -> str:
     if code == 0:
         return "passed"
     said = NEEDS_EXTRA.search(output)
-    if said is None:
+    missing = MISSING.search(output) if block.language == "python" else None
+    if said is not None:
+        extra = said["extra"] or said["old"]
+    elif missing is not None and re.search(rf"^(?:from|import) {missing[1]}\b", block.code, re.MULTILINE):
+        extra = BROUGHT_BY[missing[1]]  # the page's own import, to which the package can say nothing
+    else:
         return "FAILED"
-    extra = said["extra"] or said["old"]
     is_named = re.search(rf"`{extra}`|\.\[{extra}\]|\[{extra}\]", block.before + block.code) is not None
     return f"needs {extra}" if is_named else f"FAILED: needs {extra}, which the page does not name above it"
 

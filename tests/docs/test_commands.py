@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -50,6 +51,17 @@ def test_a_command_that_needs_an_extra_must_say_so_and_so_must_the_page():
     assert judged(without, 1, said).startswith("FAILED")
     assert judged(with_name, 1, "ModuleNotFoundError: No module named 'kornia'") == "FAILED"
     assert judged(without, 0, "") == "passed"
+
+
+def test_what_a_python_block_itself_imports_needs_the_extra_that_the_page_names():
+    [page] = [page for page in pages() if page.name == "peft_and_trl.md"]
+    blocks = [each for each in blocks_of(page) if each.language == "python"]
+    said = "ModuleNotFoundError: No module named 'peft'"
+    [imports, *_] = [each for each in blocks if "from peft" in each.code]
+    assert judged(imports, 1, said) == "needs examples"
+    assert judged(imports, 1, said.replace("peft", "kornia")) == "FAILED"
+    assert judged(blocks[0], 1, said) == "FAILED"
+    assert judged(replace(imports, before="nothing"), 1, said).startswith("FAILED: needs examples")
 
 
 @pytest.mark.slow

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
+from transformers import HfArgumentParser
 
-from hf_dynprune import get_policy, list_policies, register_policy
+from hf_dynprune import DynPruneTrainingArguments, get_policy, list_policies, register_policy
 from hf_dynprune.decisions import registry
 from hf_dynprune.docs_pages.methods import (
-    BEGIN,
-    END,
     NOT_STATED,
     Parameter,
     describe_method,
     methods_page,
     methods_table,
-    with_table,
     write_docs,
 )
+from hf_dynprune.records.score_file import StaticScores
 from tests.support.policies import FixedKeep
 
 ROOT = Path(__file__).parents[2]
@@ -36,28 +37,19 @@ def registered(monkeypatch):
     return lambda name, cls: register_policy(name)(cls)
 
 
-def test_the_page_and_the_table_in_the_readme_are_up_to_date():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_is_up_to_date():
     page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
     assert page == methods_page(), "docs/methods.md is out of date: run `make methods`"
-    assert readme == with_table(readme), "the README's table of methods is out of date: run `make methods`"
     assert "methods.md" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
 
 
 def test_writing_names_what_was_stale_and_is_done_once(tmp_path):
     (tmp_path / "docs").mkdir()
-    (tmp_path / "README.md").write_text(f"Before\n\n{BEGIN}\nold\n{END}\n\nAfter\n")
-    assert [file.name for file in write_docs(tmp_path)] == ["README.md", "methods.md", "flags.md"]
-    readme = (tmp_path / "README.md").read_text()
-    assert readme == f"Before\n\n{BEGIN}\n\n{methods_table('docs/methods.md')}\n{END}\n\nAfter\n"
+    assert [file.name for file in write_docs(tmp_path)] == ["methods.md", "flags.md"]
     assert (tmp_path / "docs" / "methods.md").read_text() == methods_page()
+    (tmp_path / "docs" / "methods.md").write_text("old")
+    assert [file.name for file in write_docs(tmp_path)] == ["methods.md"]
     assert write_docs(tmp_path) == []
-
-
-@pytest.mark.parametrize("text", ["", BEGIN, f"{END}\n{BEGIN}\n", f"{BEGIN}\n{END}\n{BEGIN}\n{END}\n"])
-def test_a_readme_without_the_markers_is_refused(text):
-    with pytest.raises(ValueError, match="must have one line '<!-- methods: written by .*' and below it one line"):
-        with_table(text)
 
 
 @pytest.mark.parametrize("name", list_policies())
@@ -75,17 +67,32 @@ class TestEachMethod:
         cards = re.findall(rf"^## {name}\n(.*?)(?=^## |\Z)", methods_page(), re.MULTILINE | re.DOTALL)
         facts = describe_method(name)
         (card,) = cards
-        for text in (facts.summary, facts.when, facts.cost, facts.holds):
-            assert f"| {text.removesuffix('.')} |" in card
-        assert f"| unbiased | {facts.unbiased}: " in card
+        for text in (facts.when, facts.flags, facts.cost, facts.holds):
+            assert f":** {text.removesuffix('.')}.\n" in card
+        assert f"{facts.summary.removesuffix('.')} (`{facts.class_name}`).\n" in card
+        assert f"- **Unbiased:** {facts.unbiased}: {facts.claim}.\n" in card
         for parameter in facts.parameters:
-            assert f"| `{parameter.name}` | {parameter.default} | {parameter.meaning[:20]}" in card
+            assert f"- `{parameter.name}` ({parameter.default}): {parameter.meaning[:20]}" in card
+
+    def test_has_a_row_in_the_table(self, name):
+        facts = describe_method(name)
+        assert f"| [`{name}`](#{name}) | {facts.summary.removesuffix('.')} | {facts.unbiased} |\n" in methods_table()
+
+    def test_its_flags_build_it(self, name, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        score = np.arange(5, dtype=np.float32)
+        StaticScores(score, score[None], {}).save("el2n.safetensors")
+        line = re.fullmatch("`(.*)`", describe_method(name).flags)[1]
+        (args,) = HfArgumentParser(DynPruneTrainingArguments).parse_args_into_dataclasses(
+            [*shlex.split(line), "--output_dir", "out"]
+        )
+        assert args.build_policy().name == name
 
     def test_no_word_of_its_docstring_is_lost(self, name):
         doc = inspect.cleandoc(sys.modules[get_policy(name).__module__].__doc__)
         facts = describe_method(name)
-        shown = f"{facts.rule} {facts.when} {facts.cost} {facts.source}".split()
-        labels = {"When", "to", "use:", "Cost:", "Source:", "Sources:", "```text", "```"}
+        shown = f"{facts.rule} {facts.when} {facts.flags} {facts.cost} {facts.source}".split()
+        labels = {"When", "to", "use:", "Flags:", "Cost:", "Source:", "Sources:", "```text", "```"}
         assert sorted(word for word in doc.partition("\n\n")[2].split() if word not in labels) == sorted(
             word for word in shown if word not in labels
         )
@@ -131,7 +138,7 @@ class Talkative(FixedKeep):
 def test_a_method_that_states_nothing_has_a_card_too(registered):
     registered("silent", Silent)
     facts = describe_method("silent")
-    assert (facts.summary, facts.cost, facts.when, facts.reference) == (NOT_STATED,) * 4
+    assert (facts.summary, facts.cost, facts.when, facts.flags, facts.reference) == (NOT_STATED,) * 5
     assert (facts.unbiased, facts.claim) == ("no", "")
     assert facts.parameters[-1] == Parameter("numbers", "`[]`", NOT_STATED)
     assert "\n## silent\n" in methods_page()
@@ -143,5 +150,11 @@ def test_a_class_may_state_what_its_module_does_not(registered):
     assert (facts.cost, facts.holds) == ("a look at the clock, no more.", "anew every 4 epochs")
     assert (facts.unbiased, facts.claim) == ("depends on its parameters", "where share is 0")
     assert facts.remarks == ""
-    row = "| The first \\| last samples | depends on its parameters: where share is 0 | a look at the clock, no more | "
-    assert row + "A: B, [arXiv 2111.12621](https://arxiv.org/abs/2111.12621) |" in methods_table("")
+    assert "| The first \\| last samples | depends on its parameters |\n" in methods_table()
+    for line in (
+        "The first | last samples (`Talkative`).",
+        "- **Unbiased:** depends on its parameters: where share is 0.",
+        "- **Extra cost:** a look at the clock, no more.",
+        "**Source.** A: B, [arXiv 2111.12621](https://arxiv.org/abs/2111.12621)",
+    ):
+        assert f"\n{line}\n" in methods_page()

@@ -16,7 +16,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "writing_a_loss.md").read_text(enco
 def example() -> str:
     """The first block of code of the section on a loss of one's own."""
     section = PAGE[PAGE.index("## A loss of your own") :]
-    found = re.search(r"^```py\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    found = re.search(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     assert found is not None
     return found[1]
 

@@ -1,7 +1,8 @@
-"""Every snippet of `docs/paper_index.md` is valid: the flags build a policy, the commands parse."""
+"""The pages on the papers are right: flags build a policy, commands parse, BibTeX says what the classes say."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -9,41 +10,52 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from transformers import HfArgumentParser
 
 import hf_dynprune
-from hf_dynprune import list_policies
+from hf_dynprune import DynPruneTrainingArguments, get_policy, get_selector, list_policies, list_selectors
 from hf_dynprune.cli import app
 from hf_dynprune.records.score_file import StaticScores
 
-PAGE = (Path(__file__).parents[2] / "docs" / "paper_index.md").read_text(encoding="utf-8")
-SNIPPETS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-COMMANDS = [
-    line for block in re.findall(r"^```bash\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL) for line in block.splitlines()
-]
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "paper_index.md").read_text(encoding="utf-8")
+HOW_TO = (DOCS / "reproduce_a_paper.md").read_text(encoding="utf-8")
+FLAGS = re.findall(r"`(--prune_method [^`]*)`", PAGE)
+RULES = re.findall(r"`(--prune_method [^`]*)`", HOW_TO)
+ENTRIES = re.findall(r"^```bibtex\n(.*?)^```", HOW_TO, re.MULTILINE | re.DOTALL)
+REFERENCES = {
+    *(get_policy(name).reference for name in list_policies()),
+    *(get_selector(name).reference for name in list_selectors()),
+}
+COMMANDS = re.findall(r"`(hf-dynprune [^`]*)`", PAGE)
 
 
-def built(snippet: str):
-    """The arguments that a snippet makes."""
-    names = {name: getattr(hf_dynprune, name) for name in hf_dynprune.__all__}
-    exec(snippet, names)
-    return names["args"]
+def built(flags: str):
+    """The arguments that a line of flags makes, as a script parses them."""
+    (args,) = HfArgumentParser(DynPruneTrainingArguments).parse_args_into_dataclasses(
+        [*shlex.split(flags), "--output_dir", "out"]
+    )
+    return args
 
 
 @pytest.fixture(autouse=True)
 def _score_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("forgetting", "el2n"):
+    for name in ("forgetting", "el2n", "grand", "scores"):
         score = np.arange(5, dtype=np.float32)
         StaticScores(score, score[None], {}).save(f"{name}.safetensors")
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS)
-def test_flags_build_a_policy_with_what_they_say(snippet):
-    args = built(snippet)
+@pytest.mark.parametrize("flags", FLAGS + RULES)
+def test_flags_build_a_policy_with_what_they_say(flags):
+    args = built(flags)
     policy = args.build_policy()
     assert policy.name == args.prune_method
     parameters = policy.parameters()
-    for key, value in (args.prune_kwargs or {}).items():
+    if "{" in flags:
+        assert args.prune_kwargs
+    kwargs = args.prune_kwargs or {}
+    for key, value in (json.loads(kwargs) if isinstance(kwargs, str) else kwargs).items():
         assert parameters[key] == (tuple(value) if isinstance(value, list) else value)
 
 
@@ -56,10 +68,27 @@ def test_commands_parse(command):
 
 
 def test_every_published_method_is_there():
-    named = {built(snippet).prune_method for snippet in SNIPPETS}
+    named = {built(flags).prune_method for flags in FLAGS}
     assert named == set(list_policies()) - {"none", "auto"}
-    assert len(SNIPPETS) == 15
+    assert len(FLAGS) == 20
+    assert {built(flags).prune_method for flags in RULES} == named - {"random"}
     assert len(COMMANDS) == 3
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.partition("{")[2].partition(",")[0])
+def test_a_bibtex_entry_says_what_a_class_says(entry):
+    fields = dict(re.findall(r"(\w+) = \{((?:[^{}]|\{[^{}]*\})*)\}", entry))
+    reference = next(text for text in REFERENCES if fields["eprint"] in text)
+    title = fields["title"].replace("{", "").replace("}", "")
+    assert title in reference
+    assert all(author in reference for author in fields["author"].split(" and ") if author != "others")
+    assert "booktitle" not in fields or f"{fields['booktitle']} {fields['year']}" in reference
+
+
+def test_every_paper_of_a_method_has_an_entry():
+    named = {number for text in REFERENCES for number in re.findall(r"arXiv (\d+\.\d+)", text)}
+    assert named == {number for entry in ENTRIES for number in re.findall(r"eprint = \{([\d.]+)\}", entry)}
+    assert len(ENTRIES) == len(named)
 
 
 def test_the_defaults_are_those_the_page_says():

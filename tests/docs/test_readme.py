@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments
-from tests.support.helpers import Images, arguments, assert_same_bits, vit, weights_of
+from hf_dynprune import DynPruneTrainer
+from tests.support.helpers import Images, assert_same_bits, vit, weights_of
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHARED = ["--report_to", "none", "--use_cpu", "true", "--disable_tqdm", "true", "--save_strategy", "no"]
 SHORT = ["--per_device_train_batch_size", "4", "--num_train_epochs", "3", "--learning_rate", "0.005", "--seed", "11"]
 
@@ -24,12 +25,20 @@ def blocks(language: str, start: str = "") -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
+REST = """
+(args,) = HfArgumentParser(TrainingArguments).parse_args_into_dataclasses()
+trainer = Trainer(model=model, args=args, train_dataset=ds)
+trainer.train()
+"""
+
+
 def scripts() -> tuple[str, str]:
-    """The stock script that the README's diff begins with, and ours."""
+    """A stock script with the import line that the README's diff takes out, and the same with the lines it puts in."""
     (diff,) = blocks("diff")
     lines = diff.splitlines()
-    assert {line[:1] for line in lines} <= {" ", "+", "-", ""}
-    stock, ours = ("\n".join(line[1:] for line in lines if line[:1] != sign) for sign in "+-")
+    assert {line[:1] for line in lines} == {"+", "-"}
+    parser = "from transformers import HfArgumentParser"
+    stock, ours = ("\n".join([parser, *(line[1:] for line in lines if line[:1] != sign), REST]) for sign in "+-")
     return stock, ours
 
 
@@ -75,16 +84,29 @@ def test_without_pruning_the_changed_script_equals_the_stock_one(tmp_path, monke
     assert_same_bits(weights_of(before), weights_of(after))
 
 
-def test_the_blocks_of_python_run(tmp_path, monkeypatch):
-    """One after another, with what they leave to the reader: a model, its builder, data, arguments."""
+def test_the_example_runs(tmp_path, monkeypatch):
+    """As pasted but for its number of epochs; `tests/docs/run_commands.py` runs it whole."""
     monkeypatch.chdir(tmp_path)
-    given = {"model": vit(), "build_model": vit, "ds": Images(22), "fn": lambda model, inputs, outputs: None}
-    names = given | {"args": DynPruneTrainingArguments(**arguments("out"))}
-    exec("from hf_dynprune import *", names)
-    names["score_dataset"] = partial(names["score_dataset"], runs=1)  # ten are right, and ten times as slow
-    found = blocks("python")
-    assert found
-    for block in found:
-        exec(compile(block, "README.md", "exec"), names)
-    assert names["scores"].score.shape == (22,)
-    assert names["policy"].ratio == 0.3
+    (example,) = blocks("python")
+    assert len([line for line in example.splitlines() if line]) <= 16
+    short = example.replace('"num_train_epochs": 10,', '"num_train_epochs": 3, "report_to": [], "use_cpu": True,')
+    assert short != example
+    names: dict[str, Any] = {}
+    exec(compile(short, "README.md", "exec"), names)
+    kept = [record.kept for record in names["trainer"].pruning_history]
+    assert kept[0] == 1400
+    assert 700 < kept[1] < 1400
+
+
+def test_it_is_read_in_two_minutes():
+    assert len(README.split()) <= 900
+
+
+def test_the_table_is_a_part_of_the_results():
+    """Each row is one of the appendix's, with fewer columns and the task in words."""
+    results = (ROOT / "docs" / "appendix" / "results" / "where_it_pays.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in README.splitlines() if "±" in line]
+    assert len(rows) >= 4
+    for task, *cells in rows:
+        found = [line for line in results.splitlines() if all(f" {cell} |" in line for cell in cells)]
+        assert len(found) == 1, task

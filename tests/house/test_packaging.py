@@ -183,6 +183,13 @@ class TestAddresses:
             for found in re.findall(r"https://github\.com/[\w.-]+/hf_dynprune\b", text_of(path)):
                 assert found == source, path
 
+    def test_nobody_is_told_to_install_what_no_index_has(self):
+        """Packages are named themselves, or the extra of a clone: `pip install -e ".[examples]"`."""
+        code = [path for folder in ("hf_dynprune", "examples") for path in sorted((ROOT / folder).rglob("*.py"))]
+        assert code
+        told = re.compile(r"pip install [^\n`]*\bhf_dynprune\b")
+        assert [path.name for path in [*TEXTS, *code] if told.search(text_of(path))] == []
+
     def test_the_readme_on_pypi_has_no_relative_link(self):
         page = (
             "[a](docs/a.md#b) ![p](docs/p.png) [l](LICENSE) [w](https://w.org) [h](#here) [m](mailto:a@b.c)\n"

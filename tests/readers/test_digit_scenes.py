@@ -88,5 +88,5 @@ def test_scenes_of_other_sizes(size):
 
 def test_scikit_learn_is_asked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ImportError, match=r'The digit scenes need scikit-learn: pip install "hf_dynprune\[examples\]"'):
+    with pytest.raises(ImportError, match=r"The digit scenes need scikit-learn: pip install scikit-learn$"):
         load_digit_scenes()

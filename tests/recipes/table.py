@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.recipes.recipe import RECIPES, Recipe
 
 BEGIN, END = "<!-- recipes: written by `python -m tests.recipes` -->", "<!-- end of recipes -->"
-PAGE = Path(__file__).parents[2] / "docs" / "other_trainers.md"
+PAGE = Path(__file__).parents[2] / "docs" / "appendix" / "trainers_measured.md"
 THEMES = {
     "compute_loss": "A loss of the user's own",
     "mixing_losses": "A loss that mixes samples, or is random",

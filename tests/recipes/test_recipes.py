@@ -1,4 +1,4 @@
-"""Trainings as people publish them come out as `docs/other_trainers.md` says, with the stock Trainer and with ours."""
+"""Trainings as people publish them come out as the appendix of the docs says, with the stock Trainer and with ours."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_recipe_comes_out_as_the_docs_say(recipe, tmp_path):
 
 def test_the_table_in_the_docs_is_up_to_date():
     page = PAGE.read_text(encoding="utf-8")
-    assert page == with_table(page, table()), "docs/other_trainers.md is out of date: run `python -m tests.recipes`"
+    assert page == with_table(page, table()), f"{PAGE.name} is out of date: run `python -m tests.recipes`"
 
 
 def test_there_are_many_recipes_and_each_is_told_apart():

@@ -31,7 +31,7 @@ from tests.support.helpers import Images, pruning_trainer, vit
 class Checked(HTMLParser):
     """Tags that are opened and closed, pictures, and every address in the file."""
 
-    EMPTY = ("meta", "img", "!doctype")
+    EMPTY = ("meta", "img", "source", "!doctype")
 
     def __init__(self, text: str) -> None:
         super().__init__()

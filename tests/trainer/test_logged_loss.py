@@ -23,6 +23,7 @@ from hf_dynprune import (
     StaticPruning,
     list_policies,
 )
+from hf_dynprune.losses.checks import scores_are_losses
 from hf_dynprune.losses.step import LossStep
 from hf_dynprune.selectors.random import RandomSelector
 from hf_dynprune.selectors.selective_backprop import SelectiveBackprop
@@ -40,7 +41,11 @@ DRAWN = {
 }
 FROM_LAST_LOSSES = {
     "none": {"prune_method": "none"},
-    "auto": {"prune_method": "auto", "prune_target_saving": 0.4, "num_train_epochs": 10},  # it finds no reason to draw samples here
+    "auto": {
+        "prune_method": "auto",
+        "prune_target_saving": 0.4,
+        "num_train_epochs": 10,
+    },
     "infobatch, paper's weights": {"policy": InfoBatch(delta=1.0, exact_weights=False)},
     "orderdp": {"policy": OrderDP(0.75, 0.5)},
     "orderdp, weighted": {"policy": OrderDP(0.75, 0.5, weighting="ipw")},
@@ -164,3 +169,11 @@ def test_gradients_do_not_know_of_it(tmp_path, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(trainer.model.parameters(), other.model.parameters(), strict=True))
     assert minimised[0] == logged[0]
     assert minimised[2] > 1.05 * logged[2]
+
+
+def test_rows_that_say_nothing_of_scores():
+    """A ghost, whose count is 0, a row without a label and a NaN do not show that scores are something else."""
+    terms = LossTerms(total=torch.tensor([4.0, 9.0, float("nan")]), score=torch.tensor([2.0, 9.0, 1.0]))
+    assert scores_are_losses(terms, torch.tensor([2, 0, 1])) is True
+    assert scores_are_losses(terms, torch.tensor([1, 0, 1])) is False
+    assert scores_are_losses(terms, torch.tensor([0, 0, 1])) is None

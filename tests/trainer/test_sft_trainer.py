@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import TrainingArguments
 
 from hf_dynprune import (
@@ -51,7 +53,25 @@ def lora(**config):
     return LoraConfig(r=4, target_modules=["q_proj", "v_proj"], lora_dropout=0.1, task_type="CAUSAL_LM", **config)
 
 
-def build(out, dataset=None, model=None, callbacks=(), stock=False, peft_config=None, **flags):
+def chats(size):
+    """A column `messages`: a question and its answer."""
+    pairs = zip(sentences(size, 0), sentences(size, 1), strict=True)
+    roles = ("user", "assistant")
+    turns = [[{"role": role, "content": text} for role, text in zip(roles, pair, strict=True)] for pair in pairs]
+    return Dataset.from_dict({"messages": turns})
+
+
+def chat_tokenizer():
+    """The tiny tokenizer, with a template that marks what the assistant says."""
+    found = tokenizer()
+    found.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] + ' <eos> ' }}"
+        "{% endgeneration %}{% else %}{{ m['content'] + ' ' }}{% endif %}{% endfor %}"
+    )
+    return found
+
+
+def build(out, dataset=None, model=None, callbacks=(), stock=False, peft_config=None, tokens=None, **flags):
     """An SFTTrainer with LoRA; of TRL itself where `stock`."""
     names = ("policy", "per_sample_loss", "selector", "eval_dataset", "compute_metrics")
     parts = {key: flags.pop(key) for key in list(flags) if key in names}
@@ -63,7 +83,7 @@ def build(out, dataset=None, model=None, callbacks=(), stock=False, peft_config=
         model=llama() if model is None else model,
         args=(SFTConfig if stock else Arguments)(**flags),
         train_dataset=texts(SIZE) if dataset is None else dataset,
-        processing_class=tokenizer(),
+        processing_class=tokens or tokenizer(),
         peft_config=peft_config or lora(),
         callbacks=list(callbacks),
         **parts,
@@ -88,6 +108,7 @@ SETTINGS = {
     },
     "completions only": {"dataset": questions(SIZE), "max_length": 12},
     "prompts and completions": {"dataset": questions(SIZE), "completion_only_loss": False},
+    "assistants only": {"dataset": chats(SIZE), "tokens": chat_tokenizer(), "assistant_only_loss": True},
     "Dynamic Fine-Tuning": {"loss_type": "dft"},
     "logged every third step": {"logging_steps": 3},
 }
@@ -272,17 +293,23 @@ def test_a_loss_of_the_users_own_replaces_that_of_sft(tmp_path):
     assert [record.kept for record in trainer.pruning_history] == [SIZE // 2] * 2
 
 
-def test_the_example_of_the_docs_runs(tmp_path, monkeypatch):
-    page = (Path(__file__).parents[2] / "docs" / "other_trainers.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"run by tests/trainer/test_sft_trainer.py -->\n+```python\n(.*?)```", page, re.DOTALL)
+def test_the_example_of_the_docs_runs_and_resumes(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "peft_and_trl.md").read_text(encoding="utf-8")
+    given, training, *_ = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
     script = ModuleType("script_of_the_docs")
     monkeypatch.setitem(sys.modules, script.__name__, script)  # checkpoints name the arguments' class and its module
-    vars(script).update(model=llama(), dataset=texts(SIZE), tokenizer=tokenizer())
-    exec(code, vars(script))
-    history = PruningHistory.load(tmp_path / "out")
-    assert [record.num_samples for record in history] == [SIZE] * 3
-    assert history[1].kept < SIZE
+    exec(given, vars(script))
+    exec(training, vars(script))
+    history = PruningHistory.load(tmp_path / "sft")
+    assert [record.num_samples for record in history] == [48] * 4
+    assert history[1].kept < 48
+    weights = weights_of(script.trainer)
+    for number in range(script.trainer.state.global_step, 6, -1):  # as if it had been killed in the second epoch
+        shutil.rmtree(tmp_path / "sft" / f"checkpoint-{number}", ignore_errors=True)
+    exec(training, vars(script))
+    assert_same_bits(weights, weights_of(script.trainer))
+    assert [record.kept for record in PruningHistory.load(tmp_path / "sft")] == [record.kept for record in history]
 
 
 REFUSED = {

@@ -24,6 +24,7 @@ from hf_dynprune.records.about import AboutRun
 from hf_dynprune.records.run_scores import RunScores
 from hf_dynprune.records.sample_log import SampleLog
 from hf_dynprune.training.hub import HubPushes
+from tests.benchmarks.report_scale import make_run
 from tests.training.hub_server import HubServer
 
 ROOT = Path(__file__).parents[2]
@@ -344,3 +345,12 @@ class TestFailingHub:
 
     def test_a_hub_that_cannot_make_the_repository_is_told_when_the_trainer_is_built(self, launch):
         assert launch.found("no_repository")["refused"] == "HfHubHTTPError"
+
+
+def test_without_matplotlib_the_last_push_has_the_report_without_pictures(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    make_run(tmp_path, 100, 3, classes=2)
+    scores = SimpleNamespace(save=lambda folder: None)
+    training = SimpleNamespace(scores_for_hub=lambda is_last: scores)
+    HubPushes(SimpleNamespace(is_first=True, run_folder=str(tmp_path), training=training)).prepare(is_last=True)
+    assert sorted(file.name for file in (tmp_path / "report").iterdir()) == ["report.html", "report.md"]
