@@ -22,8 +22,8 @@ Methods against full data and against a control, full data over as many forward 
         --prune_target_saving 0.4 --control_epochs 12 --seeds 0,1,2
 
 Each run has a folder of its own in the output folder. Finished ones are not repeated, an interrupted one goes on from
-its newest checkpoint (`--save_strategy epoch`). Needs `pip install "hf_dynprune[examples]"`
-and transformers 5.15 or newer.
+its newest checkpoint (`--save_strategy epoch`). Needs transformers 5.15
+or newer and the extra `examples`: `pip install -e ".[examples]"` in the repository's folder.
 """
 
 from __future__ import annotations

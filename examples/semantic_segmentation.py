@@ -16,8 +16,8 @@ Parquet files or a hub data set with a column of images and one of masks, or own
     python examples/semantic_segmentation.py --data DIR --classes road,car,sky --ignored 3 --crop_size 120 160
 
 Each run has a folder of its own in the output folder. Finished ones are not repeated, an interrupted one goes on from
-its newest checkpoint (`--save_strategy epoch`). Needs `pip install "hf_dynprune[examples]"`
-and transformers 5.15 or newer.
+its newest checkpoint (`--save_strategy epoch`). Needs transformers 5.15
+or newer and the extra `examples`: `pip install -e ".[examples]"` in the repository's folder.
 """
 
 from __future__ import annotations
