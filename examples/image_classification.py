@@ -41,8 +41,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from kornia.augmentation import RandomCrop, RandomErasing, RandomHorizontalFlip, RandomResizedCrop
-from kornia.augmentation.auto import RandAugment
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -73,6 +71,12 @@ from hf_dynprune.readers.images import ImageData, load_digit_images, load_image_
 from hf_dynprune.readers.unreadable import without_bad
 from hf_dynprune.training.data_note import DataNote
 from hf_dynprune.training.large_batch import OPTIMIZERS, large_batch_optimizer
+
+try:
+    from kornia.augmentation import RandomCrop, RandomErasing, RandomHorizontalFlip, RandomResizedCrop
+    from kornia.augmentation.auto import RandAugment
+except ImportError as error:
+    raise ImportError('This example needs kornia: pip install -e ".[examples]" in the repository\'s folder.') from error
 
 # ---- Settings ----
 

@@ -31,7 +31,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from kornia.augmentation import AugmentationSequential, ColorJiggle, Normalize, RandomHorizontalFlip, RandomResizedCrop
 from transformers import (
     AutoImageProcessor,
     AutoModelForSemanticSegmentation,
@@ -59,6 +58,17 @@ from hf_dynprune.quickstart.progress import show_progress
 from hf_dynprune.readers.data_sources import described
 from hf_dynprune.readers.segmentation import SegmentationData, load_digit_scenes, load_segmentation_data
 from hf_dynprune.training.data_note import DataNote
+
+try:
+    from kornia.augmentation import (
+        AugmentationSequential,
+        ColorJiggle,
+        Normalize,
+        RandomHorizontalFlip,
+        RandomResizedCrop,
+    )
+except ImportError as error:
+    raise ImportError('This example needs kornia: pip install -e ".[examples]" in the repository\'s folder.') from error
 
 # ---- Settings ----
 

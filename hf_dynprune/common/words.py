@@ -11,7 +11,7 @@ _HISSING = ("s", "x", "tch", "sh")
 def counted(number: float, noun: str) -> str:
     """A number and its noun, which is singular for 1 alone. Words before the last one stay: "forward passes".
 
-    Example:
+    Examples:
         >>> counted(1, "epoch"), counted(1437, "sample"), counted(0, "forward pass"), counted(0.5, "epoch")
         ('1 epoch', '1,437 samples', '0 forward passes', '0.5 epochs')
     """
@@ -22,7 +22,7 @@ def counted(number: float, noun: str) -> str:
 def agree(number: float, one: str, many: str) -> str:
     """The word that goes with a number: `one` with 1, else `many`.
 
-    Example:
+    Examples:
         >>> agree(1, "is", "are"), agree(2, "is", "are")
         ('is', 'are')
     """
@@ -32,7 +32,7 @@ def agree(number: float, one: str, many: str) -> str:
 def listed(words: Sequence[str]) -> str:
     """Words in a sentence.
 
-    Example:
+    Examples:
         >>> listed(["1"]), listed(["1", "2"]), listed(["1", "2", "3"])
         ('1', '1 and 2', '1, 2 and 3')
     """
@@ -42,7 +42,7 @@ def listed(words: Sequence[str]) -> str:
 def fixed(value: float, form: str = ".1f") -> str:
     """A number with fixed decimals; one that rounds to zero has no sign.
 
-    Example:
+    Examples:
         >>> fixed(-0.04), fixed(-0.06), fixed(0.04, "+.1f"), fixed(-0.04, "+.1f")
         ('0.0', '-0.1', '0.0', '0.0')
     """
@@ -53,7 +53,7 @@ def fixed(value: float, form: str = ".1f") -> str:
 def times(ratio: float) -> str:
     """A ratio with two digits that count, and none behind the point from 10 on.
 
-    Example:
+    Examples:
         >>> times(0.953), times(1.26), times(11.76), times(-123.4)
         ('0.95', '1.3', '12', '-123')
     """
