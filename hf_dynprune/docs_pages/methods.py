@@ -92,7 +92,8 @@ class MethodDescription:
     @property
     def unbiased_claim(self) -> str:
         """Whether the method is unbiased, and what that depends on, in one phrase."""
-        return f"{self.unbiased}: {self.claim}" if self.claim else self.unbiased
+        joint = ";" if ":" in self.claim else ":"
+        return f"{self.unbiased}{joint} {self.claim}" if self.claim else self.unbiased
 
 
 def describe_method(name: str) -> MethodDescription:
