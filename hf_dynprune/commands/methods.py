@@ -17,8 +17,8 @@ from .common import one_line_errors
 START_WITH = """\
 What to start with:
   - Train shorter first: set `num_train_epochs` lower. It is often as good as pruning.
-  - To prune: `--prune_method auto --prune_target_saving 0.5`. It saves this share of the steps, and leaves samples out \
-only while the run shows that this pays.
+  - To prune: `--prune_method auto --prune_target_saving 0.5`. It saves this share of the steps, and leaves \
+samples out only while the run shows that this pays.
   - To measure what a method does on your own task: `hf-dynprune compare`.
 More on one method: `hf-dynprune methods NAME`."""
 
