@@ -145,8 +145,8 @@ class Worth:
 
     @property
     def text(self) -> str:
-        """Verdict, figures and advice."""
-        return f"{self.headline}{': ' + self.figures if self.figures else ''}. {self.advice}"
+        """Verdict, advice and figures."""
+        return self.line + (f" Why: {self.figures}." if self.figures else "")
 
     @property
     def line(self) -> str:
