@@ -40,14 +40,14 @@ def listed(words: Sequence[str]) -> str:
 
 
 def fixed(value: float, form: str = ".1f") -> str:
-    """A number with fixed decimals; one that rounds to zero has no sign.
+    """A number with fixed decimals; one that rounds to zero is never negative.
 
     Examples:
         >>> fixed(-0.04), fixed(-0.06), fixed(0.04, "+.1f"), fixed(-0.04, "+.1f")
-        ('0.0', '-0.1', '0.0', '0.0')
+        ('0.0', '-0.1', '+0.0', '+0.0')
     """
     text = f"{value:{form}}"
-    return text.lstrip("+-") if not text.strip("+-0.,") else text
+    return text if text.strip("-0.,") else f"{0.0:{form}}"
 
 
 def times(ratio: float) -> str:
