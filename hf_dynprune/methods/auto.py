@@ -6,7 +6,7 @@ Trainer's shorter run, to the bit, until three conditions hold at an epoch's sta
     e_i = 1 - exp(-L_i)       cross-entropy; the root of L_i for squared error; L_i: the sample's last loss
     R   < gate                staleness: the scores from before the last epoch predicted it
     PR  < SPREAD = 0.8        concentration: the errors lie on part of the data
-    held-out figure           its best is at most PATIENCE = 2 evaluations old
+    held-out figure           there is one; since pruning began, no PATIENCE = 2 in a row without a new best
 
     K   = max(least, PR) N                                                    samples of the epoch
     p_i = min(1, c (floor + (1 - floor) e_i / mean(e))),   sum_i p_i = K      inclusion probability
