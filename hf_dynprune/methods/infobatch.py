@@ -50,8 +50,8 @@ class InfoBatch(PruningPolicy):
     Args:
         ratio: r, share pruned of the samples below the mean, in `[0, 1)`. 0.5 is about a third of all data.
         delta: share of the run that prunes, in `[0, 1]`; the rest sees the full data. 1 never anneals.
-        percentiles: cuts of the quantile rule, ascending in (0, 100); replaces the mean rule. The authors' ImageNet and
-            segmentation code has `[20, 85]` and keep ratios `[0.25, 0.5]`: 47.5 % of an epoch is pruned.
+        percentiles: cuts of the quantile rule, ascending in (0, 100); replaces the mean rule. Published: `[20, 85]`
+            with keep ratios `[0.25, 0.5]`.
         keep_ratios: share kept below each percentile, in (0, 1]; above the last one everything is kept.
         draw: "count" keeps a fixed count without replacement; "bernoulli" flips a coin of 1 - r per sample.
         exact_weights: weight by the exact inverse inclusion probability; False: the paper's 1 / (1 - r), which
