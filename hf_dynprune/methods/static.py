@@ -3,8 +3,7 @@
 EL2N, GraNd and forgetting counts keep the highest scores.
 When to use: as the baseline of dynamic methods, or where one chosen subset serves many runs.
 Flags: `--prune_method static --prune_ratio 0.3 --prune_kwargs '{"scores": "el2n.safetensors"}'`
-Cost: O(N) per selection, and a training that makes the scores. The latter is charged to the run
-(`scoring_forward_passes`, `scoring_seconds` of the history).
+Cost: O(N) per selection, and the training that makes the scores, which is charged to the run.
 
     kept = the k samples with the largest (or smallest) score,  k = max(1, floor((1 - ratio) N))
     p_i = 1 beyond the cut, (k - a) / t for the t samples tied at it with a beyond, else 0
