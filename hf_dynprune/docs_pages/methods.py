@@ -29,12 +29,12 @@ LABELS = {"when to use": "when", "flags": "flags", "cost": "cost", "source": "so
 INTRODUCTION = """# Methods
 
 Every pruning method: its rule, parameters, cost and source, from its class (`make methods` writes this page).
-`prune_method` takes the name and `prune_kwargs` the parameters. [Which one to choose](choosing.md) is another page.
+`prune_method` takes the name and `prune_kwargs` the parameters ([which one to choose](choosing.md)).
 
 A kept sample's loss is multiplied by its weight w; p is the probability that the sample is kept. A method is
 **unbiased** where w p = 1 and p > 0 for every sample. The weighted sum of an epoch's losses is then, on average over
-the draws, that of the full data, and so is the sum of the gradients while the model stands still. Optimizers that
-rescale steps change this ([Loss](how_it_works.md#loss)). "Yes" and "no" are for the default parameters.
+the draws, that of the full data. So is the sum of the gradients while the model stands still. Optimizers that rescale
+steps change this ([Loss](how_it_works.md#loss)). "Yes" and "no" are for the default parameters.
 
 A sample is **scored** once it has a finite loss. Methods that read scores keep all others, so their
 first epoch is full.
