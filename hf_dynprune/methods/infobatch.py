@@ -14,8 +14,8 @@ Cost: O(N) per epoch; no extra forward pass.
 H_i is the training loss at the sample's last visit. Epochs e < floor(delta E) prune.
 
 Source: Qin et al., "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", ICLR 2024, arXiv
-2303.04947, Sec. 2.3-2.4; rules checked against the authors' package. Four points differ. Weights are the exact
-inverse of the realised count (`exact_weights=False`: its 1/(1-r)). Samples without a finite loss are kept outside the
+2303.04947, Sec. 2.3-2.4; rules checked against the authors' package. Four points differ. Weights are the exact inverse
+of the realised count (`exact_weights=False`: its 1/(1-r)). Samples without a finite loss are kept outside the
 threshold, instead of starting at a constant. Ties at a percentile are broken by lot. Annealing also works where delta E
 is no integer.
 """

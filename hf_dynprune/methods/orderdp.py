@@ -20,10 +20,10 @@ average gamma, so that
 Where q < s the sum stays biased: the last s - q ranks have gamma 0, and others may be capped. With q = s each weight is
 n / s, up to the cap.
 
-Source: Jin et al., "OrderDP", ICLR 2026, arXiv 2606.08574. Selection is per epoch and on stored losses, as in
-the authors' code (per iteration in the paper's figure). Two points differ from it. Samples without a finite loss are
-kept, on top of the q, instead of starting at a constant. s and q are rounded to the nearest number; `published=True`
-rounds down, as they do: s = floor(a n), q = floor(b s).
+Source: Jin et al., "OrderDP", ICLR 2026, arXiv 2606.08574. Selection is per epoch and on stored losses, as in the
+authors' code (per iteration in the paper's figure). Two points differ from it. Samples without a finite loss are kept,
+on top of the q, instead of starting at a constant. s and q are rounded to the nearest number; `published=True` rounds
+down, as they do: s = floor(a n), q = floor(b s).
 """
 
 from __future__ import annotations

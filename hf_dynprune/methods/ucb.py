@@ -12,10 +12,10 @@ Cost: O(N) per selection, two numbers per sample; no extra forward pass.
 
 Source: Raju, Daruwalla, Lipasti, "Accelerating Deep Learning with Dynamic Data Pruning", arXiv 2111.12621 (2021). The
 paper's constants and an official code were not found. The defaults are those of the port in the InfoBatch authors'
-ImageNet code. Four points differ. Samples without a finite
-loss are kept, on top of the k, instead of ranking at 0. Ties at the cut are broken by lot, not by position. The first
-variance is 0, not alpha l^2. The number kept is rounded down, not the number pruned. `published=True` takes the last two
-from the port: v_i = alpha l_i^2 at the first visit, k = n - floor(ratio n).
+ImageNet code. Four points differ. Samples without a finite loss are kept, on top of the k, instead of ranking at 0.
+Ties at the cut are broken by lot, not by position. The first variance is 0, not alpha l^2. The number kept is rounded
+down, not the number pruned. `published=True` takes the last two from the port: v_i = alpha l_i^2 at the first visit, k
+= n - floor(ratio n).
 """
 
 from __future__ import annotations
