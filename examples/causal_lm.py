@@ -11,7 +11,7 @@ A pretrained model, and a folder of text files (train*.txt, validation*.txt) or 
 
 A sample is one block, its score the mean loss of its tokens. All flags of the Trainer and of pruning are taken; an
 interrupted run goes on from its newest checkpoint (`--save_strategy epoch`). Needs
-`pip install "hf_dynprune[quickstart]"`.
+the extra `quickstart`: `pip install -e ".[quickstart]"` in the repository's folder.
 """
 
 from __future__ import annotations

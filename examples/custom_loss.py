@@ -7,7 +7,8 @@
 2. A `PerSampleLoss`, registered for models that the package has no loss for: here one that reads the digit and also
    restores its image. It is found without being passed, and the first batch is compared with the model's own loss.
 
-Each is trained on full data and with InfoBatch. Needs `pip install "hf_dynprune[quickstart]"`.
+Each is trained on full data and with InfoBatch. Needs the extra `quickstart`:
+`pip install -e ".[quickstart]"` in the repository's folder.
 """
 
 from __future__ import annotations

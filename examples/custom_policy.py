@@ -15,7 +15,7 @@ uniform sampling: no weight exceeds m / (k floor). The expectation does not depe
 variance does. Katharopoulos, Fleuret, "Not All Samples Are Created Equal: Deep Learning with Importance Sampling", ICML
 2018, choose them by a bound of the gradient norm inside large batches; the loss, which costs nothing here, stands in.
 
-Needs `pip install "hf_dynprune[quickstart]"`.
+Needs the extra `quickstart`: `pip install -e ".[quickstart]"` in the repository's folder.
 """
 
 from __future__ import annotations

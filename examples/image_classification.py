@@ -22,8 +22,8 @@ Methods against full data and against a control, full data over as many forward 
         --prune_target_saving 0.4 --control_epochs 12 --seeds 0,1,2
 
 Each run has a folder of its own in the output folder. Finished ones are not repeated, an interrupted one goes on from
-its newest checkpoint (`--save_strategy epoch`). Needs `pip install "hf_dynprune[examples]"`
-and transformers 5.15 or newer.
+its newest checkpoint (`--save_strategy epoch`). Needs transformers 5.15
+or newer and the extra `examples`: `pip install -e ".[examples]"` in the repository's folder.
 """
 
 from __future__ import annotations
@@ -41,8 +41,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from kornia.augmentation import RandomCrop, RandomErasing, RandomHorizontalFlip, RandomResizedCrop
-from kornia.augmentation.auto import RandAugment
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -73,6 +71,12 @@ from hf_dynprune.readers.images import ImageData, load_digit_images, load_image_
 from hf_dynprune.readers.unreadable import without_bad
 from hf_dynprune.training.data_note import DataNote
 from hf_dynprune.training.large_batch import OPTIMIZERS, large_batch_optimizer
+
+try:
+    from kornia.augmentation import RandomCrop, RandomErasing, RandomHorizontalFlip, RandomResizedCrop
+    from kornia.augmentation.auto import RandAugment
+except ImportError as error:
+    raise ImportError('This example needs kornia: pip install -e ".[examples]" in the repository\'s folder.') from error
 
 # ---- Settings ----
 

@@ -16,8 +16,8 @@ Parquet files or a hub data set with a column of images and one of masks, or own
     python examples/semantic_segmentation.py --data DIR --classes road,car,sky --ignored 3 --crop_size 120 160
 
 Each run has a folder of its own in the output folder. Finished ones are not repeated, an interrupted one goes on from
-its newest checkpoint (`--save_strategy epoch`). Needs `pip install "hf_dynprune[examples]"`
-and transformers 5.15 or newer.
+its newest checkpoint (`--save_strategy epoch`). Needs transformers 5.15
+or newer and the extra `examples`: `pip install -e ".[examples]"` in the repository's folder.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from kornia.augmentation import AugmentationSequential, ColorJiggle, Normalize, RandomHorizontalFlip, RandomResizedCrop
 from transformers import (
     AutoImageProcessor,
     AutoModelForSemanticSegmentation,
@@ -59,6 +58,17 @@ from hf_dynprune.quickstart.progress import show_progress
 from hf_dynprune.readers.data_sources import described
 from hf_dynprune.readers.segmentation import SegmentationData, load_digit_scenes, load_segmentation_data
 from hf_dynprune.training.data_note import DataNote
+
+try:
+    from kornia.augmentation import (
+        AugmentationSequential,
+        ColorJiggle,
+        Normalize,
+        RandomHorizontalFlip,
+        RandomResizedCrop,
+    )
+except ImportError as error:
+    raise ImportError('This example needs kornia: pip install -e ".[examples]" in the repository\'s folder.') from error
 
 # ---- Settings ----
 

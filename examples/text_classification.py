@@ -12,7 +12,7 @@ A pretrained model, and a data set of the hub or a folder of csv or parquet file
 
 All flags of the Trainer and of pruning are taken: `--train_sampling_strategy group_by_length` pads less, and with
 `--save_strategy epoch` an interrupted run goes on from its newest checkpoint. Needs
-`pip install "hf_dynprune[quickstart]"`.
+the extra `quickstart`: `pip install -e ".[quickstart]"` in the repository's folder.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ Each finished run is a line of `docs/appendix/results/<task>.jsonl` and is not r
 later or at once in a second process, and the rest is done: processes share the work. What the arms are is said in
 `hf_dynprune/compare/tasks.py`, the tasks in `examples/where_it_pays_tasks/`. One thread each, on the CPU.
 
-Needs `pip install "hf_dynprune[examples]"` and, by task, folders in `--data`: `cifar10`, `camvid_240x180`, `banking77`.
+Needs the extra `examples`: `pip install -e ".[examples]"` in the repository's folder. By task, folders in `--data`:
+`cifar10`, `camvid_240x180`, `banking77`.
 """
 
 from __future__ import annotations

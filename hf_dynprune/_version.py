@@ -1,3 +1,3 @@
 """The version, in one place, so that no module imports the package's face for it."""
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from ._version import __version__
 from .commands.compare import compare
 from .commands.doctor import doctor
 from .commands.methods import methods
@@ -21,3 +24,19 @@ app = typer.Typer(
 )
 for command in (quickstart, doctor, methods, score, compare, report, scores):
     app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hf_dynprune {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", help="Print the version and end.", callback=_print_version, is_eager=True)
+]
+
+
+@app.callback()
+def _before_any_command(version: Version = False) -> None:
+    pass

@@ -57,8 +57,8 @@ class DynPruneMixin(Trainer):
     def __init__(
         self,
         *args: Any,
-        policy: PruningPolicy | None = None,
-        selector: BatchSelector | None = None,
+        policy: PruningPolicy | str | None = None,
+        selector: BatchSelector | str | None = None,
         per_sample_loss: Given = None,
         **kwargs: Any,
     ) -> None:
@@ -329,10 +329,10 @@ class DynPruneTrainer(DynPruneMixin, Trainer):
     """`Trainer` with data pruning: pass what you would pass to `Trainer`, with `DynPruneTrainingArguments` as `args`.
 
     Args:
-        policy: what to prune; wins over `prune_method` and its parameters in `args`. The flags for the run as a whole
-            (warm-up, seed, target, class floor, longest time unseen) hold for it too. Plain `TrainingArguments` mean
-            the flags' defaults.
-        selector: chooses inside each batch instead of a policy, also for iterable data sets; wins over the flags.
+        policy: what to prune, an object or a name as for `prune_method`; wins over the flags that describe a method.
+            Those for the run as a whole (warm-up, seed, target, class floor, longest time unseen) hold for it too.
+            Plain `TrainingArguments` mean the flags' defaults.
+        selector: chooses inside each batch instead of a policy, also for iterable data sets; an object or a name.
         per_sample_loss: a `PerSampleLoss`, or a function `(model, inputs, outputs) -> [B]`, to train on instead of the
             loss of the model or of your `compute_loss`, such as where that cannot be taken apart by sample.
 

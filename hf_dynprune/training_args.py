@@ -18,12 +18,20 @@ from .decisions.registry import DEFAULT_METHOD, as_mapping, build_policy, get_po
 from .selectors.contract import BatchSelector, build_selector, list_selectors
 
 
+class _NotChosen(str):
+    """The default of a flag, told from the same text as a choice: only a choice can contradict another flag."""
+
+    def __str__(self) -> str:
+        return self  # argparse makes text of a default
+
+
 @dataclass
 class DynPruneArguments:
     """What to prune. Mixed into training arguments; `HfArgumentParser` parses the fields as flags."""
 
     prune_method: str = field(
-        default=DEFAULT_METHOD, metadata={"help": f"Data pruning method: one of {', '.join(list_policies())}."}
+        default=_NotChosen(DEFAULT_METHOD),
+        metadata={"help": f"Data pruning method: one of {', '.join(list_policies())}."},
     )
     prune_ratio: float | None = field(
         default=None,
@@ -167,14 +175,15 @@ class DynPruneArguments:
             "prune_class_floor": None,
         }
         values = {name: getattr(self, name) for name, default in defaults.items() if getattr(self, name) != default}
-        if self.prune_method not in (DEFAULT_METHOD, "none"):  # the default cannot be told from a choice
+        if self.prune_method != "none" and not isinstance(self.prune_method, _NotChosen):
             values["prune_method"] = self.prune_method
         if values:
             name, value = next(iter(values.items()))
+            given = "" if self.prune_selector is None else f" (`prune_selector` {self.prune_selector!r})"
             raise ValueError(
-                f"`{name}` ({value!r}) with a selector: a selector chooses inside each batch, a pruning method before "
-                f"each epoch, and a run has one of them. Remove `{name}`, or the selector; the selector's own "
-                "parameters go into `prune_selector_kwargs`."
+                f"`{name}` ({value!r}) with a selector: a selector chooses inside each batch, a pruning method "
+                f"before each epoch, and a run has one of them. Remove `{name}`, or the selector{given}; "
+                "the selector's own parameters go into `prune_selector_kwargs`."
             )
 
     def build_policy(self) -> PruningPolicy:

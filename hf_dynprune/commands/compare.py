@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..common.console import show
 from ..common.files import printable
 from ..decisions.registry import get_policy
 from .common import choose_threads, one_line_errors, split, whole_number
@@ -103,7 +104,7 @@ def compare(
         else:
             report = _read(settings, runs, seeds is None, folder)
         picture = ", compare.png" * (folder / "compare.png").is_file()
-        typer.echo(printable(f"\n{report}\nWritten to {folder}/: compare.md, compare.json{picture}"))
+        show(printable(f"\n{report}\nWritten to {folder}/: compare.md, compare.json{picture}"))
 
 
 def _read(settings: CompareSettings, runs: Path, has_all_seeds: bool, folder: Path) -> str:

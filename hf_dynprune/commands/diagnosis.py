@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._version import __version__
+from ..common.words import counted
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -117,13 +118,13 @@ def _devices() -> Iterator[Finding]:
 
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        yield Finding("ok", f"{len(names)} GPU{'s' * (len(names) > 1)}: {', '.join(names)}")
+        yield Finding("ok", f"{counted(len(names), 'GPU')}: {', '.join(names)}")
         if len(names) > 1:
             yield Finding("note", "several GPUs: start with torchrun, one process each; DataParallel is not tested")
     elif getattr(torch.backends, "mps", None) is not None and torch.backends.mps.is_available():
         yield Finding("note", "MPS: pruning has not been run on it")
     else:
-        yield Finding("ok", f"no GPU; {torch.get_num_threads()} CPU threads")
+        yield Finding("ok", f"no GPU; {counted(torch.get_num_threads(), 'CPU thread')}")
 
 
 def _optional() -> Iterator[Finding]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..common.console import fitted, show
+from ..common.words import counted
 from .common import one_line_errors
 
+if TYPE_CHECKING:
+    from .diagnosis import Finding
+
+REFUSED = "Always refused, with what to do instead, unless nothing is pruned (`--prune_method none`):"
 SIGNS = {"ok": "  ok     ", "note": "  note   ", "problem": "  PROBLEM"}
 
 
@@ -26,7 +32,7 @@ Samples = Annotated[int | None, typer.Option(help="Training samples.", min=1)]
 
 
 def doctor(flags: Flags = None, model: Model = None, samples: Samples = None) -> None:
-    """Print versions and problems of this installation, and what the trainer would refuse.
+    """Say whether this installation has problems: its versions, and what the trainer would refuse.
 
     With flags and a model it says what would come of them: the loss of a sample, what the run can save at most, or why
     it would be refused. The exit code is 1 where there is a problem.
@@ -38,28 +44,43 @@ def doctor(flags: Flags = None, model: Model = None, samples: Samples = None) ->
             _refuse_beside_run(flags, model, samples)
             from .run_worth import describe_run
 
-            typer.echo(describe_run(flags[0]))
+            show(describe_run(flags[0]))
         return
     with one_line_errors():
-        from .diagnosis import ALWAYS_REFUSED, examine, examine_flags, examine_model
+        from .diagnosis import examine, examine_flags, examine_model
 
-        findings = [*examine()]
+        found, asked = examine(), []
         if model is not None:
-            findings += examine_model(model)
+            asked += examine_model(model)
         if flags:
-            findings += examine_flags(flags, samples)
+            asked += examine_flags(flags, samples)
         elif samples is not None:
             raise ValueError(f"`--samples` ({samples}) without flags to look at: give those of the script after `--`.")
-    for finding in findings:
-        typer.echo(f"{SIGNS[finding.state]} {finding.text}")
-    typer.echo(
-        "\nRefused with a message that says what to do instead, unless nothing is pruned (`--prune_method none`):"
-    )
+    raise typer.Exit(1 if _report(found, asked) else 0)
+
+
+def _report(installation: list[Finding], asked: list[Finding]) -> int:
+    """Print the verdict, problems, what was asked about, then the rest; the number of problems."""
+    from .diagnosis import ALWAYS_REFUSED
+
+    findings = [*installation, *asked]
+    problems = [finding for finding in findings if finding.state == "problem"]
+    typer.echo(f"{counted(len(problems), 'problem') if problems else 'No problems'}{':' if problems else '.'}")
+    _list(problems)
+    for heading, part in (("What was asked about:", asked), ("This installation:", installation)):
+        rest = [finding for finding in part if finding.state != "problem"]
+        if rest:
+            typer.echo(f"\n{heading}")
+            _list(rest)
+    typer.echo(f"\n{fitted(REFUSED)}")
     for line in ALWAYS_REFUSED:
-        typer.echo(f"  - {line}")
-    problems = sum(finding.state == "problem" for finding in findings)
-    typer.echo(f"\n{problems or 'No'} problem{'s' * (problems != 1)}.")
-    raise typer.Exit(1 if problems else 0)
+        typer.echo(fitted(f"  - {line}", "    "))
+    return len(problems)
+
+
+def _list(findings: list[Finding]) -> None:
+    for finding in findings:
+        typer.echo(fitted(f"{SIGNS[finding.state]} {finding.text}", " " * 10))
 
 
 def _refuse_beside_run(flags: list[str], model: str | None, samples: int | None) -> None:

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..common.tables import markdown_table
+from ..common.words import counted
+from ..decisions.worth import GATE
 from ..records.folder import RunFolder
 from ..records.record import EpochRecord
 from ..records.worth import worth_of
 
 MOST_ROWS = 20
 """Of longer runs, so many epochs are listed, evenly spread, the first and the last among them."""
-_HEAD = ["epoch", "kept", "PR", "passes' worth", "R", "held-out figure"]
+_HEAD = ["epoch", "kept", "PR", "a chosen pass is worth", "R", "held-out figure"]
+_LEGEND = (
+    "PR: share of the data that the gradient lies on; 1 / PR is the most random passes that a chosen one is worth. "
+    f"R: below {GATE:g} the scores predict the next epoch well enough to choose by them."
+)
 
 
 def describe_run(folder: str) -> str:
@@ -23,11 +29,13 @@ def describe_run(folder: str) -> str:
     run = RunFolder.read(folder)
     records = run.history.records
     worth = worth_of(records, run.state.get("log_history") or [])
-    lines = [worth.text]
+    lines = [f"{worth.headline}.\n{worth.advice}"]
+    if worth.reasons:
+        lines.append("\n".join(["Why:", *(f"  - {reason}" for reason in worth.reasons)]))
     if any(record.concentration is not None for record in records):
         shown = _spread(records)
-        some = "" if len(shown) == len(records) else f"{len(shown)} of {len(records)} epochs:\n\n"
-        lines.append(some + markdown_table(_HEAD, [_row(record) for record in shown]))
+        some = "" if len(shown) == len(records) else f"{len(shown)} of {counted(len(records), 'epoch')}:\n\n"
+        lines += [_LEGEND, some + markdown_table(_HEAD, [_row(record) for record in shown])]
     return "\n\n".join([*lines, *run.problems])
 
 

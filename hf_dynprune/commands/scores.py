@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..common.words import counted
 from .common import one_line_errors
 
 
@@ -42,4 +43,4 @@ def scores(
         form = to or ("csv" if out is not None and out.suffix == ".csv" else "parquet")
         file = run / f"scores.{form}" if out is None else out
         write_sample_table(table, file, form)
-        typer.echo(f"wrote {file}: {len(table):,} rows, columns {', '.join(table.column_names)}")
+        typer.echo(f"wrote {file}: {counted(len(table), 'row')}, columns {', '.join(table.column_names)}")

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .words import fixed
+
 
 def mean_and_each(values: Sequence[float], scale: float = 1.0, form: str = ".1f") -> str:
     """The one value, or the mean of several followed by each of them.
@@ -15,8 +17,8 @@ def mean_and_each(values: Sequence[float], scale: float = 1.0, form: str = ".1f"
         >>> mean_and_each([0.5], 100), mean_and_each([0.5, 0.6], 100)
         ('50.0', '55.0 (50.0, 60.0)')
     """
-    scaled = [f"{value * scale:{form}}" for value in values]
-    mean = f"{np.mean(values) * scale:{form}}"
+    scaled = [fixed(value * scale, form) for value in values]
+    mean = fixed(float(np.mean(values)) * scale, form)
     return mean if len(values) == 1 else f"{mean} ({', '.join(scaled)})"
 
 
@@ -31,9 +33,9 @@ def mean_and_spread(values: Sequence[float], scale: float = 1.0, has_ends: bool 
     """
     scaled = np.asarray(values) * scale
     if len(scaled) == 1:
-        return f"{scaled[0]:.1f}"
+        return fixed(scaled[0])
     ends = f" ({scaled.min():.1f} to {scaled.max():.1f})" if has_ends else ""
-    return f"{scaled.mean():.1f} ± {scaled.std(ddof=1):.1f}{ends}"
+    return f"{fixed(scaled.mean())} ± {scaled.std(ddof=1):.1f}{ends}"
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 from ..common import charts
 from ..common.charts import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY
 from ..common.tables import mean_and_spread
+from ..common.words import counted
 from .controls import ERROR_WEIGHTED, ERROR_WEIGHTS
 from .equivalence import paired_difference
 from .results import FULL, SHORTER, RunResult
@@ -65,7 +66,7 @@ def split_saving(saving: float, by_pruning: float, epochs: float) -> tuple[float
 def _require_epochs(name: str, saving: float, epochs: float, least: float) -> None:
     if epochs < least:
         raise ValueError(
-            f"{name} cannot save {saving:.0%} of {epochs:g} epochs, of which the first one at least is full: "
+            f"{name} cannot save {saving:.0%} of {counted(epochs, 'epoch')}, of which the first one at least is full: "
             f"`num_train_epochs` must be at least {math.ceil(least)}."
         )
 

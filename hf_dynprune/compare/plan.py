@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.reading import read_text
+from ..common.words import counted
 from ..decisions.length import rounded, shorter_warmup
 from ..decisions.policy import PruningPolicy
 from .rates import rate_folder
@@ -173,4 +174,4 @@ def _control(training: Any, epochs: float, seed: int) -> PlannedRun:
     if training.prune_selector is not None:
         training = copy.copy(training)
         training.prune_selector = training.prune_selector_kwargs = None
-    return planned_run(training, FULL, seed, name=f"{FULL} {epochs:g} epochs", epochs=epochs)
+    return planned_run(training, FULL, seed, name=f"{FULL} {counted(epochs, 'epoch')}", epochs=epochs)

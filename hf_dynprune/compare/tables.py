@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from ..common.tables import markdown_table, mean_and_each
+from ..common.words import fixed, times
 from .results import FULL, RunResult, group_by_name
 
 Runs = Sequence[RunResult]
@@ -37,7 +38,7 @@ def seeds_cell(runs: Runs) -> str:
 
 def saved_cell(runs: Runs) -> str:
     """Share of the full data's forward passes that was saved, in %, mean over seeds."""
-    return f"{100 * _mean(runs, lambda run: run.saved):.1f}"
+    return fixed(100 * _mean(runs, lambda run: run.saved))
 
 
 def steps_cell(runs: Runs) -> str:
@@ -48,7 +49,7 @@ def steps_cell(runs: Runs) -> str:
 def time_saved_cell(runs: Runs, full: Runs | None, without: str = "") -> str:
     """Wall time saved against the runs on full data, in %; `without` where there are none."""
     share = time_share(runs, full)
-    return without if share is None else f"{100 * (1 - share):.1f}"
+    return without if share is None else fixed(100 * (1 - share))
 
 
 def time_share(runs: Runs, full: Runs | None) -> float | None:
@@ -101,7 +102,7 @@ def _metric_cell(metric: str, scale: float) -> Callable[[Runs], str]:
 def _ratio_cell(runs: Runs, full: Runs) -> str:
     """Time saved per forward pass saved; 1 where each pass takes the same time and planning none."""
     saved, share = _mean(runs, lambda run: run.saved), time_share(runs, full)
-    return f"{(1 - share) / saved:.2f}" if runs is not full and share is not None and saved > 0 else ""
+    return times((1 - share) / saved) if runs is not full and share is not None and saved > 0 else ""
 
 
 def _difference_cell(runs: Runs, full: Runs, metric: str, scale: float) -> str:

@@ -16,6 +16,7 @@ from ..common import charts
 from ..common.charts import BLACK, BLUE, GREEN, GREY, ORANGE, RED, bare, draw_if_possible, why_no_pictures
 from ..common.files import printable, write_atomically
 from ..common.tables import markdown_table
+from ..common.words import counted
 from .equivalence import ALPHA, MOST_SEEDS, POWER, PairedDifference
 from .results import FULL, RANDOM, SHORTER
 from .tables import comparison_table
@@ -58,8 +59,10 @@ def seeds_sentence(comparison: Comparison) -> str:
             "spread are as observed."
         )
     return (
-        f"{loss}About {test.seeds_needed} seeds would give a verdict with a probability of {100 * POWER:g} %, if mean "
-        f"and spread are as observed, which {test.difference.pairs} seeds tell only roughly. Make a new comparison "
+        f"{loss}About {counted(test.seeds_needed, 'seed')} would give a verdict with a probability of "
+        f"{100 * POWER:g} %, if mean "
+        f"and spread are as observed, which {counted(test.difference.pairs, 'seed')} tell only roughly. Make a new "
+        "comparison "
         "with that many, fixed beforehand: adding seeds until there is a verdict makes a wrong one more likely than "
         f"{100 * ALPHA:g} %."
     )
@@ -126,7 +129,7 @@ def _signed(comparison: Comparison, value: float) -> str:
 
 
 def _difference(comparison: Comparison, difference: PairedDifference, confidence: float) -> str:
-    seeds = f"{difference.pairs} seed{'s' * (difference.pairs > 1)}"
+    seeds = counted(difference.pairs, "seed")
     mean = _signed(comparison, difference.mean)
     return f"{mean}{comparison.settings.unit}, {_interval(comparison, difference, confidence)}, {seeds}"
 

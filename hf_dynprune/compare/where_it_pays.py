@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..common.tables import markdown_table, mean_and_spread
+from ..common.words import counted
 from .equal_savings import AUTO, spoken
 from .equivalence import paired_difference
 from .results import SHORTER
@@ -55,9 +56,9 @@ def state_cell(plan: ArmPlan, finished: Finished) -> str:
     seeds = len(plan.task.seeds)
     if plan.chosen_rate(finished) is None:
         done = sum(key in finished for key in plan.selection)
-        return f"rates: {done} of {len(plan.selection)} runs" if done else "not run"
+        return f"rates: {done} of {counted(len(plan.selection), 'run')}" if done else "not run"
     done = len(plan.compared(finished))
-    return f"{done} of {seeds} seeds"
+    return f"{done} of {counted(seeds, 'seed')}"
 
 
 # ---- Tables ----
@@ -71,7 +72,7 @@ def comparison_page(plans: Sequence[ArmPlan], finished: Finished, refused: Refus
         names = [key[2] for key in refused if key[:2] == (task.name, saving)]
         left_out = [f"- {name}: {refused[task.name, saving, name]}" for name in names]
         heading = f"## {task.name}, {100 * saving:g} % saved"
-        what = f"{spoken(task.metric)}; {task.epochs:g} epochs, batches of {task.batch_size}, "
+        what = f"{spoken(task.metric)}; {counted(task.epochs, 'epoch')}, batches of {task.batch_size}, "
         rates = ", ".join(f"{rate:g}" for rate in task.learning_rates)
         parts += [heading, f"Metric: {what}learning rates {rates}.", _details(members, finished)]
         parts += ["\n".join(left_out)] * bool(left_out)
@@ -126,7 +127,7 @@ def _overview_cell(plan: ArmPlan, baseline: ArmPlan | None, finished: Finished) 
     if found is None:
         return state
     has_all = found.pairs == len(plan.task.seeds)
-    return difference_cell(found) + ("" if has_all else f" ({found.pairs} of {len(plan.task.seeds)} seeds)")
+    return difference_cell(found) + ("" if has_all else f" ({found.pairs} of {counted(len(plan.task.seeds), 'seed')})")
 
 
 def _details(members: Mapping[str, ArmPlan], finished: Finished) -> str:

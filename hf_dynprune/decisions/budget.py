@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 
 from ..common.logs import logger
+from ..common.words import counted
 from .plan import EpochInfo, PrunePlan
 from .policy import PruningPolicy, is_number
 from .scores import ScoreView
@@ -82,8 +83,8 @@ def check_target(
         policy = policy.with_ratio(high)
     except (TypeError, ValueError) as error:  # a TypeError where a policy has no field `ratio`
         raise ValueError(
-            f"`prune_target_saving` {target:g} is reached by setting a method's ratio, and {policy} has none that can "
-            "be set. Choose another method or other parameters, or leave the target out."
+            f"`prune_target_saving` {target:g} is reached by setting a method's ratio, and {policy} has "
+            "none that can be set. Choose another method or other parameters, or leave the target out."
         ) from error
     epochs = prunable(policy, num_epochs, warmup_epochs)
     spent = policy.scoring_forward_passes / num_samples if num_samples else 0.0
@@ -91,8 +92,8 @@ def check_target(
     if target > (most - spent) / num_epochs + TOLERANCE:
         raise ValueError(
             f"`prune_target_saving` {target:g} cannot be reached: {policy.name} may prune in {epochs:g} of "
-            f"{num_epochs:g} epochs, at most {most / max(epochs, 1e-9):g} each"
-            + (f", and scoring cost {spent:.3g} epochs before" if spent else "")
+            f"{counted(num_epochs, 'epoch')}, at most {most / max(epochs, 1e-9):g} each"
+            + (f", and scoring cost {counted(float(f'{spent:.3g}'), 'epoch')} before" if spent else "")
             + f", which saves {(most - spent) / num_epochs:.1%}. "
             "Lower the target, raise `num_train_epochs`, or let more epochs prune (`prune_warmup_epochs`, `delta`)."
         )
@@ -226,7 +227,7 @@ class TargetSaving:
                 "Epoch %d: `prune_target_saving` %g will be missed by %.1f points if later epochs prune as this one "
                 "(%.1f %% of the data, the most that %s finds). It is tried on; more epochs or another method would "
                 "reach it.",
-                *(info.epoch, self.target, 100 * short / self.num_epochs, 100 * plan.ratio, self.policy.name),
+                *(info.epoch + 1, self.target, 100 * short / self.num_epochs, 100 * plan.ratio, self.policy.name),
             )
         return plan
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ..common.words import agree, counted, listed
 from .budget import check_epochs, prunable
 from .plan import EpochInfo
 from .policy import PruningPolicy
@@ -43,41 +44,73 @@ def describe_savings(
     if target is not None:
         return _on_target(policy, length.num_epochs, warmup_epochs, target, num_samples), False
     if policy.max_ratio == 0:
-        return f"Data pruning ({policy}) is off: every epoch trains on all samples.", False
+        return f"Data pruning is off ({policy.short}): every epoch trains on all samples.", False
     if length.fixed_steps:
         return _by_max_steps(policy, length), False
-    total = length.num_epochs
+    return _by_ratio(policy, length.num_epochs, warmup_epochs)
+
+
+def _by_ratio(policy: PruningPolicy, total: float, warmup_epochs: int) -> tuple[str, bool]:
+    """What a method saves by its own ratio, in full sentences."""
     epochs = _count_epochs(policy, total, warmup_epochs)
     best = policy.max_saved_epochs(epochs.pruned) / total
-    reasons = _reasons(policy, epochs, best < policy.max_ratio * epochs.pruned / total - 1e-9)
-    text = (
-        f"Data pruning ({policy}) can save at most {best:.1%} of the forward passes of {total:g} epochs: "
-        f"{epochs.pruned:g} epochs prune up to {policy.max_ratio:.1%} each"
-        + (f"; {', '.join(reasons)}." if reasons else ".")
-    )
+    reasons = listed(_reasons(policy, epochs, best < policy.max_ratio * epochs.pruned / total - 1e-9))
+    run = f"Data pruning ({policy.short})"
+    if epochs.pruned:
+        text = f"{run} can save at most {best:.1%} of the forward passes of {counted(total, 'epoch')}"
+        usual = _usual(policy, epochs.pruned / total, best)
+        text += f", and usually saves {usual}" if usual else ""
+        text += f": {_that_prune(epochs.pruned, total)} up to {policy.max_ratio:.1%}{' each' * (epochs.pruned != 1)}"
+        text += f"; {reasons}." if reasons else "."
+    else:
+        text = f"{run} saves nothing in {counted(total, 'epoch')}: {reasons or 'no epoch prunes'}."
     if policy.scoring_forward_passes:
-        text += f" Not taken off: {policy.scoring_forward_passes:,} forward passes that scoring cost before the run."
-    if best >= LOW_SAVING:
-        return text, False
-    advice = _advice(policy, epochs)
-    return f"{text} That is little: {advice}, or train without pruning (`prune_method='none'`).", True
+        scoring = counted(policy.scoring_forward_passes, "forward pass")
+        text += f" Not taken off: the {scoring} that scoring cost before the run."
+    if best < LOW_SAVING:
+        much = "That is little" if epochs.pruned else "To change that"
+        return f"{text} {much}: {_advice(policy, epochs)}, or train without pruning (`prune_method='none'`).", True
+    if epochs.pruned <= total / 2:
+        text += f" For more, {_advice(policy, epochs)}."
+    return text + _for_a_fixed_saving(policy), False
+
+
+def _that_prune(pruned: float, total: float) -> str:
+    """How many of the epochs prune, to be followed by how much."""
+    if pruned == total:
+        return "the epoch prunes" if total == 1 else f"all {counted(total, 'epoch')} prune"
+    only = "only " if pruned <= total / 2 else ""
+    return f"{only}{pruned:g} of {counted(total, 'epoch')} {agree(pruned, 'prunes', 'prune')}"
+
+
+def _usual(policy: PruningPolicy, share: float, best: float) -> str:
+    """What a run saves where this share of its epochs prunes as it usually does; empty where no more is known."""
+    if policy.usual_ratio is None:
+        return ""
+    low, high = (min(ratio * share, best) for ratio in policy.usual_ratio)
+    return f"{low:.0%} to {high:.0%}"
+
+
+def _for_a_fixed_saving(policy: PruningPolicy) -> str:
+    """The flag that says how much to save, where the method's own ratio does not."""
+    return "" if policy.usual_ratio is None else " For a fixed saving, set `prune_target_saving`."
 
 
 def _by_max_steps(policy: PruningPolicy, length: RunLength) -> str:
     return (
-        f"Data pruning ({policy}): `max_steps` fixes {length.max_steps} optimizer steps, so pruning does not "
-        f"shorten the run; it passes over the data more often, at up to {policy.max_ratio:.1%} less per epoch."
+        f"Data pruning ({policy.short}): `max_steps` fixes {counted(length.max_steps, 'optimizer step')}, so pruning "
+        f"does not shorten the run; it passes over the data more often, at up to {policy.max_ratio:.1%} less per epoch."
     )
 
 
 def _by_steps(policy: PruningPolicy, length: RunLength, full_epochs: float, num_samples: int | None) -> str:
     scoring = policy.scoring_forward_passes / num_samples if num_samples else 0.0
     return (
-        f"Data pruning ({policy}): `prune_budget='steps'` fixes "
-        + (f"{length.max_steps} optimizer steps" if num_samples else "the optimizer steps")
-        + f", those of {length.num_epochs:g} full epochs, to save "
+        f"Data pruning ({policy.short}): `prune_budget='steps'` fixes "
+        + (counted(length.max_steps, "optimizer step") if num_samples else "the optimizer steps")
+        + f", those of {counted(length.num_epochs, 'full epoch')}, to save "
         f"{1 - (length.num_epochs + scoring) / full_epochs:.1%} of {full_epochs:g}"
-        + (f", after the {scoring:.3g} epochs' worth that scoring cost" if scoring else "")
+        + (f", net of the {counted(float(f'{scoring:.3g}'), 'epoch')} that scoring cost" if scoring else "")
         + (
             f"; these steps pass over the data more often, at up to {policy.max_ratio:.1%} less per epoch."
             if policy.max_ratio
@@ -94,9 +127,9 @@ def _on_target(
     spent = policy.scoring_forward_passes / num_samples if num_samples else 0.0
     each = min((target * num_epochs + spent) / epochs, steered.max_ratio)
     return (
-        f"Data pruning ({policy.name}): to save {target:.1%} of the forward passes of {num_epochs:g} epochs"
-        + (f" after the {spent:.3g} epochs' worth that scoring cost" if spent else "")
-        + f", the {epochs:g} that may prune leave out about {each:.1%} each."
+        f"Data pruning ({policy.name}) is to save {target:.1%} of the forward passes of {counted(num_epochs, 'epoch')}"
+        + (f", net of the {counted(float(f'{spent:.3g}'), 'epoch')} that scoring cost" if spent else "")
+        + f": {_that_prune(epochs, num_epochs)} about {each:.1%}{' each' * (epochs != 1)}."
     )
 
 
@@ -119,17 +152,21 @@ def _reasons(policy: PruningPolicy, epochs: _Epochs, is_limited: bool) -> list[s
     """Why not every epoch prunes as much as the method can; `is_limited`: also by a limit on unseen epochs."""
     reasons = []
     if epochs.warm_up:
-        reasons.append(f"{epochs.warm_up:g} full for `prune_warmup_epochs`")
+        reasons.append(f"{_are(epochs.warm_up)} full for `prune_warmup_epochs`")
     if epochs.first:
-        reasons.append("the first full because nothing is scored yet")
+        reasons.append("the first is full because nothing is scored yet")
     if epochs.annealing:
         delta = policy.parameters().get("delta")
         annealing = "" if delta is None else f" (annealing, `delta` {delta:g})"
-        reasons.append(f"{epochs.annealing:g} full by the method's schedule{annealing}")
+        reasons.append(f"{_are(epochs.annealing)} full by the method's schedule{annealing}")
     unseen = policy.parameters().get("max_unseen_epochs")
     if is_limited and unseen is not None:
-        reasons.append(f"no sample left out for more than {unseen} epoch{'s' if unseen > 1 else ''} in a row")
+        reasons.append(f"no sample is left out for more than {counted(unseen, 'epoch')} in a row")
     return reasons
+
+
+def _are(epochs: float) -> str:
+    return f"{counted(epochs, 'epoch')} {agree(epochs, 'is', 'are')}"
 
 
 def _advice(policy: PruningPolicy, epochs: _Epochs) -> str:

@@ -22,6 +22,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..common.words import counted
 from .draws import draw_lots, keep_largest
 from .plan import EpochInfo, PrunePlan
 from .policy import PruningPolicy, check_count, check_range
@@ -79,6 +80,7 @@ class _Wrapper(PruningPolicy):
     check_data = _of_base("check_data")
     prunes_in = _of_base("prunes_in")
     max_ratio = _of_base("max_ratio")
+    usual_ratio = _of_base("usual_ratio")
     ratio_range = _of_base("ratio_range", "The wrapped policy's: `with_ratio` sets its ratio.")
 
     def max_saved_epochs(self, epochs: float) -> float:
@@ -121,7 +123,8 @@ class CoverEvery(_Wrapper):
             )
         if k < period:
             raise ValueError(
-                f"`max_unseen_epochs` {k} cannot be kept with {self.base.name}, whose plan holds for {period} epochs: "
+                f"`max_unseen_epochs` {k} cannot be kept with {self.base.name}, whose plan holds for "
+                f"{counted(period, 'epoch')}: "
                 f"raise it to at least {period}, or lower the policy's `period`."
             )
         self.parameters()
@@ -203,7 +206,7 @@ class ClassLabels:
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        return f"<{len(self)} labels, digest {self.digest}>"
+        return f"<{counted(len(self), 'label')}, digest {self.digest}>"
 
     @cached_property
     def groups(self) -> list[NDArray[np.intp]]:
@@ -309,7 +312,8 @@ class ClassFloor(_Wrapper):
     def _check_length(self, num_samples: int) -> None:
         if len(self.classes) != num_samples:
             raise ValueError(
-                f"ClassFloor has {len(self.classes)} labels, the training set has {num_samples} samples: one label per "
+                f"ClassFloor has {counted(len(self.classes), 'label')}, the training set has "
+                f"{counted(num_samples, 'sample')}: one label per "
                 "sample is needed, in the data set's order."
             )
 

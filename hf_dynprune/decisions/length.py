@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ..common.words import counted
 from .budget import check_epochs, check_share
 from .policy import PruningPolicy
 
@@ -64,8 +65,8 @@ def shorter_epochs(policy: PruningPolicy, target: float, num_epochs: float, num_
     if left <= 0:
         raise ValueError(
             f"`prune_target_saving` {target:g} cannot be reached: it leaves the optimizer steps of "
-            f"{(1 - target) * num_epochs:g} epochs"
-            + (f", and scoring cost {spent:.3g} epochs before" if spent else "")
+            f"{counted((1 - target) * num_epochs, 'epoch')}"
+            + (f", and scoring cost {counted(float(f'{spent:.3g}'), 'epoch')} before" if spent else "")
             + ". Lower the target, or raise `num_train_epochs`."
         )
     return left

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..common.words import counted
 from .chunks import count_true, index_dtype, true_positions
 from .proxy import GradientProxy
 
@@ -100,7 +101,9 @@ class PrunePlan:
         keep: NDArray[np.bool_] = weight != 0
         size = count_true(keep)
         if not size:
-            raise ValueError(f"A plan must keep at least one index, got weight 0 for all {len(weight)} samples.")
+            raise ValueError(
+                f"A plan must keep at least one index, got weight 0 for all {counted(len(weight), 'sample')}."
+            )
         kept = np.empty(size, index_dtype(len(weight)))
         own = np.ones(size, np.float32)
         for part, found, to in true_positions(keep):
@@ -121,7 +124,7 @@ class PrunePlan:
     def full(cls, num_samples: int) -> PrunePlan:
         """The plan that keeps every sample at weight 1."""
         if num_samples < 1:
-            raise ValueError(f"A plan must keep at least one index, got {num_samples} samples.")
+            raise ValueError(f"A plan must keep at least one index, got {counted(num_samples, 'sample')}.")
         return cls._of(
             np.arange(num_samples, dtype=index_dtype(num_samples)), np.ones(num_samples, np.float32), num_samples
         )

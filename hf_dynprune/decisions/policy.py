@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import is_whole
+from ..common.words import counted
 from .plan import EpochInfo, PrunePlan
 
 if TYPE_CHECKING:
@@ -43,10 +44,21 @@ class Named(ABC):
         inside = ", ".join(f"{key}={value!r}" for key, value in self.parameters().items())
         return f"{self.name}({inside})"
 
+    @property
+    def short(self) -> str:
+        """For a line that people read: the name, and the parameters not at their defaults, as "random(ratio=0.3)"."""
+        defaults = {each.name: each.default for each in dataclasses.fields(self)}  # type: ignore[arg-type]
+        shown = [f"{key}={_short(value)}" for key, value in self.parameters().items() if defaults.get(key) != value]
+        return f"{self.name}({', '.join(shown)})" if shown else self.name
+
 
 def added_later(default: Any) -> Any:
     """A field unknown to older checkpoints, which are resumed as if it had been at `default`: that is never saved."""
     return dataclasses.field(default=default, metadata={"added_later": True})
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
 
 
 class PruningPolicy(Named):
@@ -153,6 +165,11 @@ class PruningPolicy(Named):
     def max_ratio(self) -> float:
         """Upper bound of the share of the data that one epoch prunes, in `[0, 1)`."""
 
+    @property
+    def usual_ratio(self) -> tuple[float, float] | None:
+        """Between which shares of the data an epoch usually prunes, where `max_ratio` is seldom reached; else None."""
+        return None
+
     def max_saved_epochs(self, epochs: float) -> float:
         """Upper bound of what `epochs` epochs in a row, all of which may prune, leave out, in epochs' worth of samples.
 
@@ -222,6 +239,7 @@ def check_plan(plan: object, policy: PruningPolicy, num_samples: int) -> None:
         raise TypeError(f"`plan` of {policy} must return a PrunePlan, got {type(plan).__name__}.")
     if plan.num_samples != num_samples:
         raise ValueError(
-            f"{policy} planned for {plan.num_samples} samples, the training set has {num_samples}: give the plan "
+            f"{policy} planned for {counted(plan.num_samples, 'sample')}, the training set has {num_samples}: give "
+            "the plan "
             "`num_samples=len(view)`."
         )

@@ -12,10 +12,9 @@ from ..training_args import DynPruneArguments
 
 INTRODUCTION = """# Flags
 
-Every flag of data pruning, from `DynPruneArguments` (`make methods` writes this page). In Python each is an argument of
-`DynPruneTrainingArguments` and `DynPruneSeq2SeqTrainingArguments`, such as `prune_ratio=0.3`; in a script with
-`HfArgumentParser` it is a flag, `--prune_ratio 0.3`. `hf-dynprune doctor -- FLAGS` says what flags would do, without
-training.
+Every flag of data pruning (written by `make methods`). In Python each is an argument of `DynPruneTrainingArguments` and
+`DynPruneSeq2SeqTrainingArguments`, such as `prune_ratio=0.3`; in a script with `HfArgumentParser` it is a flag,
+`--prune_ratio 0.3`. `hf-dynprune doctor -- FLAGS` tries flags without training.
 
 Objects given to the trainer win: `policy=` over `prune_method`, `prune_ratio` and `prune_kwargs`, `selector=` over
 `prune_selector`, `per_sample_loss=` over `prune_loss_kwargs`.

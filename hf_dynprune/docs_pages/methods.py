@@ -22,6 +22,7 @@ from typing import Any
 from ..common.tables import page_table, with_links
 from ..decisions.policy import PruningPolicy
 from ..decisions.registry import get_policy, list_policies
+from ..selectors.contract import get_selector
 
 NOT_STATED = "not stated"
 LABELS = {"when to use": "when", "flags": "flags", "cost": "cost", "source": "source", "sources": "source"}
@@ -89,7 +90,8 @@ class MethodDescription:
     @property
     def unbiased_claim(self) -> str:
         """Whether the method is unbiased, and what that depends on, in one phrase."""
-        return f"{self.unbiased}: {self.claim}" if self.claim else self.unbiased
+        joint = ";" if ":" in self.claim else ":"
+        return f"{self.unbiased}{joint} {self.claim}" if self.claim else self.unbiased
 
 
 def describe_method(name: str) -> MethodDescription:
@@ -125,6 +127,33 @@ def describe_method(name: str) -> MethodDescription:
             for field in dataclasses.fields(cls)  # type: ignore[arg-type]
         ),
         remarks=remarks,
+    )
+
+
+def describe_selector(name: str) -> MethodDescription:
+    """What a registered selector's class says of itself."""
+    cls = get_selector(name)
+    own = inspect.cleandoc(_class_doc(cls))
+    sections = _sections(inspect.cleandoc(sys.modules[cls.__module__].__doc__ or ""))
+    remarks, meanings = _arguments(own.partition("\n\n")[2])
+    return MethodDescription(
+        name=name,
+        class_name=cls.__name__,
+        summary=_joined(own.partition("\n\n")[0]) or NOT_STATED,
+        unbiased="yes" if cls.unbiased else "no",
+        claim="",
+        cost="a forward pass, without gradient, of every candidate",
+        reference=cls.reference or NOT_STATED,
+        when=sections.get("when", ""),
+        rule=sections["rule"],
+        source=sections.get("source", cls.reference or NOT_STATED),
+        holds="anew in every batch",
+        parameters=tuple(
+            Parameter(field.name, _default(field), meanings.get(field.name, NOT_STATED))
+            for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+        ),
+        remarks=remarks,
+        flags=f"`--prune_selector {name}`",
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..common.words import counted
 from ..serving.generators import CPU, untouched_generators
 from ..serving.mixing import without_mixing
 from ..serving.rows import device_of
@@ -48,7 +49,8 @@ def check_terms(terms: Any, index: torch.Tensor) -> None:
 
 def _shape_message(verb: str, got: torch.Tensor, index: torch.Tensor) -> str:
     return (
-        f"The per-sample loss {verb} {tuple(got.shape)} for a batch of {len(index)} samples: it must be one number per "
+        f"The per-sample loss {verb} {tuple(got.shape)} for a batch of {counted(len(index), 'sample')}: it must be "
+        "one number per "
         "sample, and the collator must neither drop nor merge samples."
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..common.words import counted
 from . import host
 
 IGNORE = -100
@@ -75,6 +76,7 @@ class RangeCheck:
         wrong = ((labels < 0) | (labels >= self.classes)) & (labels != self.ignore_index)
         if wrong.any():
             raise ValueError(
-                f"Label {int(labels[wrong][0])} is out of range: the model has {self.classes} classes, so labels must "
+                f"Label {int(labels[wrong][0])} is out of range: the model has {counted(self.classes, 'class')}, so "
+                "labels must "
                 f"be in [0, {self.classes}) or {self.ignore_index} for none. {self.advice}"
             )

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..common.words import counted
 from ..serving.mixing import PARTNER_KEY, SHARE_KEY
 from .base import LossTerms
 
@@ -50,11 +51,13 @@ def check_mixing(inputs: Mapping[str, Any], size: int) -> None:
     for name, value, kind in (("partner", partner, "int64"), ("share", share, "floats in [0, 1]")):
         if not isinstance(value, Tensor) or value.shape != (size,) or value.is_floating_point() != (name == "share"):
             got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"The {name} of a mixed batch of {size} samples must be {kind} [{size}], got {got}.")
+            raise ValueError(
+                f"The {name} of a mixed batch of {counted(size, 'sample')} must be {kind} [{size}], got {got}."
+            )
     for name, value, most in (("partner", inputs[PARTNER_KEY], size - 1), ("share", inputs[SHARE_KEY], 1)):
         low, high = torch.aminmax(value)
         if not (low >= 0 and high <= most):
             raise ValueError(
-                f"The {name} of a mixed batch of {size} samples must be in [0, {most}], got {low.item()} to "
+                f"The {name} of a mixed batch of {counted(size, 'sample')} must be in [0, {most}], got {low.item()} to "
                 f"{high.item()}: rows are counted from 0 within the batch of one process."
             )

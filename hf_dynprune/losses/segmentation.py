@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from ..common.words import counted
 from ..decisions.proxy import GradientProxy
 from .base import LossTerms, PerSampleLoss
 from .labels import RangeCheck, at_least_single, is_named, labels_of, logits_of, refuse_own_loss_function
@@ -135,7 +136,8 @@ class SegmentationLoss(PerSampleLoss):
         logits, self._tap.output = self._tap.output, None
         if logits is None or len(logits) != len(labels):
             raise RuntimeError(
-                f"The auxiliary head gave logits for {0 if logits is None else len(logits)} of {len(labels)} images: "
+                f"The auxiliary head gave logits for {0 if logits is None else len(logits)} of "
+                f"{counted(len(labels), 'image')}: "
                 "call this loss once after each of its own `forward`. A model compiled and used before the trainer was "
                 "built needs `torch._dynamo.reset()`; where torch.nn.DataParallel splits the batch, start one process "
                 "per device instead (torchrun)."
@@ -247,7 +249,8 @@ def _refuse_smoothing(label_smoothing: float, num_labels: int) -> None:
     if label_smoothing:
         raise ValueError(
             f"`label_smoothing_factor` {label_smoothing} does not apply to segmentation: the Trainer's smoothing takes "
-            f"the last axis for the {num_labels} classes, which here is the image's width. Set it to 0, or pass a "
+            f"the last axis for the {counted(num_labels, 'class')}, which here is the image's width. Set it to 0, or "
+            "pass a "
             "smoothed loss as `per_sample_loss=fn`."
         )
 

@@ -36,6 +36,9 @@ from ..decisions.policy import PruningPolicy, check_flag, check_numbers, check_r
 from ..decisions.registry import register_policy
 from ..decisions.scores import ExponentialMean, ScoreView, Statistic
 
+BELOW_MEAN = 0.5, 0.8
+"""Share of the data below the mean loss, averaged over a run's pruned epochs: lowest and highest in docs/results.md."""
+
 
 def _bucket_ends(percentiles: Sequence[float], size: int) -> list[int]:
     """Ranks (ascending score) at which the buckets end. The last one ends at `size` and is never empty."""
@@ -120,6 +123,11 @@ class InfoBatch(PruningPolicy):
             return self.ratio
         shares = np.diff(np.array([0.0, *self.percentiles])) / 100
         return float(np.sum(shares * (1 - np.array(self.keep_ratios))))
+
+    @property
+    def usual_ratio(self) -> tuple[float, float] | None:
+        """Under the mean rule: r of the samples below the mean, which are half to four fifths of the data."""
+        return (BELOW_MEAN[0] * self.ratio, BELOW_MEAN[1] * self.ratio) if self.percentiles is None else None
 
     @property
     def ratio_range(self) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..common.words import counted
 from ..decisions.draws import count_kept, keep_largest, largest_probability
 from ..decisions.plan import EpochInfo, PrunePlan
 from ..decisions.policy import PruningPolicy, check_range
@@ -175,7 +176,8 @@ class StaticPruning(PruningPolicy):
         if len(self.stored) != num_samples:
             where = f" in {self.scores}" if isinstance(self.scores, str) else ""
             raise ValueError(
-                f"StaticPruning has {len(self.stored)} scores{where}, the training set has {num_samples} samples: "
+                f"StaticPruning has {counted(len(self.stored), 'score')}{where}, the training set has "
+                f"{counted(num_samples, 'sample')}: "
                 "one score per sample is needed, in the data set's order."
             )
 

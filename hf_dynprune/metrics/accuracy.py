@@ -83,7 +83,9 @@ class Accuracy(evaluate.Metric):  # type: ignore[misc]
         ids, labels = np.asarray(predictions), np.asarray(references)
         counted = labels != IGNORE
         if not counted.any():
-            raise ValueError(f"Accuracy of no labelled samples is undefined: all {len(labels)} labels are {IGNORE}.")
+            raise ValueError(
+                f"Accuracy of no labelled samples is undefined: all {counted(len(labels), 'label')} are {IGNORE}."
+            )
         return {"accuracy": float((ids == labels)[counted].mean())}
 
 

@@ -12,6 +12,7 @@ from accelerate.state import GradientState
 from transformers import EvalPrediction
 
 from ..common.logs import logger
+from ..common.words import counted
 
 
 class CountingMetric(evaluate.Metric):  # type: ignore[misc]
@@ -86,7 +87,9 @@ class CountingMetric(evaluate.Metric):  # type: ignore[misc]
         """Each evaluation of the Trainer reads from one data loader, the active one while its batches are counted."""
         loader = GradientState().active_dataloader
         if self._images and self._loader is not None and self._loader() is not loader:
-            logger.warning("%s drops %d images of an evaluation that broke off.", type(self).__name__, self._images)
+            logger.warning(
+                "%s drops %s of an evaluation that broke off.", type(self).__name__, counted(self._images, "image")
+            )
             self.reset()
         self._loader = None if loader is None else weakref.ref(loader)
 

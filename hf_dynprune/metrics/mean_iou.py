@@ -37,6 +37,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..common.checks import is_whole
+from ..common.words import counted
 from .batches import CountingMetric, first_output
 
 _INPUTS = """
@@ -122,7 +123,7 @@ class MeanIoU(CountingMetric):
     def _result(self) -> dict[str, Any]:
         if not self._pixels.any():
             raise ValueError(
-                f"MeanIoU of no labelled pixels is undefined: all references of the {len(self)} images are "
+                f"MeanIoU of no labelled pixels is undefined: all references of the {counted(len(self), 'image')} are "
                 f"{self.ignore_index} (`ignore_index`)."
             )
         return _scores(self._pixels)

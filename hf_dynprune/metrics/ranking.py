@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..common.extras import require
+from ..common.words import counted
 
 
 def positive_scores(logits: ArrayLike) -> NDArray[np.float64]:
@@ -62,7 +63,9 @@ def _checked(logits: ArrayLike, labels: ArrayLike, what: str) -> tuple[NDArray[n
     require("sklearn", f"{what} needs scikit-learn")
     scores, truth = positive_scores(logits), np.asarray(labels)
     if truth.shape != scores.shape or not np.isin(truth, (0, 1)).all():
-        raise ValueError(f"{what} needs a label 0 or 1 for each of {len(scores)} samples, got shape {truth.shape}.")
+        raise ValueError(
+            f"{what} needs a label 0 or 1 for each of {counted(len(scores), 'sample')}, got shape {truth.shape}."
+        )
     if not np.isfinite(scores).all():
         raise ValueError(f"{what} of logits that are not finite is undefined.")
     if not truth.any():

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ..common.checks import is_whole
+from ..common.words import counted
 from .accuracy import IGNORE, labels_of
 from .batches import CountingMetric, first_output
 
@@ -92,7 +93,9 @@ class TopKAccuracy(CountingMetric):
 
     def _result(self) -> dict[str, Any]:
         if not self._labelled:
-            raise ValueError(f"TopKAccuracy of no labelled samples is undefined: all {len(self)} labels are {IGNORE}.")
+            raise ValueError(
+                f"TopKAccuracy of no labelled samples is undefined: all {counted(len(self), 'label')} are {IGNORE}."
+            )
         names = ["accuracy" if k == 1 else f"top_{k}_accuracy" for k in self.top]
         return dict(zip(names, (self._hits / self._labelled).tolist(), strict=True))
 
@@ -113,6 +116,6 @@ def _ranked(logits: Tensor, count: int) -> Tensor:
         got = f"{logits.dtype} of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"`predictions` must be floating-point logits [B, C], or integer class ids [B, K], got {got}.")
     if logits.shape[1] < count:
-        raise ValueError(f"Top {count} of {logits.shape[1]} classes is undefined: name a smaller k in `top`.")
+        raise ValueError(f"Top {count} of {counted(logits.shape[1], 'class')} is undefined: name a smaller k in `top`.")
     ids = logits.sort(dim=1, descending=True, stable=True).indices[:, :count]
     return ids.masked_fill(logits.isnan().any(1, keepdim=True), IGNORE)

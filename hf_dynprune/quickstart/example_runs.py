@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..common.words import counted
 from ..compare.plan import ComparisonArguments, PlannedRun
 from ..compare.results import RunResult
 from ..compare.runs import RunLoop
@@ -74,7 +75,7 @@ class _ExampleRunner:
             path = Path(self._own["data"])
             self._own["data"] = str(path.resolve() if path.exists() else self._own["data"])
         self._of_data = {
-            f"{split} data": f"{len(rows):,} rows, {dataset_fingerprint(rows)}" for split, rows in data.items()
+            f"{split} data": f"{counted(len(rows), 'row')}, {dataset_fingerprint(rows)}" for split, rows in data.items()
         }
         self.run = train
 

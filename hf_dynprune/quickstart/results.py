@@ -14,6 +14,7 @@ import numpy as np
 from ..common.charts import STYLES, bare, legend_below, new_figure, save_picture, whole_numbers
 from ..common.reading import read_json
 from ..common.tables import mean_and_spread
+from ..common.words import counted
 from ..compare.results import FULL, Arm, RunResult, group_by_name
 from ..compare.tables import Columns, Runs, name_cell, results_table, saved_cell, steps_cell, time_saved_cell
 from ..records.contents import TrainerFile
@@ -89,7 +90,8 @@ def describe(results: Sequence[RunResult], conditions: Conditions) -> str:
         )
     model, train, test = MODEL_NAMES[common["model"]], f"{common['train_size']:,}", f"{common['test_size']:,}"
     return (
-        f"{common['data']}, {train} training images, {model}; every method trained for {common['epochs']} epochs, "
+        f"{common['data']}, {train} training images, {model}; every method trained for {common['epochs']} "
+        "epochs, "
         f"batch size {common['batch_size']},\nAdamW, peak learning rate {common['learning_rate']:g}; "
         f"accuracy on {test} test images after the last epoch.\n{trust}\n"
         "Seconds are for training and planning, without evaluations; other work on the machine shows in them."
@@ -135,6 +137,6 @@ def draw_picture(results: Sequence[RunResult], curves: Mapping[Arm, Curve], cond
 def _title(results: Sequence[RunResult], conditions: Conditions) -> str:
     common = next(iter(conditions.values()))
     seeds = sorted({result.seed for result in results})
-    runs = f"seed {seeds[0]} only" if len(seeds) == 1 else f"mean and range of {len(seeds)} seeds"
-    run = f"{common['data']}, {MODEL_NAMES[common['model']]}, {common['epochs']} epochs with every method"
+    runs = f"seed {seeds[0]} only" if len(seeds) == 1 else f"mean and range of {counted(len(seeds), 'seed')}"
+    run = f"{common['data']}, {MODEL_NAMES[common['model']]}, {counted(common['epochs'], 'epoch')} with every method"
     return f"Accuracy over training forward passes\n{run} ({runs})"

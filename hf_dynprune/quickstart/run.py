@@ -20,6 +20,9 @@ from transformers.trainer_callback import ProgressCallback
 from .._version import __version__
 from ..common.charts import draw_if_possible, why_no_pictures
 from ..common.checks import check_choice
+from ..common.console import show
+from ..common.logs import only_warnings
+from ..common.words import counted
 from ..compare.results import RANDOM, Arm, RunResult, write_lines
 from ..compare.runs import RESULT_FILE, RunLoop, keep_other_settings
 from ..decisions.plan import EpochInfo
@@ -120,7 +123,8 @@ class QuickstartSettings:
             return policy.with_ratio(round(self.saving * self.epochs / max(pruned, 1), 4))
         except ValueError as error:
             raise ValueError(
-                f"{method} cannot be set to save {self.saving:.0%} of {self.epochs} epochs: change `saving` or "
+                f"{method} cannot be set to save {self.saving:.0%} of {counted(self.epochs, 'epoch')}: change "
+                "`saving` or "
                 f"`epochs`. ({error})"
             ) from error
 
@@ -193,7 +197,8 @@ def run_once(settings: QuickstartSettings, arm: Arm, task: ImageTask) -> RunResu
     progress = RunProgress(f"{arm.method}, seed {arm.seed}")
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(progress)
-    trainer.train()
+    with only_warnings():  # the table tells it
+        trainer.train()
     trainer.save_state()
     history = trainer.pruning_history
     metrics = {"eval_accuracy": read_curve(arm.folder).accuracy[-1]}
@@ -247,7 +252,8 @@ def run_quickstart(settings: QuickstartSettings) -> list[RunResult]:
     runner, folder = QuickstartRunner(settings), settings.out / "runs"
     task = runner.task
     arms = [Arm(name, seed, folder / f"{name}-seed{seed}") for seed in settings.seeds for name in settings.methods]
-    print(f"{task.describe()}; {settings.model}, {settings.epochs} epochs, {len(arms)} runs", flush=True)
+    length = f"{counted(settings.epochs, 'epoch')}, {counted(len(arms), 'run')}"
+    print(f"{task.describe()}; {settings.model}, {length}", flush=True)
     loop = RunLoop(len(arms), runner, f"read back from {folder}, not trained again (--fresh trains)")
     for arm in arms:
         keep_other_settings(arm.folder, runner.settings(arm))
@@ -262,5 +268,5 @@ def run_quickstart(settings: QuickstartSettings) -> list[RunResult]:
     curves = {arm: read_curve(arm.folder) for arm in arms}
     draw = partial(draw_picture, loop.results, curves, conditions)
     picture = ", accuracy.png" * draw_if_possible(settings.out / "accuracy.png", draw)
-    print(f"\n{report}\nWritten to {settings.out}/: results.jsonl, results.md{picture}")
+    show(f"\n{report}\nWritten to {settings.out}/: results.jsonl, results.md{picture}")
     return loop.results

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..common.words import counted
 from ..readers.digits import Images
 from ..records.score_file import StaticScores
 from ..scoring.dataset import score_dataset
@@ -39,10 +40,11 @@ def run_scoring(
     if task.fingerprint is not None:
         scores.facts["fingerprint"] = task.fingerprint
     file, facts = scores.save(out), scores.facts
+    made = f"{counted(facts['runs'], 'run')} of {counted(facts['epochs'], 'epoch')}"
     print(
-        f"{len(scores):,} scores, mean {facts['mean']:.3g}, standard deviation {facts['std']:.3g}, in {file}\n"
-        f"cost: {facts['forward_passes']:,} forward passes, {facts['seconds']:.1f} s ({facts['runs']} runs of "
-        f"{facts['epochs']} epochs); a run that prunes by this file is charged for it\n"
+        f"{counted(len(scores), 'score')}, mean {facts['mean']:.3g}, standard deviation {facts['std']:.3g}, in {file}\n"
+        f"cost: {facts['forward_passes']:,} forward passes, {facts['seconds']:.1f} s ({made}); "
+        "a run that prunes by this file is charged for it\n"
         f'to use it: prune_method="static", prune_ratio=0.3, prune_kwargs={{"scores": "{file}"}}',
         flush=True,
     )

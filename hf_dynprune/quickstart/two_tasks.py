@@ -18,6 +18,9 @@ from transformers.trainer_utils import IntervalStrategy
 
 from .._version import __version__
 from ..common.charts import draw_if_possible, why_no_pictures
+from ..common.console import show
+from ..common.logs import only_warnings
+from ..common.words import counted
 from ..compare.plan import PlannedRun, planned_run
 from ..compare.results import FULL, SHORTER, RunResult, write_lines
 from ..compare.runs import RESULT_FILE, RunLoop, keep_other_settings
@@ -125,7 +128,8 @@ class TaskRunner:
             compute_metrics=LogitMetrics((self.recipe.metric,)),
         )
         show_progress(trainer, f"{run.name}, seed {run.seed}", self.recipe.metric)
-        trainer.train()
+        with only_warnings():  # the table tells it
+            trainer.train()
         trainer.save_state()
         history = trainer.pruning_history  # an evaluation after it is no part of the run
         metrics = trainer.evaluate(Images(*task.test))
@@ -148,7 +152,7 @@ def run_two_tasks(settings: QuickstartSettings) -> list[FinishedTask]:
         runner, folder = TaskRunner(recipe, recipe.load()), out / name
         runs = [run for seed in settings.seeds for run in task_runs(recipe, folder / "runs", seed)]
         loop = RunLoop(len(runs), runner, f"read back from {folder}, not trained again (--fresh trains)")
-        print(f"\n{_described(runner)}; {len(runs)} runs", flush=True)
+        print(f"\n{_described(runner)}; {counted(len(runs), 'run')}", flush=True)
         for run in runs:
             keep_other_settings(run.folder, runner.settings(run))
             if settings.fresh:
@@ -160,7 +164,7 @@ def run_two_tasks(settings: QuickstartSettings) -> list[FinishedTask]:
     report = "\n\n".join([*map(task_report, finished), *filter(None, [why_no_pictures()])]) + "\n"
     (out / "results.md").write_text(report, encoding="utf-8")
     picture = ", two_tasks.png" * draw_if_possible(out / "two_tasks.png", partial(draw_tasks, finished))
-    print(f"\n{report}\nWritten to {out}/: results.md{picture}, and each task's runs in a folder of its name.")
+    show(f"\n{report}\nWritten to {out}/: results.md{picture}, and each task's runs in a folder of its name.")
     return finished
 
 
@@ -172,6 +176,7 @@ def _described(runner: TaskRunner) -> str:
     )
     positives = f" ({int(task.train[1].sum())} of the training images are positive)" if task.classes == 2 else ""
     return (
-        f"{task.name}: {counts} images{positives}, {task.classes} classes;\nsmall ResNet, {recipe.epochs} epochs, "
+        f"{task.name}: {counts} images{positives}, {counted(task.classes, 'class')};\nsmall ResNet, "
+        f"{counted(recipe.epochs, 'epoch')}, "
         f"batch size {recipe.batch_size}, AdamW, peak learning rate {MODELS['resnet'][1]:g}"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..common.files import is_no_file, printable
 from ..common.logs import logger
 from ..common.reading import read_text
+from ..common.words import counted
 from .imagenet import Split, class_names, list_places, with_listed_classes
 from .sources import VALIDATION, contents, say_devices, shortened
 from .walks import ENDINGS, SplitWalk, is_picture
@@ -77,8 +78,8 @@ def _validation(place: Path, places: Sequence[Path], folders: Sequence[str]) -> 
         walk.others = loose
         if flat:
             logger.warning(
-                f"{printable(str(place))}: {len(flat):,} pictures lie beside the folders of the classes and are left "
-                f"out, such as {printable(min(flat))}. Put them into folders too, or all pictures beside the folders."
+                f"{printable(str(place))}: left out {counted(len(flat), 'picture')} beside the folders of the classes, "
+                f"such as {printable(min(flat))}. Put them into folders too, or all pictures beside the folders."
             )
         return _by_folder(walk, own, folders)
     walk.others = [file for file in loose if not is_picture(file)]

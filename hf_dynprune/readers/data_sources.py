@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..common.files import printable
+from ..common.words import counted
 from ..records.data_source import DataSource
 from ..serving.labels import integer_columns
 from .ade20k import RELEASE
@@ -153,9 +154,9 @@ def _check(rows: datasets.Dataset, told: DataSource, root: str) -> None:
     shown = ", ".join(f"{name} {value!r}" for name, value in told.settings.items() if value not in (None, [], ()))
     how = f"read as the run's own was, as {told.reader}" + (f" with {shown}" if len(shown) < 200 and shown else "")
     if told.skipped:
-        how += f", without the {len(told.skipped):,} files that the run left out"
+        how += f", without the {counted(len(told.skipped), 'file')} that the run left out"
     if len(rows) != told.num_samples:
-        raise ValueError(f"{how}, it has {len(rows):,} samples, the run's had {told.num_samples:,}.")
+        raise ValueError(f"{how}, it has {counted(len(rows), 'sample')}, the run's had {told.num_samples:,}.")
     digests = _digests(rows, root)
     differing = sorted(name for name in {*digests, *told.digests} if digests.get(name) != told.digests.get(name))
     if differing:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..common.checks import check_choice
 from ..common.secrets import hidden_in
+from ..common.words import agree, counted
 from .pictures import decoded, reason, refusal, unreadable
 
 SIDE = 32
@@ -38,7 +39,7 @@ def decoded_alike(splits: Mapping[str, Any], bad_files: str = "refuse") -> dict[
     """
     check_choice("bad_files", bad_files, ("refuse", "skip"))
     for name, rows in splits.items():
-        print(f"decoding {len(rows):,} images of {name}", flush=True)
+        print(f"decoding {counted(len(rows), 'image')} of {name}", flush=True)
     problems: list[str] = []
     try:
         found = {name: _decoded(rows, None, problems) for name, rows in splits.items()}
@@ -49,7 +50,9 @@ def decoded_alike(splits: Mapping[str, Any], bad_files: str = "refuse") -> dict[
     if problems and bad_files == "refuse":
         raise ValueError(refusal(problems, sum(map(len, splits.values())), "--bad-files skip"))
     if problems:
-        print(f"{len(problems):,} images cannot be read and are left out, such as {problems[0]}", flush=True)
+        are = agree(len(problems), "is", "are")
+        some = f"{counted(len(problems), 'image')} cannot be read and {are} left out"
+        print(f"{some}, such as {problems[0]}", flush=True)
     for name, pictures in found.items():
         if not pictures:
             raise ValueError(f"None of the images of {name} can be read, the first is {problems[0]}")

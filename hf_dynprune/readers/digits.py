@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..common.extras import require
+from ..common.words import agree, counted
 from .decoding import decoded_alike
 
 SPLIT_SEED = 0
@@ -87,8 +88,8 @@ class ImageTask:
         """A line with the name, the number and size of the images, and the number of classes."""
         pixels = self.train[0]
         size = f"{pixels.shape[2]}x{pixels.shape[3]}, {'grey' if pixels.shape[1] == 1 else 'colour'}"
-        counts = f"{len(pixels):,} training and {len(self.test[0]):,} test images"
-        return f"{self.name}: {counts} ({size}), {self.classes} classes"
+        counts = f"{len(pixels):,} training and {counted(len(self.test[0]), 'test image')}"
+        return f"{self.name}: {counts} ({size}), {counted(self.classes, 'class')}"
 
 
 def load_digits_task(train_size: int | None = None, test_size: int | None = None) -> ImageTask:
@@ -177,5 +178,5 @@ def chosen_rows(available: int, size: int | None, where: str) -> NDArray[np.int6
 
 def _checked_size(size: int | None, available: int, where: str) -> int:
     if size is not None and size > available:
-        raise ValueError(f"{size:,} images were asked for, {where} has {available:,}.")
+        raise ValueError(f"{counted(size, 'image')} {agree(size, 'was', 'were')} asked for, {where} has {available:,}.")
     return available if size is None else size

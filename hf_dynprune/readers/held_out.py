@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..common.words import counted
+
 
 def stratified_rows(labels: ArrayLike, share: float, seed: int = 0) -> NDArray[np.int64]:
     """Rows to hold out, in order: of each class its share, rounded, at least one of two or more samples.
@@ -33,5 +35,7 @@ def stratified_rows(labels: ArrayLike, share: float, seed: int = 0) -> NDArray[n
         parts.append(rows[:number])
     held = np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
     if not len(held):
-        raise ValueError(f"`validation_share` ({share:g}) of {len(classes)} images leaves none to validate on.")
+        raise ValueError(
+            f"`validation_share` ({share:g}) of {counted(len(classes), 'image')} leaves none to validate on."
+        )
     return held.astype(np.int64)

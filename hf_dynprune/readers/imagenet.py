@@ -12,6 +12,7 @@ from pathlib import Path
 from ..common.files import printable
 from ..common.logs import logger
 from ..common.reading import decoded_text, read_bytes
+from ..common.words import counted
 from .sources import shortened
 
 ARCHIVE = ("ILSVRC", "Data", "CLS-LOC")
@@ -88,7 +89,7 @@ def with_listed_classes(files: Sequence[str], place: Path, places: Sequence[Path
     unlisted = [file for file, wnid in classes if wnid is None]
     if len(unlisted) == len(files):
         raise ValueError(
-            f"{listed} names none of the {len(files):,} pictures of {place}: they are "
+            f"{listed} names none of the {counted(len(files), 'picture')} of {place}: they are "
             f"{shortened([os.path.basename(file) for file in files])}, the list has {shortened(list(wnids))}."
         )
     unknown = [wnid for _, wnid in classes if wnid is not None and wnid not in ids]
@@ -106,7 +107,8 @@ def with_listed_classes(files: Sequence[str], place: Path, places: Sequence[Path
 def _say(place: Path, among: int, left_out: Sequence[str], why: str) -> None:
     if left_out:
         logger.info(
-            f"{printable(str(place))}: left out {len(left_out):,} of {among:,} pictures {printable(why)}, such as "
+            f"{printable(str(place))}: left out {len(left_out):,} of {counted(among, 'picture')} {printable(why)}, "
+            "such as "
             f"{printable(left_out[0])}."
         )
 
@@ -157,7 +159,7 @@ def _without_list(files: Sequence[str], place: Path, places: Sequence[Path]) -> 
     advice = f"Unpack {packed}" if packed else f"Put {SOLUTION} of Kaggle's archive into {places[0]}"
     numbers = f" The numbers in {truth} are not used: what they mean stands only in the devkit's meta.mat."
     return (
-        f"{place} holds {len(files):,} pictures that are in no folder of a class, such as "
+        f"{place} holds {counted(len(files), 'picture')} that are in no folder of a class, such as "
         f"{printable(os.path.basename(files[0]))}, and there is no list of their classes: looked for {SOLUTION} in "
         f"{', '.join(map(str, places))}.{numbers if truth else ''} {advice}, or sort the pictures into a folder per "
         f"class, named as those of `train`."

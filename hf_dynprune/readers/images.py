@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ..common.extras import require
 from ..common.files import printable
 from ..common.logs import logger
+from ..common.words import counted
 from ..records.data_source import DataSource
 from .class_folders import read_class_folders
 from .class_labels import ClassNames, class_ids
@@ -68,7 +69,7 @@ class ImageData(ClassNames):
             if low < 0 or high >= len(self.classes):
                 raise ValueError(
                     f"The labels of the {split} images are {low} to {high}, allowed are 0 to {len(self.classes) - 1}: "
-                    f"there are {len(self.classes)} classes."
+                    f"there are {counted(len(self.classes), 'class')}."
                 )
 
     def picture(self, row: Mapping[str, Any]) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.logs import logger
+from ..common.words import counted
 from .masks import IGNORE_INDEX, SegmentationData
 from .pictures import unreadable
 from .sources import shortened
@@ -50,9 +51,9 @@ def say_absent_classes(data: SegmentationData, hint: str = "") -> SegmentationDa
         some = f"{looked_at:,} of {size:,} training masks looked at" if looked_at < size else "training masks"
         only_one = IGNORE_INDEX in found and classes - len(absent) == 1
         logger.warning(
-            "%d of %d classes are nowhere in the %s: %s. They are not learned, and a mean IoU leaves out a class that "
+            "%d of %s are nowhere in the %s: %s. They are not learned, and a mean IoU leaves out a class that "
             "is in neither labels nor predictions. %s",
-            *(len(absent), classes, some, shortened(absent)),
+            *(len(absent), counted(classes, "class"), some, shortened(absent)),
             f"{_meaning_of(data) if only_one else ''} {hint}".strip(),
         )
     return data

@@ -11,6 +11,7 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.words import counted
 from ..records.data_source import DataSource
 from .class_labels import ClassNames
 from .pictures import as_rgb
@@ -141,6 +142,7 @@ class SegmentationData(ClassNames):
         shift = "" if self.offset else "; if 0 means no class, pass `reduce_labels=True`"
         return (
             f"{where} holds the {several} {shown}: allowed are {self.offset} to {self.offset + len(self.classes) - 1} "
-            f"({len(self.classes)} classes) and {ignored} (ignored). Name all `classes`, and in `ignored` the values "
+            f"({counted(len(self.classes), 'class')}) and {ignored} (ignored). Name all `classes`, and in `ignored` "
+            "the values "
             f"that are no class{shift}."
         )

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.files import is_no_file
+from ..common.words import counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,7 +48,7 @@ def refusal(problems: Sequence[str], among: int, advice: str) -> str:
     """
     more = f"\n  and {len(problems) - 5:,} more" if len(problems) > 5 else ""
     return (
-        f"{len(problems):,} of {among:,} images cannot be read:\n  "
+        f"{len(problems):,} of {counted(among, 'image')} cannot be read:\n  "
         + "\n  ".join(problems[:5])
         + f"{more}\nRepair or remove them, or leave them out with `{advice}`."
     )

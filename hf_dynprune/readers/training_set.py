@@ -9,6 +9,7 @@ import datasets
 import numpy as np
 import torch
 
+from ..common.words import counted
 from ..records.data_source import DataSource
 from ..records.sample_log import SampleLog
 from ..serving.labels import class_labels, dataset_fingerprint, labels_and_names
@@ -65,7 +66,7 @@ def _check_labels(rows: Any, log: SampleLog) -> None:
     """Raise unless these rows, which may have been changed before training, can be those of the log."""
     labels, _ = labels_and_names(rows)
     if len(rows) != log.num_samples:
-        raise ValueError(f"it has {len(rows):,} samples, the run's log {log.num_samples:,}. {_ADVICE}")
+        raise ValueError(f"it has {counted(len(rows), 'sample')}, the run's log {log.num_samples:,}. {_ADVICE}")
     if labels is not None and log.labels is not None and not np.array_equal(labels, log.labels):
         raise ValueError(f"its labels are not those in the run's log, or in another order. {_ADVICE}")
 
@@ -73,7 +74,9 @@ def _check_labels(rows: Any, log: SampleLog) -> None:
 def _check(dataset: Any, log: SampleLog) -> None:
     """Raise unless this is the run's training set."""
     if len(dataset) != log.num_samples:
-        raise ValueError(f"The data set has {len(dataset):,} samples, the run's had {log.num_samples:,}. {_ADVICE}")
+        raise ValueError(
+            f"The data set has {counted(len(dataset), 'sample')}, the run's had {log.num_samples:,}. {_ADVICE}"
+        )
     if dataset_fingerprint(dataset) != log.fingerprint:
         raise ValueError(
             f"The data set has the run's number of samples, {log.num_samples:,}, but other columns, other labels or "

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..common.files import is_no_file, printable
 from ..common.logs import logger
+from ..common.words import counted
 from .sources import say_devices
 
 ENDINGS = (
@@ -110,7 +111,7 @@ class SplitWalk:
                 logger.info(f"{place}: passed over {len(left_out):,} {what}, such as {printable(min(left_out))}.")
         if self.others:
             logger.info(
-                f"{place}: left out {len(self.others):,} of {pictures + len(self.others):,} files, such as "
+                f"{place}: left out {len(self.others):,} of {counted(pictures + len(self.others), 'file')}, such as "
                 f"{printable(min(self.others))}. Pictures are files in a folder per class, with names that end in "
                 f"{', '.join(ENDINGS)}."
             )

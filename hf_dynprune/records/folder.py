@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from ..common.reading import read_json
+from ..common.words import counted
 from .contents import RunNotes, SavedState, TrainerFile
 from .history import PruningHistory
 from .record import HISTORY_FILE, RUN_FILE
@@ -118,9 +119,9 @@ def _unless_stale(
     asked, had = about.get("num_epochs"), state.get("num_train_epochs")
     why = ""
     if told > made + ahead:
-        why = f"it is of {told:,} steps, the history of {made:,}"
+        why = f"it is of {counted(told, 'step')}, the history of {made:,}"
     elif asked is not None and had is not None and had != math.ceil(asked):
-        why = f"it is of a run of {had} epochs, this one has {asked:g}"
+        why = f"it is of a run of {counted(had, 'epoch')}, this one has {asked:g}"
     if why:
         problems.append(f"{name} was passed over: {why}, so an earlier run in this folder left it.")
     return {} if why else state

@@ -27,6 +27,7 @@ from ..common.files import write_atomically
 from ..common.reading import read_json
 from ..common.schema import Count
 from ..common.tensors import read_tensors
+from ..common.words import counted
 from ..decisions.plan import PrunePlan
 
 SAMPLE_LOG = "_dynprune_samples"
@@ -183,7 +184,9 @@ class SampleLog:
             stored, _ = read_tensors(file, {"kept_bits": "U8", "score": "F16"})
             bits, halves, size = stored["kept_bits"], stored["score"], self._about()["num_samples"]
             if len(bits) != -(-size // 8):
-                raise ValueError(f"`kept_bits` must have {-(-size // 8)} bytes for {size} samples, got {len(bits)}")
+                raise ValueError(
+                    f"`kept_bits` must have {-(-size // 8)} bytes for {counted(size, 'sample')}, got {len(bits)}"
+                )
             kept = np.unpackbits(bits, count=size).astype(bool)
             if len(halves) != np.count_nonzero(kept):
                 raise ValueError(f"`score` must have a value for each kept sample, got {len(halves)}")

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..common.words import agree, counted, listed
+from ..decisions.schedule import RunLength
 from .record import EpochRecord
 
 
@@ -160,32 +162,83 @@ def _energy(records: Sequence[EpochRecord]) -> float | None:
     return None if not measured or None in measured else sum(joules for joules in measured if joules is not None)
 
 
+# ---- Words ----
+
+
+def describe_epoch(record: EpochRecord, length: RunLength) -> str:
+    """One line on a finished epoch: what it kept, and what the run will have saved if it goes on so."""
+    total, kept = None if length.fixed_steps else length.num_epochs, record.kept
+    of_all = "" if total is None else f" of {total:g}"
+    text = f"Epoch {record.epoch + 1}{of_all}: "
+    if record.pruned:
+        text += f"{kept:,} of {counted(record.num_samples, 'sample')} kept ({kept / record.num_samples:.1%})"
+    else:
+        text += f"all {counted(kept, 'sample')} kept"
+    is_last = total is not None and record.epoch + 1 >= total
+    if record.projected_saving and record.projected_saving > 0 and not is_last:
+        text += f"; on course to save {record.projected_saving:.1%} in all"
+    return text + _nonfinite(record) + "."
+
+
+def describe_pass(record: EpochRecord) -> str:
+    """One line on a finished pass over the data with a selector."""
+    candidates = counted(record.num_samples, "candidate")
+    return f"Epoch {record.epoch + 1}: {record.kept:,} of {candidates} trained{_nonfinite(record)}."
+
+
+def _nonfinite(record: EpochRecord) -> str:
+    bad = record.nonfinite
+    return f"; {counted(bad, 'loss')} {agree(bad, 'was', 'were')} NaN or infinite" if bad else ""
+
+
 def describe_account(account: SavingsAccount) -> str:
-    """One line that says what was saved, of how many forward passes, and what choosing and scoring cost."""
-    done = account.training + account.choosing
-    text = f"{account.saved:.1%} of the forward passes saved ({done:,} of {account.full:,}"
+    """What was saved, of how many forward passes, and what choosing and scoring cost: a few sentences in one line."""
+    done, by = account.training + account.choosing, ""
     if account.choosing:
-        text += f", {account.choosing:,} of them to choose by"
+        by = f", {account.choosing:,} of them to choose by"
     if account.evaluations:
-        text += f", of which {account.evaluations:,} in evaluations for the method"
-    text += f"), {account.steps:,} of {account.full_steps:,} optimizer steps made"
-    if account.saved_seconds is not None and account.full_seconds:
-        basis = (
-            f"epoch{'s' * (len(account.measured_on) > 1)} {_shown(account.measured_on)}"
-            if account.measured_on
-            else "the pruned epochs"
+        by += f" ({account.evaluations:,} in evaluations for the method)"
+    steps = f"{account.steps:,} of {counted(account.full_steps, 'optimizer step')}"
+    if done <= account.full:
+        text = (
+            f"{account.saved:.1%} of the forward passes saved: {done:,} of {account.full:,} were made{by}, and {steps}."
         )
-        text += (
-            f"; about {account.saved_seconds:.1f} of {account.full_seconds:.1f} s saved, by the pace of {basis}, with "
-            f"{account.overhead_seconds:.2f} s spent on pruning"
-        )
-        text += f" (paid back after epoch {account.break_even})" if account.break_even else " (not paid back)"
+    else:
+        text = f"No forward pass saved: {done:,} were made{by}, where full data makes {account.full:,}; {steps}."
+    text += _time(account)
     if account.energy is not None:
-        text += f"; {account.energy / 3600:,.1f} Wh drawn by the GPUs of this machine"
-    return text + "."
+        text += f" The GPUs of this machine drew {account.energy / 3600:,.1f} Wh."
+    return text
+
+
+def _time(account: SavingsAccount) -> str:
+    """The sentences on wall time; empty where nothing was measured."""
+    saved, full = account.saved_seconds, account.full_seconds
+    if saved is None or not full:
+        return ""
+    unit, name = next((seconds, name) for low, seconds, name in _UNITS if full >= low)
+    shown, of = f"{abs(saved) / unit:.1f}", f"{full / unit:.1f} {name}"
+    if not float(shown):
+        text = f" No time saved: full data would take about {of} too"
+    elif saved > 0:
+        text = f" About {shown} of {of} saved"
+    else:
+        text = f" No time saved: it took about {shown} {name} more than the {of} of full data"
+    basis = "the pruned epochs"
+    if account.measured_on:
+        basis = f"{agree(len(account.measured_on), 'epoch', 'epochs')} {_shown(account.measured_on)}"
+    spent = account.overhead_seconds
+    is_paid = account.break_even and saved > 0 and float(shown)
+    paid = f"paid back after epoch {account.break_even}" if is_paid else "not paid back"
+    return f"{text}, by the pace of {basis}; {spent / unit:.2f} {name} spent on pruning ({paid})."
+
+
+_UNITS = ((7200, 3600, "h"), (120, 60, "min"), (0, 1, "s"))
+"""From so many seconds on, so many seconds make one unit of this name."""
 
 
 def _shown(epochs: Sequence[int]) -> str:
     """Epochs as people count them, from 1; the first four of many."""
-    shown = ", ".join(str(epoch + 1) for epoch in epochs[:4])
-    return shown + (f" and {len(epochs) - 4} more" if len(epochs) > 4 else "")
+    if len(epochs) > 4:
+        return f"{', '.join(str(epoch + 1) for epoch in epochs[:4])} and {len(epochs) - 4} more"
+    return listed([str(epoch + 1) for epoch in epochs])

@@ -24,6 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..common.words import counted
 from ..decisions.worth import GATE, SPREAD
 from .record import EpochRecord
 
@@ -46,7 +47,7 @@ _ADVICE = {
 EPOCHS, PROXY, STALENESS, EVALUATION = "epochs", "proxy", "staleness", "evaluation"
 """What may be missing for a verdict."""
 _TO_ADD = {
-    EPOCHS: f"To know it, train at least {FIRST_EPOCH + 1} epochs.",
+    EPOCHS: f"To know it, train at least {counted(FIRST_EPOCH + 1, 'epoch')}.",
     PROXY: (
         "The history has no figures: the loss says nothing of the gradient's norm, samples were chosen inside the "
         "batches, or an older version wrote it."
@@ -121,8 +122,8 @@ class Worth:
         return _speeds_up(self.concentration, self.staleness)
 
     @property
-    def figures(self) -> str:
-        """The figures in one sentence without its full stop; empty where there are none."""
+    def reasons(self) -> list[str]:
+        """The figures behind the verdict, a phrase each."""
         parts = []
         if self.concentration is not None:
             parts.append(_concentration(self.concentration))
@@ -130,7 +131,12 @@ class Worth:
             parts.append(_staleness(self.staleness))
         if self.held_out is not None:
             parts.append(_held_out(self.held_out))
-        return "; ".join(parts)
+        return parts
+
+    @property
+    def figures(self) -> str:
+        """The figures in one sentence without its full stop; empty where there are none."""
+        return "; ".join(self.reasons)
 
     @property
     def advice(self) -> str:
@@ -144,8 +150,8 @@ class Worth:
 
     @property
     def line(self) -> str:
-        """The same for a log, where the figures come first."""
-        return " ".join([f"{part}." for part in (self.figures, self.headline) if part] + [self.advice])
+        """Verdict and advice, for a log."""
+        return f"{self.headline}. {self.advice}"
 
 
 def worth_of(records: Sequence[EpochRecord], log: Iterable[Any] = ()) -> Worth:
@@ -273,7 +279,7 @@ def _noise(costs: Sequence[float]) -> float | None:
 
 
 def _concentration(pr: float) -> str:
-    text = f"at most {1 / pr:.1f} passes' worth per pass (PR {pr:.2f})"
+    text = f"one chosen pass is worth at most {1 / pr:.1f} random ones (PR {pr:.2f})"
     return text if pr < SPREAD else f"{text}, too little to choose by"
 
 
@@ -286,9 +292,10 @@ def _staleness(r: float) -> str:
 
 
 def _held_out(found: HeldOutGain) -> str:
-    text = f"{found.name} was at best {found.before:.4g} before the last third of the run and {found.after:.4g} in it"
+    best = f"at best {found.before:.4g} before it and {found.after:.4g} in it"
     if found.gain <= 0:
-        return f"{text}, which is no gain"
+        return f"{found.name} did not improve in the last third of the run ({best})"
+    text = f"{found.name} improved in the last third of the run ({best})"
     if found.is_levelled_off:
-        return f"{text}, a gain within the noise of its evaluations ({found.noise:.2g})"
-    return f"{text}, a gain, in which a falling learning rate takes part"
+        return f"{text}, by no more than the noise of its evaluations ({found.noise:.2g})"
+    return f"{text}, which a falling learning rate takes part in"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 from ..common.markdown import code_block, code_span, marked
 from ..common.reading import read_json
 from ..common.tables import with_links
+from ..common.words import counted
 from ..decisions.registry import DEFAULT_METHOD
 from ..records.about import AboutRun
 from ..records.folder import RunFolder
@@ -182,7 +183,7 @@ def _method(about: AboutRun) -> str:
         lines.append(f"- Rule: {_text(about.rule)}")
     lines.append(f"- Unbiased: {unbiased}")
     if about.data is not None:
-        lines.append(f"- Data: {code_span(about.data.name)}, {about.data.num_samples:,} samples to train on")
+        lines.append(f"- Data: {code_span(about.data.name)}, {counted(about.data.num_samples, 'sample')} to train on")
     if about.class_names:
         lines.append(f"- Classes: {_text(listed_names(about.class_names))}")
     return "\n".join(lines)
@@ -196,8 +197,8 @@ def _savings(content: CardContent) -> str:
     if account.full_steps:
         saved = 1 - account.steps / account.full_steps
         rows.append(f"| optimizer steps | {account.steps:,} | {account.full_steps:,} | {saved:.1%} |")
-    of_samples = "" if content.about.num_samples is None else f" of {content.about.num_samples:,} samples"
-    notes = [f"Over {content.epochs} epochs{of_samples}."]
+    of_samples = "" if content.about.num_samples is None else f" of {counted(content.about.num_samples, 'sample')}"
+    notes = [f"Over {counted(content.epochs, 'epoch')}{of_samples}."]
     if account.choosing:
         told = f", {account.evaluations:,} of them in evaluations for the method" if account.evaluations else ""
         notes.append(f"The forward passes include {account.choosing:,} that were made to choose by{told}.")
@@ -224,7 +225,7 @@ def _reproduction(about: AboutRun) -> str:
         text = code_block(f"DynPruneTrainer(..., {argument}={about.expression})", "python")
         text += f"\n\nand the flags {code_span(json.dumps(about.flags))}." if about.flags else ""
     versions = _text(", ".join(f"{package} {version}" for package, version in about.versions.items()))
-    length = "" if about.num_epochs is None else f", {about.num_epochs:g} epochs"
+    length = "" if about.num_epochs is None else f", {counted(about.num_epochs, 'epoch')}"
     return f"{text}\n\nSeed of pruning {about.seed}{length}; {versions}."
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.charts import why_no_pictures
+from ..common.words import counted, listed
 from ..records.folder import RunFolder
 from ..records.savings import describe_account
 from .card_head import listed_names
@@ -141,7 +142,7 @@ def _kept(run: RunFolder) -> Section:
         return Section(title, [f"No epoch left samples out: each of the {len(records)} kept all."])
     least = records[int(shares.argmin())]
     shows = (
-        f"Here {_counted(len(pruned), 'epoch')} of {len(records)} left samples out, epoch {pruned[0]} first and "
+        f"Here {counted(len(pruned), 'epoch')} of {len(records)} left samples out, epoch {pruned[0]} first and "
         f"epoch {pruned[-1]} last. The smallest share was {shares.min():.1%}, in epoch {least.epoch + 1}; "
         f"the mean over all epochs is {shares.mean():.1%}."
     )
@@ -238,13 +239,13 @@ def _histogram(samples: SampleStatistics) -> Section:
     ]
     alt = "Histograms of the scores recorded in an early, a middle and a late epoch."
     pictures = drawn("score_histogram", alt, draw_score_histogram, samples.snapshots)
-    return Section(title, [how, f"Here the median was {_listed(shown)}."], pictures)
+    return Section(title, [how, f"Here the median was {listed(shown)}."], pictures)
 
 
 def _times_kept(samples: SampleStatistics) -> Section:
     title, epochs = "How often samples were kept", len(samples.pruned_epochs)
     if not epochs:
-        return Section(title, [f"None of the {_counted(len(samples.epochs), 'logged epoch')} left samples out."])
+        return Section(title, [f"None of the {counted(len(samples.epochs), 'logged epoch')} left samples out."])
     always = float((samples.times_chosen == epochs).mean())
     never = float((samples.times_chosen == 0).mean())
     how = (
@@ -252,10 +253,10 @@ def _times_kept(samples: SampleStatistics) -> Section:
         "made once by “sometimes” samples, which matter only part of the time."
     )
     shows = (
-        f"Here, over {_counted(epochs, 'such epoch')}, {always:.1%} of the samples were kept always, "
+        f"Here, over {counted(epochs, 'such epoch')}, {always:.1%} of the samples were kept always, "
         f"{1 - always - never:.1%} sometimes and {never:.1%} never."
     )
-    alt = f"Histogram of times kept in {epochs} epochs: {always:.1%} always, {never:.1%} never."
+    alt = f"Histogram of times kept in {counted(epochs, 'epoch')}: {always:.1%} always, {never:.1%} never."
     return Section(title, [how, shows], drawn("times_kept", alt, draw_times_kept, samples.times_chosen, epochs))
 
 
@@ -277,7 +278,8 @@ def _classes(samples: SampleStatistics) -> Section:
         how += " A sample's class here is the one that most pixels of its mask have."
     if samples.num_samples < 2 * len(names):
         how += (
-            f" There are {len(names):,} classes among {samples.num_samples:,} samples: the share of a class says "
+            f" There are {counted(len(names), 'class')} among {counted(samples.num_samples, 'sample')}: the share of "
+            "a class says "
             "little more than how often single samples were kept."
         )
     low, high = order[0], order[-1]
@@ -309,7 +311,8 @@ def _why_no_classes(samples: SampleStatistics) -> str:
     if samples.labels is not None:
         kinds = len(np.unique(samples.labels))
         return (
-            f"The labels are known, but there are {kinds:,} different ones among {samples.num_samples:,} samples, "
+            f"The labels are known, but there are {kinds:,} different ones among "
+            f"{counted(samples.num_samples, 'sample')}, "
             "fewer than two samples for each, and nothing names them or says that they are classes. `hf-dynprune "
             "scores` has the label of each sample."
         )
@@ -323,14 +326,6 @@ def _why_no_classes(samples: SampleStatistics) -> str:
 
 
 # ---- Words ----
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" + "s" * (number != 1)
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _quoted(name: str) -> str:

@@ -21,7 +21,8 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, se
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..common.checks import is_whole
-from ..common.logs import logger
+from ..common.logs import logger, only_warnings
+from ..common.words import counted
 from ..methods.none import NoPruning
 from ..serving.indexed import INDEX_KEY
 from ..serving.labels import same_labels
@@ -79,7 +80,8 @@ class ScoringJob:
             raise ValueError(f"`chunk` must be a whole number of at least 1, got {self.chunk!r}.")
         if self.plain is not None and len(self.plain) != len(self.dataset):
             raise ValueError(
-                f"`plain_dataset` must hold the {len(self.dataset)} samples of `dataset`, got {len(self.plain)}."
+                f"`plain_dataset` must hold the {counted(len(self.dataset), 'sample')} of `dataset`, got "
+                f"{len(self.plain)}."
             )
         if self.plain is not None and not same_labels(self.dataset, self.plain):
             raise ValueError(
@@ -112,7 +114,8 @@ def score_once(job: ScoringJob, seed: int, number: str) -> ScoringOutcome:
 
     The global generators are seeded and not put back.
     """
-    logger.info("Scoring by %s, run %s: %d epochs of training with seed %d.", job.method, number, job.last_epoch, seed)
+    epochs = counted(job.last_epoch, "epoch")
+    logger.info("Scoring by %s, run %s: %s of training with seed %d.", job.method, number, epochs, seed)
     set_seed(seed)
     model = job.model_init()
     name_and_digest = type(model).__name__, _config_digest(model)
@@ -131,7 +134,8 @@ def score_once(job: ScoringJob, seed: int, number: str) -> ScoringOutcome:
         for standard in (ProgressCallback, PrinterCallback):
             trainer.remove_callback(standard)
         if job.last_epoch:
-            trainer.train()
+            with only_warnings():
+                trainer.train()
         passes = trainer.pruning_history.forward_passes
         if job.method == "forgetting":
             return ScoringOutcome(forgetting_counts(np.stack(watch.rows)), passes, *name_and_digest, "")
@@ -247,7 +251,9 @@ def _score_with(trainer: DynPruneTrainer, job: ScoringJob, number: str) -> tuple
         parts.append(GRADIENTS[way](model, loss, batch, job.chunk).detach().float().cpu())
     score = torch.cat(parts).numpy()
     if len(score) != len(job.dataset):
-        raise ValueError(f"The data collator made {len(score)} of {len(job.dataset)} samples: it must keep each one.")
+        raise ValueError(
+            f"The data collator made {len(score)} of {counted(len(job.dataset), 'sample')}: it must keep each one."
+        )
     if not np.isfinite(score).all():
         at = int(np.argmin(np.isfinite(score)))
         raise FloatingPointError(f"The {job.method} score of sample {at} is {score[at]}: the model has diverged.")

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Subset
 
+from ..common.words import counted
+
 GAP = np.iinfo(np.int64).min
 """Stands for an empty cell in a column of whole numbers."""
 
@@ -121,7 +123,7 @@ def class_labels(dataset: Any, label_names: Sequence[str] = ("labels", "label"))
         return labels
     names = label_names if isinstance(dataset, datasets.Dataset) else ("targets", *label_names)
     if labels is not None:
-        found = f"has labels of shape {labels.shape} for {len(dataset)} samples"
+        found = f"has labels of shape {labels.shape} for {counted(len(dataset), 'sample')}"
     elif isinstance(dataset, datasets.Dataset):
         types = ", ".join(f"{name} ({getattr(type_, 'dtype', type_)})" for name, type_ in dataset.features.items())
         found = f"has no whole numbers in a column named {' or '.join(names)}, only: {types}"

@@ -11,6 +11,7 @@ from accelerate.data_loader import DataLoaderDispatcher
 from torch.utils.data import DataLoader
 from transformers.trainer_utils import seed_worker
 
+from ..common.words import counted
 from ..decisions.dealing import Layout
 from .indexed import IndexedCollator, IndexedDataset
 from .sampler import PlanBatchSampler
@@ -96,7 +97,8 @@ def check_served(epoch: int, got: int, planned: int) -> None:
     """Raise unless the loader served what the sampler dealt out: no other check would notice lost samples."""
     if got != planned:
         raise RuntimeError(
-            f"Epoch {epoch} trained {got} samples (padding included) where {planned} were dealt out: the data loader "
+            f"Epoch {epoch} trained {counted(got, 'sample')} (padding included) where {planned} were dealt out: the "
+            "data loader "
             "dropped or repeated batches. Report the versions of accelerate and transformers; where "
             "`get_train_dataloader` is overridden, return the loader of `super()` as it is."
         )

@@ -7,6 +7,7 @@ Single figures go through `Trainer.log`. Where nothing is pruned they go to the 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -57,12 +58,12 @@ def report_savings(context: TrainerContext) -> None:
     if context.is_first and training.selector is None and not training.is_stock:
         worth = worth_of(training.history.records, context.state.log_history)
         if worth.missing != EPOCHS:
-            logger.info("What choosing samples would be worth here: %s", worth.line)
+            logger.info("%s Why: `hf-dynprune doctor %s`.", worth.line, shlex.quote(context.run_folder))
     if not training.prunes:
         return
     account = training.history.account()
     if context.is_first:
-        logger.info("Data pruning: %s", describe_account(account))
+        logger.info(describe_account(account))
         if training.selector is None:
             send_picture(context.callbacks, context.state.global_step, training.history.records)
     context.log({"dynprune/saved": account.saved})

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.logs import logger
+from ..common.words import counted
 from ..decisions.dealing import Layout
 from ..records.history import PruningHistory
 from ..records.record import EpochRecord
@@ -93,7 +94,8 @@ class BatchRun:
         self.pass_ended = got < wanted
         if self.pass_ended and got and self.is_untouched and not self._batches_before:
             raise ValueError(
-                f"The training data ended after {got} batches of a process, before the first accumulation window of "
+                f"The training data ended after {counted(got, 'batch')} of a process, before the first accumulation "
+                "window of "
                 f"{wanted} was full: nothing would be trained. Set `gradient_accumulation_steps` to at most {got}, "
                 "lower `per_device_train_batch_size`, or pass more data."
             )
@@ -172,7 +174,8 @@ class BatchRun:
         eligible = np.flatnonzero(finite & counts)
         if len(eligible) == 0 and counts.any():
             raise FloatingPointError(
-                f"All {int(counts.sum())} candidate losses of a batch were NaN or infinite after {step} optimizer "
+                f"All {counted(int(counts.sum()), 'candidate loss')} of a batch were NaN or infinite after {step} "
+                "optimizer "
                 "steps: the model has diverged. Lower the learning rate, clip gradients, or check the data."
             )
         if len(eligible) == 0:  # not a label in the batch: one row stands for it and adds nothing to the loss
@@ -180,9 +183,8 @@ class BatchRun:
         if (counts & ~finite).any() and not self._warned_nonfinite:
             self._warned_nonfinite = True
             logger.warning(
-                "After %d optimizer steps the loss of %d of %d candidates was NaN or infinite. Such candidates are not "
-                "trained and not remembered; from here on they are only counted.",
-                *(step, int((counts & ~finite).sum()), len(loss)),
+                "After %s the loss of %d of %s was NaN or infinite. They are not trained. This is said once.",
+                *(counted(step, "optimizer step"), int((counts & ~finite).sum()), counted(len(loss), "candidate")),
             )
         losses = loss[eligible]
         losses.flags.writeable = False
@@ -283,7 +285,8 @@ def _with_ghost(row: int, weights: Weights, usable: Rows) -> tuple[Rows, Weights
 def describe_selection(selector: BatchSelector, batch_size: int) -> str:
     """One line on what is trained and what choosing costs."""
     return (
-        f"Selection inside the batch ({selector}): of each batch of {batch_size} candidates about {selector.share:.1%} "
+        f"Selection inside the batch ({selector.short}): of each batch of {counted(batch_size, 'candidate')} about "
+        f"{selector.share:.1%} "
         "are trained. Choosing costs one forward pass of every candidate, without gradient, before the trained rows' "
         "own; optimizer steps and learning rate are those of the whole batches."
     )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..common.words import counted
 from ..losses import PerSampleLoss
 from ..losses.checks import check_counts, check_terms
 from ..serving.generators import untouched_generators
@@ -83,7 +84,8 @@ def number_rows(batch: Any) -> dict[str, Any]:
     other = [f"{name!r} {len(value)}" for name, value in entries if len(value) != size]
     if other:
         raise ValueError(
-            f"The training batch has {size} rows, but {', '.join(other)}: in-batch selection cannot tell which entries "
+            f"The training batch has {counted(size, 'row')}, but {', '.join(other)}: in-batch selection cannot tell "
+            "which entries "
             "belong to which sample. Let the collator give every tensor and list one entry per sample; packed batches "
             "(`DataCollatorWithFlattening`, `packing=True`) have none."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -21,9 +22,13 @@ from .ranks import choose_together
 from .refusals import refuse_dataset, refuse_unsupported
 from .stock import StockTraining
 
+Policy = PruningPolicy | str | None
+Selector = BatchSelector | str | None
+"""As a trainer is given them: an object, or a registered name that takes its parameters from the flags."""
 
-def choose_training(context: TrainerContext, policy: PruningPolicy | None, selector: BatchSelector | None) -> Training:
-    """A training by the objects that were given, else by what the flags say now.
+
+def choose_training(context: TrainerContext, policy: Policy, selector: Selector) -> Training:
+    """A training by the objects or names that were given, else by what the flags say now.
 
     Raises:
         ValueError: both are given, or one of them is no object of its kind; or a flag that was changed after parsing
@@ -32,10 +37,29 @@ def choose_training(context: TrainerContext, policy: PruningPolicy | None, selec
     flags = context.flags
     flags.validate_pruning()
     context.chosen_by = flags.pruning_flags()
-    selector = flags.build_selector() if selector is None else selector
-    if selector is not None:
-        return InBatchSelection(context, selector, policy)
+    policy, chosen = named_objects(flags, policy, selector)
+    if chosen is not None:
+        return InBatchSelection(context, chosen, policy)
     return fitting(context, EpochPruning(context, flags.build_policy() if policy is None else policy))
+
+
+def named_objects(
+    flags: DynPruneArguments, policy: Policy, selector: Selector
+) -> tuple[PruningPolicy | None, BatchSelector | None]:
+    """Policy and selector as objects: a name stands for the one that the flags would build by that name.
+
+    Raises:
+        ValueError: listing the known names.
+    """
+    named = copy(flags)
+    if isinstance(policy, str):
+        named.prune_method = policy
+        policy = named.build_policy()
+    if isinstance(selector, str):
+        named.prune_selector = selector
+    if selector is None or isinstance(selector, str):
+        selector = named.build_selector()
+    return policy, selector
 
 
 def fitting(context: TrainerContext, training: Training, loader: Any = None) -> Training:
@@ -85,17 +109,17 @@ def refuse_to_prune(trainer_class: type, mixin: type, arguments: Any, given: tup
     `given`: policy and selector, as the user gave them. Where they prune nothing, only arguments that would lose
     their flags are refused.
     """
-    policy, selector = given
     refuse_arguments(trainer_class, arguments)
     has_flags = isinstance(arguments, DynPruneArguments)
-    if policy is None and selector is None and has_flags and arguments.prune_selector is None:
+    policy, selector = named_objects(arguments if has_flags else DynPruneArguments(), *given)
+    if policy is None and selector is None and has_flags:
         policy = arguments.build_policy()
     if selector is None and isinstance(policy, NoPruning):
         return
     refuse_trainer(trainer_class, mixin, arguments)
 
 
-def choose_again(context: TrainerContext, policy: PruningPolicy | None, selector: BatchSelector | None) -> Training:
+def choose_again(context: TrainerContext, policy: Policy, selector: Selector) -> Training:
     """The training in force; another one where a pruning flag was changed since it was chosen.
 
     Raises:
@@ -119,7 +143,7 @@ def check_alone(training: Training, context: TrainerContext) -> None:
 
 
 def choose_on_all(
-    context: TrainerContext, policy: PruningPolicy | None, selector: BatchSelector | None, checkpoint: str | bool | None
+    context: TrainerContext, policy: Policy, selector: Selector, checkpoint: str | bool | None
 ) -> Training:
     """As `choose_again`, at the start of `train()`, on all processes together.
 

@@ -14,13 +14,14 @@ from accelerate.data_loader import DataLoaderStateMixin
 from transformers import Trainer
 from transformers.trainer_utils import has_length
 
+from ..common.logs import logger
 from ..decisions.dealing import Layout
 from ..losses.step import LossStep
 from ..records.state_files import StateCache
 from ..records.timing import EpochTimes
 from ..serving.mixing import mixes, training_collator
 from ..training_args import DynPruneArguments
-from .bars import set_progress_total
+from .bars import printing_set_aside, set_progress_total
 from .checkpoints import Checkpoints
 from .combining import is_of_trl, owner_of
 from .gpu_meter import find_meter
@@ -274,14 +275,17 @@ class TrainerContext(Checkpoints):
         """The output folder of a trial of a search; the run's own without one."""
         return str(self._trainer._get_output_dir(trial))
 
-    def log(self, row: Mapping[str, float]) -> None:
+    def log(self, row: Mapping[str, float], line: str = "") -> None:
         """Give a row of pruning's own to `Trainer.log`, for callbacks, trackers and a `log` of the user's.
 
         It does not stay in `log_history`, whose last rows people read by their place; `pruning_history` has it all.
+        Where the Trainer would print the row, people read `line` instead.
         """
         before = len(self.state.log_history)
-        with self.metrics_set_aside():
+        with self.metrics_set_aside(), printing_set_aside(self._trainer.callback_handler) as prints:
             self._trainer.log(dict(row))
+        if prints and line and self.is_first:
+            logger.info(line)
         history = self.state.log_history
         history[before:] = [each for each in history[before:] if not any(OWN_ROWS in str(key) for key in each)]
 

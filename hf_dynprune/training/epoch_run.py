@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.logs import logger
+from ..common.words import counted
 from ..decisions.budget import PrunableEpochs, TargetSaving
 from ..decisions.dealing import Dealing, Layout
 from ..decisions.plan import EpochInfo, PrunePlan
@@ -171,17 +172,17 @@ class EpochRun:
         self._said_unlabelled = self._said_unlabelled or say_unlabelled(record, summary.recorded)
         if len(summary.nonfinite) and len(summary.nonfinite) >= labelled and self.policy.max_ratio > 0:
             raise FloatingPointError(
-                f"All {labelled} losses of epoch {epoch} were NaN or infinite: the model has diverged. "
+                f"All {labelled} losses of epoch {epoch + 1} were NaN or infinite: the model has diverged. "
                 "Lower the learning rate, clip gradients, or check the data; scores and plans need finite losses."
             )
         if len(summary.nonfinite) and not self._warned_nonfinite:
             self._warned_nonfinite = True
             some = ", ".join(map(str, summary.nonfinite[:10])) + (", ..." if len(summary.nonfinite) > 10 else "")
             logger.warning(
-                "Epoch %d: the loss of %d samples was NaN or infinite (indices %s). They contributed nothing, stay out "
-                "of thresholds and are kept until their loss is finite again. Later epochs are only counted.",
-                epoch,
-                len(summary.nonfinite),
+                "Epoch %d: the loss of %s was NaN or infinite (indices %s). It was left out of training, and they are "
+                "kept until their loss is finite again. This is said once.",
+                epoch + 1,
+                counted(len(summary.nonfinite), "sample"),
                 some,
             )
 
@@ -251,8 +252,8 @@ class EpochRun:
         self.dealing = self.dealing.anew(saved, self.layout, done, plan.num_kept, plan.is_full, self.identity.drop_last)
         self.clock.redeal(step, self._updates(plan), self.dealing.skipped, scheduler_steps)
         logger.warning(
-            "Saved with %s, resumed with %s: of epoch %d's %d samples, %d are done and the rest is dealt out anew. %s",
-            *(saved, self.layout, epoch, plan.num_kept, self.dealing.dealt, _NOT_EXACT),
+            "Saved with %s, resumed with %s: of epoch %d's %s, %d are done and the rest is dealt out anew. %s",
+            *(saved, self.layout, epoch + 1, counted(plan.num_kept, "sample"), self.dealing.dealt, _NOT_EXACT),
         )
 
     def _updates(self, plan: PrunePlan) -> int:
@@ -339,7 +340,7 @@ class EpochRun:
     def _ends(self, saved: Mapping[str, Any]) -> list[str]:
         """What ends the saved run and this one, in words."""
         both = RunLength(**saved["clock"]["length"]), self.clock.length
-        return [f"{each.max_steps} steps" if each.fixed_steps else f"{each.num_epochs:g} epochs" for each in both]
+        return [counted(*(each.max_steps, "step") if each.fixed_steps else (each.num_epochs, "epoch")) for each in both]
 
     def _load_clock(self, state: dict[str, Any]) -> None:
         """Take the saved place; full epochs' worth done before it is what the records of earlier epochs say."""

@@ -24,6 +24,7 @@ from ..losses.step import LossStep
 from ..methods.none import NoPruning
 from ..records.history import HistoryWriter, PruningHistory
 from ..records.run_scores import RunScores
+from ..records.savings import describe_epoch
 from ..records.state_files import save_state
 from ..serving.distributed import ScoreBuffer, agree
 from ..serving.labels import dataset_fingerprint
@@ -257,7 +258,7 @@ class EpochPruning:
         if self.prunes:
             if context.is_first:
                 send_histograms(context.callbacks, context.state.global_step, run.distributions)
-            context.log(epoch_scalars(record))
+            context.log(epoch_scalars(record), describe_epoch(record, run.clock.length))
         elif context.is_first:  # past `Trainer.log`, which calls callbacks that a stock run does not call here
             send_figures(context.callbacks, context.state.global_step, worth_scalars(record))
 

@@ -13,12 +13,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from ..common.logs import logger
+from ..common.words import counted
 from ..decisions.logged_loss import of_rows
 from ..decisions.policy import PruningPolicy
 from ..losses.checks import loss_tolerance
 from ..losses.step import LossStep
 from ..methods.none import NoPruning
 from ..records.history import HistoryWriter, PruningHistory
+from ..records.savings import describe_pass
 from ..records.state_files import has_state, save_state
 from ..selectors.contract import BatchSelector, check_selector
 from ..serving.distributed import collect, sum_over_processes
@@ -168,8 +170,8 @@ class InBatchSelection:
             run.take_up_full(epoch, context.state.global_step, done)
             if context.is_first:
                 logger.info(
-                    "%s was written without selection, which begins here, after %d optimizer steps.",
-                    *(folder, context.state.global_step),
+                    "%s was written without selection, which begins here, after %s.",
+                    *(folder, counted(context.state.global_step, "optimizer step")),
                 )
         if context.state.global_step >= context.state.max_steps:
             epoch, done = length.num_epochs, 0
@@ -210,7 +212,8 @@ class InBatchSelection:
                     "dynprune/candidates": record.num_samples,
                     "dynprune/trained": record.kept,
                     "dynprune/nonfinite": record.nonfinite,
-                }
+                },
+                describe_pass(record),
             )
 
     def finish(self, trial: Any, nominal: float) -> float:

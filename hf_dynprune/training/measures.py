@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..common.logs import logger
+from ..common.words import counted
 from ..decisions.plan import PrunePlan
 from ..decisions.policy import PruningPolicy
 from ..decisions.proxy import GradientProxy
@@ -31,12 +32,12 @@ def say_unlabelled(record: EpochRecord, recorded: int) -> bool:
     """
     if record.unlabelled and record.unlabelled >= recorded:
         logger.warning(
-            "Epoch %d: nothing is labelled in any of the %d samples: nothing is learned.", record.epoch, recorded
+            "Epoch %d: no label in any of its %s, so nothing is learned.", record.epoch + 1, counted(recorded, "sample")
         )
     elif record.unlabelled:
         logger.info(
-            "Epoch %d: nothing is labelled in %d of the %d samples. They have no gradient, and are chosen from as "
-            "samples with a loss of 0. Later epochs are only counted.",
-            *(record.epoch, record.unlabelled, recorded),
+            "Epoch %d: no label in %d of its %s. Those have no gradient, and count as samples with a loss of 0. This "
+            "is said once.",
+            *(record.epoch + 1, record.unlabelled, counted(recorded, "sample")),
         )
     return record.unlabelled > 0

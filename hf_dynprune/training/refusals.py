@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 from torch.utils.data import IterableDataset
 
+from ..common.words import counted
 from ..decisions.dealing import Layout
 from ..decisions.guarantees import ClassFloor, CoverEvery
 from ..decisions.policy import PruningPolicy
@@ -96,6 +98,12 @@ def refuse_unsupported(dataset: Any, args: Any, has_selector: bool = False) -> N
             f"`dataloader_in_order=False` with `save_strategy={str(args.save_strategy.value)!r}`: a checkpoint inside "
             "an epoch knows how many batches were trained, not which. Use `save_strategy='epoch'` or load in order."
         )
+    launched = os.environ.get("WORLD_SIZE", "1")
+    if launched.isdecimal() and int(launched) > 1 and args.world_size == 1:
+        raise ValueError(
+            f"{launched} processes were launched (WORLD_SIZE), but this one knows of no other: each would train alone. "
+            "On a machine without an accelerator pass `--use_cpu true`; if only one is meant, unset WORLD_SIZE."
+        )
     parallelism = getattr(args, "parallelism_config", None)
     for name in ("tp", "cp", "sp"):
         if getattr(parallelism, f"{name}_size", 1) > 1:
@@ -132,7 +140,8 @@ def refuse_split(layout: Layout) -> None:
     if layout.split_batches and layout.batch_size % layout.world_size:
         raise ValueError(
             f"`split_batches` splits each batch over the processes, but a batch of {layout.batch_size} does not divide "
-            f"by {layout.world_size} processes: set `per_device_train_batch_size` to a multiple of {layout.world_size}."
+            f"by {counted(layout.world_size, 'process')}: set `per_device_train_batch_size` to a multiple of "
+            f"{layout.world_size}."
         )
 
 

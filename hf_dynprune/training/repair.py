@@ -18,6 +18,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 
 from ..common.logs import logger
+from ..common.words import counted
 from ..losses import host
 from ..losses.checks import refuse_poisoned_buffers
 from ..losses.step import LossStep
@@ -154,10 +155,10 @@ class StepRepair:
             self._has_named = True
             some = ", ".join(map(str, every[:10])) + (", ..." if len(every) > 10 else "")
             logger.warning(
-                "Loss or gradient of %d samples is NaN or infinite in step %d (%s %s): they are left out of it, and "
-                "others of later steps, until they are finite. Clean their values, or look at the loss. "
+                "Loss or gradient of %s is NaN or infinite in step %d (%s %s). Such samples are left out of a step, in "
+                "later steps too. Clean their values, or look at the loss. "
                 "`prune_leave_out_nonfinite=False` trains on them.",
-                *(len(every), self._context.state.global_step),
+                *(counted(len(every), "sample"), self._context.state.global_step),
                 *("indices" if self._context.training.selector is None else "rows", some),
             )
         return bool(every)

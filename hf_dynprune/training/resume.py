@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from ..common.logs import logger
+from ..common.words import counted
 from ..records.state_files import CheckpointError, has_state, require
 from .context import TrainerContext
 from .epoch_run import EpochRun
@@ -83,9 +84,9 @@ def _take_up_stock(context: TrainerContext, run: EpochRun, folder: str, length: 
     run.take_up_full(step, context.args.ignore_data_skip)
     if context.is_first:
         logger.info(
-            "%s was written by the stock Trainer: data pruning begins here, after %d optimizer steps, without scores "
+            "%s was written by the stock Trainer: data pruning begins here, after %s, without scores "
             "and with an empty history. An epoch that was interrupted is finished on all data.",
-            *(folder, step),
+            *(folder, counted(step, "optimizer step")),
         )
     if step >= length.max_steps:
         return max(length.num_epochs, length.max_steps), 0

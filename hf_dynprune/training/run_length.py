@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..common.logs import logger
+from ..common.words import counted
 from ..decisions.budget import check_target
 from ..decisions.length import check_length, counts_steps, shorter_epochs, shorter_warmup
 from ..decisions.policy import PruningPolicy
@@ -51,8 +52,8 @@ class LengthOfRuns:
         if shares and not length.fixed_steps:
             named = ", ".join(f"`{name}_steps` {value:g}" for name, value in shares.items())
             logger.info(
-                "%s: a share is of the %d optimizer steps of the run on full data, of which a pruned run makes fewer.",
-                *(named, length.max_steps),
+                "%s: a share is of the %s of the run on full data, of which a pruned run makes fewer.",
+                *(named, counted(length.max_steps, "optimizer step")),
             )
 
     @property

@@ -39,7 +39,7 @@ class SampleLogging:
             self._log.write(run.record.epoch, run.plan, *run.store.pending())
         except OSError as error:
             self._log = None
-            logger.warning("The log of single samples ends before epoch %d: %s", run.record.epoch, error)
+            logger.warning("The log of single samples ends before epoch %d: %s", run.record.epoch + 1, error)
 
     def times_kept(self, run: EpochRun) -> NDArray[np.int32] | None:
         """`[N]`: epochs that kept each sample; None where the log lacks one, as after a resume into another folder."""

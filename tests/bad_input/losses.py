@@ -213,7 +213,7 @@ LOSSES = {
             per_sample_loss=lambda m, inputs, outputs: losses(inputs, outputs) * float("nan"),
             prune_method="infobatch",
         ),
-        "All 22 losses of epoch 0 were NaN or infinite: the model has diverged. Lower the learning rate, clip",
+        "All 22 losses of epoch 1 were NaN or infinite: the model has diverged. Lower the learning rate, clip",
         FloatingPointError,
         steps=6,
     ),

@@ -83,7 +83,7 @@ WEIGHTS = "`weights` must be finite and above 0, got"
 
 POLICIES = {
     # The object
-    "name for an object": policy(f"{OBJECT} 'infobatch'", lambda: "infobatch"),
+    "name of no method": policy(r"Unknown pruning method 'infobach'\. Did you mean 'infobatch'\?", lambda: "infobach"),
     "class for an object": policy(f"{OBJECT} <class '.*InfoBatch'>", lambda: InfoBatch),
     "no dataclass": policy(f"{OBJECT} <.*Loose object", Loose),
     "dataclass that is not frozen": policy(rf"{OBJECT} Mutable\(ratio=0\.5\)", Mutable),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -13,6 +15,8 @@ from typer.testing import CliRunner
 from hf_dynprune import get_policy, list_policies
 from hf_dynprune.cli import app
 from hf_dynprune.compare.results import RunResult
+from hf_dynprune.decisions.registry import build_policy
+from hf_dynprune.docs_pages.methods import describe_method
 from hf_dynprune.records.history import PruningHistory
 from hf_dynprune.selectors.contract import get_selector, list_selectors
 
@@ -49,7 +53,10 @@ def test_help_and_methods_load_no_heavy_library():
 def test_methods_says_of_every_registered_one_what_it_keeps_claims_and_costs():
     result = run("methods")
     assert result.exit_code == 0
-    methods, said, selectors = result.output.split("\n\n")
+    start, methods, said, selectors = result.output.split("\n\n")
+    assert start.startswith("What to start with:")
+    assert "--prune_method auto --prune_target_saving" in start
+    assert "`hf-dynprune methods NAME`" in start
     assert "prune_selector" in said
     blocks = re.findall(r"^(\w+): (.+)\n +unbiased: +(\w+).*\n +cost: +(.+)\n +source: +(.+)\n", methods + "\n", re.M)
     assert [name for name, *_ in blocks] == list_policies()
@@ -64,6 +71,55 @@ def test_methods_says_of_every_registered_one_what_it_keeps_claims_and_costs():
     assert names == list_selectors()
     assert re.findall(r"unbiased: +(\w+)", selectors) == ["no", "yes", "no"]
     assert re.findall(r"source: +(.+)", selectors) == [get_selector(name).reference for name in names]
+
+
+@pytest.mark.parametrize("name", list_policies())
+def test_methods_says_all_about_one(name):
+    result = run("methods", name)
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith(f"{name}: ")
+    for label in ("when to use", "unbiased", "cost", "source", "example"):
+        assert re.search(rf"^    {label}: +\S", result.output, re.M), label
+    assert f"python train.py --prune_method {name}" in result.output
+    parameters = [field.name for field in dataclasses.fields(get_policy(name))]
+    assert [
+        each for each in parameters if not re.search(rf"^    {each}: +(default|required)", result.output, re.M)
+    ] == []
+    assert "not stated" not in result.output
+
+
+@pytest.mark.parametrize("name", list_selectors())
+def test_methods_says_all_about_a_selector(name):
+    result = run("methods", name)
+    assert result.exit_code == 0, result.output
+    assert f"python train.py --prune_selector {name}" in result.output
+    assert result.output.count("Parameters (`prune_selector_kwargs`)") == bool(dataclasses.fields(get_selector(name)))
+
+
+@pytest.mark.parametrize("name", list_policies())
+def test_the_example_of_a_method_is_that_of_the_docs_and_builds_it(name):
+    line, *_ = [line for line in run("methods", name).output.splitlines() if line.startswith("    example:")]
+    command = line.partition("example:")[2].strip()
+    assert command == f"python train.py {describe_method(name).flags.strip('`')}"
+    flags = shlex.split(command)[2:]
+    given = dict(zip(flags[::2], flags[1::2], strict=True))
+    assert given["--prune_method"] == name
+    assert ("--prune_target_saving" in given) == get_policy(name).needs_steps
+    if name != "static":  # its file of scores is not there
+        ratio = float(given["--prune_ratio"]) if "--prune_ratio" in given else None
+        assert build_policy(name, ratio).name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("infobach", "infobatch"), ("selective", "selective_backprop"), ("xy", None)]
+)
+def test_an_unknown_method_is_one_error_with_the_nearest_name(name, near):
+    result = run("methods", name)
+    assert result.exit_code == 2
+    hint = f" Did you mean '{near}'?" if near else ""
+    assert result.stderr.startswith(f"Error: Unknown method or selector '{name}'.{hint} Known methods: auto, ")
+    assert "Known selectors: orderdp, random, selective_backprop." in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,9 @@ def test_a_torchvision_that_does_not_import_is_a_problem(monkeypatch, tmp_path):
     ("flags", "samples", "state", "said"),
     [
         ("--prune_method random --prune_ratio 0.3 --num_train_epochs 10", None, "ok", "save at most 30.0%"),
-        ("--prune_method infobatch --num_train_epochs 2", None, "note", "That is little"),
+        ("--prune_method infobatch --num_train_epochs 2", None, "note", "saves nothing in 2 epochs"),
+        ("--prune_method infobatch --num_train_epochs 1", None, "note", "saves nothing in 1 epoch:"),
+        ("--prune_method random --prune_ratio 0.04", None, "note", "That is little"),
         ("--prune_ratio 1.5", None, "problem", "must be a number in [0, 1), got 1.5"),
         ("--prune_metod random", None, "problem", "did you mean --prune_method?"),
         ("--prune_target_saving 0.9 --num_train_epochs 4", None, "problem", "cannot be reached"),
@@ -167,7 +169,17 @@ def test_the_command_exits_with_1_where_there_is_a_problem():
     result = run("doctor", "--", "--prune_ratio", "2")
     assert result.exit_code == 1
     assert "PROBLEM `ratio` of InfoBatch must be a number in [0, 1), got 2.0." in result.output
-    assert result.output.endswith("1 problem.\n")
+    assert result.output.startswith("1 problem:\n  PROBLEM ")
+
+
+def test_the_verdict_comes_first_and_what_was_asked_before_the_installation():
+    result = run("doctor", "--", "--prune_method", "random", "--prune_ratio", "0.3")
+    assert result.exit_code == 0
+    assert result.output.startswith("No problems.\n\nWhat was asked about:\n  ok      Data pruning (random(ratio=0.3))")
+    assert result.output.index("This installation:") > result.output.index("save at most 30.0%")
+    two = run("doctor", "--", "--prune_metod", "random", "--prune_ratio", "2").output
+    assert two.startswith("2 problems:\n  PROBLEM ")
+    assert "PROBLEM" not in two.partition("\n\n")[2]
 
 
 def test_no_length_is_described_for_no_epochs():
@@ -188,9 +200,10 @@ def test_the_folder_of_a_run_gets_verdict_and_figures(tmp_path):
     PruningHistory(made_up.run(0.1234, 0.17)).save(tmp_path)
     result = run("doctor", str(tmp_path))
     assert result.exit_code == 0, result.output
-    assert result.output.startswith("Pruning can pay here: at most 8.1 passes' worth per pass (PR 0.12); scores")
+    assert result.output.startswith("Pruning can pay here.\nTo save passes, use `prune_method='auto'`")
+    assert "Why:\n  - one chosen pass is worth at most 8.1 random ones (PR 0.12)\n  - scores" in result.output
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in result.output.splitlines() if "|" in line]
-    assert rows[0] == ["epoch", "kept", "PR", "passes' worth", "R", "held-out figure"]
+    assert rows[0] == ["epoch", "kept", "PR", "a chosen pass is worth", "R", "held-out figure"]
     assert rows[2] == ["1", "100.0%", "0.12", "8.1", "", "eval_loss 1"]
     assert rows[-1] == ["6", "100.0%", "0.12", "8.1", "0.17", "eval_loss 0.42"]
     assert "hf_dynprune " not in result.output  # nothing of the installation

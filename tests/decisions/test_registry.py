@@ -301,6 +301,21 @@ def test_a_policy_without_a_rule_cannot_be_made():
         incomplete()
 
 
+@pytest.mark.parametrize(
+    ("policy", "text"),
+    [
+        (RandomPruning(0.3), "random(ratio=0.3)"),
+        (RandomPruning(0.3, rescale=True), "random(ratio=0.3, rescale=True)"),
+        (InfoBatch(), "infobatch"),
+        (InfoBatch(ratio=0.25, draw="bernoulli"), "infobatch(ratio=0.25, draw='bernoulli')"),
+        (OrderDP().with_ratio(0.3), "orderdp(top_ratio=0.875)"),
+        (NoPruning(), "none"),
+    ],
+)
+def test_the_short_text_of_a_policy_has_what_is_not_at_its_default(policy, text):
+    assert policy.short == text
+
+
 def test_the_text_of_a_policy_names_it_and_all_its_parameters():
     assert str(RandomPruning(0.3)) == "random(ratio=0.3, rescale=False)"
 

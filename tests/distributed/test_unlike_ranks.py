@@ -14,6 +14,7 @@ from tests.benchmarks.unlike_ranks import of_failing_ranks
 from tests.distributed.failing import WHERE
 from tests.distributed.test_distributed import launch, results_of
 from tests.distributed.unlike import ALIKE, NOTHING_PRUNED, REFUSED, UNLIKE_CASES
+from tests.support.helpers import Images, pruning_trainer, vit
 
 FAILS = "rank 1: "
 """Before a rank's own error, where the others give it."""
@@ -64,3 +65,22 @@ def test_a_rank_that_raises_ends_all_and_is_named(where, tmp_path):
     assert said.startswith("[rank1]: ")
     assert named == "yes"
     assert float(seconds) < 60
+
+
+@pytest.mark.parametrize("flags", [{"prune_method": "infobatch"}, {"prune_selector": "random"}], ids=str)
+def test_processes_that_do_not_know_of_each_other_are_refused(flags, tmp_path, monkeypatch):
+    """As `torchrun` leaves them on a machine without an accelerator, where `--use_cpu` is not given."""
+    trainer = pruning_trainer(vit(), Images(), tmp_path, **flags)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"2 processes were launched .WORLD_SIZE.*pass `--use_cpu true`"):
+        trainer.train()
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    trainer.train()
+
+
+def test_with_none_they_train_as_the_stock_trainer_does(tmp_path, monkeypatch):
+    trainer = pruning_trainer(vit(), Images(), tmp_path, num_train_epochs=1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    trainer.train()
+    assert trainer.state.global_step == 6

@@ -17,16 +17,20 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib import metadata
 from itertools import groupby
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from .blocks import ROOT, Block, all_blocks
 
 ENVIRONMENTS = ("core", "quickstart", "examples", "wheel")
 NEEDS_CLONE = re.compile(r"\bmake\b|\bexamples/|\btests[./]|\bdocs/|-e \.|-e \"\.|constraints\.txt|git clone")
-NEEDS_EXTRA = re.compile(r"extra `?\W*(?P<extra>quickstart|examples|dev|docs)|hf_dynprune\[(?P<old>\w+)\]")
-MISSING = re.compile(r"ModuleNotFoundError: No module named '(\w+)'")
-BROUGHT_BY = {"peft": "examples", "trl": "examples", "sklearn": "quickstart"}
+MISSING = re.compile(
+    r"pip install (?:-e )?[\"']*(?P<package>[\w.-]+)(?:\[(?P<extra>\w+)\])?|No module named '(?P<module>\w+)'"
+)
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 SECONDS = 900
 
 
@@ -92,18 +96,31 @@ def run_block(block: Block, folder: Path, bin_folder: Path, earlier: str) -> Out
 
 
 def judged(block: Block, code: int, output: str) -> str:
+    """What came of a block, from its exit status and what it printed."""
     if code == 0:
         return "passed"
-    said = NEEDS_EXTRA.search(output)
-    missing = MISSING.search(output) if block.language == "python" else None
-    if said is not None:
-        extra = said["extra"] or said["old"]
-    elif missing is not None and re.search(rf"^(?:from|import) {missing[1]}\b", block.code, re.MULTILINE):
-        extra = BROUGHT_BY[missing[1]]  # the page's own import, to which the package can say nothing
-    else:
+    said = [match for match in MISSING.finditer(output) if match["module"] is None or _imports(block, match["module"])]
+    if not said:
         return "FAILED"
-    is_named = re.search(rf"`{extra}`|\.\[{extra}\]|\[{extra}\]", block.before + block.code) is not None
-    return f"needs {extra}" if is_named else f"FAILED: needs {extra}, which the page does not name above it"
+    name = said[-1]["module"] or said[-1]["package"]
+    extras = [said[-1]["extra"]] if said[-1]["extra"] else extras_with(DISTRIBUTIONS.get(name, name))
+    text = block.before + block.code
+    named = [extra for extra in extras if re.search(rf"`{extra}`|\[{extra}\]", text)]
+    return f"needs {named[0]}" if named else f"FAILED: needs {name}, of an extra that the page does not name above it"
+
+
+def _imports(block: Block, module: str) -> bool:
+    """Whether a block of Python imports the module itself: to that, the package can say nothing."""
+    return block.language == "python" and bool(re.search(rf"^(?:from|import) {module}\b", block.code, re.MULTILINE))
+
+
+def extras_with(package: str) -> list[str]:
+    """The extras of hf_dynprune that bring a package; `examples` has what `quickstart` has."""
+    found = [Requirement(line) for line in metadata.requires("hf_dynprune") or ()]
+    named = [each for each in found if each.name.replace("_", "-") == package.replace("_", "-") and each.marker]
+    extras = ["quickstart", "examples", "notebook", "docs"]
+    own = [extra for extra in extras if any(each.marker.evaluate({"extra": extra}) for each in named if each.marker)]
+    return own + ["examples"] * ("quickstart" in own)
 
 
 def run_all(name: str, chosen: list[Block]) -> list[Outcome]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import subprocess
-from dataclasses import replace
 
 import pytest
 
-from .blocks import SHOWN, all_blocks, blocks_of, pages
+from .blocks import SHOWN, Block, all_blocks, blocks_of, pages
 from .run_commands import ENVIRONMENTS, is_wrong, judged, run_all
 
 BLOCKS = all_blocks()
@@ -41,27 +40,33 @@ def test_it_is_code(block):
         subprocess.run(["bash", "-n", "-c", block.code], check=True)
 
 
-def test_a_command_that_needs_an_extra_must_say_so_and_so_must_the_page():
-    [block] = [each for each in RUN if each.page == "README.md" and each.language == "python"][:1]
-    named = block.before + "\nneeds the extra `examples`\n"
-    with_name = type(block)(block.page, block.line, "bash", "false", None, named)
-    without = type(block)(block.page, block.line, "bash", "false", None, "nothing")
-    said = "ImportError: needs kornia: install hf_dynprune with its extra `examples`"
-    assert judged(with_name, 1, said) == "needs examples"
-    assert judged(without, 1, said).startswith("FAILED")
-    assert judged(with_name, 1, "ModuleNotFoundError: No module named 'kornia'") == "FAILED"
-    assert judged(without, 0, "") == "passed"
+def of(text: str, code: str = "false", language: str = "bash") -> Block:
+    return Block("page.md", 1, language, code, None, text)
 
 
-def test_what_a_python_block_itself_imports_needs_the_extra_that_the_page_names():
-    [page] = [page for page in pages() if page.name == "peft_and_trl.md"]
-    blocks = [each for each in blocks_of(page) if each.language == "python"]
-    said = "ModuleNotFoundError: No module named 'peft'"
-    [imports, *_] = [each for each in blocks if "from peft" in each.code]
-    assert judged(imports, 1, said) == "needs examples"
-    assert judged(imports, 1, said.replace("peft", "kornia")) == "FAILED"
-    assert judged(blocks[0], 1, said) == "FAILED"
-    assert judged(replace(imports, before="nothing"), 1, said).startswith("FAILED: needs examples")
+@pytest.mark.parametrize(
+    ("block", "said", "result"),
+    [
+        (of("needs the extra `examples`"), 'needs kornia: pip install -e ".[examples]"', "needs examples"),
+        (
+            of("needs the extra `quickstart`"),
+            "The picture needs matplotlib: pip install matplotlib",
+            "needs quickstart",
+        ),
+        (of("needs the extra `examples`"), "The digits need sklearn: pip install scikit-learn", "needs examples"),
+        (of("needs `trl`"), "SFTTrainer needs trl: pip install trl", "FAILED: needs trl, of an extra that"),
+        (of("nothing"), "The picture needs matplotlib: pip install matplotlib", "FAILED: needs matplotlib"),
+        (of("the extra `examples`"), "ModuleNotFoundError: No module named 'kornia'", "FAILED"),
+        (of("the extra `examples`", "import peft", "python"), "No module named 'peft'", "needs examples"),
+        (of("the extra `quickstart`", "import peft", "python"), "No module named 'peft'", "FAILED: needs peft"),
+        (of("the extra `examples`"), "KeyError: 3", "FAILED"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_command_that_needs_an_extra_must_say_so_and_so_must_the_page(block, said, result):
+    assert judged(block, 1, said).startswith(result)
+    assert judged(block, 1, said) == result or "of an extra" in judged(block, 1, said)
+    assert judged(block, 0, said) == "passed"
 
 
 @pytest.mark.slow

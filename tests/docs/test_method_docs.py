@@ -70,7 +70,8 @@ class TestEachMethod:
         for text in (facts.when, facts.flags, facts.cost, facts.holds):
             assert f":** {text.removesuffix('.')}.\n" in card
         assert f"{facts.summary.removesuffix('.')} (`{facts.class_name}`).\n" in card
-        assert f"- **Unbiased:** {facts.unbiased}: {facts.claim}.\n" in card
+        joint = ";" if ":" in facts.claim else ":"
+        assert f"- **Unbiased:** {facts.unbiased}{joint} {facts.claim}.\n" in card
         for parameter in facts.parameters:
             assert f"- `{parameter.name}` ({parameter.default}): {parameter.meaning[:20]}" in card
 

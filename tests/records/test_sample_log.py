@@ -157,7 +157,7 @@ def test_a_full_disk_ends_the_log_and_not_the_run(tmp_path, monkeypatch, caplog)
         trainer, _ = train(tmp_path, epochs=3, policy=RandomPruning(0.5))
     assert len(trainer.pruning_history) == 3
     assert SampleLog(tmp_path).epochs == [0]
-    assert "log of single samples ends before epoch 1: [Errno 28] No space left on device" in caplog.text
+    assert "log of single samples ends before epoch 2: [Errno 28] No space left on device" in caplog.text
 
 
 def test_a_loss_that_is_not_finite_leaves_no_score(tmp_path):

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from transformers import TrainerCallback
 
 from hf_dynprune import PruningHistory, RandomPruning
+from hf_dynprune.decisions.schedule import RunLength
 from hf_dynprune.records.energy import EnergyMeter
 from hf_dynprune.records.record import EpochRecord
-from hf_dynprune.records.savings import describe_account
+from hf_dynprune.records.savings import SavingsAccount, describe_account, describe_epoch
 from hf_dynprune.records.timing import EpochTimes
 from hf_dynprune.training.gpu_meter import find_meter
 from tests.support.helpers import Images, LoggedRows, pruning_trainer, vit
@@ -47,9 +48,79 @@ def test_the_account_by_hand():
     assert account.saved_seconds == pytest.approx(44 - 34.75)
     assert account.break_even == 2  # 50 passes of 0.11 s are more than the 2 s spent until then
     text = describe_account(account)
-    assert "25.0% of the forward passes saved (300 of 400), 30 of 40 optimizer steps made" in text
-    assert "about 9.2 of 44.0 s saved, by the pace of epochs 1, 4, with 3.00 s spent" in text
+    assert "25.0% of the forward passes saved: 300 of 400 were made, and 30 of 40 optimizer steps." in text
+    assert "About 9.2 of 44.0 s saved, by the pace of epochs 1 and 4; 3.00 s spent on pruning" in text
     assert "paid back after epoch 2" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (
+            {"full": 7200, "training": 6026, "steps": 90, "full_steps": 108},
+            "16.3% of the forward passes saved: 6,026 of 7,200 were made, and 90 of 108 optimizer steps.",
+        ),
+        (
+            {"full": 100, "training": 100, "steps": 1, "full_steps": 1},
+            "0.0% of the forward passes saved: 100 of 100 were made, and 1 of 1 optimizer step.",
+        ),
+        (
+            {"full": 100, "training": 40, "candidates": 20, "evaluations": 10, "steps": 4, "full_steps": 10},
+            "30.0% of the forward passes saved: 70 of 100 were made, 30 of them to choose by (10 in evaluations for "
+            "the method), and 4 of 10 optimizer steps.",
+        ),
+        (
+            {"full": 100, "training": 31, "candidates": 100, "steps": 9, "full_steps": 9},
+            "No forward pass saved: 131 were made, 100 of them to choose by, where full data makes 100; 9 of 9 "
+            "optimizer steps.",
+        ),
+    ],
+)
+def test_forward_passes_in_words(given, says):
+    assert describe_account(SavingsAccount(**given)) == says
+
+
+@pytest.mark.parametrize(
+    ("full", "spent", "says"),
+    [
+        (4.5, 4.5, "No time saved: full data would take about 4.5 s too"),
+        (4.5, 4.52, "No time saved: full data would take about 4.5 s too"),
+        (4.5, 4.48, "No time saved: full data would take about 4.5 s too"),
+        (4.5, 5.0, "No time saved: it took about 0.5 s more than the 4.5 s of full data"),
+        (4.5, 3.0, "About 1.5 of 4.5 s saved"),
+        (600.0, 450.0, "About 2.5 of 10.0 min saved"),
+        (36000.0, 18000.0, "About 5.0 of 10.0 h saved"),
+    ],
+)
+def test_time_in_words_has_no_minus_sign(full, spent, says):
+    text = describe_account(SavingsAccount(100, 50, seconds_train=spent, full_seconds=full, measured_on=(0, 2)))
+    assert f" {says}, by the pace of epochs 1 and 3; 0.00 " in text
+    assert "-" not in text
+
+
+@pytest.mark.parametrize(
+    ("epoch", "fields", "fixed_steps", "says"),
+    [
+        (
+            2,
+            {"projected_saving": 0.163},
+            False,
+            "Epoch 3 of 8: 1,004 of 1,437 samples kept (69.9%); on course to save 16.3% in all.",
+        ),
+        (7, {"projected_saving": 0.163}, False, "Epoch 8 of 8: 1,004 of 1,437 samples kept (69.9%)."),
+        (0, {"kept": 1437, "projected_saving": 0.0}, False, "Epoch 1 of 8: all 1,437 samples kept."),
+        (0, {"kept": 1, "num_samples": 1}, True, "Epoch 1: all 1 sample kept."),
+        (4, {"nonfinite": 1}, True, "Epoch 5: 1,004 of 1,437 samples kept (69.9%); 1 loss was NaN or infinite."),
+        (4, {"nonfinite": 3}, True, "Epoch 5: 1,004 of 1,437 samples kept (69.9%); 3 losses were NaN or infinite."),
+    ],
+)
+def test_an_epoch_in_words(epoch, fields, fixed_steps, says):
+    given = {"num_samples": 1437, "kept": 1004, "projected_saving": None} | fields
+    row = record(epoch, given["kept"])
+    for name, value in given.items():
+        setattr(row, name, value)
+    row.ratio = 1 - row.kept / row.num_samples
+    assert describe_epoch(row, RunLength(10, 80, 8.0, fixed_steps)) == says
 
 
 def test_scoring_before_the_run_may_never_pay():
@@ -120,14 +191,14 @@ class TestOfARun:
 def test_one_line_at_the_end(tmp_path, caplog):
     with caplog.at_level("INFO", "hf_dynprune"):
         pruning_trainer(vit(), Images(12), tmp_path, policy=RandomPruning(0.5), num_train_epochs=2).train()
-    assert "Data pruning: 50.0% of the forward passes saved (12 of 24)" in caplog.text
+    assert "50.0% of the forward passes saved: 12 of 24 were made" in caplog.text
 
 
 def test_without_pruning_nothing_is_said(tmp_path, caplog):
     with caplog.at_level("INFO", "hf_dynprune"):
         trainer = pruning_trainer(vit(), Images(12), tmp_path, prune_method="none", num_train_epochs=1)
         trainer.train()
-    assert "saved (" not in caplog.text
+    assert "passes saved" not in caplog.text
     assert not [key for row in trainer.state.log_history for key in row if key.startswith("dynprune/")]
 
 

@@ -92,9 +92,10 @@ class TestWords:
     def test_choosing_that_pays(self):
         text = worth_of(run(0.1234, 0.17)).text
         assert text == (
-            "Pruning can pay here: at most 8.1 passes' worth per pass (PR 0.12); scores predicted the next epoch "
-            "(R 0.17); eval_loss was at best 0.55 before the last third of the run and 0.42 in it, a gain, in which a "
-            "falling learning rate takes part. To save passes, use `prune_method='auto'` with `prune_target_saving`."
+            "Pruning can pay here: one chosen pass is worth at most 8.1 random ones (PR 0.12); scores predicted the "
+            "next epoch (R 0.17); eval_loss improved in the last third of the run (at best 0.55 before it and 0.42 in "
+            "it), which a falling learning rate takes part in. To save passes, use `prune_method='auto'` with "
+            "`prune_target_saving`."
         )
 
     @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ class TestWords:
         assert says in worth_of(run(0.5, r)).figures
 
     def test_a_spread_gradient_is_too_little_to_choose_by(self):
-        assert "at most 1.2 passes' worth per pass (PR 0.80), too little to choose by" in worth_of(run(0.8)).figures
+        assert "at most 1.2 random ones (PR 0.80), too little to choose by" in worth_of(run(0.8)).figures
         assert "too little" not in worth_of(run(0.79)).figures
 
     def test_what_to_do(self):
@@ -121,10 +122,13 @@ class TestWords:
 
     def test_without_an_evaluation_it_is_still_said_that_choosing_does_not_pay(self):
         assert worth_of(run(0.9, 1.0, NONE)).text.startswith("Pruning does not pay here; whether training shorter")
-        assert worth_of(run(0.1, 0.1, NONE)).text.startswith("Whether pruning can pay here is not known: at most 10.0")
+        assert worth_of(run(0.1, 0.1, NONE)).text.startswith("Whether pruning can pay here is not known: one chosen ")
 
-    def test_the_line_of_the_log_has_the_figures_first(self):
-        assert worth_of(run(0.1234)).line.startswith("at most 8.1 passes' worth per pass (PR 0.12); ")
+    def test_the_line_of_the_log_is_verdict_and_advice(self):
+        worth = worth_of(run(0.1234))
+        assert worth.line == f"Pruning can pay here. {worth.advice}"
+        assert worth.reasons[0] == "one chosen pass is worth at most 8.1 random ones (PR 0.12)"
+        assert "; ".join(worth.reasons) == worth.figures
 
 
 class TestGain:

@@ -96,7 +96,10 @@ def test_the_verdict_of_the_runs_own_figures_is_in_it_where_it_is_known(folder):
     records[-1].evaluation_forward_passes = 30
     PruningHistory(records).save(folder)
     text = pruning_section(CardContent.read(folder))
-    assert "By the run's own figures: Pruning can pay here: at most 8.1 passes' worth per pass (PR 0.12)" in text
+    assert (
+        "By the run's own figures: Pruning can pay here: one chosen pass is worth at most 8.1 random ones (PR 0.12)"
+        in text
+    )
     assert "| forward passes | 630 | 600 | -5.0% |" in text
     assert "include 30 that were made to choose by, 30 of them in evaluations for the method." in text
 

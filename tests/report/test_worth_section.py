@@ -112,4 +112,4 @@ def test_evaluations_for_the_method_are_in_the_table_of_savings(tmp_path):
     savings = next(s for s in sections_of(RunFolder.read(tmp_path), None, None) if s.title == "What it saved")
     assert ["forward passes, evaluations for the method", "", "20", ""] in savings.tables[0].rows
     assert ["forward passes, all", "200", "170", "15.0%"] in savings.tables[0].rows
-    assert "20 of them to choose by, of which 20 in evaluations for the method" in savings.text[0]
+    assert "20 of them to choose by (20 in evaluations for the method)" in savings.text[0]

@@ -309,7 +309,7 @@ def test_the_line_at_the_start_counts_what_scoring_cost(tmp_path):
     score = np.random.default_rng(0).random(N).astype(np.float32)
     file = StaticScores(score, score[None], {"forward_passes": 2 * N}).save(tmp_path / "scores.safetensors")
     text, _ = describe_savings(StaticPruning(file, 0.4), RunLength(N, 10 * N, 10, False), 0, 0.4, N)
-    assert "after the 2 epochs' worth that scoring cost, the 10 that may prune leave out about 60.0% each" in text
+    assert "of 10 epochs, net of the 2 epochs that scoring cost: all 10 epochs prune about 60.0% each" in text
 
 
 @pytest.mark.parametrize(("size", "batch", "epochs"), [(1000, 64, 11), (203, 8, 8)])

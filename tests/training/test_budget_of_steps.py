@@ -148,7 +148,10 @@ def test_the_account_is_against_the_full_run_also_from_the_folder(tmp_path, capl
     assert account.saved == pytest.approx(0.5, abs=0.01)
     assert account == PruningHistory.load(tmp_path).account() == CardContent.read(tmp_path).account
     assert logged.rows[-2]["dynprune/saved"] == account.saved
-    assert f"50.0% of the forward passes saved ({done:,} of 1,600), 200 of 400 optimizer steps made" in caplog.text
+    assert (
+        f"50.0% of the forward passes saved: {done:,} of 1,600 were made, and 200 of 400 optimizer steps."
+        in caplog.text
+    )
     assert "`prune_budget='steps'` fixes 200 optimizer steps, those of 4 full epochs, to save 50.0% of 8" in caplog.text
     assert [record.projected_saving for record in trainer.pruning_history] == pytest.approx(10 * [0.5], abs=0.01)
     assert AboutRun.load(tmp_path).num_epochs is RunFolder.read(tmp_path).num_epochs is None
@@ -182,7 +185,7 @@ def test_scoring_before_the_run_is_paid_in_steps(tmp_path):
     assert trainer.lr_scheduler.lr_lambdas[0](3) == 3 / 6  # of 16 warm-up steps for 8 epochs
     assert trainer.savings.scoring == 200
     assert trainer.savings.saved == pytest.approx(0.5, abs=0.02)
-    with pytest.raises(ValueError, match="0.9 cannot be reached: it leaves .* 0.8 epochs, and scoring cost 1 epochs"):
+    with pytest.raises(ValueError, match="0.9 cannot be reached: it leaves .* 0.8 epochs, and scoring cost 1 epoch "):
         finished(tmp_path, StaticPruning(file, 0.4), size=200, prune_target_saving=0.9)
 
 

@@ -168,7 +168,7 @@ def test_the_projected_saving_ends_at_what_was_saved():
 
 def test_the_line_at_the_start_counts_full_epochs_not_selections():
     text, little = describe_savings(UCB(0.5, period=3), length_of(10), 0)
-    assert "can save at most 45.0% of the forward passes of 10 epochs: 9 epochs prune up to 50.0% each" in text
+    assert "can save at most 45.0% of the forward passes of 10 epochs: 9 of 10 epochs prune up to 50.0% each" in text
     assert not little
 
 

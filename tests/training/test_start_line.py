@@ -10,15 +10,57 @@ from tests.support.helpers import Images, pruning_trainer, vit
 def lines(tmp_path, caplog, **flags):
     with caplog.at_level("INFO", "hf_dynprune"):
         pruning_trainer(vit(), Images(12), tmp_path, **flags).train()
-    return [record for record in caplog.records if "Data pruning (" in record.message]
+    return [record for record in caplog.records if record.message.startswith("Data pruning ")]
 
 
 def test_says_what_can_be_saved_and_why(tmp_path, caplog):
     (line,) = lines(tmp_path, caplog, prune_method="infobatch", num_train_epochs=8)
     assert line.levelname == "INFO"
-    assert "can save at most 37.5% of the forward passes of 8 epochs: 6 epochs prune up to 50.0% each" in line.message
-    assert "the first full because nothing is scored yet" in line.message
-    assert "1 full by the method's schedule (annealing, `delta` 0.875)" in line.message
+    assert "(infobatch) can save at most 37.5% of the forward passes of 8 epochs" in line.message
+    assert "and usually saves 19% to 30%: 6 of 8 epochs prune up to 50.0% each" in line.message
+    assert "the first is full because nothing is scored yet" in line.message
+    assert "1 epoch is full by the method's schedule (annealing, `delta` 0.875)" in line.message
+    assert "For a fixed saving, set `prune_target_saving`." in line.message
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"num_train_epochs": 3}, "only 1 of 3 epochs prunes up to 50.0%; the first is full"),
+        ({"num_train_epochs": 3}, "For more, raise `num_train_epochs`, or `delta` in `prune_kwargs`."),
+        ({"num_train_epochs": 4}, "only 2 of 4 epochs prune up to 50.0% each"),
+        ({"num_train_epochs": 1}, "saves nothing in 1 epoch: 1 epoch is full"),
+        (
+            {"num_train_epochs": 2, "prune_method": "random", "prune_ratio": 0.5},
+            "50.0% of the forward passes of 2 epochs: all 2 epochs prune up to 50.0% each.",
+        ),
+        (
+            {"num_train_epochs": 1, "prune_method": "random", "prune_ratio": 0.5},
+            "of 1 epoch: the epoch prunes up to 50.0%.",
+        ),
+        (
+            {"num_train_epochs": 4, "prune_target_saving": 0.2},
+            "20.0% of the forward passes of 4 epochs: only 2 of 4 epochs prune about 40.0% each.",
+        ),
+        (
+            {"num_train_epochs": 3, "prune_target_saving": 0.1},
+            "10.0% of the forward passes of 3 epochs: only 1 of 3 epochs prunes about 30.0%.",
+        ),
+        (
+            {"num_train_epochs": 1, "prune_method": "none"},
+            "Data pruning is off (none): every epoch trains on all samples.",
+        ),
+    ],
+)
+def test_few_epochs_that_prune_are_counted_and_named(tmp_path, caplog, flags, says):
+    (line,) = lines(tmp_path, caplog, **({"prune_method": "infobatch"} | flags))
+    assert says in line.message
+
+
+def test_no_usual_saving_is_named_where_the_ratio_is_reached(tmp_path, caplog):
+    (line,) = lines(tmp_path, caplog, prune_method="orderdp", num_train_epochs=4)
+    assert "usually" not in line.message
+    assert "prune_target_saving" not in line.message
 
 
 @pytest.mark.parametrize(

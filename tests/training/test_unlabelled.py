@@ -98,7 +98,7 @@ def test_where_nothing_is_labelled_one_warning_says_so(method, tmp_path, caplog)
     data.labels[:] = 255
     pruning_trainer(segformer(), data, tmp_path, prune_method=method).train()
     said = [record.getMessage() for record in caplog.records if "nothing is labelled" in record.getMessage()]
-    assert said == ["Epoch 0: nothing is labelled in any of the 8 samples: nothing is learned."]
+    assert said == ["Epoch 1: no label in any of its 8 samples, so nothing is learned."]
 
 
 def test_losses_that_are_all_nan_are_an_error_beside_unlabelled_samples(tmp_path):
