@@ -37,7 +37,7 @@ from ..decisions.registry import register_policy
 from ..decisions.scores import ExponentialMean, ScoreView, Statistic
 
 BELOW_MEAN = 0.5, 0.8
-"""Share of the data below the mean loss, averaged over a run's pruned epochs: lowest and highest in docs/results.md."""
+"""Share of the data below the mean loss, averaged over a run's pruned epochs: lowest and highest in docs/appendix/results.md."""
 
 
 def _bucket_ends(percentiles: Sequence[float], size: int) -> list[int]:
@@ -51,7 +51,7 @@ class InfoBatch(PruningPolicy):
     """All samples whose last loss is not below the mean, and a random share of the others at a higher weight.
 
     Args:
-        ratio: r, share pruned of the samples below the mean, in `[0, 1)`. 0.5 is about a third of all data.
+        ratio: r, share pruned of the samples below the mean, in `[0, 1)`. 0.5 is often 25 to 40 % of all data.
         delta: share of the run that prunes, in `[0, 1]`; the rest sees the full data. 1 never anneals.
         percentiles: cuts of the quantile rule, ascending in (0, 100); replaces the mean rule. Published: `[20, 85]`
             with keep ratios `[0.25, 0.5]`.
