@@ -37,7 +37,7 @@ from ..decisions.registry import register_policy
 from ..decisions.scores import ExponentialMean, ScoreView, Statistic
 
 BELOW_MEAN = 0.5, 0.8
-"""Share of the data below the mean loss, averaged over a run's pruned epochs: lowest and highest in docs/appendix/results.md."""
+"""Share of the data below the mean loss, mean of a run's pruned epochs: least and most in docs/appendix/results.md."""
 
 
 def _bucket_ends(percentiles: Sequence[float], size: int) -> list[int]:
@@ -57,8 +57,8 @@ class InfoBatch(PruningPolicy):
             with keep ratios `[0.25, 0.5]`.
         keep_ratios: share kept below each percentile, in (0, 1]; above the last one everything is kept.
         draw: "count" keeps a fixed count without replacement; "bernoulli" flips a coin of 1 - r per sample.
-        exact_weights: weight by the exact inverse inclusion probability; False: the paper's 1 / (1 - r), which
-            differs by less than 1 / k.
+        exact_weights: weight by the exact inverse inclusion probability; False: the paper's 1 / (1 - r), whose
+            relative deviation is below 1 / k.
         momentum: share of the new loss in the score, in (0, 1]; 1: the last loss, no smoothing.
 
     Examples:
