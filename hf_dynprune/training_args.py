@@ -94,7 +94,7 @@ class DynPruneArguments:
         default=True,
         metadata={
             "help": "Make a step whose gradient is NaN or infinite once more without the samples that make it so. "
-            "False: train on them, as the stock Trainer does. Nothing of it concerns `prune_method='none'`."
+            "False: train on them, as the stock Trainer does. Without effect with `prune_method='none'`."
         },
     )
 

@@ -29,18 +29,16 @@ LABELS = {"when to use": "when", "flags": "flags", "cost": "cost", "source": "so
 
 INTRODUCTION = """# Methods
 
-Every pruning method, from its class (`make methods` writes this page). `prune_method` takes the name and `prune_kwargs`
-the parameters; `hf-dynprune methods` prints the short form. See also [which one to choose](choosing.md) and
-[the papers' settings](paper_index.md).
+Every pruning method: its rule, parameters, cost and source, from its class (`make methods` writes this page).
+`prune_method` takes the name and `prune_kwargs` the parameters ([which one to choose](choosing.md)).
 
 A kept sample's loss is multiplied by its weight w; p is the probability that the sample is kept. A method is
-**unbiased** where w p = 1 and p > 0 for every sample: the weighted sum of an epoch's losses is then, on average over
-the draws, that of the full data. The same holds for the sum of the gradients while the model stands still, but not for
-the steps of an optimizer that rescales them ([Loss](how_it_works.md#loss)). "Yes" and "no" are for the default
-parameters.
+**unbiased** where w p = 1 and p > 0 for every sample. The weighted sum of an epoch's losses is then, on average over
+the draws, that of the full data. So is the sum of the gradients while the model stands still. Optimizers that rescale
+steps change this ([Loss](how_it_works.md#loss)). "Yes" and "no" are for the default parameters.
 
-A sample is **scored** once it has a finite loss. Methods that read scores keep the other samples too, so their first
-epoch is full. [A method of your own](writing_a_policy.md) is one file.
+A sample is **scored** once it has a finite loss. Methods that read scores keep all others, so their
+first epoch is full.
 """
 
 
@@ -198,7 +196,7 @@ def _card(method: MethodDescription) -> str:
         lines += ["", method.rule]
     if method.parameters:
         defaults = {f"`{each.name}` ({each.default}):": each.meaning for each in method.parameters}
-        lines += ["", "Parameters and their defaults:", "", *_items(defaults)]
+        lines += ["", "Parameters (defaults):", "", *_items(defaults)]
     else:
         lines += ["", "It has no parameters."]
     if method.remarks:

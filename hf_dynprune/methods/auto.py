@@ -1,25 +1,24 @@
 """auto: the shorter run, and inside it samples drawn by their error where the run's own figures say that this pays.
 
 `prune_target_saving` s fixes the optimizer steps: those of full data on (1 - s) of the epochs. The run is the stock
-Trainer's shorter run, to the bit, until three conditions hold at an epoch's start. Then the epoch draws by error:
+Trainer's shorter run, to the bit, until three conditions hold at an epoch's start. That epoch then draws by error:
 
-    e_i = 1 - exp(-L_i)  (cross-entropy; the root of L_i for squared error), L_i the sample's last loss
-    R   < gate                 the scores from before the last epoch predicted it         (staleness, `worth.py`)
-    PR  < SPREAD               the errors lie on part of the data                         (concentration, `worth.py`)
-    held-out figure            there is an evaluation set, and its best figure is at most PATIENCE evaluations old
+    e_i = 1 - exp(-L_i)       cross-entropy; the root of L_i for squared error; L_i: the sample's last loss
+    R   < gate                staleness: the scores from before the last epoch predicted it
+    PR  < SPREAD = 0.8        concentration: the errors lie on part of the data
+    held-out figure           there is one; since pruning began, no PATIENCE = 2 in a row without a new best
 
     K   = max(least, PR) N                                                    samples of the epoch
     p_i = min(1, c (floor + (1 - floor) e_i / mean(e))),   sum_i p_i = K      inclusion probability
     w_i = K / (N p_i)                                                         weight
 
-Draws are systematic, in random order: K samples (rounded) with these probabilities. A step's weighted mean loss
-estimates the full data's mean loss without bias and at its scale, so the learning rate keeps its meaning. Once held-out
-figures stop getting better, epochs are full to the end.
+Draws are systematic, in random order. A step's weighted mean loss estimates the full data's mean loss without bias and
+at its scale, so the learning rate keeps its meaning. Once held-out figures stop improving, epochs are full to the end.
 
-When to use: to save a share of the passes without knowing whether choosing pays. It draws from data with many easy
-samples beside few that matter (rare positives, near-duplicates); other data is trained on as a whole, only shorter.
+When to use: to save a share of the passes without knowing whether choosing pays. It chooses where many easy samples lie
+beside few that matter (rare positives, near-duplicates), and only trains shorter on other data.
 Flags: `--prune_method auto --prune_target_saving 0.4`
-Cost: O(N log N) per epoch that prunes; an evaluation about every fifth of the run while it does, charged to the run.
+Cost: O(N log N) per pruned epoch; an evaluation about every fifth of the run, charged to it.
 
 Source: this project. Katharopoulos and Fleuret, ICML 2018, arXiv 1803.00942, draw within a batch by bounds of the
 gradient's norm, with inverse-probability weights; gate and stopping rule are ours. Measured in docs/where_it_pays.md.
@@ -100,7 +99,7 @@ class Auto(PruningPolicy):
 
     Args:
         floor: f, share of the draws that is uniform, in [1e-6, 1].
-        gate: R below which choosing is taken to pay, in [0, 1]; 0 never prunes.
+        gate: an epoch prunes only with R below it, in [0, 1]; 0 never prunes.
         least: smallest share of the data that an epoch keeps, in (0, 1].
 
     Examples:

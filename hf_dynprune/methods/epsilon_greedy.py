@@ -1,8 +1,7 @@
 """Epsilon-greedy: train on the samples with the largest smoothed loss, and on a few of the others at random.
 
-The smoothed loss is an exponential mean. The share epsilon of the places goes to a uniform draw from the rest, so that
-easy samples are looked at again. There are no weights.
-When to use: to prune hard at a fixed ratio without losing sight of what is pruned.
+The smoothed loss is an exponential mean. The share epsilon of the places goes to a uniform draw from the rest.
+When to use: to prune a fixed, high share of the data and still visit easy samples at times.
 Flags: `--prune_method epsilon_greedy --prune_ratio 0.5`
 Cost: O(N) per selection, one number per sample; no extra forward pass.
 
@@ -11,10 +10,9 @@ Cost: O(N) per selection, one number per sample; no extra forward pass.
     kept: the t largest m_i, and x of the n - t others, each set equally likely
     p_i = g_i + (1 - g_i) x / (n - t),   g_i = P(i is among the t largest): 1, 0, or a share at a tie at the cut
 
-Source: Raju, Daruwalla, Lipasti, "Accelerating Deep Learning with Dynamic Data Pruning", arXiv 2111.12621 (2021). The
-paper's constants and an official code were not found, so no default is the paper's. The rule is as re-implementations
-of it agree; `alpha` and `period` are those of a published port of UCB, and `epsilon` is the customary one. Samples
-without a finite loss are kept, on top of the k, instead of starting at a score of 1.
+Source: Raju et al., 2021, arXiv 2111.12621 (title under ucb). The paper's constants and an official code were not
+found. The rule is as re-implementations of it agree; `alpha` and `period` are those of a published port of UCB,
+`epsilon` is the customary one. Samples without a finite loss are kept, on top of the k, instead of starting at 1.
 """
 
 from __future__ import annotations
@@ -66,7 +64,7 @@ class EpsilonGreedy(PruningPolicy):
 
     @property
     def unbiased(self) -> bool:
-        """Large losses are favoured by design: they are kept more often, and every kept sample weighs 1."""
+        """Large losses are favoured, at weight 1."""
         return False
 
     @property

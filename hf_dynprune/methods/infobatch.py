@@ -1,8 +1,9 @@
 """InfoBatch: prune some of the well-learned samples at random and raise the loss of those that stay.
 
 Samples below the mean are pruned with probability r. The losses of those that stay are divided by the probability that
-they stay, so the expected gradient is that of the full data. The last epochs see everything.
-When to use: the default. It saves at most `delta * ratio` of the forward passes, and is unbiased by construction.
+they stay, so the expected sum of gradients is the full data's. The last epochs see everything.
+When to use: the default. It saves at most `delta * ratio` of the forward passes: 20 to 32 % with the defaults in the
+runs of docs/appendix/results.md.
 Flags: `--prune_method infobatch --prune_ratio 0.5`
 Cost: O(N) per epoch; no extra forward pass.
 
@@ -10,13 +11,13 @@ Cost: O(N) per epoch; no extra forward pass.
     p_i = k / m in D1, 1 elsewhere;   w_i = 1 / p_i                                        (mean rule)
     ranks cut at the percentiles; bucket j keeps k_j of m_j, the top bucket everything     (quantile rule)
 
-H_i is the loss of the training forward at the sample's last visit. Epochs e < floor(delta E) prune.
+H_i is the training loss at the sample's last visit. Epochs e < floor(delta E) prune.
 
 Source: Qin et al., "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", ICLR 2024, arXiv
-2303.04947, Sec. 2.3-2.4; rules checked against the authors' package. Four points differ from that code. Weights are the
-exact inverse of the realised count (`exact_weights=False` gives its 1/(1-r)). Samples without a finite loss are kept
-outside the threshold instead of starting at a constant. Ties at a percentile are broken by lot instead of by side.
-Annealing does not depend on delta * E being an integer.
+2303.04947, Sec. 2.3-2.4; rules checked against the authors' package. Four points differ. Weights are the exact inverse
+of the realised count (`exact_weights=False`: its 1/(1-r)). Samples without a finite loss are kept outside the
+threshold, instead of starting at a constant. Ties at a percentile are broken by lot. Annealing also works where delta E
+is no integer.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from ..decisions.registry import register_policy
 from ..decisions.scores import ExponentialMean, ScoreView, Statistic
 
 BELOW_MEAN = 0.5, 0.8
-"""Share of the data below the mean loss, averaged over a run's pruned epochs: lowest and highest in docs/results.md."""
+"""Share of the data below the mean loss, mean of a run's pruned epochs: least and most in docs/appendix/results.md."""
 
 
 def _bucket_ends(percentiles: Sequence[float], size: int) -> list[int]:
@@ -50,14 +51,14 @@ class InfoBatch(PruningPolicy):
     """All samples whose last loss is not below the mean, and a random share of the others at a higher weight.
 
     Args:
-        ratio: r, share pruned of the samples below the mean, in `[0, 1)`. Not the share of the data: about half of it.
+        ratio: r, share pruned of the samples below the mean, in `[0, 1)`. 0.5 is often 25 to 40 % of all data.
         delta: share of the run that prunes, in `[0, 1]`; the rest sees the full data. 1 never anneals.
-        percentiles: cuts of the quantile rule, ascending in (0, 100); replaces the mean rule. The authors' ImageNet and
-            segmentation code uses `[20, 85]` with keep ratios `[0.25, 0.5]`, which prunes 47.5 % of an epoch.
+        percentiles: cuts of the quantile rule, ascending in (0, 100); replaces the mean rule. Published: `[20, 85]`
+            with keep ratios `[0.25, 0.5]`.
         keep_ratios: share kept below each percentile, in (0, 1]; above the last one everything is kept.
         draw: "count" keeps a fixed count without replacement; "bernoulli" flips a coin of 1 - r per sample.
         exact_weights: weight by the exact inverse inclusion probability; False: the paper's 1 / (1 - r), whose
-            deviation is below 1 / k.
+            relative deviation is below 1 / k.
         momentum: share of the new loss in the score, in (0, 1]; 1: the last loss, no smoothing.
 
     Examples:

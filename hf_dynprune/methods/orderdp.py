@@ -1,30 +1,29 @@
 """OrderDP: from a random pool of the data, train on the samples with the largest last loss.
 
 Each epoch draws s of the n scored samples uniformly and keeps the q with the largest stored loss, at weight 1.
-When to use: for a prune ratio that is exact and may be high; it optimises a surrogate, not the plain mean.
+When to use: for a prune ratio that is exact and may be high; it minimises a surrogate, not the plain mean.
 Flags: `--prune_method orderdp --prune_ratio 0.7`
 Cost: O(N) per epoch, O(N log N) with `weighting="ipw"`; no extra forward pass.
 
     s = round(a n), q = max(1, round(b s))                                       a: pool_ratio, b: top_ratio
-    L_q = (1/q) sum_j gamma_j L_(j),   L_(1) >= ... >= L_(n)                      the surrogate it optimises
+    L_q = (1/q) sum_j gamma_j L_(j),   L_(1) >= ... >= L_(n)                      the surrogate
     gamma_j = P(rank j is kept) = (s/n) P(X <= q - 1),  X ~ Hypergeometric(n - 1, j - 1, s - 1)
 
 gamma_j: the sample is in the pool (s/n), and at most q - 1 of the j - 1 samples ranked above it are. `worst_case_gap`
-says how far L_q can be from the mean loss; `ratios_for` says which s and q keep this difference below a bound.
+says how far L_q can be from the mean loss; `ratios_for` gives the s and q that keep this below a bound.
 
-`weighting="ipw"` is ours, not the paper's. The kept sample of rank j weighs min(1 / gamma_j, max_weight), and tied
-ranks share their average gamma, so that
+`weighting="ipw"` is ours, not the paper's. Rank j weighs min(1 / gamma_j, max_weight), where tied ranks share their
+average gamma, so that
 
     E[sum over kept of w_i L_i] = sum_j min(1, max_weight gamma_j) L_(j),   at most sum_j L_(j) for losses of at least 0
 
 Where q < s the sum stays biased: the last s - q ranks have gamma 0, and others may be capped. With q = s each weight is
-n / s, if the cap lets it.
+n / s, up to the cap.
 
-Source: Jin et al., "OrderDP", ICLR 2026, arXiv 2606.08574. As in the authors' code, selection is per epoch and on
-stored losses (per iteration in the paper's figure), without annealing unless asked (`delta`). Two points differ.
-Samples without a finite loss are kept, on top of the q, instead of starting at a constant score, which leaves some
-unseen for tens of epochs. s and q are rounded to the nearest number; `published=True` rounds down, as they do: s =
-floor(a n), q = floor(b s).
+Source: Jin et al., "OrderDP", ICLR 2026, arXiv 2606.08574. Selection is per epoch and on stored losses, as in the
+authors' code (per iteration in the paper's figure). Two points differ from it. Samples without a finite loss are kept,
+on top of the q, instead of starting at a constant. s and q are rounded to the nearest number; `published=True` rounds
+down, as they do: s = floor(a n), q = floor(b s).
 """
 
 from __future__ import annotations
@@ -150,7 +149,7 @@ class OrderDP(PruningPolicy):
         pool_ratio: a = s / n, share of the scored samples that enters the pool, in (0, 1].
         top_ratio: b = q / s, share of the pool that is kept, in (0, 1]. 1 is uniform random pruning.
         weighting: "none" is the paper's plain mean; "ipw" weights by the inverse inclusion probability, up to a cap.
-        max_weight: that cap, in [1, 1e30].
+        max_weight: the cap of these weights, in [1, 1e30].
         delta: share of the run that prunes, in `[0, 1]`; 1 never anneals, as the authors' code never does.
         published: sizes rounded down, as in the authors' code.
 

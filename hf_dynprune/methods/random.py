@@ -6,9 +6,9 @@ Cost: one uniform number per sample and epoch.
 
     p_i = k / N for every sample i,  k = max(1, floor((1 - ratio) N))
 
-Source: Raju, Daruwalla, Lipasti, "Accelerating Deep Learning with Dynamic Data Pruning", arXiv 2111.12621 (2021), the
-uniform random baseline; no official code was found. The paper's version trains with plain mean loss (`rescale=False`).
-`rescale=True` weights by N / k, which makes the epoch's expected gradient sum that of the full data.
+Source: Raju et al., 2021, arXiv 2111.12621 (title under ucb), its uniform random baseline, which trains with the plain
+mean loss; no official code was found. `rescale=True` weights by N / k, which makes the expected sum of gradients of an
+epoch that of the full data.
 """
 
 from __future__ import annotations

@@ -1,18 +1,16 @@
 """Static pruning: every epoch trains on the same share of the samples, chosen by scores made before the run.
 
-The baseline that dynamic methods are compared with. EL2N, GraNd and forgetting counts keep the highest scores.
-When to use: as a baseline, or where one chosen subset serves many runs.
+EL2N, GraNd and forgetting counts keep the highest scores.
+When to use: as the baseline of dynamic methods, or where one chosen subset serves many runs.
 Flags: `--prune_method static --prune_ratio 0.3 --prune_kwargs '{"scores": "el2n.safetensors"}'`
-Cost: O(N) per selection. The scores cost a training of their own, which is charged to the run
-(`scoring_forward_passes`, `scoring_seconds` of the history).
+Cost: O(N) per selection, and the training that makes the scores, which is charged to the run.
 
     kept = the k samples with the largest (or smallest) score,  k = max(1, floor((1 - ratio) N))
     p_i = 1 beyond the cut, (k - a) / t for the t samples tied at it with a beyond, else 0
 
 Sources: Toneva et al., "An Empirical Study of Example Forgetting", ICLR 2019, arXiv 1812.05159; Paul et al., "Deep
-Learning on a Data Diet", NeurIPS 2021, arXiv 2107.07075. The authors' code breaks ties by position in the data. Here
-they are broken by lot, once for the run: forgetting counts are mostly equal, and class-sorted data would lose whole
-classes. Weights are 1 as there.
+Learning on a Data Diet", NeurIPS 2021, arXiv 2107.07075. The authors' code breaks ties by position in the data; here
+they are broken by lot, once for the run. Forgetting counts are mostly equal, so class-sorted data would lose classes.
 """
 
 from __future__ import annotations
@@ -47,8 +45,7 @@ class StaticPruning(PruningPolicy):
         scores: path of a score file (`hf-dynprune score` writes one), a `StaticScores`, or numbers `[N]`, finite.
         ratio: share pruned of all samples, in `[0, 1)`.
         keep: "highest" or "lowest": which end of the scores is trained on.
-        digest: of the scores; found out where it is not given, and refused where it is another, so that a checkpoint
-            names the very scores.
+        digest: of the scores, worked out if not given; a checkpoint names it, and other scores are refused.
 
     Examples:
         >>> policy = StaticPruning([0.1, 0.9, 0.5, 0.7], 0.5)
@@ -90,7 +87,7 @@ class StaticPruning(PruningPolicy):
 
     @property
     def unbiased(self) -> bool:
-        """A sample that was not chosen is never trained on, and the chosen ones weigh 1."""
+        """A sample that was not chosen is never trained on."""
         return False
 
     @cached_property

@@ -1,8 +1,8 @@
 """UCB: train on the samples whose loss is large or unsettled: exponential mean plus c times exponential variance.
 
-The sum is an upper bound of the loss, so a sample whose loss varies is looked at too. There are no weights, and only
-ties are random: a sample below the cut is not seen until the bounds of others have fallen.
-When to use: to prune hard at a fixed ratio, where many epochs follow.
+The sum is an upper bound of the loss, so a sample whose loss varies is visited too. Only ties are random: a sample
+below the cut is not visited until the bounds of others have fallen.
+When to use: to prune a fixed, high share of the data in a run of many epochs.
 Flags: `--prune_method ucb --prune_ratio 0.41`
 Cost: O(N) per selection, two numbers per sample; no extra forward pass.
 
@@ -12,12 +12,10 @@ Cost: O(N) per selection, two numbers per sample; no extra forward pass.
 
 Source: Raju, Daruwalla, Lipasti, "Accelerating Deep Learning with Dynamic Data Pruning", arXiv 2111.12621 (2021). The
 paper's constants and an official code were not found. The defaults are those of the port in the InfoBatch authors'
-ImageNet code, which selects at epochs 1, 11, 21, ... after a full epoch 0. Four points differ from that port. Samples
-without a finite loss are kept, on top of the k, instead of ranking at 0. Ties at the cut are broken by lot instead of
-by position, which decides the whole first cut of its distributed script. The first variance is 0 instead of alpha l^2,
-by which a large first loss counts about twice for a few visits. The number of kept samples is rounded down, not that of
-the pruned. `published=True` takes the last two from the port: v_i = alpha l_i^2 at the first visit, k = n - floor(ratio
-n).
+ImageNet code. Four points differ. Samples without a finite loss are kept, on top of the k, instead of ranking at 0.
+Ties at the cut are broken by lot, not by position. The first variance is 0, not alpha l^2. The number kept is rounded
+down, not the number pruned. `published=True` takes the last two from the port: v_i = alpha l_i^2 at the first visit, k
+= n - floor(ratio n).
 """
 
 from __future__ import annotations
@@ -80,7 +78,7 @@ class UCB(PruningPolicy):
 
     @property
     def unbiased(self) -> bool:
-        """Large losses are favoured by design: a sample below the cut is not kept, and kept samples weigh 1."""
+        """Large losses are favoured, at weight 1."""
         return False
 
     @property
