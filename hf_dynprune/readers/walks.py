@@ -108,7 +108,7 @@ class SplitWalk:
             (self.loops, "linked folders that lead to what is read elsewhere"),
         ):
             if left_out:
-                logger.info(f"{place}: passed over {len(left_out):,} {what}, such as {printable(min(left_out))}.")
+                logger.info(f"{place}: passed over {what} ({len(left_out):,}), such as {printable(min(left_out))}.")
         if self.others:
             logger.info(
                 f"{place}: left out {len(self.others):,} of {counted(pictures + len(self.others), 'file')}, such as "

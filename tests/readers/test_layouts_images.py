@@ -73,10 +73,10 @@ SAVED = {"train": [0, 1, 1], "validation": [1, 0], "names": ("cat", "dog")}
 TWO = ("cat", "dog")
 KAGGLE = {"train": [0, 0, 1, 1, 2, 2], "validation": [0, 1, 2, 0, 1, 2], "names": NAMES}
 PETS = {"train": [0, 0, 1, 1], "validation": [0, 1], "names": ("cat", "dog")}
-HIDDEN = r"passed over {} hidden files and folders and those of the system, such as .*{}\."
+HIDDEN = r"passed over hidden files and folders and those of the system \({}\), such as .*{}\."
 OF_LISTED = {"train": [1, 0, 1], "validation": [0, 1], "names": ("cat", "dog")}
-LISTED = r"pets_listed: read the {} pictures that metadata\.{} names in the folders of the splits, no others\."
-BACK = r"passed over {} linked folders that lead to what is read elsewhere, such as .*{}\."
+LISTED = r"pets_listed: read {} pictures, those that metadata\.{} names in the folders of the splits\."
+BACK = r"passed over linked folders that lead to what is read elsewhere \({}\), such as .*{}\."
 
 LAYOUTS = {
     # Kaggle's archive
