@@ -246,15 +246,15 @@ class InBatchSelection:
         model = context.model_to_evaluate
         _take_training_weights(context.optimizer)
         with evaluation_mode(model), private_generators(context.args.device, run.seed_sequence(step)):
-            losses, has_items = candidate_losses(
+            losses, items = candidate_losses(
                 batches,
                 model,
                 loss_step.loss,
                 context.autocast,
                 loss_tolerance(model) if is_first and not context.is_sharded else None,
             )
-        chosen = run.choose(step, losses, has_items)
-        loss_step.estimate = of_rows(losses, has_items, chosen)
+        chosen = run.choose(step, losses, [each > 0 for each in items])
+        loss_step.estimate = of_rows(losses, items, chosen)
         seconds = time.perf_counter() - began
         context.times.leave_out(seconds)
         if run.record is not None:
