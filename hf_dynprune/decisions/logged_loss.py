@@ -28,14 +28,19 @@ class LossEstimate:
     """The mean loss over all samples, from the loss of those that are trained: loss / divisor + offset.
 
     Args:
-        divisor: above 0; for a loss divided by the number of items trained, not by the sum of their weights.
+        divisor: above 0, a number or a tensor; for a loss divided by the number of items trained, not by their weights.
         offset: what samples that are left out add.
         weight: mean weight of the items trained.
     """
 
-    divisor: float = 1.0
+    divisor: Any = 1.0
     offset: float = 0.0
     weight: float = 1.0
+
+    @property
+    def is_of_all(self) -> bool:
+        """Whether every sample is trained, at weight 1."""
+        return isinstance(self.divisor, float) and self == LossEstimate()
 
     def of(self, loss: Any, unweighted: Any = 0, share: float = 1.0, knows_losses: bool = True) -> Any:
         """The estimate, from a number or a tensor; the loss itself, to the bit, where every sample is trained.
@@ -46,7 +51,7 @@ class LossEstimate:
             share: of this micro-batch in its window.
             knows_losses: whether scores are losses; otherwise only the mean over the samples trained is known.
         """
-        if self == LossEstimate():
+        if self.is_of_all:
             return loss
         if not knows_losses:
             return (loss - unweighted) / self.weight + unweighted

@@ -250,7 +250,7 @@ class LossStep:
         """What is logged of a micro-batch's training loss: an estimate of the mean loss over all samples."""
         self.is_logged = True
         share: Any = 1 / max(1, len(self.window))
-        if self._scale is not None and self.estimate != LossEstimate():
+        if self._scale is not None and not self.estimate.is_of_all:
             loss, share = self._scale.read(loss, share)
         return self.estimate.of(loss, self._extra, share, self._knows_losses is not False)  # type: ignore[no-any-return]
 
