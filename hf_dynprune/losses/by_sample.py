@@ -109,6 +109,8 @@ class BySample(TorchFunctionMode):
         """Where whole numbers were taken for the batch's."""
         self.reduced: list[tuple[Any, Mapping[str, Any], Tensor]] = []
         """The loss functions that were taken apart, with their arguments and what they gave."""
+        self.means: list[Tensor] = []
+        """`[B]` for each mean that was taken apart: what the samples count by in it."""
         self._numbers: dict[int, _Number] = {}
         self._owners: dict[int, tuple[Tensor, Tensor]] = {}
         self._of_parameters: dict[int, Tensor] = {}
@@ -264,6 +266,7 @@ class BySample(TorchFunctionMode):
         divisor = self._counted(items)
         value = plain() if self.weights is None else self._weighted(totals) / divisor * self.share
         alone = totals / items.clamp(min=torch.finfo(items.dtype).tiny)
+        self.means.append(items)
         return self.give(value, torch.stack([self.size * totals / divisor, alone]))
 
     def _sum(self, totals: Tensor, plain: Callable[[], Tensor]) -> Tensor:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from ..common.logs import logger
 from ..decisions.proxy import GradientProxy, smoothed_entropy
 from ..serving.generators import states_of_generators
 from ..serving.rows import device_of, number_of_rows, take_rows
+from .apart import LossApart
 from .base import LossTerms, PerSampleLoss
 from .by_sample import BySample, Place
 from .labels import IGNORE, is_named
@@ -32,21 +32,6 @@ from .readings import are_close, gradient, sizes
 
 Compute = Callable[[Any, dict[str, Any], Any], Any]
 """(model, inputs, num_items_in_batch) -> the loss, or (loss, outputs)."""
-
-
-@dataclass(frozen=True)
-class LossApart:
-    """A loss `value`, and `carried` `[2, B]`: B times the part of each sample in it, and the loss of each one alone.
-
-    `others` and `counts` are places in the code, as in `BySample`, and `is_sum` is whether the parts make up the loss.
-    """
-
-    value: Tensor
-    carried: Tensor
-    outputs: Any
-    others: frozenset[Place]
-    counts: frozenset[Place]
-    is_sum: bool
 
 
 class NotTakenApart(ValueError):
@@ -144,9 +129,9 @@ class InterceptedLoss(PerSampleLoss):
             ValueError: it cannot be taken apart by sample.
         """
         mode = BySample(rows, sizes(inputs, rows), weights, share, self._others, self._counts)
-        items = self.items(inputs) if isinstance(number_of_items, Tensor) and not number_of_items.dim() else None
-        if items is not None and len(items) == rows:
-            each = (items * self.processes).to(torch.float32)
+        labels = self.items(inputs) if isinstance(number_of_items, Tensor) and not number_of_items.dim() else None
+        if labels is not None and len(labels) == rows:
+            each = (labels * self.processes).to(torch.float32)
             mode.give(number_of_items, torch.stack([number_of_items.expand(rows).to(torch.float32), each.clamp(min=1)]))
         with mode:
             result = compute()
@@ -163,7 +148,8 @@ class InterceptedLoss(PerSampleLoss):
         if self.gradient_proxy is None and not self.is_verified:
             self.gradient_proxy = self._proxy(mode, made.carried[1].detach(), inputs)
         others, counts = frozenset(mode.seen) - made.places, frozenset(mode.counted)
-        return LossApart(loss, made.carried, outputs, others, counts, made.is_sum)
+        items = mode.means[0] if len(mode.means) == 1 else None
+        return LossApart(loss, made.carried, outputs, others, counts, made.is_sum, items)
 
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: LossApart) -> LossTerms:
         carried, rows = outputs.carried, outputs.carried.shape[1]

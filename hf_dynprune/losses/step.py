@@ -23,6 +23,7 @@ from ..serving.distributed import sum_over_processes
 from ..serving.indexed import INDEX_KEY
 from ..serving.served import Served, ServedBatch, is_indexed, share_a_tensor, take_served, without_own_keys
 from . import host
+from .apart import LossScale
 from .base import LossTerms, PerSampleLoss
 from .checks import check_counts, check_terms, mean_loss, scores_are_losses
 from .interception import InterceptedLoss
@@ -63,10 +64,10 @@ class LossStep:
         check: called with this object, the first batch of a run and its number of samples; sets `is_checked`.
     """
 
-    _extra: Any = 0
-    """The last batch's part of the loss that belongs to no sample."""
-    _knows_losses: bool | None = None
-    """Whether scores are losses; None until the first batch shows it."""
+    _extra: Any = 0  # the last batch's part of the loss that belongs to no sample
+    _knows_losses: bool | None = None  # whether scores are losses; None until the first batch shows it
+    _scale: LossScale | None = None
+    is_logged = False  # whether the step under way has made its loss what is logged
 
     def __init__(
         self,
@@ -99,7 +100,7 @@ class LossStep:
         self.dealt = 0
         """Places of batches dealt out since then: `forwarded`, and samples that the collator left out."""
         self.failure: Exception | None = None
-        """Why other code could not make its loss of the first batch, though its steps may do without."""
+        """Why other code could not make its loss of the first batch."""
         self.refusal = refusal
         self._check = check
         self._accelerator = accelerator
@@ -214,9 +215,8 @@ class LossStep:
         if total is None:
             return None
         total = sum_over_processes(self._accelerator, total)
-        if host.is_on_host(total) and total.item() >= 1:
-            return total  # type: ignore[no-any-return]
-        return total.clamp(min=1)  # type: ignore[no-any-return]
+        is_enough = host.is_on_host(total) and total.item() >= 1
+        return total if is_enough else total.clamp(min=1)  # type: ignore[no-any-return]
 
     def refuse_unused(self) -> None:
         """Raise a RuntimeError, before the optimizer's step, where no loss was made here of a batch of the window."""
@@ -248,7 +248,10 @@ class LossStep:
 
     def logged(self, loss: Tensor) -> Tensor:
         """What is logged of a micro-batch's training loss: an estimate of the mean loss over all samples."""
-        share = 1 / max(1, len(self.window))
+        self.is_logged = True
+        share: Any = 1 / max(1, len(self.window))
+        if self._scale is not None and not self.estimate.is_of_all:
+            loss, share = self._scale.read(loss, share)
         return self.estimate.of(loss, self._extra, share, self._knows_losses is not False)  # type: ignore[no-any-return]
 
     def served(self, inputs: Any) -> Served | None:
@@ -271,8 +274,7 @@ class LossStep:
         # Gradients are averaged over processes, but their sum is meant.
         denominator = self._items / processes if processes > 1 else self._items
         weight = served.weight.to(terms.total.device)
-        make = weighted_loss if self.masks else plain_loss
-        value = make(terms, weight, denominator, micro_batches)
+        value = (weighted_loss if self.masks else plain_loss)(terms, weight, denominator, micro_batches)
         value = spoiled(value) if self.repairs else value
         self._extra = 0 if terms.extra is None else terms.extra.detach() / micro_batches
         count: Any = served.count
@@ -306,7 +308,8 @@ class LossStep:
         loss.refuse_other_sums(found)
         value, score = spoiled(found.value) if self.repairs else found.value, found.carried[1].detach()
         recorded = torch.where(score == 0, noted(count, count, served.weight), count)  # it may know other labels
-        result = StepResult(value, found.outputs, served.index, recorded, score)
+        self._scale = found.scale(served.weight, self.has_ghosts)
+        result = StepResult(value, found.outputs, served.index, found.counted(recorded), score)
         return ((value, found.outputs) if named.get("return_outputs") else value), result
 
     @contextmanager
@@ -341,8 +344,7 @@ class LossStep:
         """Raise a ValueError where a stock loss of the first batch is not that of the samples."""
         if self.is_checked:
             return
-        expected = float(value.detach())
-        got = mean_loss(terms, count)
+        expected, got = float(value.detach()), mean_loss(terms, count)
         if math.isfinite(expected) and not math.isclose(expected, got, rel_tol=1e-2, abs_tol=1e-5):
             raise ValueError(f"{type(self.loss).__name__} gives {got:.6g} where the loss is {expected:.6g}.")
         self.is_checked = True

@@ -182,9 +182,8 @@ def _read_listed(file: Path, image_column: str, label_column: str) -> ImageData:
     splits = load_splits(problem, "imagefolder", data_dir=str(place))
     data = _of_splits(splits, place.name, image_column, label_column)
     count = len(data.train) + len(data.validation)
-    logger.info(
-        f"{place}: read {counted(count, 'picture')}: those that {file.name} names in the folders of the splits."
-    )
+    which = f"those that {file.name} names in the folders of the splits"
+    logger.info(f"{place}: read {counted(count, 'picture')}, {which}.")
     return dataclasses.replace(data, train=_named_by_file(data.train), validation=_named_by_file(data.validation))
 
 

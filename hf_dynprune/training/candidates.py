@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..common.words import counted
 from ..losses import PerSampleLoss
+from ..losses.apart import LossApart
 from ..losses.checks import check_counts, check_terms
 from ..serving.generators import untouched_generators
 from ..serving.indexed import INDEX_KEY, WEIGHT_KEY
@@ -124,8 +125,8 @@ def candidate_losses(
     loss: PerSampleLoss,
     autocast: Callable[[], AbstractContextManager[Any]],
     rel_tol: float | None = None,
-) -> tuple[list[NDArray[np.float32]], list[NDArray[np.bool_]]]:
-    """The losses of all candidates of a window, and whether each has an item that carries loss.
+) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+    """The losses of all candidates of a window, and how many items that carry loss each has.
 
     One batch is forwarded at a time and only its losses are held. The host waits for the device once, at the end.
 
@@ -148,7 +149,9 @@ def candidate_losses(
                 if rel_tol is not None and not found:
                     loss.verify(model, inputs, terms, rel_tol)
             check_terms(terms, batch[INDEX_KEY])
-            found.append(torch.stack([terms.score.detach().float(), (count > 0).float()]))
+            if isinstance(outputs, LossApart):
+                count = outputs.counted(count)
+            found.append(torch.stack([terms.score.detach().float(), count.float()]))
     on_host = torch.cat(found, 1).cpu().numpy()
     ends = np.cumsum([part.shape[1] for part in found])[:-1]
-    return np.split(on_host[0].copy(), ends), np.split(on_host[1] > 0, ends)
+    return np.split(on_host[0].copy(), ends), np.split(on_host[1], ends)

@@ -18,6 +18,7 @@ from ..common.logs import logger
 from ..common.words import counted
 from ..decisions.budget import PrunableEpochs, TargetSaving
 from ..decisions.dealing import Dealing, Layout
+from ..decisions.logged_loss import LossOfData
 from ..decisions.plan import EpochInfo, PrunePlan
 from ..decisions.policy import PruningPolicy, check_plan
 from ..decisions.proxy import GradientProxy
@@ -52,8 +53,7 @@ class EpochRun:
         policy.check_data(identity.num_samples, identity.fingerprint)
         self.policy = policy
         self.identity = identity
-        self.seeds = seeds or RunSeeds.fixed(identity.seed, identity.stock_seed)
-        """In force; by default those of the identity."""
+        self.seeds = seeds or RunSeeds.fixed(identity.seed, identity.stock_seed)  # in force
         self.target: TargetSaving | None = None
         if identity.target_saving is not None and identity.budget is None:
             self.target = TargetSaving(policy, identity.target_saving, length.num_epochs, identity.warmup_epochs)
@@ -61,6 +61,7 @@ class EpochRun:
         self.dealing = Dealing(layout.window)
         self.clock = RunClock(length)
         self.store = ScoreStore(identity.num_samples, policy.statistics)
+        self.loss_of_data = LossOfData(identity.num_samples)
         self.history = PruningHistory()
         self.plan: PrunePlan | None = None
         self.record: EpochRecord | None = None
@@ -68,11 +69,10 @@ class EpochRun:
         """Of the gradient's norm, once the loss has said so; without one there are no figures of worth."""
         self.first_step = 0
         """Global step at which the history begins; above 0 where a run that had none is continued."""
-        self._share_before = 0.0
-        """Share of the history's first epoch that was done before it."""
+        self._last_pruned_ratio = self._share_before = 0.0
+        """The latter: share of the history's first epoch that was done before it."""
         self._saved_layout = layout
         self._saved_updates: int | None = None
-        self._last_pruned_ratio = 0.0
         self._warned_nonfinite = self._said_unlabelled = False
 
     def epoch_info(self, epoch: int, step: int) -> EpochInfo:
@@ -282,11 +282,11 @@ class EpochRun:
 
     def state_dict(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """(arrays, JSON-serialisable state) from which `load_state_dict` continues exactly."""
-        arrays = pack_scores(self.store.state_dict(), self.identity.num_samples)
-        if self.plan is not None:
-            arrays |= pack_plan(self.plan)
+        arrays = pack_scores(self.store.state_dict(), self.identity.num_samples) | self.loss_of_data.arrays()
+        arrays |= {} if self.plan is None else pack_plan(self.plan)
         # Checkpoints of older versions lack these.
-        newer = {"proxy": None if self.proxy is None else asdict(self.proxy), "seeds": self.seeds.state()}
+        newer: dict[str, Any] = {"seeds": self.seeds.state(), "loss_of_data": self.loss_of_data.state()}
+        newer["proxy"] = None if self.proxy is None else asdict(self.proxy)
         newer["history_begins"] = {"step": self.first_step, "share_before": self._share_before}
         return arrays, self._json_state() | newer
 
@@ -314,13 +314,14 @@ class EpochRun:
         refuse_another_run("another run", *identities(self.policy, self.identity, self.clock.length, saved, self.seeds))
         self.seeds = self.seeds.resumed(saved)
         self._load_scores(arrays, saved)
+        self.loss_of_data.load(arrays, saved.get("loss_of_data"))
         self.plan = unpack_plan(arrays, self.identity.num_samples) if "plan.weights" in arrays else None
         self._saved_layout = Layout(**saved["layout"])
         self._saved_updates = saved["clock"]["length"]["updates_per_epoch"]
         self.dealing = Dealing(**saved["dealing"])
         self.record, self.history = PruningHistory.of_state(saved)
-        begins = saved.get("history_begins") or {"step": 0, "share_before": 0.0}
-        self.first_step, self._share_before = begins["step"], begins["share_before"]
+        begins = saved.get("history_begins") or {}
+        self.first_step, self._share_before = begins.get("step", 0), begins.get("share_before", 0.0)
         self._load_clock(saved["clock"])
         if saved["clock"]["length"]["fixed_steps"] != self.clock.length.fixed_steps and self.policy.max_ratio > 0:
             logger.info("The saved run was ended by %s, this one by %s. %s", *self._ends(saved), _NOT_EXACT)

@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader
 from ..common.logs import logger
 from ..decisions.forecast import describe_savings
 from ..decisions.length import STEPS
-from ..decisions.logged_loss import LossEstimate, of_plan
 from ..decisions.plan import PrunePlan
 from ..decisions.policy import PruningPolicy
 from ..decisions.registry import check_policy
@@ -72,7 +71,7 @@ class EpochPruning:
         self.policy = policy
         self.run: EpochRun | None = None
         self._length = LengthOfRuns(context, policy)
-        self._scores = ScoreBuffer()
+        self._scores, self._items = ScoreBuffer(), ScoreBuffer()  # of scores, and of numbers of items
         self._guaranteed_on: Any = None
         self._sample_logging = SampleLogging()
         self._lengths: Any = None
@@ -141,7 +140,7 @@ class EpochPruning:
         if self.run is not None and self.run.record is not None:
             logger.info("Starting over with batch size %d: scores, plans and history restart.", context.batch_size)
         self._add_guarantees()
-        self._loss_step, self._scores = step, ScoreBuffer()
+        self._loss_step, self._scores, self._items = step, ScoreBuffer(), ScoreBuffer()
         length_of_run = self._length.of(length)
         make = partial(EpochRun, self.policy, self.identity(step), context.layout, length_of_run, context.seeds)
         self._lengths = sample_lengths(context.train_dataset, args, context.processing_class)
@@ -201,7 +200,7 @@ class EpochPruning:
         done = done if is_resumed else 0
         sampler = self._install_plan(number, dataloader, is_resumed, done)
         step.has_ghosts = sampler.has_ghosts
-        step.estimate = LossEstimate() if run.plan is None else of_plan(run.plan, run.store.view(), run.policy)
+        step.estimate = run.loss_of_data.estimate(run.plan, run.store.view(), run.policy, is_resumed)
         batches = len(dataloader)
         updates = max(1, math.ceil(batches / context.args.gradient_accumulation_steps))
         if not is_resumed:
@@ -289,6 +288,8 @@ class EpochPruning:
     def record(self, index: Tensor, score: Tensor, count: Tensor) -> None:
         """Keep the scores on the device until the epoch ends."""
         self._scores.add(index, score, count)
+        if self.prunes:
+            self._items.add(index, count, count)
 
     def merge(self) -> None:
         began, run = time.perf_counter(), self.run
@@ -298,6 +299,8 @@ class EpochPruning:
         run.proxy = (loss and loss.gradient_proxy) or run.proxy  # a resumed run's loss has seen no batch yet
         index, score = self._scores.drain(self.context.accelerator)
         run.store.record(index, score, epoch=-1 if run.record is None else run.record.epoch)
+        if self.prunes:
+            run.loss_of_data.record(*self._items.drain(self.context.accelerator))
         seconds = time.perf_counter() - began
         self.context.times.leave_out(seconds)
         if run.record is not None:

@@ -74,13 +74,15 @@ def normalised_over_window(trainer: Any, is_known: bool) -> Iterator[None]:
 def intercepting(trainer: Any, step: LossStep) -> Iterator[None]:
     """Context of an epoch in which the trainer's `compute_loss`, whoever wrote it, weighs losses by sample.
 
-    Set on the trainer itself: a method of the user's comes before those of this package, and so does not pass them. In
-    evaluations, and where the loss is a known or the stock one, it is called as it is.
+    And in which what its `training_step` gives is made what is to be logged, where it does not pass this package's. Set
+    on the trainer itself: a method of the user's comes before those of this package, and so does not pass them. In
+    evaluations, and where the loss is a known or the stock one, `compute_loss` is called as it is.
     """
     if step.is_stock:
         yield
         return
-    own, was_set = trainer.compute_loss, "compute_loss" in vars(trainer)
+    own, own_step = trainer.compute_loss, trainer.training_step
+    was_set = {name: vars(trainer)[name] for name in ("compute_loss", "training_step") if name in vars(trainer)}
 
     def compute_loss(model: Any, inputs: Any, *given: Any, **named: Any) -> Any:
         served = step.served(inputs) if step.is_intercepted else None
@@ -92,14 +94,17 @@ def intercepting(trainer: Any, step: LossStep) -> Iterator[None]:
         step.note(served, found)
         return result
 
-    trainer.compute_loss = compute_loss
+    def training_step(*given: Any, **named: Any) -> Any:
+        step.is_logged = False
+        loss = own_step(*given, **named)
+        return loss if step.is_logged else step.logged(loss)
+
+    trainer.compute_loss, trainer.training_step = compute_loss, training_step
     try:
         yield
     finally:
-        if was_set:
-            trainer.compute_loss = own
-        else:
-            del trainer.compute_loss
+        del trainer.compute_loss, trainer.training_step
+        vars(trainer).update(was_set)
 
 
 # ---- The first batch ----

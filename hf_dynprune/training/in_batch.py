@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -233,7 +234,21 @@ class InBatchSelection:
         if self._numbers_samples:
             batches = [take_served(batch)[0] for batch in batches]
         chosen = self.choose(batches, wanted)
-        return chosen, count(chosen)
+        items = count(chosen)
+        self._read_among_processes(items)
+        return chosen, items
+
+    def _read_among_processes(self, items: Any) -> None:
+        """Let the logged loss be of as many items as this process trains: the training loss is divided by all's mean.
+
+        On the device, since the items of all processes are known there.
+        """
+        step, processes = self._active[1], self.context.accelerator.num_processes
+        if processes == 1 or not step.is_known or step.estimate.is_of_all or not step.window:
+            return
+        own = torch.stack([served.count.sum() for _, served in step.window if served.count is not None]).sum()
+        divisor = step.estimate.divisor * own.clamp(min=1) * processes / items
+        step.estimate = replace(step.estimate, divisor=divisor)
 
     def choose(self, batches: list[Any], wanted: int) -> list[dict[str, Any]]:
         """The chosen rows of batches of candidates, with their weights; `wanted`: batches of a full window."""
@@ -249,15 +264,15 @@ class InBatchSelection:
         model = context.model_to_evaluate
         _take_training_weights(context.optimizer)
         with evaluation_mode(model), private_generators(context.args.device, run.seed_sequence(step)):
-            losses, has_items = candidate_losses(
+            losses, items = candidate_losses(
                 batches,
                 model,
                 loss_step.loss,
                 context.autocast,
                 loss_tolerance(model) if is_first and not context.is_sharded else None,
             )
-        chosen = run.choose(step, losses, has_items)
-        loss_step.estimate = of_rows(losses, has_items, chosen)
+        chosen = run.choose(step, losses, [each > 0 for each in items])
+        loss_step.estimate = of_rows(losses, items, chosen)
         seconds = time.perf_counter() - began
         context.times.leave_out(seconds)
         if run.record is not None:

@@ -11,9 +11,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import Dataset
+from transformers import BertConfig, BertForTokenClassification, set_seed
 
 from hf_dynprune import (
     UCB,
+    DynPruneTrainer,
+    DynPruneTrainingArguments,
     EpsilonGreedy,
     InfoBatch,
     LossTerms,
@@ -27,7 +31,7 @@ from hf_dynprune.losses.checks import scores_are_losses
 from hf_dynprune.losses.step import LossStep
 from hf_dynprune.selectors.random import RandomSelector
 from hf_dynprune.selectors.selective_backprop import SelectiveBackprop
-from tests.support.helpers import Images, pruning_trainer, vit
+from tests.support.helpers import CLASSES, Images, arguments, pruning_trainer, vit
 
 SIZE, EPOCHS = 64, 12
 SPREAD = 25  # between the losses of samples
@@ -119,6 +123,168 @@ def test_static_logs_the_mean_over_the_samples_it_trains(tmp_path):
     scores = np.arange(SIZE, dtype=np.float32)
     _, logged = trained(tmp_path, policy=StaticPruning(scores, ratio=0.5))
     assert logged == pytest.approx([losses_of_samples()[SIZE // 2 :].mean()] * EPOCHS, rel=1e-4)
+
+
+class Sentences(Dataset):
+    """Token labels of sequences of very unlike lengths; long ones are easier, and some have no label."""
+
+    def __init__(self, size: int = 96, unlabelled: float = 0.0) -> None:
+        rng = np.random.default_rng(0)
+        self.items = []
+        for _ in range(size):
+            length = int(rng.choice([3, 24]))
+            ids = rng.integers(1, 50, 24) if length == 3 else np.full(24, 7)
+            labels = np.where(np.arange(24) < length, ids % CLASSES if length == 3 else self.easy, -100)
+            self.items.append({"input_ids": ids, "labels": np.full(24, -100) if rng.random() < unlabelled else labels})
+
+    easy = 0
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict:
+        return {name: torch.tensor(value) for name, value in self.items[index].items()}
+
+
+def tagger():
+    set_seed(7)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = BertForTokenClassification(BertConfig(vocab_size=50, num_labels=CLASSES, **sizes, **quiet))
+    with torch.no_grad():
+        model.classifier.weight *= 100
+        tokens = torch.full((1, 24), 7)
+        Sentences.easy = int(model.eval()(input_ids=tokens).logits[0, 0].argmax())
+    return model
+
+
+def trained_tagger(tmp_path, data, model, **flags):
+    settings = {"learning_rate": 0.0, "num_train_epochs": EPOCHS, "logging_strategy": "epoch"}
+    # One batch is one window of all samples: the stock loss is then the mean over all items.
+    settings |= {"per_device_train_batch_size": len(data), **flags}
+    trainer = pruning_trainer(model, data, tmp_path, **settings)
+    trainer.train()
+    return [row["loss"] for row in trainer.state.log_history if "loss" in row]
+
+
+@pytest.mark.parametrize("unlabelled", [0.0, 0.4])
+@pytest.mark.parametrize("method", ["infobatch", "ucb", "orderdp", "selector"])
+def test_samples_count_by_their_items(method, unlabelled, tmp_path):
+    model = tagger()
+    data = Sentences(unlabelled=unlabelled)
+    wanted = trained_tagger(tmp_path / "none", data, model)[0]
+    flags = {
+        "infobatch": {"policy": InfoBatch(delta=1.0)},
+        "ucb": {"policy": UCB(0.5)},
+        "orderdp": {"policy": OrderDP(0.75, 0.5, weighting="ipw")},
+        "selector": {"selector": OrderDPSelector(pool_ratio=1.0, top_ratio=0.5)},
+    }[method]
+    logged = trained_tagger(tmp_path / method, data, model, **flags)
+    close = 0.06 if method == "infobatch" else 1e-3
+    assert np.mean(logged[1:]) == pytest.approx(wanted, rel=close)
+
+
+def test_a_resumed_run_logs_what_the_uninterrupted_one_does(tmp_path):
+    model, data = tagger(), Sentences(unlabelled=0.2)
+    flags = {
+        "learning_rate": 1e-3,
+        "num_train_epochs": 4,
+        "logging_steps": 1,
+        "per_device_train_batch_size": 8,
+        "save_strategy": "steps",
+        "save_steps": 16,
+        "policy": UCB(0.5),
+    }
+    whole = pruning_trainer(model, data, tmp_path, **flags)
+    whole.train()
+    resumed = pruning_trainer(tagger(), data, tmp_path, **flags)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-16"))
+    rows = [[row["loss"] for row in each.state.log_history if "loss" in row] for each in (whole, resumed)]
+    assert 12 < 16 < 18 < len(rows[0])
+    assert rows[0] == rows[1]
+
+
+class OwnStep(DynPruneTrainer):
+    """Makes its step by itself, as of a user's who knows nothing of pruning."""
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        loss = self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+        loss = loss / self.current_gradient_accumulation_steps
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+
+class TwoPasses(DynPruneTrainer):
+    """Two passes over a batch, as for dropout's sake."""
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        steps = [super(TwoPasses, self).training_step(model, dict(inputs), num_items_in_batch) for _ in range(2)]
+        return sum(steps) / 2
+
+
+class Penalised(DynPruneTrainer):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(pixel_values=inputs["pixel_values"])
+        loss = torch.nn.functional.cross_entropy(outputs.logits, inputs["labels"]) + 20.0
+        loss = loss + 0.01 * sum(each.square().sum() for each in model.parameters())
+        return (loss, outputs) if return_outputs else loss
+
+
+def run_of(trainer_class, tmp_path, **flags):
+    parts = {name: flags.pop(name) for name in ("policy", "selector", "compute_loss_func") if name in flags}
+    settings = {"learning_rate": 0.0, "num_train_epochs": EPOCHS, "logging_strategy": "epoch", **flags}
+    args = DynPruneTrainingArguments(**arguments(tmp_path, **settings))
+    trainer = trainer_class(model=frozen_model(), args=args, train_dataset=Images(SIZE), **parts)
+    trainer.train()
+    return [row["loss"] for row in trainer.state.log_history if "loss" in row]
+
+
+@pytest.mark.parametrize("trainer_class", [OwnStep, TwoPasses, Penalised])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"policy": UCB(0.5)},
+        {"policy": OrderDP(0.75, 0.5, weighting="ipw")},
+        {"selector": OrderDPSelector(pool_ratio=1.0, top_ratio=0.5)},
+        {"policy": InfoBatch(delta=1.0)},
+    ],
+    ids=["ucb", "orderdp", "selector", "infobatch"],
+)
+def test_code_of_the_users_own(trainer_class, choice, tmp_path):
+    wanted = run_of(trainer_class, tmp_path / "none", prune_method="none")
+    logged = run_of(trainer_class, tmp_path / "pruned", **choice)
+    is_drawn = isinstance(choice.get("policy"), InfoBatch)
+    assert np.mean(logged) == pytest.approx(np.mean(wanted), rel=0.05 if is_drawn else 1e-3)
+
+
+def whole_means(outputs, labels, num_items_in_batch=None):
+    return torch.nn.functional.cross_entropy(outputs.logits, labels)
+
+
+def test_a_loss_that_is_not_divided_by_the_batches_of_a_window(tmp_path):
+    flags = {"compute_loss_func": whole_means, "gradient_accumulation_steps": 2}
+    wanted = run_of(DynPruneTrainer, tmp_path / "none", prune_method="none", **flags)
+    logged = run_of(DynPruneTrainer, tmp_path / "ucb", policy=UCB(0.5), **flags)
+    assert logged == pytest.approx(wanted, rel=1e-4)
+    assert np.mean(wanted) == pytest.approx(2 * losses_of_samples().mean(), rel=1e-4)
+
+
+def mean_by_class(outputs, labels, num_items_in_batch=None):
+    return torch.nn.functional.cross_entropy(outputs.logits, labels, weight=torch.tensor([1.0, 2.0, 5.0]))
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [{"policy": UCB(0.5)}, {"selector": OrderDPSelector(pool_ratio=1.0, top_ratio=0.5)}],
+    ids=["ucb", "selector"],
+)
+def test_class_weights_count_in_the_mean(choice, tmp_path):
+    flags = {"compute_loss_func": mean_by_class, "per_device_train_batch_size": SIZE}
+    wanted = run_of(DynPruneTrainer, tmp_path / "none", prune_method="none", **flags)
+    logged = run_of(DynPruneTrainer, tmp_path / "pruned", **choice, **flags)
+    assert logged == pytest.approx(wanted, rel=1e-3)
 
 
 def weighted_by_class(outputs, labels, num_items_in_batch=None):
