@@ -230,7 +230,8 @@ def _time(account: SavingsAccount) -> str:
     spent = account.overhead_seconds
     is_paid = account.break_even and saved > 0 and float(shown)
     paid = f"paid back after epoch {account.break_even}" if is_paid else "not paid back"
-    return f"{text}, by the pace of {basis}; {spent / unit:.2f} {name} spent on pruning ({paid})."
+    paid = f" ({paid})" if account.saved_in_training > 0 else ""
+    return f"{text}, by the pace of {basis}; {spent / unit:.2f} {name} spent on pruning{paid}."
 
 
 _UNITS = ((7200, 3600, "h"), (120, 60, "min"), (0, 1, "s"))

@@ -13,7 +13,7 @@ unknown and only the sign of the gain counts. A learning rate that falls to the 
 
     levelled off                              training shorter is all you need
     else, and choosing speeds up fitting      pruning can pay here
-    else                                      neither: the run is still short of passes
+    else                                      neither: the model still gains by more passes
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PAYS, SHORTER, NEITHER, UNKNOWN = "pays", "shorter", "neither", "unknown"
 HEADLINES = {
     PAYS: "Pruning can pay here",
     SHORTER: "Training shorter is all you need",
-    NEITHER: "Neither pruning nor training shorter: the run is still short of passes",
+    NEITHER: "Do not save passes here, by pruning or by a shorter run: the model still gains by more of them",
     UNKNOWN: "Whether pruning can pay here is not known",
 }
 _NOT_BY_PRUNING = "Pruning does not pay here; whether training shorter is enough is not known"

@@ -103,7 +103,7 @@ def log_reason(context: TrainerContext, run: EpochRun) -> None:
         return
     before = run.history.records[-1].reason if run.history.records else None
     is_new = before is None or _kind(before) != _kind(reason)
-    logger.log(logging.INFO if is_new else logging.DEBUG, "Epoch %d: %s.", run.record.epoch, reason)
+    logger.log(logging.INFO if is_new else logging.DEBUG, "Epoch %d begins: %s.", run.record.epoch + 1, reason)
 
 
 def _kind(reason: str) -> str:

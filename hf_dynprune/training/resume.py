@@ -71,6 +71,8 @@ def _take_up_state(context: TrainerContext, run: EpochRun, folder: str, length: 
             "`ignore_data_skip=True` to run the epoch again."
         )
     epoch, done = run.take_up(step, not skips, saved["scheduler_steps"], is_over)
+    if context.is_first and run.policy.max_ratio > 0:
+        logger.info("Resumed from %s, after %s, in epoch %d.", folder, counted(step, "optimizer step"), epoch + 1)
     # In other units a finished run's end may come out before its last step.
     context.state.max_steps = max(run.clock.max_steps, step)
     if run.clock.length.fixed_steps and length.max_steps <= context.state.global_step:
