@@ -133,6 +133,8 @@ def run_all(name: str, chosen: list[Block]) -> list[Outcome]:
             for block in blocks:
                 if name == "wheel" and NEEDS_CLONE.search(block.code):
                     continue
+                if name == "core" and block.code.startswith("pip install"):
+                    continue  # it would bring an extra
                 found.append(run_block(block, folder, bin_folder, earlier))
                 outcome = found[-1]
                 print(f"{name:10} {outcome.seconds:6.0f} s  {block.place:42} {outcome.result}", flush=True)
