@@ -108,8 +108,8 @@ docs: $(DOCS_ENV)  ## build the documentation into site/; a warning is an error.
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "documentation: site/index.html"
 
-notebook: $(NOTEBOOK_ENV)  ## execute the notebooks of the documentation from top to bottom, and store their outputs
-	@$(BIN)/python -m tests.notebooks
+notebook: $(NOTEBOOK_ENV)  ## execute the notebooks of the documentation (python -m tests.notebooks also stores their outputs)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=900 docs/notebooks $(ARGS)
 
 methods: $(CORE_ENV)  ## write docs/methods.md, docs/flags.md and the README's table of methods from the classes
 	@$(BIN)/python -m hf_dynprune.docs_pages.methods
