@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from ..common.extras import distribution_of
 from ..common.files import printable
 
 PACKAGE = __package__.partition(".")[0]
@@ -37,7 +38,9 @@ def one_line_errors() -> Iterator[None]:
     except (ValueError, ImportError, OSError) as error:
         if not _raised_here(error):
             raise
-        typer.echo(printable(f"Error: {error}"), err=True)
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        how = f": pip install {distribution_of(missing)}" if missing else ""
+        typer.echo(printable(f"Error: {error}{how}"), err=True)
         raise typer.Exit(2) from None
 
 

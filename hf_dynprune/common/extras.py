@@ -22,5 +22,15 @@ def require(module: str, needs: str) -> None:
     try:
         import_module(module)
     except ImportError as error:
-        name = module.partition(".")[0]
-        raise ImportError(f"{needs}: pip install {PACKAGES.get(name, name)}") from error
+        raise ImportError(f"{needs}: pip install {distribution_of(module)}") from error
+
+
+def distribution_of(module: str) -> str:
+    """The package on PyPI that a module comes with.
+
+    Examples:
+        >>> distribution_of("sklearn.datasets")
+        'scikit-learn'
+    """
+    name = module.partition(".")[0]
+    return PACKAGES.get(name, name)

@@ -76,9 +76,9 @@ class ShiftedImages(Images):
 
 def load_balanced_digits() -> DigitTask:
     """Ten classes: 1,149 training, 288 validation and 360 test images, each class in proportion."""
-    from sklearn.model_selection import train_test_split
-
     digits = load_digits_task()
+    from sklearn.model_selection import train_test_split  # after the line that says how to install it
+
     (pixels, labels), rows = digits.train, np.arange(len(digits.train[1]))
     train, validation = train_test_split(
         rows, test_size=VALIDATION_SHARE, stratify=labels.numpy(), random_state=SPLIT_SEED

@@ -18,15 +18,20 @@ WHY = "No pictures, since matplotlib is missing: pip install matplotlib"
 CODE = "import sys\nfor name in {!r}: sys.modules[name] = None\nfrom hf_dynprune.cli import app\napp()"
 
 
-def run(*arguments: object, without: tuple[str, ...] = EXTRAS) -> str:
-    """What the command writes on the terminal, in a process that cannot import these packages."""
-    done = subprocess.run(
+def process(*arguments: object, without: tuple[str, ...] = EXTRAS) -> subprocess.CompletedProcess[str]:
+    """The command, ended, in a process that cannot import these packages."""
+    return subprocess.run(
         [sys.executable, "-c", CODE.format(without), *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
         env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"},
     )
+
+
+def run(*arguments: object, without: tuple[str, ...] = EXTRAS) -> str:
+    """What the command writes on the terminal."""
+    done = process(*arguments, without=without)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout
@@ -98,3 +103,19 @@ def test_commands_without_files_need_no_extra(command):
 def test_scores_of_a_run_need_no_extra(made_up, tmp_path):
     run("scores", made_up, "--out", tmp_path / "scores.csv")
     assert len((tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()) == 401
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("quickstart", "--seeds", "0"), "Error: The quickstart needs scikit-learn: pip install scikit-learn"),
+        (("quickstart", "--epochs", "2"), "Error: The quickstart needs scikit-learn: pip install scikit-learn"),
+        (("compare", "--seeds", "0,1", "--epochs", "2"), "scikit-learn: pip install scikit-learn"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_do_without_says_what_to_install(arguments, says, tmp_path):
+    done = process(*arguments, "--out", tmp_path)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
