@@ -18,19 +18,12 @@ from .decisions.registry import DEFAULT_METHOD, as_mapping, build_policy, get_po
 from .selectors.contract import BatchSelector, build_selector, list_selectors
 
 
-class _NotChosen(str):
-    """The default of a flag, told from the same text as a choice: only a choice can contradict another flag."""
-
-    def __str__(self) -> str:
-        return self  # argparse makes text of a default
-
-
 @dataclass
 class DynPruneArguments:
     """What to prune. Mixed into training arguments; `HfArgumentParser` parses the fields as flags."""
 
     prune_method: str = field(
-        default=_NotChosen(DEFAULT_METHOD),
+        default=DEFAULT_METHOD,
         metadata={"help": f"Data pruning method: one of {', '.join(list_policies())}."},
     )
     prune_ratio: float | None = field(
@@ -175,7 +168,7 @@ class DynPruneArguments:
             "prune_class_floor": None,
         }
         values = {name: getattr(self, name) for name, default in defaults.items() if getattr(self, name) != default}
-        if self.prune_method != "none" and not isinstance(self.prune_method, _NotChosen):
+        if self.prune_method not in ("none", DEFAULT_METHOD):  # the default is no choice
             values["prune_method"] = self.prune_method
         if values:
             name, value = next(iter(values.items()))

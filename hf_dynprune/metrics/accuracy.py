@@ -15,6 +15,8 @@ import evaluate
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.words import counted
+
 IGNORE = -100
 """A label that is none, as in transformers' losses: such samples are not counted."""
 
@@ -81,12 +83,12 @@ class Accuracy(evaluate.Metric):  # type: ignore[misc]
 
     def _compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, float]:
         ids, labels = np.asarray(predictions), np.asarray(references)
-        counted = labels != IGNORE
-        if not counted.any():
+        has_label = labels != IGNORE
+        if not has_label.any():
             raise ValueError(
                 f"Accuracy of no labelled samples is undefined: all {counted(len(labels), 'label')} are {IGNORE}."
             )
-        return {"accuracy": float((ids == labels)[counted].mean())}
+        return {"accuracy": float((ids == labels)[has_label].mean())}
 
 
 def largest_class(logits: NDArray[np.floating[Any]]) -> NDArray[np.int64]:

@@ -285,8 +285,8 @@ def _with_ghost(row: int, weights: Weights, usable: Rows) -> tuple[Rows, Weights
 def describe_selection(selector: BatchSelector, batch_size: int) -> str:
     """One line on what is trained and what choosing costs."""
     return (
-        f"Selection inside the batch ({selector.short}): of each batch of {counted(batch_size, 'candidate')} about "
-        f"{selector.share:.1%} "
+        f"Selection inside the batch ({selector.short}), not by `prune_method`: of each batch of "
+        f"{counted(batch_size, 'candidate')} about {selector.share:.1%} "
         "are trained. Choosing costs one forward pass of every candidate, without gradient, before the trained rows' "
         "own; optimizer steps and learning rate are those of the whole batches."
     )

@@ -244,7 +244,7 @@ class InBatchSelection:
         On the device, since the items of all processes are known there.
         """
         step, processes = self._active[1], self.context.accelerator.num_processes
-        if processes == 1 or not step.is_known or step.estimate.is_of_all or not step.window:
+        if processes == 1 or items is None or not step.is_known or step.estimate.is_of_all:
             return
         own = torch.stack([served.count.sum() for _, served in step.window if served.count is not None]).sum()
         divisor = step.estimate.divisor * own.clamp(min=1) * processes / items

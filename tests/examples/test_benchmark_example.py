@@ -91,7 +91,7 @@ def test_an_arm_by_steps_makes_those_of_the_shorter_run(example, few, tmp_path):
         (["--methods", "none"], "`methods` has none, which is neither"),
         (["--savings", "0.3,0.3000000001"], "`savings` must be without repetitions"),
         (["--max_steps", "10"], r"`max_steps` \(10\) fixes the forward passes"),
-        (["--num_train_epochs", "1"], r"infobatch cannot save 50% of 1 epochs.*must be at least 6"),
+        (["--num_train_epochs", "1"], r"infobatch cannot save 50% of 1 epoch.*must be at least 6"),
         (["--num_train_epochs", "2", "--methods", "infobatch_quantile"], "infobatch_quantile cannot save 50% of 2"),
         (["--num_train_epochs", "2", "--methods", "orderdp", "--savings", "0.6"], "0.6 cannot be reached: orderdp"),
         (["--policies", "no_such_file.py"], "`policies` must be a Python file, got 'no_such_file.py'"),

@@ -501,7 +501,7 @@ def test_the_first_line_says_that_scoring_is_not_taken_off(file, tmp_path, caplo
     with caplog.at_level(logging.INFO, "hf_dynprune"):
         pruning_trainer(vit(), Images(SIZE), tmp_path / "out", policy=StaticPruning(file, 0.3)).train()
     (line,) = [record.message for record in caplog.records if "can save at most" in record.message]
-    assert line.endswith("Not taken off: 20 forward passes that scoring cost before the run.")
+    assert line.endswith("Not taken off: the 20 forward passes that scoring cost before the run.")
 
 
 def test_equal_scores_keep_the_same_samples_in_every_epoch(tmp_path):

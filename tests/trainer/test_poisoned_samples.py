@@ -412,7 +412,7 @@ def test_samples_are_named_once(tmp_path, caplog):
     data = poisoned(NAN)
     data.pixels[9, 0, 0, 0] = INF
     train(data, tmp_path, vit(), per_device_train_batch_size=22)
-    messages = [each.message for each in caplog.records if "they are left out of it" in each.message]
+    messages = [each.message for each in caplog.records if "Such samples are left out of a step" in each.message]
     assert len(messages) == 1
     assert "2 samples" in messages[0]
     assert "indices 5, 9" in messages[0]

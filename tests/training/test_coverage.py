@@ -237,8 +237,8 @@ class TestTargets:
     def test_the_line_at_the_start_knows_the_guarantees(self):
         length = RunLength(N, N * 10, 10, False)
         text, _ = describe_savings(CoverEvery(RandomPruning(0.9), 1), length, 0)
-        assert "at most 50.0% of the forward passes of 10 epochs: 10 epochs prune up to 90.0% each" in text
-        assert "no sample left out for more than 1 epoch in a row" in text
+        assert "at most 50.0% of the forward passes of 10 epochs: all 10 epochs prune up to 90.0% each" in text
+        assert "no sample is left out for more than 1 epoch in a row" in text
         text, _ = describe_savings(ClassFloor(RandomPruning(0.5), LABELS, 0.2), length, 0)
         assert "at most 39." in text
         text, is_little = describe_savings(ClassFloor(RandomPruning(0.5), LABELS, 0.91), length, 0)

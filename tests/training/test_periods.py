@@ -175,7 +175,7 @@ def test_the_line_at_the_start_counts_full_epochs_not_selections():
 def test_one_epoch_of_a_method_without_annealing_is_advised_more_epochs_alone():
     text, little = describe_savings(UCB(), length_of(1), 0)
     assert little
-    assert "That is little: raise `num_train_epochs`, or train without pruning" in text
+    assert "To change that: raise `num_train_epochs`, or train without pruning" in text
 
 
 @pytest.mark.parametrize("period", [0, -3, 2.5, "3"])

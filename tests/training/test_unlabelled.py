@@ -97,7 +97,7 @@ def test_where_nothing_is_labelled_one_warning_says_so(method, tmp_path, caplog)
     data = Scenes(8)
     data.labels[:] = 255
     pruning_trainer(segformer(), data, tmp_path, prune_method=method).train()
-    said = [record.getMessage() for record in caplog.records if "nothing is labelled" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "so nothing is learned" in record.getMessage()]
     assert said == ["Epoch 1: no label in any of its 8 samples, so nothing is learned."]
 
 
