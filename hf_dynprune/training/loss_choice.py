@@ -37,8 +37,9 @@ def make_loss_step(trainer: Any, context: TrainerContext, given: Given, stock: C
     if context.training.is_stock or context.train_dataset is None:
         return LossStep(None, context.accelerator, name, is_stock=True)
     if given is not None:
+        context.own_loss = "`per_sample_loss`"
         return _own_loss_step(trainer, context, resolve_loss(given, options), stock, is_given=True)
-    own_code = own_loss_code(trainer, context)
+    context.own_loss = own_code = own_loss_code(trainer, context)
     has_code = bool(own_code)
     known, refusal = None, None
     try:
