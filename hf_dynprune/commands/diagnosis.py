@@ -199,7 +199,7 @@ def examine_model(name: str) -> list[Finding]:
     except ValueError as error:
         return [Finding("problem", str(error))]
     if isinstance(loss, InterceptedLoss):
-        text = "its loss is taken apart by sample (InterceptedLoss); the first batch shows whether it can be"
+        text = "its own loss is taken apart by sample; the first batch shows whether it can be"
         return [Finding("note", f"{cls.__name__}: {text}")]
     return [Finding("ok", f"{cls.__name__}: the loss of a sample comes from {type(loss).__name__}")]
 

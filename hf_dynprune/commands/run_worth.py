@@ -28,7 +28,7 @@ def describe_run(folder: str) -> str:
     """
     run = RunFolder.read(folder)
     records = run.history.records
-    worth = worth_of(records, run.state.get("log_history") or [])
+    worth = worth_of(records, run.state.get("log_history") or [], run.about)
     lines = [f"{worth.headline}.\n{worth.advice}"]
     if worth.reasons:
         lines.append("\n".join(["Why:", *(f"  - {reason}" for reason in worth.reasons)]))

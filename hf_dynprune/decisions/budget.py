@@ -204,7 +204,7 @@ class TargetSaving:
         return self._steered.prunes_in(info)
 
     def plan(self, view: ScoreView, info: EpochInfo, saved: float, held: PrunePlan | None, start: int) -> PrunePlan:
-        """The plan that keeps the run on its way to the target; warns once if the target can no longer be reached.
+        """The plan that keeps the run on its way to the target; warns once if the target is likely to be missed.
 
         `saved` is in epochs' worth of samples, before this epoch. `held` is the plan in force inside its period, which
         begins at epoch `start`; draws come from (seed, `start`).
@@ -221,13 +221,16 @@ class TargetSaving:
         missing = self.target * self.num_epochs - saved - plan.ratio * now
         self._expect(plan, wanted, missing, later)
         short = missing - self._later_ratio * later
-        if short > TOLERANCE * self.num_epochs and not self.has_warned:
+        # The first epoch's scores are of a model that changes fast: where more epochs follow, the next one is awaited.
+        is_first = self._prunable.after(0) - later <= now
+        if short > TOLERANCE * self.num_epochs and not self.has_warned and not (is_first and later):
             self.has_warned = True
             logger.warning(
-                "Epoch %d: `prune_target_saving` %g will be missed by %.1f points if later epochs prune as this one "
-                "(%.1f %% of the data, the most that %s finds). It is tried on; more epochs or another method would "
-                "reach it.",
-                *(info.epoch + 1, self.target, 100 * short / self.num_epochs, 100 * plan.ratio, self.policy.name),
+                "Epoch %d: `prune_target_saving` %g will be missed by %.1f points%s (%.1f %% of the data, the most "
+                "that %s finds). %s`prune_budget='steps'`, a lower target or another method would reach it.",
+                *(info.epoch + 1, self.target, 100 * short / self.num_epochs),
+                " if later epochs prune as this one" if later else ": no later epoch prunes, and this one too little",
+                *(100 * plan.ratio, self.policy.name, "The later epochs still try to. " if later else ""),
             )
         return plan
 

@@ -42,7 +42,7 @@ def describe_savings(
     if length.full_epochs is not None:
         return _by_steps(policy, length, length.full_epochs, num_samples), False
     if target is not None:
-        return _on_target(policy, length.num_epochs, warmup_epochs, target, num_samples), False
+        return _on_target(policy, length.num_epochs, warmup_epochs, target, num_samples)
     if policy.max_ratio == 0:
         return f"Data pruning is off ({policy.short}): every epoch trains on all samples.", False
     if length.fixed_steps:
@@ -121,15 +121,28 @@ def _by_steps(policy: PruningPolicy, length: RunLength, full_epochs: float, num_
 
 def _on_target(
     policy: PruningPolicy, num_epochs: float, warmup_epochs: int, target: float, num_samples: int | None
-) -> str:
+) -> tuple[str, bool]:
+    """What a run with a fixed saving has to prune, and whether that is more than the method usually finds."""
     steered = policy.with_ratio(policy.ratio_range[1])
     epochs = prunable(steered, num_epochs, warmup_epochs)
     spent = policy.scoring_forward_passes / num_samples if num_samples else 0.0
     each = min((target * num_epochs + spent) / epochs, steered.max_ratio)
-    return (
+    text = (
         f"Data pruning ({policy.name}) is to save {target:.1%} of the forward passes of {counted(num_epochs, 'epoch')}"
         + (f", net of the {counted(float(f'{spent:.3g}'), 'epoch')} that scoring cost" if spent else "")
         + f": {_that_prune(epochs, num_epochs)} about {each:.1%}{' each' * (epochs != 1)}."
+    )
+    if steered.usual_ratio is None or each <= steered.usual_ratio[0] + 1e-9:
+        return text, False
+    low, high = steered.usual_ratio
+    least, most = (max(0.0, share * epochs - spent) / num_epochs for share in (low, high))
+    return (
+        f"{text} That is more than it may find: the most that {policy.name} can prune in an epoch is usually {low:.0%} "
+        f"to {high:.0%} of the data, so this run may save only {least:.0%}"
+        + (f" to {most:.0%}" if most < target else "")
+        + f". To be sure of {target:.1%}, set `prune_budget='steps'` or choose another method, such as random or ucb"
+        + (f"; or lower `prune_target_saving` to {math.floor(100 * least) / 100:g}." if least >= 0.01 else "."),
+        True,
     )
 
 

@@ -68,6 +68,8 @@ class InterceptedLoss(PerSampleLoss):
         self.counts_labels = not is_named(model, "ForCTC")
         self.shifts_labels, self.is_normalized, self.processes = shifts_labels, is_normalized, processes
         self.owner = type(model).__name__
+        self.made_by = ""
+        """The user's code that makes the loss, such as "`compute_loss` of MyTrainer"; empty for the model's own."""
         self.is_verified = False
         """Whether the parts were compared with the loss, and samples with what they give alone."""
         self.gradient_proxy = None

@@ -39,6 +39,8 @@ class AboutRun:
         mixes: whether training batches were mixed (mixup, cutmix); not in the file where they were not.
         class_names: by class number, of the training set or else of the model; not in the file where neither has any.
         data: how the training set was read, where one of the package's readers read it; else not in the file.
+        own_loss: the user's code that makes the loss, such as "`compute_loss` of MyTrainer"; None without any. Files of
+            older versions do not have it.
     """
 
     method: str
@@ -59,6 +61,7 @@ class AboutRun:
     mixes: bool = False
     class_names: list[str] | None = None
     data: DataSource | None = None
+    own_loss: str | None = None
 
     @classmethod
     def load(cls, folder: str | Path) -> AboutRun:

@@ -43,6 +43,8 @@ class RunNotes(TypedDict, total=False):
     parameters: dict[str, Any] | None
     class_names: list[str] | None
     data: DataSource | None
+    mixes: bool | None
+    own_loss: str | None
 
 
 class WeightIndex(TypedDict):

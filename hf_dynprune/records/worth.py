@@ -48,16 +48,59 @@ EPOCHS, PROXY, STALENESS, EVALUATION = "epochs", "proxy", "staleness", "evaluati
 """What may be missing for a verdict."""
 _TO_ADD = {
     EPOCHS: f"To know it, train at least {counted(FIRST_EPOCH + 1, 'epoch')}.",
-    PROXY: (
-        "The history has no figures: the loss says nothing of the gradient's norm, samples were chosen inside the "
-        "batches, or an older version wrote it."
-    ),
     STALENESS: "To know it, run on full data with `prune_method='none'`: this run has no R from the third epoch on.",
     EVALUATION: (
         "To know it, evaluate during the run, also in its last third: give an `eval_dataset` and "
         "`eval_strategy='epoch'`, and with several evaluation sets `metric_for_best_model`."
     ),
 }
+
+
+@dataclass(frozen=True)
+class NoFigures:
+    """Why a run's history has no figures of the worth of choosing.
+
+    Args:
+        cause: in words that follow a colon.
+        pilot: a run that would have them, in words that follow "make"; empty where there is none.
+        is_certain: whether this is known, so that more epochs of the same run would not bring figures.
+    """
+
+    cause: str
+    pilot: str = ""
+    is_certain: bool = True
+
+    @classmethod
+    def of(cls, about: Mapping[str, Any]) -> NoFigures:
+        """By what `dynprune_run.json` says of the run; by an empty mapping without it."""
+        if selector := about.get("selector"):
+            return cls(f"samples were chosen inside the batches ({selector})", "a run with `prune_method='none'`")
+        if own := about.get("own_loss"):
+            return cls(
+                f"your own loss ({own}) says nothing of the norm of a sample's gradient",
+                "a pilot run without your own loss",
+            )
+        if about.get("mixes"):
+            return cls(
+                "samples were mixed (mixup, cutmix), so their losses say nothing of the norm of a sample's gradient",
+                "a pilot run without mixing",
+            )
+        if "own_loss" in about:
+            return cls("the loss of this model says nothing of the norm of a sample's gradient", is_certain=False)
+        return cls(
+            "an older version wrote it, or `dynprune_run.json`, which tells the cause, is missing",
+            "the run again with this version",
+            is_certain=False,
+        )
+
+    @property
+    def text(self) -> str:
+        """The cause, and what to do."""
+        pilot = f", or make {self.pilot}" if self.pilot else ""
+        return (
+            f"The history has no figures: {self.cause}. To know it, compare with a shorter run on all data "
+            f"(`hf-dynprune compare --script train.py`){pilot}."
+        )
 
 
 @dataclass(frozen=True)
@@ -101,6 +144,7 @@ class Worth:
             full ones if any has R.
         held_out: the gain of the held-out figure; None where there is no evaluation to tell it.
         missing: what a verdict would need: "epochs", "proxy", "staleness" or "evaluation"; empty where there is one.
+        no_figures: why PR and R are not known; None unless `missing` is "proxy".
     """
 
     answer: str
@@ -109,6 +153,7 @@ class Worth:
     epochs: tuple[int, ...]
     held_out: HeldOutGain | None
     missing: str = ""
+    no_figures: NoFigures | None = None
 
     @property
     def headline(self) -> str:
@@ -123,8 +168,10 @@ class Worth:
 
     @property
     def reasons(self) -> list[str]:
-        """The figures behind the verdict, a phrase each."""
-        parts = []
+        """The figures behind the verdict, a phrase each; none where PR and R are missing for one."""
+        parts: list[str] = []
+        if self.missing == PROXY:
+            return parts
         if self.concentration is not None:
             parts.append(_concentration(self.concentration))
         if self.staleness is not None:
@@ -141,6 +188,8 @@ class Worth:
     @property
     def advice(self) -> str:
         """What to do, or what is missing."""
+        if self.no_figures is not None:
+            return self.no_figures.text
         return _TO_ADD[self.missing] if self.missing else _ADVICE[self.answer]
 
     @property
@@ -154,13 +203,15 @@ class Worth:
         return f"{self.headline}. {self.advice}"
 
 
-def worth_of(records: Sequence[EpochRecord], log: Iterable[Any] = ()) -> Worth:
+def worth_of(records: Sequence[EpochRecord], log: Iterable[Any] = (), about: Mapping[str, Any] | None = None) -> Worth:
     """The verdict on a run.
 
     Args:
         records: its epochs.
         log: `log_history` of the Trainer's state, where there is one: it may have more evaluations than one an epoch.
+        about: what is written down of the run (`AboutRun`): it tells why figures are missing.
     """
+    no_figures = NoFigures.of(about or {})
     known = [record for record in records if record.epoch > 0 and record.concentration is not None]
     counted = [record for record in known if record.epoch >= FIRST_EPOCH] or known
     told = [record for record in counted if record.staleness is not None]
@@ -169,8 +220,10 @@ def worth_of(records: Sequence[EpochRecord], log: Iterable[Any] = ()) -> Worth:
     staleness = _median(record.staleness for record in chosen)
     held_out = gain_of(evaluations_of(records, log), sum(record.steps for record in records))
     answer, missing = _answer(records, concentration, staleness, held_out)
+    if missing == EPOCHS and no_figures.is_certain and records and all(each.concentration is None for each in records):
+        missing = PROXY  # more epochs would not bring figures
     epochs = tuple(record.epoch for record in chosen)
-    return Worth(answer, concentration, staleness, epochs, held_out, missing)
+    return Worth(answer, concentration, staleness, epochs, held_out, missing, no_figures if missing == PROXY else None)
 
 
 def _answer(

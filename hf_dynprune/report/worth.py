@@ -22,7 +22,7 @@ def worth_section(run: RunFolder) -> Section:
     records, log = run.history.records, run.state.get("log_history") or []
     if not records:
         return Section(TITLE, ["No epoch is finished yet: the history gets a line at the end of each."])
-    worth = worth_of(records, log)
+    worth = worth_of(records, log, run.about)
     tables = [Table(["epochs", "reason"], rows, 2, "What the method said")] if (rows := reasons(records)) else []
     if all(record.concentration is None for record in records):
         text = [worth.text] if worth.missing in ("", PROXY) else ["The history has no figures of it."]

@@ -56,6 +56,7 @@ def describe_run(context: TrainerContext, training: Training, is_given: bool) ->
         num_samples=_length(context.train_dataset),
         model=_model(context.plain_model),
         versions=_versions(),
+        own_loss=context.own_loss or None,
         class_names=dataset_names(context.train_dataset) or config_names(getattr(context.plain_model, "config", None)),
     )
 

@@ -56,9 +56,11 @@ def report_savings(context: TrainerContext) -> None:
     """
     training = context.training
     if context.is_first and training.selector is None and not training.is_stock:
-        worth = worth_of(training.history.records, context.state.log_history)
+        about = {"own_loss": context.own_loss or None, "mixes": context.mixes}
+        worth = worth_of(training.history.records, context.state.log_history, about)
+        why = f" Why: `hf-dynprune doctor {shlex.quote(context.run_folder)}`." if worth.reasons else ""
         if worth.missing != EPOCHS:
-            logger.info("%s Why: `hf-dynprune doctor %s`.", worth.line, shlex.quote(context.run_folder))
+            logger.info("%s%s", worth.line, why)
     if not training.prunes:
         return
     account = training.history.account()

@@ -47,6 +47,8 @@ class TrainerContext(Checkpoints):
     """Chooses the samples; set by the Trainer, anew for each trial of a search."""
     loss_step: LossStep
     """Counts and weighs the samples' losses; set by the Trainer, anew for each run."""
+    own_loss: str = ""
+    """The user's code that makes the loss, as its user knows it; empty without any. Set with `loss_step`."""
 
     def __init__(self, trainer: Any, mixin: type) -> None:
         self._trainer = trainer

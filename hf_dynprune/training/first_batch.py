@@ -23,23 +23,28 @@ from .held_out import refuse_without_proxy
 from .passing_on import passes_loss_on
 
 
-def has_code_of_its_own(trainer: Any, context: TrainerContext) -> bool:
-    """Whether code that this package does not know takes part in making the training loss."""
+def own_loss_code(trainer: Any, context: TrainerContext) -> str:
+    """The code that takes part in making the training loss and that this package does not know; empty without any.
+
+    Not to be asked inside an epoch, where `intercepting` sets methods of its own on the trainer.
+    """
     names = ("compute_loss", "training_step", "_get_num_items_in_batch")
     order = context.trainer_class.__mro__
     in_front = [vars(trainer), *map(vars, order[: order.index(context.mixin)])]
-    if trainer.compute_loss_func is not None or any(name in each for each in in_front for name in names[1:]):
-        return True
-    if not all(passes_loss_on(each["compute_loss"]) for each in in_front if "compute_loss" in each):
-        return True
-    owner = owner_of("compute_loss", context.trainer_class, context.mixin)
-    if find_trainer_loss(owner) is not None:
-        return False
-    return any(owner_of(name, context.trainer_class, context.mixin) is not Trainer for name in names)
+    if trainer.compute_loss_func is not None:
+        return "`compute_loss_func`"
+    for name in names:
+        own = [each[name] for each in in_front if name in each]
+        if own and not (name == "compute_loss" and all(map(passes_loss_on, own))):
+            return f"`{name}` of {type(trainer).__name__}"
+    owners = {name: owner_of(name, context.trainer_class, context.mixin) for name in names}
+    if find_trainer_loss(owners["compute_loss"]) is not None:
+        return ""
+    return next((f"`{name}` of {owner.__name__}" for name, owner in owners.items() if owner is not Trainer), "")
 
 
-def intercepted_loss(trainer: Any, context: TrainerContext) -> InterceptedLoss:
-    """The loss as the trainer's own code makes it, taken apart by sample."""
+def intercepted_loss(trainer: Any, context: TrainerContext, made_by: str = "") -> InterceptedLoss:
+    """The loss as the trainer's own code makes it, taken apart by sample; `made_by` is what `own_loss_code` says."""
     takes_number = bool(trainer.model_accepts_loss_kwargs or trainer.compute_loss_func is not None)
     loss = InterceptedLoss(
         context.plain_model,
@@ -48,7 +53,7 @@ def intercepted_loss(trainer: Any, context: TrainerContext) -> InterceptedLoss:
         is_normalized=takes_number,
         processes=context.accelerator.num_processes,
     )
-    loss.owner = type(trainer).__name__ if has_code_of_its_own(trainer, context) else loss.owner
+    loss.owner, loss.made_by = type(trainer).__name__ if made_by else loss.owner, made_by
     return loss
 
 
@@ -181,6 +186,6 @@ def _compare_with_stock(
             step.loss, step.is_stock = None, True
         elif isinstance(error, OtherLoss):
             logger.info("%s Its losses are taken from the code that makes them.", error)
-            step.loss = intercepted_loss(trainer, context)
+            step.loss = intercepted_loss(trainer, context)  # of the model, since other code is never compared
         else:
             raise

@@ -11,7 +11,8 @@ from typing import Any
 
 from ..common.logs import logger
 from ..decisions.policy import PruningPolicy
-from ..losses.base import PerSampleLoss
+from ..losses.base import FunctionLoss, PerSampleLoss
+from ..losses.interception import InterceptedLoss
 from ..records.record import EpochRecord, HeldOut
 from ..serving.distributed import collect
 from ..serving.generators import untouched_generators
@@ -115,9 +116,17 @@ def refuse_without_proxy(policy: PruningPolicy, loss: PerSampleLoss) -> None:
     """Raise a ValueError where a policy goes by gradients and the loss says nothing of them; after its first batch."""
     if policy.reads_worth and loss.gradient_proxy is None:
         raise ValueError(
-            f"{policy.name} goes by the norm of each sample's gradient, of which {type(loss).__name__} says nothing: "
-            "the losses of classification with one label, regression, tokens and segmentation do, unless samples are "
-            "mixed (mixup, cutmix) or labels are shares of the classes. For a loss of your own, pass a PerSampleLoss "
-            "with `gradient_proxy=GradientProxy('cross_entropy')` or `'squared_error'`, or "
-            "choose another method."
+            f"{policy.name} goes by the norm of each sample's gradient, of which {_named(loss)} says nothing. Choose "
+            "another method, such as `--prune_method infobatch`, or save passes by training on all data for fewer "
+            "epochs (`--prune_method none` with a lower `--num_train_epochs`). The losses of classification with one "
+            "label, regression, tokens and segmentation do say it, unless samples are mixed (mixup, cutmix) or labels "
+            "are shares of the classes. For experts: a PerSampleLoss, given as `per_sample_loss`, says it with "
+            "`gradient_proxy=GradientProxy('cross_entropy')` or `'squared_error'`."
         )
+
+
+def _named(loss: PerSampleLoss) -> str:
+    """The loss as its user knows it."""
+    if isinstance(loss, InterceptedLoss):
+        return f"your own loss ({loss.made_by})" if loss.made_by else f"{loss.owner}'s own loss"
+    return "your own loss (`per_sample_loss`)" if isinstance(loss, FunctionLoss) else type(loss).__name__

@@ -15,7 +15,7 @@ from ..losses.registry import find_trainer_loss, known_loss
 from ..losses.step import LossStep
 from .combining import owner_of
 from .context import TrainerContext
-from .first_batch import check_first_batch, has_code_of_its_own, intercepted_loss
+from .first_batch import check_first_batch, intercepted_loss, own_loss_code
 
 Given = PerSampleLoss | Callable[..., torch.Tensor | LossTerms] | None
 """A loss as the user may give it."""
@@ -37,8 +37,10 @@ def make_loss_step(trainer: Any, context: TrainerContext, given: Given, stock: C
     if context.training.is_stock or context.train_dataset is None:
         return LossStep(None, context.accelerator, name, is_stock=True)
     if given is not None:
+        context.own_loss = "`per_sample_loss`"
         return _own_loss_step(trainer, context, resolve_loss(given, options), stock, is_given=True)
-    has_code = has_code_of_its_own(trainer, context)
+    context.own_loss = own_code = own_loss_code(trainer, context)
+    has_code = bool(own_code)
     known, refusal = None, None
     try:
         known = _known_loss(trainer, context, smoothing, options)
@@ -54,7 +56,7 @@ def make_loss_step(trainer: Any, context: TrainerContext, given: Given, stock: C
                 f"`prune_loss_kwargs` ({dict(options)!r}) with a loss that code of {name} or of its model makes, which "
                 "they cannot reach: leave the flag out, or that code."
             )
-        known = intercepted_loss(trainer, context)
+        known = intercepted_loss(trainer, context, own_code)
     is_given = bool(options) or not type(known).__module__.startswith("hf_dynprune.")
     return _own_loss_step(trainer, context, known, stock, is_given)
 

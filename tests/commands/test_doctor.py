@@ -182,6 +182,16 @@ def test_the_verdict_comes_first_and_what_was_asked_before_the_installation():
     assert "PROBLEM" not in two.partition("\n\n")[2]
 
 
+def test_flags_with_a_fixed_saving_that_is_seldom_reached_get_the_same_warning():
+    flags = ["--prune_method", "infobatch", "--prune_target_saving", "0.5", "--num_train_epochs"]
+    result = run("doctor", "--", *flags, "8")
+    assert result.exit_code == 0
+    assert "  note    Data pruning (infobatch) is to save 50.0%" in result.output
+    text = " ".join(result.output.split())
+    assert "usually 45% to 72% of the data, so this run may save only 34%" in text
+    assert "more than it may find" not in run("doctor", "--", *flags, "8", "--prune_budget", "steps").output
+
+
 def test_no_length_is_described_for_no_epochs():
     with pytest.raises(ValueError, match="`num_train_epochs` must be above 0, got 0"):
         describe_savings(RandomPruning(0.3), RunLength(1, 0, 0, False), 0)

@@ -9,7 +9,7 @@ import pytest
 from hf_dynprune import EpochRecord
 from hf_dynprune.decisions.worth import GATE, SPREAD
 from hf_dynprune.records.record import HeldOut
-from hf_dynprune.records.worth import Evaluations, evaluations_of, gain_of, worth_of
+from hf_dynprune.records.worth import Evaluations, NoFigures, evaluations_of, gain_of, worth_of
 
 FALLING = [1.0, 0.8, 0.65, 0.55, 0.48, 0.42]
 """A held-out loss that still falls in the last third of six epochs."""
@@ -129,6 +129,57 @@ class TestWords:
         assert worth.line == f"Pruning can pay here. {worth.advice}"
         assert worth.reasons[0] == "one chosen pass is worth at most 8.1 random ones (PR 0.12)"
         assert "; ".join(worth.reasons) == worth.figures
+
+
+OWN = {"own_loss": "`compute_loss` of MyTrainer"}
+COMPARE = "compare with a shorter run on all data (`hf-dynprune compare --script train.py`)"
+
+
+class TestNoFigures:
+    """Without PR the one cause that holds is named, and what to do."""
+
+    @pytest.mark.parametrize(
+        ("about", "cause", "pilot"),
+        [
+            (OWN, "your own loss (`compute_loss` of MyTrainer) says nothing", ", or make a pilot run without your own"),
+            ({"own_loss": None, "selector": "orderdp"}, "inside the batches (orderdp)", ", or make a run with `prune_"),
+            ({"own_loss": None, "mixes": True}, "mixed (mixup, cutmix), so", ", or make a pilot run without mixing."),
+            ({"own_loss": None}, "the loss of this model says nothing of", "train.py`)."),
+            ({"method": "none"}, "an older version wrote it, or `dynprune_run.json`", ", or make the run again with"),
+            (None, "an older version wrote it, or `dynprune_run.json`", ", or make the run again with"),
+        ],
+        ids=["own_loss", "selector", "mixed", "model", "older_version", "no_file"],
+    )
+    def test_the_cause_that_holds_and_what_to_do(self, about, cause, pilot):
+        worth = worth_of(run(None, None), (), about)
+        assert worth.line.startswith("Whether pruning can pay here is not known. The history has no figures: ")
+        assert cause in worth.line
+        assert COMPARE in worth.line
+        assert pilot in worth.line
+        others = [NoFigures.of(other).cause for other in (OWN, {"selector": "x"}, {"mixes": True}, {"own_loss": None})]
+        assert sum(other in worth.line for other in others) <= 1
+
+    def test_held_out_figures_are_not_the_reason(self):
+        worth = worth_of(run(None, None), (), OWN)
+        assert worth.held_out is not None
+        assert worth.reasons == []
+        assert "Why:" not in worth.text
+
+    @pytest.mark.parametrize("epochs", [1, 2])
+    @pytest.mark.parametrize("about", [OWN, {"selector": "orderdp"}, {"mixes": True}])
+    def test_more_epochs_are_not_asked_for_where_they_would_bring_nothing(self, about, epochs):
+        worth = worth_of(run(None, None)[:epochs], (), about)
+        assert worth.missing == "proxy"
+        assert "at least 3 epochs" not in worth.text
+
+    @pytest.mark.parametrize(("pr", "about"), [(0.5, OWN), (None, {"own_loss": None}), (None, {})])
+    def test_more_epochs_are_asked_for_where_they_may(self, pr, about):
+        assert worth_of(run(pr, None)[:2], (), about).missing == "epochs"
+        assert worth_of([], (), OWN).missing == "epochs"
+
+    def test_figures_of_an_own_loss_count(self):
+        assert worth_of(run(0.1, 0.1), (), OWN).line.startswith("Pruning can pay here.")
+        assert worth_of(run(None, None, LEVEL), (), OWN).answer == "shorter"
 
 
 class TestGain:

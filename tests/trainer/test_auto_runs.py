@@ -11,11 +11,20 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
-from hf_dynprune import PruningHistory
+from hf_dynprune import DynPruneMixin, DynPruneTrainer, DynPruneTrainingArguments, PruningHistory
 from hf_dynprune.methods.auto import Auto
-from tests.support.helpers import Images, StepLog, assert_same_bits, pruning_trainer, stock_trainer, vit, weights_of
+from tests.support.helpers import (
+    Images,
+    StepLog,
+    arguments,
+    assert_same_bits,
+    pruning_trainer,
+    stock_trainer,
+    vit,
+    weights_of,
+)
 from tests.trainer.test_resume import Interrupt, InterruptAt, untimed, untimed_logs
 
 SIZE, EPOCHS, SAVING = 40, 8, 0.4
@@ -432,8 +441,54 @@ def own_loss(model, inputs, outputs):
 
 
 def test_a_loss_that_says_nothing_of_gradients(tmp_path):
-    with pytest.raises(ValueError, match=r"auto goes by the norm of .* FunctionLoss says nothing.*`gradient_proxy="):
+    says = r"auto goes by the norm of .* your own loss \(`per_sample_loss`\) says nothing.*`gradient_proxy="
+    with pytest.raises(ValueError, match=says):
         trained(tmp_path, per_sample_loss=own_loss)
+
+
+def class_weighted(logits, labels):
+    return torch.nn.functional.cross_entropy(logits, labels, weight=torch.tensor([1.0, 2.0, 3.0]))
+
+
+class ClassWeighted(DynPruneTrainer):
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        outputs = model(inputs["pixel_values"])
+        loss = class_weighted(outputs.logits, inputs["labels"])
+        return (loss, outputs) if return_outputs else loss
+
+
+class StockClassWeighted(Trainer):
+    compute_loss = ClassWeighted.compute_loss
+
+
+class Combined(DynPruneMixin, StockClassWeighted):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("trainer_class", "given", "named"),
+    [
+        (ClassWeighted, {}, "`compute_loss` of ClassWeighted"),
+        (Combined, {}, "`compute_loss` of StockClassWeighted"),
+        (
+            DynPruneTrainer,
+            {"compute_loss_func": lambda outputs, labels, **_: class_weighted(outputs.logits, labels)},
+            "`compute_loss_func`",
+        ),
+    ],
+    ids=["own_trainer", "combined", "function"],
+)
+def test_an_own_loss_is_refused_by_the_name_its_user_knows(tmp_path, trainer_class, given, named):
+    flags = {"num_train_epochs": EPOCHS, "prune_method": "auto", "prune_target_saving": SAVING}
+    args = DynPruneTrainingArguments(**arguments(tmp_path, **flags))
+    trainer = trainer_class(vit(0.05), args, train_dataset=Easy(), eval_dataset=held_out(), **given)
+    with pytest.raises(ValueError, match="goes by the norm") as caught:
+        trainer.train()
+    text = str(caught.value)
+    assert f"of which your own loss ({named}) says nothing. Choose another method, such as" in text
+    assert "`--prune_method infobatch`" in text
+    assert "InterceptedLoss" not in text
+    assert text.index("`--prune_method none`") < text.index("For experts: ")
 
 
 def test_several_labels(tmp_path):

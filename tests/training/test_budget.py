@@ -146,6 +146,33 @@ def test_infobatch_says_once_where_it_falls_short(caplog):
     assert [record.projected_saving for record in run.history][1:] == [0] * 15
 
 
+def few_below_the_mean_at_first(epoch, old, rng):
+    """One sample in ten lies below the mean after the first epoch, and most of them later."""
+    return np.where(np.arange(N) < (N // 10 if epoch == 0 else 4 * N // 5), 0.1, 5.0) + rng.random(N) * 0.01
+
+
+@pytest.mark.parametrize(("policy", "warmup"), [(InfoBatch(), 0), (InfoBatch(delta=1.0), 0), (InfoBatch(), 3)])
+def test_the_first_epoch_that_prunes_alone_is_no_reason_to_warn(policy, warmup, caplog):
+    at_first = few_below_the_mean_at_first
+
+    def process(epoch, old, rng):
+        return at_first(max(0, epoch - max(0, warmup - 1)), old, rng)
+
+    saved, _ = simulate(policy, 0.3, 16, process, warmup)
+    assert saved == pytest.approx(0.3, abs=0.005)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("epochs", "at"), [(3, 2), (5.5, 3), (16, 3)])
+def test_the_warning_comes_with_the_second_epoch_that_prunes_or_with_the_only_one(epochs, at, caplog):
+    simulate(InfoBatch(), 0.2, epochs, all_equal)
+    (line,) = caplog.records
+    assert line.message.startswith(f"Epoch {at}: `prune_target_saving` 0.2 will be missed by 20.0 points")
+    assert ("if later epochs prune as this one" in line.message) == (at == 3)
+    assert "more epochs" not in line.message
+    assert "`prune_budget='steps'`, a lower target or another method would reach it" in line.message
+
+
 def test_infobatch_makes_up_for_epochs_that_could_not_prune_enough():
     saved, _ = simulate(InfoBatch(delta=1.0), 0.3, 20, adversarial)
     assert saved == pytest.approx(0.3, abs=0.005)

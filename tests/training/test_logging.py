@@ -15,13 +15,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from transformers import TrainerCallback
 
+from hf_dynprune import DynPruneTrainer, DynPruneTrainingArguments
+from hf_dynprune.commands.run_worth import describe_run
+from hf_dynprune.records.about import AboutRun
 from hf_dynprune.records.record import EpochRecord
 from hf_dynprune.records.worth import worth_of
 from hf_dynprune.training import backends as logging_backends
 from hf_dynprune.training.backends import epoch_scalars, find_backends, send_figures, send_histograms, send_picture
-from tests.support.helpers import Images, LoggedRows, pruning_trainer, vit
+from tests.support.helpers import Images, LoggedRows, arguments, pruning_trainer, vit
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, SIZE = 4, 48
@@ -239,6 +243,57 @@ def test_a_run_ends_with_one_line_on_the_worth_of_choosing(tmp_path, caplog, met
     if said:
         worth = worth_of(trainer.pruning_history.records, trainer.state.log_history)
         assert said == [f"{worth.line} Why: `hf-dynprune doctor {trainer.args.output_dir}`."]
+
+
+class ClassWeighted(DynPruneTrainer):
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        outputs = model(inputs["pixel_values"])
+        weight = torch.tensor([1.0, 2.0, 3.0])
+        loss = torch.nn.functional.cross_entropy(outputs.logits, inputs["labels"], weight=weight)
+        return (loss, outputs) if return_outputs else loss
+
+
+def weighted_by_function(outputs, labels, **kwargs):
+    return torch.nn.functional.cross_entropy(outputs.logits, labels, weight=torch.tensor([1.0, 2.0, 3.0]))
+
+
+def loss_of_samples(model, inputs, outputs):
+    weight = torch.tensor([1.0, 2.0, 3.0])
+    return torch.nn.functional.cross_entropy(outputs.logits, inputs["labels"], weight=weight, reduction="none")
+
+
+@pytest.mark.parametrize("epochs", [2, 3])
+@pytest.mark.parametrize("method", ["none", "infobatch"])
+@pytest.mark.parametrize(
+    ("trainer_class", "given", "named"),
+    [
+        (ClassWeighted, {}, "`compute_loss` of ClassWeighted"),
+        (DynPruneTrainer, {"compute_loss_func": weighted_by_function}, "`compute_loss_func`"),
+        (DynPruneTrainer, {"per_sample_loss": loss_of_samples}, "`per_sample_loss`"),
+    ],
+    ids=["class", "function", "per_sample"],
+)
+def test_with_an_own_loss_the_end_names_it_and_says_what_to_do(
+    tmp_path, caplog, trainer_class, given, named, method, epochs
+):
+    flags = {"num_train_epochs": epochs, "prune_method": method, "eval_strategy": "epoch" if epochs == 2 else "no"}
+    args = DynPruneTrainingArguments(**arguments(tmp_path, **flags))
+    trainer = trainer_class(vit(), args, train_dataset=Images(16), eval_dataset=Images(8), **given)
+    with caplog.at_level("INFO", "hf_dynprune"):
+        trainer.train()
+    assert AboutRun.load(tmp_path).own_loss == named
+    worth = worth_of(trainer.pruning_history.records, trainer.state.log_history, {"own_loss": named})
+    (line,) = [entry.message for entry in caplog.records if entry.message.startswith(worth.headline)]
+    told = describe_run(str(tmp_path))
+    assert "at least 3 epochs" not in line + told
+    assert line == worth.line
+    assert f"your own loss ({named}) says nothing of the norm of a sample's gradient" in line
+    assert told == f"{worth.headline}.\n{worth.advice}"
+
+
+def test_a_plain_loss_is_no_own_one(tmp_path):
+    pruning_trainer(vit(), Images(8), tmp_path, num_train_epochs=1).train()
+    assert AboutRun.load(tmp_path).own_loss is None
 
 
 def test_a_run_with_a_selector_has_no_such_line(tmp_path, caplog):

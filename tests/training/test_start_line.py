@@ -57,6 +57,45 @@ def test_few_epochs_that_prune_are_counted_and_named(tmp_path, caplog, flags, sa
     assert says in line.message
 
 
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (
+            {"num_train_epochs": 8, "prune_target_saving": 0.5},
+            "6 of 8 epochs prune about 66.7% each. That is more than it may find: the most that infobatch can prune in "
+            "an epoch is usually 45% to 72% of the data, so this run may save only 34%. To be sure of 50.0%, set "
+            "`prune_budget='steps'` or choose another method, such as random or ucb; or lower `prune_target_saving` "
+            "to 0.33.",
+        ),
+        ({"num_train_epochs": 8, "prune_target_saving": 0.6}, "so this run may save only 34% to 54%. To be sure of"),
+        ({"num_train_epochs": 4, "prune_target_saving": 0.3}, "or lower `prune_target_saving` to 0.22."),
+        (
+            {"num_train_epochs": 8, "prune_target_saving": 0.5, "prune_max_unseen_epochs": 5},
+            "the most that infobatch+cover_every can prune",
+        ),
+    ],
+)
+def test_warns_where_a_fixed_saving_is_more_than_the_method_usually_finds(tmp_path, caplog, flags, says):
+    (line,) = lines(tmp_path, caplog, prune_method="infobatch", **flags)
+    assert line.levelname == "WARNING"
+    assert says in line.message
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"prune_method": "infobatch", "prune_target_saving": 0.33},
+        {"prune_method": "infobatch", "prune_target_saving": 0.5, "prune_budget": "steps"},
+        {"prune_method": "random", "prune_target_saving": 0.8},
+        {"prune_method": "ucb", "prune_target_saving": 0.7},
+    ],
+)
+def test_does_not_warn_where_a_fixed_saving_is_usually_reached(tmp_path, caplog, flags):
+    (line,) = lines(tmp_path, caplog, num_train_epochs=8, **flags)
+    assert line.levelname == "INFO"
+    assert "more than it may find" not in line.message
+
+
 def test_no_usual_saving_is_named_where_the_ratio_is_reached(tmp_path, caplog):
     (line,) = lines(tmp_path, caplog, prune_method="orderdp", num_train_epochs=4)
     assert "usually" not in line.message
