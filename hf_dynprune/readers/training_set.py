@@ -122,12 +122,7 @@ def _opened(source: str, log: SampleLog, how: str) -> datasets.Dataset:
         except ValueError as error:
             read.append(error)
     reason = (read or unread)[0]
-    if is_own:
-        raise ValueError(
-            "The run was not trained on the quickstart's digits: pass the folder, parquet file or hub data set that "
-            "its script read, or in Python the data set itself, `write_report(folder, dataset=train_dataset)`."
-        ) from reason
-    raise ValueError(f"{source} is not the training set of this run: {reason}{how}") from reason
+    raise ValueError(f"{source} is not the training set of this run: {reason}{'' if is_own else how}") from reason
 
 
 Known = tuple[Any, datasets.Dataset]

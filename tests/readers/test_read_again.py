@@ -187,9 +187,9 @@ def asked(monkeypatch) -> list[str]:
 
 
 UNKNOWN = [
-    ("digits", 4, "^The run was not trained on the quickstart's digits: pass the folder"),
-    ("digits", 1437, "^The run was not trained on the quickstart's digits: pass the folder"),
-    ("digits", 5000, "^The run was not trained on the quickstart's digits: pass the folder"),
+    ("digits", 4, "^digits is not the training set of this run: "),
+    ("digits", 1437, "^digits is not the training set of this run: "),
+    ("digits", 5000, "^digits is not the training set of this run: "),
     ("topics", 4, "topics is not the training set of this run: there is no folder topics"),
     ("./photos", 4, r"there is no folder \./photos\.$"),
     ("/data/photos", 4, "there is no folder /data/photos"),
@@ -205,10 +205,9 @@ def test_the_hub_is_not_asked_for_what_is_not_there(asked, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     log = SampleLog(tmp_path)
     log.begin(size, "of a list", None, None, finished=0)
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(ValueError, match=message):
         training_set_of(source, log)
     assert asked == []
-    assert str(error.value).count(". ") == 0
 
 
 @pytest.mark.parametrize("run", [SAME[0]], indirect=True)
