@@ -48,6 +48,12 @@ ALWAYS_REFUSED = (
 )
 
 
+OF_A_SCRIPT = (
+    " One that your own script registers is not known here, since doctor does not run the script: test it with "
+    "`hf_dynprune.testing`, and see at the start of the run's log what it can save."
+)
+
+
 @dataclass(frozen=True)
 class Finding:
     """One line of the report, and for a problem what to do; `state` is "ok", "note" (worth knowing) or "problem"."""
@@ -224,7 +230,8 @@ def examine_flags(flags: Sequence[str], num_samples: int | None = None) -> list[
                 ["--output_dir", folder, *flags], return_remaining_strings=True, look_for_args_file=False
             )
         except (ValueError, ImportError) as error:
-            return [*misspelt, Finding("problem", str(error))]
+            unknown = str(error).startswith(("Unknown pruning method", "Unknown selector"))
+            return [*misspelt, Finding("problem", f"{error}{OF_A_SCRIPT if unknown else ''}")]
     if others:
         misspelt.append(Finding("note", f"no flags of the Trainer, so not looked at: {' '.join(others)}"))
     return [*misspelt, *_examine_run(args, num_samples)]

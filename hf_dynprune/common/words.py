@@ -58,3 +58,17 @@ def times(ratio: float) -> str:
         ('0.95', '1.3', '12', '-123')
     """
     return f"{ratio:.0f}" if abs(ratio) >= 10 else fixed(ratio, ".1f" if abs(ratio) >= 1 else ".2f")
+
+
+def seconds(value: float) -> str:
+    """A number of seconds with as many decimals as small ones need.
+
+    Examples:
+        >>> seconds(1234.56), seconds(0.5), seconds(0.046), seconds(0.0042), seconds(0.0), seconds(1e-6)
+        ('1,234.6', '0.50', '0.05', '0.004', '0.0', 'below 0.001')
+    """
+    if not value or abs(value) >= 1:
+        return f"{value:,.1f}"
+    if abs(value) < 0.001:
+        return "below 0.001"
+    return f"{value:.2f}" if abs(value) >= 0.01 else f"{value:.3f}"

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..common.reading import read_json
 from ..records.contents import Logged, TrainerFile
+from ..records.folder import with_later_figures
 from ..records.history import PruningHistory
 from ..records.record import HISTORY_FILE
 from ..records.usable_checkpoint import checkpoint_folders
@@ -101,7 +102,10 @@ def _evaluation(folder: Path) -> dict[str, Any]:
             if state.get("global_step", 0) < state.get("max_steps", 0):
                 continue
             evaluated = [row for row in state.get("log_history") or [] if any(key.startswith("eval_") for key in row)]
-            content = evaluated[-1] if evaluated else {}
+            content = dict(evaluated[-1]) if evaluated else {}
+            if file.parent != folder and content and (history := read_history(folder)):
+                # The last checkpoint may have been written before the last evaluation.
+                content |= with_later_figures(evaluated, history.records)[-1]
         else:
             content = read_json(file, Logged, _NO_JSON)
         numbers = {key: value for key, value in content.items() if isinstance(value, (int, float))}

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..common.words import counted
+from .declared import check_statistics
 from .draws import draw_lots, keep_largest
 from .plan import EpochInfo, PrunePlan
 from .policy import PruningPolicy, check_count, check_range
@@ -45,6 +46,7 @@ class _Wrapper(PruningPolicy):
 
     def __post_init__(self) -> None:
         POLICIES.check_object(self.base, f"`base` of {type(self).__name__}")
+        check_statistics(self.base.statistics, type(self.base).__name__)
 
     def _joined(self, **own: Any) -> dict[str, Any]:
         """The base's parameters and the wrapper's in one mapping, so that messages find both."""

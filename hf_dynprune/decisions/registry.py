@@ -10,6 +10,7 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
+from .declared import check_statistics
 from .policy import PruningPolicy
 
 T = TypeVar("T")
@@ -211,8 +212,9 @@ def get_policy(name: str) -> type[PruningPolicy]:
 
 
 def check_policy(policy: Any) -> None:
-    """Raise a ValueError unless it is a policy object that a checkpoint can name."""
+    """Raise a ValueError unless it is a policy object that a checkpoint can name, with statistics that can be kept."""
     POLICIES.check(policy)
+    check_statistics(policy.statistics, type(policy).__name__)
 
 
 def needs_ratio(name: str, parameters: Mapping[str, Any] | str | None = None) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .chunks import index_dtype, true_positions
+from .declared import Values
 
 T = TypeVar("T", bound=np.generic)
 
@@ -128,7 +129,7 @@ class ScoreView:
     score: NDArray[np.float32]
     seen: NDArray[np.bool_]
     must_keep: NDArray[np.bool_]
-    statistics: Mapping[str, NDArray[np.float32]] = field(default_factory=lambda: MappingProxyType({}))
+    statistics: Mapping[str, NDArray[np.float32]] = field(default_factory=lambda: MappingProxyType(Values()))
 
     def __len__(self) -> int:
         return len(self.score)
@@ -273,7 +274,7 @@ class ScoreStore:
             _read_only(self._score),
             _read_only(self._seen),
             _read_only(self._must_keep),
-            MappingProxyType({name: _read_only(state) for name, state in self._state.items()}),
+            MappingProxyType(Values({name: _read_only(state) for name, state in self._state.items()})),
         )
 
     def checksum(self) -> int:

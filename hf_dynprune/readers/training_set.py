@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..common.words import counted
 from ..records.data_source import DataSource
 from ..records.sample_log import SampleLog
 from ..serving.labels import class_labels, dataset_fingerprint, labels_and_names
-from .data_sources import TrainingSet, read_again
+from .data_sources import OWN_NAMES, TrainingSet, read_again
 from .digits import Images, chosen_rows, load_digits_task
 from .image_tasks import has_numbers, read_own_images
 from .images import load_digit_images, load_image_data
@@ -50,6 +51,8 @@ def training_set_of(dataset: Any, log: SampleLog, told: DataSource | None = None
     if not isinstance(dataset, str):
         _check(dataset, log)
         return TrainingSet(dataset)
+    if not Path(dataset).expanduser().exists():
+        _check_name(dataset, told)
     if told is None:
         return TrainingSet(_opened(dataset, log, _GUESSED))
     try:
@@ -60,6 +63,22 @@ def training_set_of(dataset: Any, log: SampleLog, told: DataSource | None = None
         if Path(dataset).is_file():  # readers take folders; the file of the training split may hold the same rows
             return TrainingSet(_opened(dataset, log, ""))
         raise ValueError(f"{dataset} is not the training set of this run: {error}") from error
+
+
+def _check_name(source: str, told: DataSource | None) -> None:
+    """Refuse what is no folder or file here and cannot be the run's data set on the hub, before the hub is asked."""
+    if told is None:
+        if source != DIGITS and (source in OWN_NAMES.values() or _is_no_hub_name(source)):
+            raise ValueError(f"{source} is not the training set of this run: there is no folder {source}.")
+    elif told.reader not in OWN_NAMES and source.rpartition("/")[2] != told.name.rpartition("/")[2]:
+        raise ValueError(
+            f"{source} is not the training set of this run: there is no folder {source}; the run was trained on "
+            f"{told.name}."
+        )
+
+
+def _is_no_hub_name(source: str) -> bool:
+    return re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", source) is None or source.endswith(".parquet")
 
 
 def _check_labels(rows: Any, log: SampleLog) -> None:
@@ -89,8 +108,9 @@ def _opened(source: str, log: SampleLog, how: str) -> datasets.Dataset:
 
     `how` is added to the message of the error.
     """
+    is_own = source == DIGITS and not Path(source).exists()
     read, unread = [], []
-    for way in (_of_quickstart, _of_examples, _of_datasets):
+    for way in (_of_quickstart, _of_examples) if is_own else (_of_quickstart, _of_examples, _of_datasets):
         try:
             known_by, rows = way(source, log.num_samples)
         except ValueError as error:
@@ -102,7 +122,7 @@ def _opened(source: str, log: SampleLog, how: str) -> datasets.Dataset:
         except ValueError as error:
             read.append(error)
     reason = (read or unread)[0]
-    raise ValueError(f"{source} is not the training set of this run: {reason}{how}") from reason
+    raise ValueError(f"{source} is not the training set of this run: {reason}{'' if is_own else how}") from reason
 
 
 Known = tuple[Any, datasets.Dataset]

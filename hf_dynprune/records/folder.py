@@ -13,7 +13,7 @@ from ..common.reading import read_json
 from ..common.words import counted
 from .contents import RunNotes, SavedState, TrainerFile
 from .history import PruningHistory
-from .record import HISTORY_FILE, RUN_FILE
+from .record import HISTORY_FILE, RUN_FILE, EpochRecord
 from .sample_log import SAMPLE_LOG, SampleLog
 from .usable_checkpoint import checkpoint_folders
 
@@ -30,6 +30,8 @@ class RunFolder:
         log: of single samples; empty where the run kept none.
         about: method, parameters, model and so on, as far as they were written down.
         state: the Trainer's own, of the end of the run or else of the newest checkpoint; empty where neither is there.
+            A checkpoint may be older than the last evaluations: their held-out figures, which the history has, are
+            then added to its log.
         problems: a sentence for each file that could not be read.
     """
 
@@ -68,6 +70,8 @@ class RunFolder:
             open_steps = max((record.full_steps for record in history), default=sys.maxsize)
             state = _first([place / STATE_FILE for place in checkpoints], TrainerFile, problems)
             state = _unless_stale(state, history, about, open_steps, f"{STATE_FILE} of a checkpoint", problems)
+            if state:
+                state["log_history"] = with_later_figures(state.get("log_history") or [], history.records)
         if "method" not in about:
             saved = _first([place / "dynprune_state.json" for place in checkpoints], _Checkpoint, problems)
             saved = saved.get("facts", {})
@@ -106,6 +110,25 @@ class RunFolder:
             f"There is no log of single samples (`{SAMPLE_LOG}`) in this run. `prune_sample_log`, on by default, "
             "writes it for every method but `none`."
         )
+
+
+def with_later_figures(log: Iterable[Any], records: Iterable[EpochRecord]) -> list[Any]:
+    """A checkpoint's log, then a row for each held-out figure of the history that is newer than its evaluations."""
+    rows, steps = list(log), 0
+    evaluations: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        if isinstance(row, Mapping) and isinstance(step := row.get("step"), int):
+            for key, value in row.items():
+                evaluations.setdefault(key, []).append((step, value))
+    for record in records:
+        begin, steps, figure = steps, steps + record.steps, record.held_out
+        if figure is None:
+            continue
+        last, value = evaluations.get(figure.name, [(-1, math.nan)])[-1]
+        # One inside the epoch may be its last one, which the record holds too.
+        if last < steps and not (last > begin and value == figure.value):
+            rows.append({"step": steps, figure.name: figure.value})
+    return rows
 
 
 def _unless_stale(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..common.words import agree, counted, listed
+from ..common.words import agree, counted, listed, seconds
 from ..decisions.schedule import RunLength
 from .record import EpochRecord
 
@@ -216,7 +216,7 @@ def _time(account: SavingsAccount) -> str:
     saved, full = account.saved_seconds, account.full_seconds
     if saved is None or not full:
         return ""
-    unit, name = next((seconds, name) for low, seconds, name in _UNITS if full >= low)
+    unit, name = next((each, name) for low, each, name in _UNITS if full >= low)
     shown, of = f"{abs(saved) / unit:.1f}", f"{full / unit:.1f} {name}"
     if not float(shown):
         text = f" No time saved: full data would take about {of} too"
@@ -231,7 +231,8 @@ def _time(account: SavingsAccount) -> str:
     is_paid = account.break_even and saved > 0 and float(shown)
     paid = f"paid back after epoch {account.break_even}" if is_paid else "not paid back"
     paid = f" ({paid})" if account.saved_in_training > 0 else ""
-    return f"{text}, by the pace of {basis}; {spent / unit:.2f} {name} spent on pruning{paid}."
+    cost = f"{spent / unit:.2f} {name}" if spent / unit >= 0.01 or not spent else f"{seconds(spent)} s"
+    return f"{text}, by the pace of {basis}; {cost} spent on pruning{paid}."
 
 
 _UNITS = ((7200, 3600, "h"), (120, 60, "min"), (0, 1, "s"))

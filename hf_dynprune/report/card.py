@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 from ..common.markdown import code_block, code_span, marked
 from ..common.reading import read_json
 from ..common.tables import with_links
-from ..common.words import counted
+from ..common.words import counted, seconds
 from ..decisions.registry import DEFAULT_METHOD
 from ..records.about import AboutRun
 from ..records.folder import RunFolder
@@ -204,10 +204,12 @@ def _savings(content: CardContent) -> str:
         notes.append(f"The forward passes include {account.choosing:,} that were made to choose by{told}.")
     if account.full_seconds and account.saved_seconds is not None:
         share = account.saved_seconds / account.full_seconds
-        rows.append(f"| seconds | {account.spent_seconds:,.1f} | about {account.full_seconds:,.1f} | {share:.1%} |")
+        rows.append(
+            f"| seconds | {seconds(account.spent_seconds)} | about {seconds(account.full_seconds)} | {share:.1%} |"
+        )
         basis = "the epochs that pruned nothing" if account.measured_on else "the pruned epochs"
         notes.append(
-            f"Seconds are those of training, loading and pruning ({account.overhead_seconds:,.2f} s), without "
+            f"Seconds are those of training, loading and pruning ({seconds(account.overhead_seconds)} s), without "
             f"evaluations and checkpoints; those of the full data are estimated by the pace of {basis}."
         )
     return "\n".join(rows) + "\n\n" + " ".join(notes)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.charts import why_no_pictures
-from ..common.words import counted, listed
+from ..common.words import counted, listed, seconds
 from ..records.folder import RunFolder
 from ..records.savings import describe_account
 from .card_head import listed_names
@@ -109,20 +109,20 @@ def _savings(run: RunFolder) -> Section:
     if account.full_steps:
         rows.append(_spent("optimizer steps", account.full_steps, account.steps))
     if account.full_seconds:
-        rows.append(_spent("seconds (full data: estimated)", account.full_seconds, account.spent_seconds, ".1f"))
-    rest = [
+        rows.append(_spent("seconds (full data: estimated)", account.full_seconds, account.spent_seconds, seconds))
+    others = [
         ("seconds of pruning itself", account.overhead_seconds),
         ("seconds of evaluations", account.seconds_evaluation),
         ("seconds of checkpoints", account.seconds_checkpoint),
     ]
-    rows += [[name, "", f"{seconds:,.1f}", ""] for name, seconds in rest if seconds]
+    rows += [[name, "", seconds(spent), ""] for name, spent in others if spent]
     if account.energy is not None:
         rows.append(["energy, Wh", "", f"{account.energy / 3600:,.1f}", ""])
     return Section(title, [describe_account(account)], tables=[Table(["", "full data", "this run", "saved"], rows)])
 
 
-def _spent(name: str, full: float, done: float, form: str = "d") -> list[str]:
-    return [name, f"{full:,{form}}", f"{done:,{form}}", f"{1 - done / full:.1%}" if full else ""]
+def _spent(name: str, full: float, done: float, show: Callable[[float], str] = "{:,d}".format) -> list[str]:
+    return [name, show(full), show(done), f"{1 - done / full:.1%}" if full else ""]
 
 
 # ---- Epochs ----
@@ -207,6 +207,9 @@ def _training(run: RunFolder) -> Section:
         if (values := [row[key] for row in rows if is_finite(row.get(key))])
     ]
     text = f"Here, from the first to the last that was logged: {', '.join(shows)}."
+    evaluated = [row for row in rows if any(str(key).startswith("eval_") for key in row)]
+    if "eval_loss" in keys and not is_finite(evaluated[-1].get("eval_loss")):
+        text += f" The log has no evaluation loss of the last evaluation, after step {evaluated[-1]['step']:,}."
     alt = "Line charts over training forward passes: " + " and ".join(LOG_KEYS[key][0] for key in keys) + "."
     return Section(title, [how, text], drawn("training", alt, draw_training, passes, rows, keys))
 

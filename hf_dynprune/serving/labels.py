@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
@@ -21,10 +22,10 @@ GAP = np.iinfo(np.int64).min
 def dataset_fingerprint(dataset: Any, label_names: Sequence[str] = ("labels", "label")) -> str:
     """A short digest that changes with the data set or its order, as far as can be told without decoding samples.
 
-    It covers length and column names, all integer columns of `datasets`, the integer labels of another data set, and of
-    a `Subset` its indices and the data set below it. Where none of these is there, data sets of one length have the
-    same digest. The `datasets` library's own fingerprint is not used: it changes between processes wherever a transform
-    cannot be hashed.
+    It covers length and column names, all integer columns of `datasets`, the integer labels of another data set (of a
+    list those of its items), and of a `Subset` its indices and the data set below it. Where none of these is there,
+    data sets of one length have the same digest. The `datasets` library's own fingerprint is not used: it changes
+    between processes wherever a transform cannot be hashed.
     """
     digest = hashlib.sha256((str(len(dataset)) if isinstance(dataset, Sized) else "").encode())
     if isinstance(dataset, datasets.Dataset):
@@ -81,7 +82,7 @@ def _position(index: Any) -> Any:
 
 
 def _integer_labels(dataset: Any, label_names: Sequence[str]) -> Iterator[NDArray[Any]]:
-    """Labels that can be read without decoding samples: columns of those names in `datasets`, else attributes."""
+    """Labels that can be read without decoding samples: columns of those names in `datasets`, else `_own_labels`."""
     if isinstance(dataset, datasets.Dataset):
         columns = integer_columns(
             dataset.select_columns([n for n in label_names if n in dataset.features]), label_names
@@ -98,7 +99,10 @@ def _integer_labels(dataset: Any, label_names: Sequence[str]) -> Iterator[NDArra
 
 
 def _own_labels(dataset: Any, label_names: Sequence[str]) -> Iterator[NDArray[np.int64]]:
-    """The first attribute of a torch data set that holds whole numbers, if any."""
+    """The first attribute of a torch data set that holds whole numbers, or key of a list's mappings, if any."""
+    if type(dataset) in (list, tuple):
+        yield from itertools.islice(_labels_of_items(dataset, label_names), 1)
+        return
     for name in ("targets", *label_names):
         values = getattr(dataset, name, None)
         if isinstance(values, torch.Tensor):
@@ -110,10 +114,29 @@ def _own_labels(dataset: Any, label_names: Sequence[str]) -> Iterator[NDArray[np
             return
 
 
+def _labels_of_items(items: Sequence[Any], label_names: Sequence[str]) -> Iterator[NDArray[np.int64]]:
+    """By name, what mappings in memory hold under it, where that is one whole number in each."""
+    for name in label_names:
+        values = [_whole_number(item.get(name)) if isinstance(item, Mapping) else None for item in items]
+        numbers = [value for value in values if value is not None]
+        if numbers and len(numbers) == len(items):
+            yield np.array(numbers, np.int64)
+
+
+def _whole_number(value: Any) -> int | None:
+    """A whole number of Python, numpy, or a tensor without dimensions; None for anything else, also beyond int64."""
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        value = value.item() if value.ndim == 0 else None
+    if not isinstance(value, (int, np.integer, np.bool_)):
+        return None
+    return int(value) if GAP < value <= np.iinfo(np.int64).max else None
+
+
 def class_labels(dataset: Any, label_names: Sequence[str] = ("labels", "label")) -> NDArray[Any]:
     """`[N]`: the class number of each sample, from the first integer column or attribute of these names.
 
-    A `Subset` without such an attribute takes the labels of the data set below it.
+    Of a list or tuple of mappings it is what all of them hold under one of these names. A `Subset` without such an
+    attribute takes the labels of the data set below it.
 
     Raises:
         ValueError: if there are none, or they are not one whole number per sample; says what is there instead.
@@ -127,6 +150,8 @@ def class_labels(dataset: Any, label_names: Sequence[str] = ("labels", "label"))
     elif isinstance(dataset, datasets.Dataset):
         types = ", ".join(f"{name} ({getattr(type_, 'dtype', type_)})" for name, type_ in dataset.features.items())
         found = f"has no whole numbers in a column named {' or '.join(names)}, only: {types}"
+    elif type(dataset) in (list, tuple):
+        found = f"({type(dataset).__name__}) has no whole number in each item under {' or '.join(label_names)}"
     else:
         found = f"({type(dataset).__name__}) has no whole numbers in an attribute named {' or '.join(names)}"
     raise ValueError(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..decisions.declared import Values
 from ..decisions.plan import EpochInfo, PrunePlan
 from ..decisions.policy import PruningPolicy
 from ..decisions.scores import ScoreView
@@ -64,7 +65,7 @@ def check_pure(
 
 
 def _writable(view: ScoreView) -> ScoreView:
-    statistics = {name: array.copy() for name, array in view.statistics.items()}
+    statistics = Values({name: array.copy() for name, array in view.statistics.items()})
     return ScoreView(view.score.copy(), view.seen.copy(), view.must_keep.copy(), statistics)
 
 

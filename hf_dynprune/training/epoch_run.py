@@ -281,10 +281,9 @@ class EpochRun:
         return PrunableEpochs(self.policy, self.clock.length.num_epochs, self.identity.warmup_epochs)
 
     def state_dict(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """(arrays, JSON-serialisable state) from which `load_state_dict` continues exactly."""
+        """(arrays, JSON-serialisable state) to continue from exactly; older checkpoints lack what is `newer`."""
         arrays = pack_scores(self.store.state_dict(), self.identity.num_samples) | self.loss_of_data.arrays()
         arrays |= {} if self.plan is None else pack_plan(self.plan)
-        # Checkpoints of older versions lack these.
         newer: dict[str, Any] = {"seeds": self.seeds.state(), "loss_of_data": self.loss_of_data.state()}
         newer["proxy"] = None if self.proxy is None else asdict(self.proxy)
         newer["history_begins"] = {"step": self.first_step, "share_before": self._share_before}

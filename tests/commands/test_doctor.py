@@ -254,3 +254,12 @@ def test_what_is_no_run_is_refused(arguments, said):
     result = run("doctor", *arguments)
     assert result.exit_code == 2
     assert said in result.output
+
+
+@pytest.mark.parametrize("flag", ["--prune_method", "--prune_selector"])
+def test_a_method_of_ones_own_script_is_said_to_be_unknown_here(flag):
+    (problem,) = texts(examine_flags([flag, "most_changed"]), "problem")
+    assert problem.startswith("Unknown ")
+    assert "your own script registers is not known here" in problem
+    (problem,) = texts(examine_flags(["--prune_method", "random", "--prune_kwargs", "{"]), "problem")
+    assert "your own script" not in problem

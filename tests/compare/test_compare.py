@@ -29,7 +29,7 @@ from hf_dynprune.compare.text import control_sentences, seeds_sentence, verdict_
 from hf_dynprune.compare.verdict import CompareSettings, Comparison, make_runs
 from hf_dynprune.decisions import registry
 from hf_dynprune.records.history import PruningHistory
-from hf_dynprune.records.record import EpochRecord
+from hf_dynprune.records.record import EpochRecord, HeldOut
 
 FULL_PASSES = 1000
 
@@ -280,6 +280,16 @@ def test_the_files_of_any_trainer_are_read(tmp_path, files):
     assert (run.name, run.seed, run.metrics["accuracy"]) == ("infobatch", 7, 0.9)
     assert (run.forward_passes, run.full_passes, run.steps, run.seconds) == (240, 300, 6, 1.5)
     assert "runtime" not in run.metrics
+
+
+def test_the_last_evaluation_counts_where_the_last_checkpoint_was_written_before_it(tmp_path):
+    log = [{"step": 3, "eval_accuracy": 0.1}, {"step": 4, "eval_accuracy": 0.2, "epoch": 2.0}]
+    (tmp_path / "checkpoint-6").mkdir()
+    (tmp_path / "checkpoint-6" / "trainer_state.json").write_text(json.dumps(STATE | {"log_history": log}))
+    made = history([100, 60, 80])
+    made.records[-1].held_out = HeldOut("eval_accuracy", 0.9, True)
+    made.save(tmp_path)
+    assert read_run(tmp_path, "infobatch", 7).metrics["accuracy"] == 0.9
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,58 @@ def test_what_cannot_be_read_is_said(run, tmp_path):
         read_again(str(run.folder), replace(run.told, settings={"of_another_version": 1}))
 
 
+@pytest.fixture
+def asked(monkeypatch) -> list[str]:
+    """What was looked for on the hub."""
+    names: list[str] = []
+
+    def load_dataset(name: str, *arguments, **options):
+        names.append(name)
+        raise ConnectionError(f"{name} cannot be reached")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset)
+    return names
+
+
+UNKNOWN = [
+    ("digits", 4, "^digits is not the training set of this run: "),
+    ("digits", 1437, "^digits is not the training set of this run: "),
+    ("digits", 5000, "^digits is not the training set of this run: "),
+    ("topics", 4, "topics is not the training set of this run: there is no folder topics"),
+    ("./photos", 4, r"there is no folder \./photos\.$"),
+    ("/data/photos", 4, "there is no folder /data/photos"),
+    ("~/no/photos", 4, "there is no folder ~/no/photos"),
+    ("a/b/c", 4, "there is no folder a/b/c"),
+    ("photos.parquet", 4, "there is no folder photos.parquet"),
+    ("my photos", 4, "there is no folder my photos"),
+]
+
+
+@pytest.mark.parametrize(("source", "size", "message"), UNKNOWN, ids=[f"{name} of {size}" for name, size, _ in UNKNOWN])
+def test_the_hub_is_not_asked_for_what_is_not_there(asked, tmp_path, monkeypatch, source, size, message):
+    monkeypatch.chdir(tmp_path)
+    log = SampleLog(tmp_path)
+    log.begin(size, "of a list", None, None, finished=0)
+    with pytest.raises(ValueError, match=message):
+        training_set_of(source, log)
+    assert asked == []
+
+
+@pytest.mark.parametrize("run", [SAME[0]], indirect=True)
+@pytest.mark.parametrize("source", ["digits", "topics", "photos", "someone/photos", "./data"])
+def test_the_hub_is_not_asked_for_other_data_than_the_runs(asked, run, tmp_path, monkeypatch, source):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=f"there is no folder {source}; the run was trained on animals"):
+        training_set_of(source, run.log, replace(run.told, name="animals"))
+    assert asked == []
+    for name in ("animals", "someone/animals"):
+        with pytest.raises(ValueError, match="cannot be reached|no folder"):
+            training_set_of(name, run.log, replace(run.told, name="animals"))
+        assert asked.pop() == name
+
+
 @pytest.mark.parametrize("run", [SAME[0]], indirect=True)
 def test_labels_that_are_not_the_logs_are_refused(run):
     labels = np.roll(np.array(run.rows["label"]), 1)

@@ -53,6 +53,12 @@ def test_the_account_by_hand():
     assert "paid back after epoch 2" in text
 
 
+@pytest.mark.parametrize(("seconds", "says"), [(0.2, "0.20 s"), (0.004, "0.004 s"), (0.0, "0.00 min"), (1e-5, "below")])
+def test_a_short_time_is_not_shown_as_none(seconds, says):
+    account = PruningHistory([record(0, 100, 200.0, seconds_plan=seconds)]).account()
+    assert f"; {says}" in describe_account(account)
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

@@ -72,6 +72,7 @@ def test_savings_are_worked_out_by_hand(folder):
     assert "| forward passes | 12 | 16 | 25.0% |" in text
     assert "| optimizer steps | 3 | 4 | 25.0% |" in text
     assert "| seconds | 6.5 | about 8.0 | 18.8% |" in text
+    assert "pruning (0.50 s)" in text
     assert "--prune_method infobatch --prune_ratio 0.4" in text
     assert "was not measured in this run" in text
 

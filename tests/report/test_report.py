@@ -17,7 +17,7 @@ from PIL import Image
 
 from hf_dynprune import EpochRecord, InfoBatch, PrunePlan, PruningHistory
 from hf_dynprune.records.folder import RunFolder
-from hf_dynprune.records.record import HISTORY_FILE, RUN_FILE
+from hf_dynprune.records.record import HISTORY_FILE, RUN_FILE, HeldOut
 from hf_dynprune.records.sample_log import SAMPLE_LOG, SampleLog
 from hf_dynprune.report.groups import GROUPS, sample_groups
 from hf_dynprune.report.page import Page, Picture, Section, Table, as_html, as_markdown
@@ -209,6 +209,39 @@ def test_the_trainers_state_of_a_checkpoint_will_do(tmp_path):
     assert f"trainer\\_state.json in {newest.name} is damaged" in section(text, "What could not be read")
     steps = json.loads((older / "trainer_state.json").read_text())["global_step"]
     assert RunFolder.read(tmp_path).state["global_step"] == steps
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"save_steps": 3, "eval_strategy": "steps", "eval_steps": 2}, {"save_steps": 4, "logging_steps": 1}],
+    ids=["saved before the last evaluation", "evaluations at other steps", "a log of every step"],
+)
+def test_the_last_evaluation_counts_even_where_no_checkpoint_has_it(tmp_path, options):
+    options = {"eval_strategy": "epoch", "save_strategy": "steps", "num_train_epochs": 4} | options
+    trainer = pruning_trainer(
+        vit(), Images(40), tmp_path, policy=InfoBatch(ratio=0.5, delta=0.9), eval_dataset=Images(8, seed=1), **options
+    )
+    trainer.train()
+    losses = [row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row]
+    text, _ = report(tmp_path)
+    assert f"evaluation loss {losses[0]:.3g} to {losses[-1]:.3g}" in section(
+        text, "Loss and learning rate over forward passes"
+    )
+    log = RunFolder.read(tmp_path).state["log_history"]
+    assert [row["eval_loss"] for row in log if "eval_loss" in row] == losses
+
+
+def test_a_list_of_dictionaries_has_classes_and_pictures(tmp_path):
+    images = Images(40)
+    items = [dict(images[index]) for index in range(40)]
+    trainer = pruning_trainer(vit(), items, tmp_path, policy=InfoBatch(ratio=0.5, delta=0.9), num_train_epochs=4)
+    trainer.train()
+    text, _ = report(tmp_path, dataset=items)
+    assert ["classes", "3"] in rows(text)
+    assert "least kept class is" in section(text, "Classes")
+    assert "![" in section(text, "Samples to look at")
+    with pytest.raises(ValueError, match="other labels or another order"):
+        write_report(tmp_path, dataset=items[::-1])
 
 
 # ---- Made-up runs ----
@@ -440,6 +473,21 @@ def test_without_the_trainers_state_the_report_says_why(tmp_path):
     text, _ = report(tmp_path)
     assert "learning rate 0.1 to 0.05." in text
     assert "training loss" not in text
+
+
+def test_figures_beside_the_checkpoints_log(tmp_path):
+    """A newer figure of the history that is no loss is told beside the loss; small seconds are not shown as none."""
+    figure = HeldOut("eval_accuracy", 0.5, True)
+    made_up(tmp_path, KEPT[:3], SCORE[:3], held_out=figure, seconds_plan=0.02, seconds_checkpoint=0.0001)
+    steps = sum(record.steps for record in PruningHistory.load(tmp_path))
+    log = [{"step": steps // 2, "eval_loss": 1.5, "eval_accuracy": 0.4}]
+    (tmp_path / f"checkpoint-{steps}").mkdir()
+    state = {"global_step": steps, "max_steps": steps, "log_history": log}
+    (tmp_path / f"checkpoint-{steps}" / "trainer_state.json").write_text(json.dumps(state))
+    text, _ = report(tmp_path)
+    assert f"no evaluation loss of the last evaluation, after step {steps}." in text
+    assert ["seconds of pruning itself", "", "0.06", ""] in rows(text)
+    assert ["seconds of checkpoints", "", "below 0.001", ""] in rows(text)
 
 
 @pytest.mark.parametrize("classes", [2, 30, 31])

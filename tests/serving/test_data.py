@@ -187,7 +187,8 @@ class TestFingerprint:
         assert not same_labels(rows, rows.select(order))
         assert same_labels(Numbered(), Subset(Numbered(), range(N)))
         assert not same_labels(Numbered(), Subset(Numbered(), order))
-        assert same_labels(Numbered(), [{"labels": 0}] * N)
+        assert same_labels(Numbered(), [{"labels": [0]}] * N)
+        assert not same_labels(Numbered(), [{"labels": 0}] * N)
 
     @pytest.mark.parametrize("labels", [[[1], [1, 2]], torch.tensor([0.5]), "text", [None, 1]])
     def test_labels_that_cannot_be_read_are_passed_over(self, labels):
