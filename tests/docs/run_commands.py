@@ -129,9 +129,11 @@ def run_all(name: str, chosen: list[Block]) -> list[Outcome]:
     with tempfile.TemporaryDirectory(prefix=f"commands-{name}-") as temporary:
         folder, bin_folder = make_environment(name, Path(temporary))
         for page, blocks in groupby(chosen, key=lambda block: block.page):
-            earlier = ""
+            earlier, left_out = "", set()
             for block in blocks:
-                if name == "wheel" and NEEDS_CLONE.search(block.code):
+                # What a page's Python builds on is that of its earlier blocks.
+                if name == "wheel" and (NEEDS_CLONE.search(block.code) or block.language in left_out):
+                    left_out |= {"python"} & {block.language}
                     continue
                 if name == "core" and block.code.startswith("pip install"):
                     continue  # it would bring an extra
