@@ -26,6 +26,7 @@ from typing import Any
 
 from ..common.words import counted
 from ..decisions.worth import GATE, SPREAD
+from .no_figures import NoFigures
 from .record import EpochRecord
 
 FIRST_EPOCH = 2
@@ -54,53 +55,6 @@ _TO_ADD = {
         "`eval_strategy='epoch'`, and with several evaluation sets `metric_for_best_model`."
     ),
 }
-
-
-@dataclass(frozen=True)
-class NoFigures:
-    """Why a run's history has no figures of the worth of choosing.
-
-    Args:
-        cause: in words that follow a colon.
-        pilot: a run that would have them, in words that follow "make"; empty where there is none.
-        is_certain: whether this is known, so that more epochs of the same run would not bring figures.
-    """
-
-    cause: str
-    pilot: str = ""
-    is_certain: bool = True
-
-    @classmethod
-    def of(cls, about: Mapping[str, Any]) -> NoFigures:
-        """By what `dynprune_run.json` says of the run; by an empty mapping without it."""
-        if selector := about.get("selector"):
-            return cls(f"samples were chosen inside the batches ({selector})", "a run with `prune_method='none'`")
-        if own := about.get("own_loss"):
-            return cls(
-                f"your own loss ({own}) says nothing of the norm of a sample's gradient",
-                "a pilot run without your own loss",
-            )
-        if about.get("mixes"):
-            return cls(
-                "samples were mixed (mixup, cutmix), so their losses say nothing of the norm of a sample's gradient",
-                "a pilot run without mixing",
-            )
-        if "own_loss" in about:
-            return cls("the loss of this model says nothing of the norm of a sample's gradient", is_certain=False)
-        return cls(
-            "an older version wrote it, or `dynprune_run.json`, which tells the cause, is missing",
-            "the run again with this version",
-            is_certain=False,
-        )
-
-    @property
-    def text(self) -> str:
-        """The cause, and what to do."""
-        pilot = f", or make {self.pilot}" if self.pilot else ""
-        return (
-            f"The history has no figures: {self.cause}. To know it, compare with a shorter run on all data "
-            f"(`hf-dynprune compare --script train.py`){pilot}."
-        )
 
 
 @dataclass(frozen=True)
