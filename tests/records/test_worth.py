@@ -8,8 +8,9 @@ import pytest
 
 from hf_dynprune import EpochRecord
 from hf_dynprune.decisions.worth import GATE, SPREAD
+from hf_dynprune.records.no_figures import NoFigures
 from hf_dynprune.records.record import HeldOut
-from hf_dynprune.records.worth import Evaluations, NoFigures, evaluations_of, gain_of, worth_of
+from hf_dynprune.records.worth import Evaluations, evaluations_of, gain_of, worth_of
 
 FALLING = [1.0, 0.8, 0.65, 0.55, 0.48, 0.42]
 """A held-out loss that still falls in the last third of six epochs."""
