@@ -62,6 +62,12 @@ def test_it_has_outputs_and_no_error_is_among_them(notebook):
     assert "\x1b" not in shown(notebook)
 
 
+def test_each_command_was_found(notebook):
+    """A shell command that fails is no error of its cell."""
+    texts = [output.get("text", "") for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    assert not [text for text in map("".join, texts) if "command not found" in text]
+
+
 def test_it_names_no_machine(notebook):
     found = MACHINE.search(shown(notebook) + "\n".join(map(text_of, notebook["cells"])))
     assert found is None, found
