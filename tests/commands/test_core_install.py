@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+from hf_dynprune.commands import common
 from hf_dynprune.compare.results import RunResult
 from tests.benchmarks.report_scale import make_run
 
@@ -119,3 +121,11 @@ def test_what_cannot_do_without_says_what_to_install(arguments, says, tmp_path):
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("module", "package"), [("PIL.Image", "pillow"), ("scipy", "scipy")])
+def test_a_module_that_nobody_asked_for_is_named_with_its_package(module, package, monkeypatch, capsys):
+    monkeypatch.setattr(common, "_raised_here", lambda error: True)
+    with pytest.raises(typer.Exit), common.one_line_errors():
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+    assert capsys.readouterr().err == f"Error: No module named {module!r}: pip install {package}\n"
