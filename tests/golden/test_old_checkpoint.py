@@ -202,6 +202,7 @@ def test_files_of_a_run_hold_the_same_entries(method, old_run, tmp_path):
     assert [list(row) for row in lines[0]] == [list(row) for row in lines[1]]
     old, new = (json.loads((folder / run).read_text()) for folder in (old_run, tmp_path / "new"))
     assert old.pop("versions").keys() == new.pop("versions").keys()
+    assert new.pop("own_loss") == "`per_sample_loss`"  # older versions did not write it
     assert old == new
 
 
