@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import textwrap
 from typing import Annotated
 
 import typer
 
 from ..common.console import fitted
+from ..common.words import did_you_mean
 from ..decisions.registry import list_policies
 from ..docs_pages.methods import MethodDescription, describe_method, describe_selector
 from ..selectors.contract import list_selectors
@@ -79,8 +79,7 @@ def _refuse_unknown(name: str) -> None:
     methods, selectors = list_policies(), list_selectors()
     if name in methods or name in selectors:
         return
-    near = difflib.get_close_matches(name, [*methods, *selectors], n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name, [*methods, *selectors])
     known = f"Known methods: {', '.join(methods)}. Known selectors: {', '.join(selectors)}."
     raise ValueError(f"Unknown method or selector {name!r}.{hint} {known}")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Sequence
 
 _HISSING = ("s", "x", "tch", "sh")
 """Nouns that end so take "es": class, box, batch, wish; epoch does not."""
@@ -58,6 +59,17 @@ def times(ratio: float) -> str:
         ('0.95', '1.3', '12', '-123')
     """
     return f"{ratio:.0f}" if abs(ratio) >= 10 else fixed(ratio, ".1f" if abs(ratio) >= 1 else ".2f")
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """A question, after a space, with the known name that is nearest; empty where none is near.
+
+    Examples:
+        >>> did_you_mean("infobach", ["infobatch", "ucb"]), did_you_mean("xy", ["infobatch"])
+        (" Did you mean 'infobatch'?", '')
+    """
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def seconds(value: float) -> str:

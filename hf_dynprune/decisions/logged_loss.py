@@ -128,17 +128,17 @@ class LossOfData:
 
     def __init__(self, num_samples: int) -> None:
         self._num_samples = num_samples
-        self._items: NDArray[np.float32] | None = None
-        """None as long as each sample that was seen has one."""
+        self.items: NDArray[np.float32] | None = None
+        """float32 `[N]`; None as long as each sample that was seen has one."""
         self._estimate: LossEstimate | None = None
 
     def record(self, index: NDArray[Any], items: NDArray[np.float32]) -> None:
         """Take samples' numbers of items, 0 where nothing is labelled."""
-        if self._items is None:
+        if self.items is None:
             if bool((items == 1).all()):
                 return
-            self._items = np.ones(self._num_samples, np.float32)
-        self._items[index] = items
+            self.items = np.ones(self._num_samples, np.float32)
+        self.items[index] = items
 
     def estimate(
         self, plan: PrunePlan | None, view: ScoreView, policy: PruningPolicy, is_resumed: bool
@@ -147,22 +147,24 @@ class LossOfData:
         if plan is None:
             return LossEstimate()
         if self._estimate is None or not is_resumed:
-            self._estimate = of_plan(plan, view, policy, self._items)
+            self._estimate = of_plan(plan, view, policy, self.items)
         return self._estimate
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """For a checkpoint, beside `state`."""
-        return {} if self._items is None else {"items": self._items}
-
     def state(self) -> dict[str, float] | None:
-        """JSON-serialisable, for a checkpoint."""
+        """JSON-serialisable, for a checkpoint, beside `items`."""
         return None if self._estimate is None else asdict(self._estimate)
 
-    def load(self, arrays: Mapping[str, NDArray[Any]], state: Mapping[str, float] | None) -> None:
-        """Take what a checkpoint has; older ones have nothing."""
-        items = arrays.get("items")
-        self._items = items.astype(np.float32) if items is not None and len(items) == self._num_samples else None
-        self._estimate = None if state is None else LossEstimate(**state)
+    def load(self, items: NDArray[np.float32] | None, state: Mapping[str, Any] | None) -> None:
+        """Take what a checkpoint has; older ones have nothing.
+
+        Raises:
+            ValueError: the items are those of another number of samples, or no float32.
+        """
+        if items is not None and (items.shape != (self._num_samples,) or items.dtype != np.float32):
+            wanted = (self._num_samples,)
+            raise ValueError(f"The saved `items` must be float32 of shape {wanted}, got {items.dtype} {items.shape}.")
+        self.items = items
+        self._estimate = None if state is None else LossEstimate(state["divisor"], state["offset"], state["weight"])
 
 
 def of_rows(

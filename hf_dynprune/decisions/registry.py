@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import json
 import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
+from ..common.words import did_you_mean
 from .declared import check_statistics
 from .policy import PruningPolicy
 
@@ -93,9 +93,7 @@ class Registry(Generic[T]):
             raise ValueError(f"{self.wants_name.format(name)} {known}")
         if name in self.classes:
             return self.classes[name]
-        near = difflib.get_close_matches(name, self.classes, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"Unknown {self.kind} {name!r}{self.found_in}.{hint} {known}")
+        raise ValueError(f"Unknown {self.kind} {name!r}{self.found_in}.{did_you_mean(name, self.classes)} {known}")
 
     def _scan(self) -> None:
         if self._is_scanned:

@@ -94,6 +94,14 @@ class SavedBegin(TypedDict):
     share_before: Epochs
 
 
+class SavedEstimate(TypedDict):
+    """What the loss of the samples that are trained says of that of all, in the epoch of a saved run."""
+
+    divisor: Annotated[float, Between(1e-30, 1e30)]
+    offset: float
+    weight: Annotated[float, Between(1e-30, 1e30)]
+
+
 class SavedPosition(TypedDict):
     """Where in its pass a run with a selector was."""
 
@@ -121,6 +129,7 @@ class SavedState(TypedDict, total=False):
     history_begins: SavedBegin | None
     seeds: SavedSeeds | None
     proxy: GradientProxy | None
+    loss_of_data: SavedEstimate | None
     last_pruned_ratio: float
     warned_nonfinite: bool
     warned_budget: bool

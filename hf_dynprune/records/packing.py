@@ -49,6 +49,16 @@ def unpack_scores(arrays: Arrays, own: Arrays, num_samples: int) -> dict[str, ND
     return state | {"pending_index": index.astype(own["pending_index"].dtype, copy=False), "pending_score": scores}
 
 
+def pack_items(items: NDArray[np.float32] | None) -> dict[str, NDArray[Any]]:
+    """Each sample's number of items; nothing where each has one."""
+    return {} if items is None else {"items": _pack(items)}
+
+
+def unpack_items(arrays: Arrays, num_samples: int) -> NDArray[np.float32] | None:
+    """What `pack_items` packed."""
+    return _unpack(arrays["items"], num_samples, np.dtype(np.float32)) if "items" in arrays else None
+
+
 def pack_plan(plan: PrunePlan) -> dict[str, NDArray[Any]]:
     """The plan as a bit per sample and a float32 weight per kept sample."""
     mask = np.zeros(plan.num_samples, bool)

@@ -26,7 +26,7 @@ from ..decisions.schedule import RunClock, RunLength
 from ..decisions.scores import FoldSummary, ScoreStore, ScoreView
 from ..decisions.worth import proxy_sums
 from ..records.history import PruningHistory
-from ..records.packing import pack_plan, pack_scores, unpack_plan, unpack_scores
+from ..records.packing import pack_items, pack_plan, pack_scores, unpack_items, unpack_plan, unpack_scores
 from ..records.record import EpochRecord
 from ..records.state_files import require
 from .identity import EpochRunIdentity, identities, is_of_no_pruning, refuse_another_run
@@ -282,7 +282,7 @@ class EpochRun:
 
     def state_dict(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """(arrays, JSON-serialisable state) to continue from exactly; older checkpoints lack what is `newer`."""
-        arrays = pack_scores(self.store.state_dict(), self.identity.num_samples) | self.loss_of_data.arrays()
+        arrays = pack_scores(self.store.state_dict(), self.identity.num_samples) | pack_items(self.loss_of_data.items)
         arrays |= {} if self.plan is None else pack_plan(self.plan)
         newer: dict[str, Any] = {"seeds": self.seeds.state(), "loss_of_data": self.loss_of_data.state()}
         newer["proxy"] = None if self.proxy is None else asdict(self.proxy)
@@ -313,7 +313,7 @@ class EpochRun:
         refuse_another_run("another run", *identities(self.policy, self.identity, self.clock.length, saved, self.seeds))
         self.seeds = self.seeds.resumed(saved)
         self._load_scores(arrays, saved)
-        self.loss_of_data.load(arrays, saved.get("loss_of_data"))
+        self.loss_of_data.load(unpack_items(arrays, self.identity.num_samples), saved.get("loss_of_data"))
         self.plan = unpack_plan(arrays, self.identity.num_samples) if "plan.weights" in arrays else None
         self._saved_layout = Layout(**saved["layout"])
         self._saved_updates = saved["clock"]["length"]["updates_per_epoch"]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from hf_dynprune.decisions.logged_loss import LossEstimate, of_plan, of_rows
+from hf_dynprune.decisions.logged_loss import LossEstimate, LossOfData, of_plan, of_rows
 from hf_dynprune.decisions.plan import EpochInfo, PrunePlan
 from hf_dynprune.decisions.scores import ScoreStore
 from hf_dynprune.methods.auto import Auto
@@ -109,3 +109,9 @@ def test_parts_of_a_window_and_what_no_sample_has():
     assert estimate.of(8.0, share=0.25) == 4.25
     assert estimate.of(8.0, unweighted=2.0) == 6.0
     assert estimate.of(8.0, unweighted=2.0, knows_losses=False) == 3.5
+
+
+@pytest.mark.parametrize("items", [np.ones(3, np.float32), np.ones(SIZE, np.float64)], ids=["length", "dtype"])
+def test_saved_items_of_another_data_set_are_refused(items):
+    with pytest.raises(ValueError, match=r"The saved `items` must be float32 of shape \(400,\), got float"):
+        LossOfData(SIZE).load(items, None)

@@ -230,6 +230,7 @@ FACTS = {
     "warned_nonfinite": False,
     "seeds": {"draws": 1, "order": 1},
     "proxy": {"kind": "cross_entropy", "least": 0.0},
+    "loss_of_data": {"divisor": 1.5, "offset": 0.25, "weight": 1.0},
 }
 OF_FACTS = (
     dict.fromkeys(("global_step", "scheduler_steps", "run.num_samples", "run.warmup_epochs"), "count~")
@@ -240,6 +241,8 @@ OF_FACTS = (
     | dict.fromkeys(("history[0].kept", "history[0].epoch"), "count")
     | {"history": "list~", "run": "object~", "policy.name": "text", "seeds.draws": "whole", "clock.length": "nothing"}
     | {"proxy.kind": "nothing", "open_record": "nothing?", "proxy": "nothing?", "clock.current.lr_start": "number"}
+    | dict.fromkeys(("loss_of_data.divisor", "loss_of_data.weight"), "share")
+    | {"loss_of_data": "nothing?", "loss_of_data.offset": "number"}
 )
 LINE = {
     "task": "toy",
