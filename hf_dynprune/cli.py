@@ -21,6 +21,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    # Options are shown with hyphens and may be written as the training scripts' flags are, with underscores.
+    context_settings={"token_normalize_func": lambda option: option.replace("_", "-")},
 )
 for command in (quickstart, doctor, methods, score, compare, report, scores):
     app.command()(command)

@@ -19,10 +19,7 @@ FILE_FUNCTIONS = ("pathlib", "os", "shutil", "tempfile")
 """Modules of Python that raise an OSError for a path they were given; then the module that called them counts."""
 
 BatchSize = Annotated[int, typer.Option(help="Images per optimizer step.")]
-BadFiles = Annotated[
-    str,
-    typer.Option("--bad-files", "--bad_files", help="refuse or skip the images of --data that cannot be read."),
-]
+BadFiles = Annotated[str, typer.Option(help="refuse or skip the images of --data that cannot be read.")]
 Model = Annotated[str, typer.Option(help="vit or resnet, both small.")]
 LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate. Without it: what suits the model.")]
 

@@ -45,18 +45,14 @@ Controls = Annotated[
 LearningRates = Annotated[
     str | None,
     typer.Option(
-        "--control_learning_rates",
-        "--control-learning-rates",
         help="Factors of the learning rate, such as 0.5,1,2: each arm gets the best of them, full data and controls "
-        "too, chosen on the first two seeds. Without --selection_metric these seeds are not compared.",
+        "too, chosen on the first two seeds. Without --selection-metric these seeds are not compared.",
     ),
 ]
 SelectionMetric = Annotated[
     str | None,
     typer.Option(
-        "--selection_metric",
-        "--selection-metric",
-        help="The metric on another split, to choose learning rates by, such as accuracy with --metric test_accuracy.",
+        help="The metric on another split, to choose learning rates by, such as accuracy with --metric test_accuracy."
     ),
 ]
 Epochs = Annotated[int | None, typer.Option(help="Epochs on the digits. Without it: 20.")]
@@ -132,7 +128,7 @@ def _make(settings: CompareSettings, runner: Runner[Arm], folder: Path) -> str:
 def _refuse_rates_of_finished(runs: Path | None, control_learning_rates: str | None) -> None:
     if runs is not None and control_learning_rates is not None:
         raise ValueError(
-            "`--control_learning_rates` with `--runs`: rates are chosen while runs are made. The same command with "
+            "`--control-learning-rates` with `--runs`: rates are chosen while runs are made. The same command with "
             "`--script` reads finished runs back."
         )
 

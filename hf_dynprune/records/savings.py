@@ -204,7 +204,9 @@ def describe_account(account: SavingsAccount) -> str:
             f"{account.saved:.1%} of the forward passes saved: {done:,} of {account.full:,} were made{by}, and {steps}."
         )
     else:
-        text = f"No forward pass saved: {done:,} were made{by}, where full data makes {account.full:,}; {steps}."
+        # Without passes to choose by, only what fills up the batches of several processes can go above the full data.
+        more = f", where full data makes {account.full:,}" if by else f", {done - account.full:,} of them for padding"
+        text = f"No forward pass saved: {done:,} were made{by}{more}; {steps}."
     text += _time(account)
     if account.energy is not None:
         text += f" The GPUs of this machine drew {account.energy / 3600:,.1f} Wh."

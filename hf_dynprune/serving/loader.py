@@ -97,8 +97,7 @@ def check_served(epoch: int, got: int, planned: int) -> None:
     """Raise unless the loader served what the sampler dealt out: no other check would notice lost samples."""
     if got != planned:
         raise RuntimeError(
-            f"Epoch {epoch} trained {counted(got, 'sample')} (padding included) where {planned} were dealt out: the "
-            "data loader "
-            "dropped or repeated batches. Report the versions of accelerate and transformers; where "
+            f"Epoch {epoch + 1} trained {counted(got, 'sample')} (padding included) where {planned} were dealt out: "
+            "the data loader dropped or repeated batches. Report the versions of accelerate and transformers; where "
             "`get_train_dataloader` is overridden, return the loader of `super()` as it is."
         )

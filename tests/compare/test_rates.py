@@ -244,6 +244,7 @@ def test_what_cannot_be_an_honest_choice_is_refused(settings, message):
     [
         (["--runs", ".", "--control_learning_rates", "1,2"], "rates are chosen while runs are made"),
         (["--control_learning_rates", "1,x"], "must be different factors"),
+        (["--control-learning-rates", "1,x"], "must be different factors"),
         (["--selection_metric", "test_accuracy"], "has no effect without"),
     ],
 )

@@ -80,6 +80,10 @@ def test_a_short_time_is_not_shown_as_none(seconds, says):
             "No forward pass saved: 131 were made, 100 of them to choose by, where full data makes 100; 9 of 9 "
             "optimizer steps.",
         ),
+        (
+            {"full": 3900, "training": 3936, "steps": 30, "full_steps": 30},
+            "No forward pass saved: 3,936 were made, 36 of them for padding; 30 of 30 optimizer steps.",
+        ),
     ],
 )
 def test_forward_passes_in_words(given, says):

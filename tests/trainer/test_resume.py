@@ -422,5 +422,5 @@ def test_an_epoch_that_a_callback_ended_is_not_entered_again(strategy, tmp_path)
 def test_a_loader_that_loses_a_batch_is_an_error(tmp_path, monkeypatch):
     trainer = build(tmp_path, "run", POLICIES["random"], gradient_accumulation_steps=1)
     monkeypatch.setattr("hf_dynprune.training.epochs.skipped_too_little", lambda dataloader, layout, done: 1)
-    with pytest.raises(RuntimeError, match="Epoch 0 trained 9 samples .* where 13 were dealt out: the data loader"):
+    with pytest.raises(RuntimeError, match="Epoch 1 trained 9 samples .* where 13 were dealt out: the data loader"):
         trainer.train()
