@@ -212,7 +212,7 @@ class DynPruneMixin(Trainer):
         """D: the items that carry loss in the accumulation window, on the device; in evaluation, the stock count."""
         if self._training.is_fetching:
             return None
-        return self._loss_step.items(batch_samples, partial(super()._get_num_items_in_batch, batch_samples, device))
+        return self._loss_step.items(batch_samples, partial(super()._get_num_items_in_batch, device=device))
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         """As the stock method; what was dealt out with a batch stays with it."""

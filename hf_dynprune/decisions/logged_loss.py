@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .chunks import chunks, count_true
+from .guarantees import ClassFloor
 from .plan import PrunePlan
 from .policy import PruningPolicy
 from .scores import ScoreView
@@ -73,8 +74,12 @@ def of_plan(
         policy: that made the plan.
         items: float32 `[N]`, of each sample that has a score; None where each has one.
     """
-    weight = float(plan.weights.mean(dtype=np.float64))
-    needs_no_scores = policy.unbiased or policy.unbiased_up_to_factor or not policy.reads_scores
+    bad = view.must_keep[plan.kept_indices] if view.must_keep.any() else np.zeros((), bool)
+    if bad.all():
+        return LossEstimate()  # no loss is finite
+    weight = float(plan.weights.mean(dtype=np.float64, where=~bad))
+    draws_alike = not policy.reads_scores and not _has_floor(policy)
+    needs_no_scores = policy.unbiased or policy.unbiased_up_to_factor or draws_alike
     if plan.is_full or (needs_no_scores and items is None):
         return LossEstimate(weight, 0.0, weight)
     total, kept = _Sums(), _Sums()
@@ -94,6 +99,13 @@ def of_plan(
     )
 
 
+def _has_floor(policy: Any) -> bool:
+    """Whether more is kept of some classes, so that what is left out is another mixture than the data."""
+    while policy is not None and not isinstance(policy, ClassFloor):
+        policy = getattr(policy, "base", None)
+    return policy is not None
+
+
 class _Sums:
     """Over samples that have a score: their number, items, losses, and the last two times their weights.
 
@@ -108,15 +120,15 @@ class _Sums:
         has = view.seen[index] > view.must_keep[index]
         item = has.astype(np.float64) if items is None else np.where(has, items[index], 0).astype(np.float64)
         loss = np.where(has, view.score[index], 0).astype(np.float64) * item
-        scored = count_true(has)
-        self.scored += scored
-        self.unscored += len(has) - scored
+        new = ~(view.seen[index] | view.must_keep[index])  # what has no finite loss is trained in no epoch
+        self.scored += count_true(has)
+        self.unscored += count_true(new)
         self.items += float(item.sum())
         self.losses += float(loss.sum())
         if weights is not None:
             self.weights += float((item * weights).sum())
             self.weighted += float((loss * weights).sum())
-            self.unscored_weights += float(weights.sum(where=~has, dtype=np.float64))
+            self.unscored_weights += float(weights.sum(where=new, dtype=np.float64))
 
 
 class LossOfData:

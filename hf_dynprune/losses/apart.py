@@ -17,6 +17,7 @@ class LossApart:
 
     `others` and `counts` are places in the code, as in `BySample`, and `is_sum` is whether the parts make up the loss.
     `items` `[B]` is what samples count by in the loss's only mean, such as their classes' weights; else None.
+    `counted_share` is the batch's share of the items that the Trainer counted in the window, where it did.
     """
 
     value: Tensor
@@ -26,6 +27,7 @@ class LossApart:
     counts: frozenset[Place]
     is_sum: bool
     items: Tensor | None
+    counted_share: Tensor | None = None
 
     def counted(self, recorded: Tensor) -> Tensor:
         """`recorded` `[B]`, what is recorded of each sample, with what it counts by in the mean where it has items."""
@@ -38,7 +40,7 @@ class LossApart:
         """How the number that is logged of this loss is to be read; `weights` `[B]` are in it."""
         value, (parts, alone) = self.value.detach(), self.carried.detach()
         weighted = value if has_ghosts else (weights.to(parts.device) * parts).mean()
-        return LossScale(value, weighted, parts.sum() / alone.sum())
+        return LossScale(value, weighted, parts.sum() / alone.sum(), len(alone), self.counted_share)
 
 
 @dataclass(frozen=True)
@@ -49,19 +51,28 @@ class LossScale:
         value: the loss, in which a term that belongs to no sample, such as a penalty on parameters, has weight 1.
         weighted: the weighted parts of the samples, to each of which such a term adds its share.
         ratio: of the parts to the losses of samples alone.
+        rows: samples of the batch.
+        counted_share: as in `LossApart`.
     """
 
     value: Tensor
     weighted: Tensor
     ratio: Tensor
+    rows: int
+    counted_share: Tensor | None
 
     def read(self, loss: Tensor, share: float) -> tuple[Tensor, Tensor]:
         """(what a training step gave, as weighted parts; what this batch counts in the window's logged loss).
 
         `share` is that of a batch in a window whose loss is a mean over its batches.
 
-        A loss that the Trainer does not divide by the batches of a window is logged as their sum, as a stock one is.
+        A loss that the Trainer does not divide by the batches of a window is logged as their sum, as a stock one is; so
+        is a sum over the samples. What samples weigh makes the ratio inexact, so the nearest of what there is counts.
         """
         factor, scale = self.weighted / self.value, self.ratio * loss / self.value
-        counts = torch.where(scale > share**0.5, 1.0, share)
-        return loss * torch.where(torch.isfinite(factor), factor, torch.ones_like(factor)), counts
+        known = [share, 1.0, share * self.rows, float(self.rows)]
+        counts = torch.tensor(known, dtype=scale.dtype, device=scale.device)
+        if self.counted_share is not None:
+            counts = torch.cat([self.counted_share.to(counts).reshape(1), counts])
+        nearest = (counts.log() - scale.log()).abs().argmin()  # the first where the ratio says nothing
+        return loss * torch.where(torch.isfinite(factor), factor, torch.ones_like(factor)), counts[nearest]

@@ -52,6 +52,9 @@ class PerSampleLoss(ABC):
 
     The figures that say whether choosing samples can pay are made of it (`decisions/worth.py`).
     """
+    scores_are_losses: bool | None = None
+    """Whether the scores are the samples' losses per item, so that the logged loss can count by them samples that are
+    left out; None: the first batch shows it."""
     takes_mixed = False
     """Whether it splits the loss of a batch with mixed samples (`MixingCollator`), by `mixing.split_by_carrier`."""
     trainer_gathers_metrics = False

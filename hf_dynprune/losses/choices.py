@@ -71,6 +71,7 @@ class SpanLoss(PerSampleLoss):
     """The loss of `AutoModelForQuestionAnswering` models: start and end logits `[B, T]`, a position `[B]` of each."""
 
     withheld = ("start_positions", "end_positions")
+    scores_are_losses = True  # as the total is not where a batch has more starts than ends
     gradient_proxy = GradientProxy("cross_entropy")
 
     def __init__(self, model: torch.nn.Module, label_smoothing: float = 0.0) -> None:

@@ -47,7 +47,8 @@ class InterceptedLoss(PerSampleLoss):
         compute: how a trainer makes the loss.
         shifts_labels: whether the labels of a place are those of the place before, as in causal language models.
         is_normalized: whether the Trainer gives the number of labels of the whole window to what computes the loss.
-        processes: among which the Trainer averages gradients.
+        factor: by which the Trainer multiplies the loss: the number of processes, where it counts the labels of all of
+            them together (`average_tokens_across_devices`).
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class InterceptedLoss(PerSampleLoss):
         compute: Compute | None = None,
         shifts_labels: bool = False,
         is_normalized: bool = False,
-        processes: int = 1,
+        factor: int = 1,
     ) -> None:
         if label_smoothing and compute is None:
             raise ValueError(
@@ -66,7 +67,7 @@ class InterceptedLoss(PerSampleLoss):
             )
         self.compute = _models_own if compute is None else compute
         self.counts_labels = not is_named(model, "ForCTC")
-        self.shifts_labels, self.is_normalized, self.processes = shifts_labels, is_normalized, processes
+        self.shifts_labels, self.is_normalized, self.factor = shifts_labels, is_normalized, factor
         self.owner = type(model).__name__
         self.made_by = ""
         """The user's code that makes the loss, such as "`compute_loss` of MyTrainer"; empty for the model's own."""
@@ -113,7 +114,7 @@ class InterceptedLoss(PerSampleLoss):
     def _run(self, model: Callable[..., Any], inputs: Mapping[str, Any], weights: Tensor | None = None) -> LossApart:
         items = self.items(inputs) if self.is_normalized else None
         # Of the window of all processes: the Trainer multiplies the loss by their number.
-        number, batch = None if items is None else items.sum() * self.processes, dict(inputs)
+        number, batch = None if items is None else items.sum() * self.factor, dict(inputs)
         return self.apart(lambda: self.compute(model, batch, number), inputs, self.rows(inputs), number, weights)
 
     def apart(
@@ -131,10 +132,12 @@ class InterceptedLoss(PerSampleLoss):
             ValueError: it cannot be taken apart by sample.
         """
         mode = BySample(rows, sizes(inputs, rows), weights, share, self._others, self._counts)
+        share_of_items = None
         labels = self.items(inputs) if isinstance(number_of_items, Tensor) and not number_of_items.dim() else None
         if labels is not None and len(labels) == rows:
-            each = (labels * self.processes).to(torch.float32)
-            mode.give(number_of_items, torch.stack([number_of_items.expand(rows).to(torch.float32), each.clamp(min=1)]))
+            each, number = (labels * self.factor).to(torch.float32), number_of_items.to(torch.float32)
+            mode.give(number_of_items, torch.stack([number.expand(rows), each.clamp(min=1)]))
+            share_of_items = (each if weights is None else each * (weights > 0)).sum() / number
         with mode:
             result = compute()
             loss, outputs = result if isinstance(result, tuple) else (result, None)
@@ -151,7 +154,7 @@ class InterceptedLoss(PerSampleLoss):
             self.gradient_proxy = self._proxy(mode, made.carried[1].detach(), inputs)
         others, counts = frozenset(mode.seen) - made.places, frozenset(mode.counted)
         items = mode.means[0] if len(mode.means) == 1 else None
-        return LossApart(loss, made.carried, outputs, others, counts, made.is_sum, items)
+        return LossApart(loss, made.carried, outputs, others, counts, made.is_sum, items, share_of_items)
 
     def __call__(self, model: torch.nn.Module, inputs: Mapping[str, Any], outputs: LossApart) -> LossTerms:
         carried, rows = outputs.carried, outputs.carried.shape[1]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..common.words import counted
+from ..serving.distributed import sum_over_processes
+from ..serving.served import Served
 from . import host
 
 IGNORE = -100
@@ -52,6 +54,39 @@ def refuse_own_loss_function(model: torch.nn.Module) -> None:
             f"{type(model).__name__} was given a `loss_function` of its own. Pass the same loss per sample to the "
             "trainer as `per_sample_loss=fn`, with fn(model, inputs, outputs) returning [B]."
         )
+
+
+def real_items(
+    window: Iterable[tuple[Any, Served]], stock: Callable[[list[Any]], Any], accelerator: Any, loss: Any
+) -> Any:
+    """What the Trainer counts of a window's batches (`num_items_in_batch`), without the labels of ghosts.
+
+    Args:
+        window: its batches, and what was dealt out with each; a ghost has weight 0.
+        stock: counts batches.
+        accelerator: of the Trainer.
+        loss: of other code. With a `factor` of 1 each process divides by its own items, and counts in their mean by its
+            share of the samples.
+    """
+    window = list(window)
+    found = stock([_without_labels(batch, served.weight == 0) for batch, served in window])
+    if not isinstance(found, Tensor):
+        return found
+    if loss.factor == accelerator.num_processes:
+        return found.clamp(min=1)
+    real = torch.stack([(served.weight > 0).sum() for _, served in window]).sum().to(found.device)
+    share = real * accelerator.num_processes / sum_over_processes(accelerator, real.clone()).clamp(min=1)
+    return found.clamp(min=1) / share
+
+
+def _without_labels(batch: Mapping[str, Any], ghosts: Tensor) -> dict[str, Any]:
+    own = dict(batch)
+    for key in ("labels", "shift_labels"):
+        labels = own.get(key)
+        if isinstance(labels, Tensor) and labels.dim() and len(labels) == len(ghosts):
+            rows = ghosts.to(labels.device).view(-1, *[1] * (labels.dim() - 1))
+            own[key] = labels.masked_fill(rows, IGNORE)
+    return own
 
 
 class RangeCheck:

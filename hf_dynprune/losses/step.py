@@ -27,6 +27,7 @@ from .apart import LossScale
 from .base import LossTerms, PerSampleLoss
 from .checks import check_counts, check_terms, mean_loss, scores_are_losses
 from .interception import InterceptedLoss
+from .labels import real_items
 from .reduction import noted, plain_loss, spoiled, weighted_loss
 
 
@@ -81,8 +82,7 @@ class LossStep:
         check: Callable[[LossStep, Any, int], None] | None = None,
     ) -> None:
         self.loss = loss
-        self.owner = owner
-        self.is_stock = is_stock
+        self.owner, self.is_stock = owner, is_stock
         self.has_ghosts = True
         """Whether a batch may hold samples of weight 0. True until a plan says otherwise; a selector makes some too."""
         self.repairs, self.masks = repairs, masks
@@ -102,8 +102,7 @@ class LossStep:
         self.failure: Exception | None = None
         """Why other code could not make its loss of the first batch."""
         self.refusal = refusal
-        self._check = check
-        self._accelerator = accelerator
+        self._check, self._accelerator = check, accelerator
         self.window: list[tuple[Any, Served]] = []
         """The batches of the window under way, and what was dealt out with each."""
         self._items: Any = None
@@ -191,10 +190,13 @@ class LossStep:
                 return served
         return None
 
-    def items(self, batches: list[Any], stock: Callable[[], Any]) -> Any:
-        """What a window's loss is divided by: D with a known loss, else what the stock Trainer counts."""
-        if not self._is_fetching or not self.take(batches) or not self.is_known:
-            return stock()
+    def items(self, batches: list[Any], stock: Callable[[list[Any]], Any]) -> Any:
+        """What a window's loss is divided by: D with a known loss, else what `stock`, the Trainer's method, counts."""
+        if not self._is_fetching or not self.take(batches):
+            return stock(batches)
+        if not self.is_known:
+            has_ghosts = not self.is_stock and self.has_ghosts
+            return real_items(self.window, stock, self._accelerator, self.loss) if has_ghosts else stock(batches)
         self._items = self.count()
         return self._items
 
@@ -208,9 +210,7 @@ class LossStep:
         for batch, served in self.window:
             count = self.loss.count(batch if isinstance(batch, ServedBatch) else {**batch, INDEX_KEY: served.index})
             check_counts(count, served.index)
-            if self.has_ghosts:
-                count = count * (served.weight > 0)
-            served.count = count
+            served.count = count = count * (served.weight > 0) if self.has_ghosts else count
             total = count.sum() if total is None else total + count.sum()
         if total is None:
             return None
@@ -256,8 +256,7 @@ class LossStep:
 
     def served(self, inputs: Any) -> Served | None:
         """What was dealt out with the batch that a loss is to be made of; None in evaluation."""
-        found = self.find(inputs) or self._current
-        if found is not None:
+        if (found := self.find(inputs) or self._current) is not None:
             self.before_pass()
         return found
 
@@ -279,7 +278,7 @@ class LossStep:
         self._extra = 0 if terms.extra is None else terms.extra.detach() / micro_batches
         count: Any = served.count
         if self._knows_losses is None:
-            self._knows_losses = scores_are_losses(terms, count)
+            self._knows_losses = self.loss.scores_are_losses or scores_are_losses(terms, count)
         recorded = noted(terms.scored(count), count, served.weight)
         return StepResult(value, outputs, served.index, recorded, terms.score.detach().to(served.index.device))
 

@@ -51,7 +51,7 @@ def intercepted_loss(trainer: Any, context: TrainerContext, made_by: str = "") -
         compute=lambda model, inputs, number: trainer.compute_loss(model, inputs, num_items_in_batch=number),
         shifts_labels=bool(getattr(trainer, "_loss_shifts_labels", False)),
         is_normalized=takes_number,
-        processes=context.accelerator.num_processes,
+        factor=context.accelerator.num_processes if trainer.args.average_tokens_across_devices else 1,
     )
     loss.owner, loss.made_by = type(trainer).__name__ if made_by else loss.owner, made_by
     return loss

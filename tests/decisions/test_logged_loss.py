@@ -7,11 +7,13 @@ import math
 import numpy as np
 import pytest
 
+from hf_dynprune.decisions.guarantees import ClassFloor
 from hf_dynprune.decisions.logged_loss import LossEstimate, LossOfData, of_plan, of_rows
 from hf_dynprune.decisions.plan import EpochInfo, PrunePlan
 from hf_dynprune.decisions.scores import ScoreStore
 from hf_dynprune.methods.auto import Auto
 from hf_dynprune.methods.infobatch import InfoBatch
+from hf_dynprune.methods.orderdp import OrderDP
 from hf_dynprune.methods.random import RandomPruning
 from hf_dynprune.methods.ucb import UCB
 
@@ -79,6 +81,41 @@ def test_samples_without_a_loss_are_not_counted():
     plan = PrunePlan(np.arange(100), np.ones(100, np.float32), num_samples=SIZE)
     estimate = of_plan(plan, view_of(score, slice(0, 300)), UCB(0.5))
     assert estimate.of(float(score[:100].mean())) == pytest.approx(float(score[:300].mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [OrderDP(0.75, 0.5), OrderDP(0.75, 0.5, weighting="ipw"), InfoBatch(), RandomPruning(0.6, rescale=True)],
+    ids=str,
+)
+def test_samples_whose_loss_is_not_finite_are_in_no_mean(policy):
+    """They are kept and never trained: the loss is divided by the others."""
+    score, found = skewed(), []
+    bad = np.arange(SIZE) % 4 == 0
+    view = view_of(np.where(bad, np.nan, score).astype(np.float32))
+    for epoch in range(1, 200):
+        info = EpochInfo(epoch=epoch, num_epochs=300, progress=epoch / 300, seed=3)
+        plan = policy.plan(view, info, info.generator("plan"))
+        trained = ~bad[plan.kept_indices]
+        minimised = (plan.weights * score[plan.kept_indices])[trained].sum(dtype=np.float64) / trained.sum()
+        found.append(float(of_plan(plan, view, policy).of(minimised)))
+    wanted = score[~bad].mean()
+    assert abs(np.mean(found) - wanted) < 4 * np.std(found) / math.sqrt(len(found)) + 1e-5 * wanted
+
+
+def test_of_samples_without_a_finite_loss_nothing_is_known():
+    plan = PrunePlan(np.arange(100), np.full(100, 2.0, np.float32), num_samples=SIZE)
+    assert of_plan(plan, view_of(np.full(SIZE, np.nan, np.float32)), UCB(0.5)) == LossEstimate()
+
+
+def test_random_samples_with_more_of_some_classes():
+    score = skewed()
+    hard = score > np.quantile(score, 0.9)
+    policy = ClassFloor(RandomPruning(0.8), hard.astype(int), 0.9)
+    info = EpochInfo(epoch=1, num_epochs=300, progress=1 / 300, seed=3)
+    plan = policy.plan(view_of(score), info, info.generator("plan"))
+    assert hard[plan.kept_indices].sum() >= 0.9 * hard.sum()
+    assert logged(plan, policy, score) == pytest.approx(float(score.mean()), rel=1e-5)
 
 
 def test_losses_of_zero_and_below():

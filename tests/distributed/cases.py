@@ -43,6 +43,8 @@ SAME_AS_ONE_PROCESS = {
     "drop_last": Scenario(flags={"dataloader_drop_last": True}),
     "workers": Scenario(flags={"dataloader_num_workers": 1, "num_train_epochs": 2}),
     "unlabelled": Scenario("random", flags={"gradient_accumulation_steps": 3}, data="unlabelled"),
+    "own loss": Scenario("random", data="own loss"),
+    "own loss, accumulation": Scenario("orderdp", flags={"gradient_accumulation_steps": 3}, data="own loss"),
     "broken": Scenario(data="broken"),
     "pixels": Scenario("random", flags={"gradient_accumulation_steps": 3, "num_train_epochs": 2}, data="scenes"),
     "one-per-process": Scenario("none", batch=2, flags={"num_train_epochs": 2}),

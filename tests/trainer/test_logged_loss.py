@@ -32,6 +32,7 @@ from hf_dynprune.losses.step import LossStep
 from hf_dynprune.selectors.random import RandomSelector
 from hf_dynprune.selectors.selective_backprop import SelectiveBackprop
 from tests.support.helpers import CLASSES, Images, arguments, pruning_trainer, vit
+from tests.support.task_models import VOCABULARY, bert
 
 SIZE, EPOCHS = 64, 12
 SPREAD = 25  # between the losses of samples
@@ -269,6 +270,61 @@ def test_a_loss_that_is_not_divided_by_the_batches_of_a_window(tmp_path):
     logged = run_of(DynPruneTrainer, tmp_path / "ucb", policy=UCB(0.5), **flags)
     assert logged == pytest.approx(wanted, rel=1e-4)
     assert np.mean(wanted) == pytest.approx(2 * losses_of_samples().mean(), rel=1e-4)
+
+
+def by_number_of_items(outputs, labels, num_items_in_batch=None):
+    return torch.nn.functional.cross_entropy(outputs.logits, labels, reduction="sum") / num_items_in_batch
+
+
+def sum_of_losses(outputs, labels, num_items_in_batch=None):
+    return torch.nn.functional.cross_entropy(outputs.logits, labels, reduction="sum")
+
+
+@pytest.mark.parametrize(
+    ("loss", "batch", "accumulation"),
+    [(by_number_of_items, 28, 2), (sum_of_losses, 4, 1), (sum_of_losses, 4, 2)],
+    ids=["the last window has batches of 28 and 4", "sum", "sum, accumulation"],
+)
+@pytest.mark.parametrize("choice", [{"policy": UCB(0.5)}, {"policy": OrderDP(0.75, 0.5)}], ids=["ucb", "orderdp"])
+def test_batches_of_a_window_that_count_by_their_size(loss, batch, accumulation, choice, tmp_path):
+    flags = {"compute_loss_func": loss, "gradient_accumulation_steps": accumulation}
+    wanted = run_of(DynPruneTrainer, tmp_path / "none", prune_method="none", per_device_train_batch_size=4, **flags)
+    logged = run_of(DynPruneTrainer, tmp_path / "pruned", **choice, per_device_train_batch_size=batch, **flags)
+    assert logged[1:] == pytest.approx(wanted[1:], rel=0.01)
+
+
+def spans():
+    """Questions, of which every eighth has no end inside the text."""
+    draw = np.random.default_rng(0)
+    return [
+        {
+            "input_ids": torch.tensor(draw.integers(1, VOCABULARY, 12)),
+            "start_positions": int(draw.integers(0, 12)),
+            "end_positions": 40 if index % 8 == 0 else int(draw.integers(0, 12)),
+        }
+        for index in range(SIZE)
+    ]
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [{"policy": UCB(0.5)}, {"selector": OrderDPSelector(pool_ratio=1.0, top_ratio=0.5)}],
+    ids=["ucb", "selector"],
+)
+def test_answers_with_more_starts_than_ends(choice, tmp_path):
+    def run(name, **parts):
+        set_seed(7)
+        model = bert("QuestionAnswering", num_labels=2)().eval()
+        model.train = lambda mode=True: model  # no dropout
+        model.qa_outputs.weight.data *= 100
+        flags = {"learning_rate": 0.0, "logging_strategy": "epoch", "num_train_epochs": 3, **parts.pop("flags", {})}
+        args = DynPruneTrainingArguments(**arguments(tmp_path / name, per_device_train_batch_size=SIZE, **flags))
+        trainer = DynPruneTrainer(model=model, args=args, train_dataset=spans(), **parts)
+        trainer.train()
+        return [row["loss"] for row in trainer.state.log_history if "loss" in row]
+
+    wanted = run("none", flags={"prune_method": "none"})
+    assert run("pruned", **choice)[1:] == pytest.approx(wanted[1:], rel=0.01)
 
 
 def mean_by_class(outputs, labels, num_items_in_batch=None):
