@@ -86,7 +86,7 @@ def finished_result(folder: Path, settings: Mapping[str, Any]) -> RunResult | No
         more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise ValueError(
             f"{folder} holds a run with other settings ({'; '.join(differences[:3])}{more}): use another "
-            "`output_dir`, or move it away."
+            "output folder, or move it away."
         )
     write_atomically(folder / SETTINGS_FILE, _as_json(settings).encode())
     return RunResult.read(folder / RESULT_FILE)

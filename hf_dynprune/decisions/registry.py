@@ -93,7 +93,10 @@ class Registry(Generic[T]):
             raise ValueError(f"{self.wants_name.format(name)} {known}")
         if name in self.classes:
             return self.classes[name]
-        raise ValueError(f"Unknown {self.kind} {name!r}{self.found_in}.{did_you_mean(name, self.classes)} {known}")
+        raise ValueError(
+            f"Unknown {self.kind} {name!r}{self.found_in}.{did_you_mean(name, self.classes)} {known} "
+            "One of your own is known once its module is imported."
+        )
 
     def _scan(self) -> None:
         if self._is_scanned:

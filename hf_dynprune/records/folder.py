@@ -54,9 +54,14 @@ class RunFolder:
             below = sorted(
                 str(file.parent) for pattern in ("*", "*/*") for file in folder.glob(f"{pattern}/{HISTORY_FILE}")
             )
+            more = f" and {len(below) - 4} more" if len(below) > 4 else ""
             raise ValueError(
                 f"{folder} is no run's folder: there is no {HISTORY_FILE} in it. "
-                + (f"Runs are in {', '.join(below[:4])}." if below else "Pass the `output_dir` of a `DynPruneTrainer`.")
+                + (
+                    f"Runs are in {', '.join(below[:4])}{more}."
+                    if below
+                    else "Pass the `output_dir` of a `DynPruneTrainer`."
+                )
             )
         history = PruningHistory.load(folder)
         checkpoints = checkpoint_folders(folder)

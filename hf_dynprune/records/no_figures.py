@@ -28,8 +28,8 @@ class NoFigures:
             return cls(f"samples were chosen inside the batches ({selector})", "a run with `prune_method='none'`")
         if own := about.get("own_loss"):
             return cls(
-                f"your own loss ({own}) says nothing of the norm of a sample's gradient",
-                "a pilot run without your own loss",
+                f"your own loss ({own}) says nothing of the norm of a sample's gradient, as with class weights",
+                "a pilot run without your own loss, whose figures are those of the model's loss",
             )
         if about.get("mixes"):
             return cls(
@@ -50,5 +50,5 @@ class NoFigures:
         pilot = f", or make {self.pilot}" if self.pilot else ""
         return (
             f"The history has no figures: {self.cause}. To know it, compare with a shorter run on all data "
-            f"(`hf-dynprune compare --script train.py`){pilot}."
+            f"(`hf-dynprune compare --script train.py -- FLAGS`){pilot}."
         )

@@ -133,7 +133,7 @@ class TestWords:
 
 
 OWN = {"own_loss": "`compute_loss` of MyTrainer"}
-COMPARE = "compare with a shorter run on all data (`hf-dynprune compare --script train.py`)"
+COMPARE = "compare with a shorter run on all data (`hf-dynprune compare --script train.py -- FLAGS`)"
 
 
 class TestNoFigures:
@@ -145,7 +145,7 @@ class TestNoFigures:
             (OWN, "your own loss (`compute_loss` of MyTrainer) says nothing", ", or make a pilot run without your own"),
             ({"own_loss": None, "selector": "orderdp"}, "inside the batches (orderdp)", ", or make a run with `prune_"),
             ({"own_loss": None, "mixes": True}, "mixed (mixup, cutmix), so", ", or make a pilot run without mixing."),
-            ({"own_loss": None}, "the loss of this model says nothing of", "train.py`)."),
+            ({"own_loss": None}, "the loss of this model says nothing of", "train.py -- FLAGS`)."),
             ({"method": "none"}, "an older version wrote it, or `dynprune_run.json`", ", or make the run again with"),
             (None, "an older version wrote it, or `dynprune_run.json`", ", or make the run again with"),
         ],
