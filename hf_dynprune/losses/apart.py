@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,9 +71,9 @@ class LossScale:
         is a sum over the samples. What samples weigh makes the ratio inexact, so the nearest of what there is counts.
         """
         factor, scale = self.weighted / self.value, self.ratio * loss / self.value
-        known = [share, 1.0, share * self.rows, float(self.rows)]
-        counts = torch.tensor(known, dtype=scale.dtype, device=scale.device)
-        if self.counted_share is not None:
-            counts = torch.cat([self.counted_share.to(counts).reshape(1), counts])
-        nearest = (counts.log() - scale.log()).abs().argmin()  # the first where the ratio says nothing
-        return loss * torch.where(torch.isfinite(factor), factor, torch.ones_like(factor)), counts[nearest]
+        counts = torch.full_like(scale, share) if self.counted_share is None else self.counted_share.to(scale)
+        distance = (counts.log() - scale.log()).abs()
+        for known in (share, 1.0, share * self.rows, float(self.rows)):  # without a copy from the host, to wait for
+            other = (math.log(known) - scale.log()).abs()
+            counts, distance = torch.where(other < distance, known, counts), torch.minimum(other, distance)
+        return loss * torch.where(torch.isfinite(factor), factor, torch.ones_like(factor)), counts
