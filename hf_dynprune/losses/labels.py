@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..common.words import counted
-from ..serving.distributed import sum_over_processes
+from ..serving.distributed import share_of_rows
 from ..serving.served import Served
 from . import host
 
@@ -56,9 +56,7 @@ def refuse_own_loss_function(model: torch.nn.Module) -> None:
         )
 
 
-def real_items(
-    window: Iterable[tuple[Any, Served]], stock: Callable[[list[Any]], Any], accelerator: Any, loss: Any
-) -> Any:
+def real_items(window: list[tuple[Any, Served]], stock: Callable[[list[Any]], Any], accelerator: Any, loss: Any) -> Any:
     """What the Trainer counts of a window's batches (`num_items_in_batch`), without the labels of ghosts.
 
     Args:
@@ -68,15 +66,13 @@ def real_items(
         loss: of other code. With a `factor` of 1 each process divides by its own items, and counts in their mean by its
             share of the samples.
     """
-    window = list(window)
     found = stock([_without_labels(batch, served.weight == 0) for batch, served in window])
     if not isinstance(found, Tensor):
         return found
     if loss.factor == accelerator.num_processes:
         return found.clamp(min=1)
     real = torch.stack([(served.weight > 0).sum() for _, served in window]).sum().to(found.device)
-    share = real * accelerator.num_processes / sum_over_processes(accelerator, real.clone()).clamp(min=1)
-    return found.clamp(min=1) / share
+    return found.clamp(min=1) / share_of_rows(accelerator, real)
 
 
 def _without_labels(batch: Mapping[str, Any], ghosts: Tensor) -> dict[str, Any]:

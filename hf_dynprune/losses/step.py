@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..common.logs import logger
 from ..decisions.logged_loss import LossEstimate
-from ..serving.distributed import sum_over_processes
+from ..serving.distributed import share_of_rows, sum_over_processes
 from ..serving.indexed import INDEX_KEY
 from ..serving.served import Served, ServedBatch, is_indexed, share_a_tensor, take_served, without_own_keys
 from . import host
@@ -153,8 +153,7 @@ class LossStep:
             self.forwarded += rows * processes
             self.dealt += (rows + served.dropped) * processes
             if self.has_ghosts and processes > 1:
-                real = (served.weight > 0).sum()
-                served.share = real * processes / sum_over_processes(self._accelerator, real.clone()).clamp(min=1)
+                served.share = share_of_rows(self._accelerator, (served.weight > 0).sum())
         if not self.is_checked and self._check is not None:
             # Before the batches are those of the window: the check trains on none of them.
             self._check(self, batches[0], len(window[0][1].index))
@@ -195,7 +194,7 @@ class LossStep:
         if not self._is_fetching or not self.take(batches):
             return stock(batches)
         if not self.is_known:
-            has_ghosts = not self.is_stock and self.has_ghosts
+            has_ghosts = self.is_intercepted and self.has_ghosts
             return real_items(self.window, stock, self._accelerator, self.loss) if has_ghosts else stock(batches)
         self._items = self.count()
         return self._items

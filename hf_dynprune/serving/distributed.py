@@ -115,6 +115,12 @@ def sum_over_processes(accelerator: Any, value: torch.Tensor) -> torch.Tensor:
     return value if accelerator.num_processes == 1 else accelerator.reduce(value, reduction="sum")
 
 
+def share_of_rows(accelerator: Any, rows: torch.Tensor) -> torch.Tensor:
+    """What a mean over this process's `rows` (their number) counts in the mean of the processes' means; 1 if alike."""
+    total = sum_over_processes(accelerator, rows.clone()).clamp(min=1)
+    return rows.mul(accelerator.num_processes).div(total)
+
+
 def collect(accelerator: Any, item: T | None) -> list[T]:
     """The items of all processes that have one, in the order of their ranks."""
     items = [item] if accelerator.num_processes == 1 else gather_object([item])
